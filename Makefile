@@ -1,0 +1,43 @@
+# Needs make and Python 3.11 or 3.12; everything else is installed into .venv.
+
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo yes),$(p),)))
+BIN := .venv/bin
+READY := .venv/.ready
+LOCK := requirements/requirements.lock
+
+.PHONY: help setup train test lint lock clean
+
+help:
+	@echo "make setup  .venv with the locked packages and rfkeras"
+	@echo "make train  train resnet_rf on the embedded data set, evaluate, export"
+	@echo "make test   lint, type check, all tests"
+	@echo "make lock   resolve the packages anew into $(LOCK)"
+
+setup: $(READY)
+
+$(READY): $(LOCK) setup.py
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	@touch $(READY)
+
+train: setup
+	$(BIN)/python train.py --model resnet_rf
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+# uv resolves for Python 3.11 and 3.12 at once.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --no-header setup.py --extra dev requirements/requirements.in -o $(LOCK)
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,1 @@
+"""The command line: `rfkeras COMMAND`, one file a command."""

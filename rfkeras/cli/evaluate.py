@@ -1,0 +1,186 @@
+"""`rfkeras evaluate`: score a model on a data set, or score arrays."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rfkeras.config import TrainConfig, resolve
+from rfkeras.errors import CheckpointError, ConfigError
+
+ARRAY_FLAGS = ("groundtruth", "decisions", "mask", "label_names")
+# Options of a run that may differ when its model is scored.
+DATA_FLAGS = (
+    "dataset",
+    "data_dir",
+    "dataset_size",
+    "batch_size",
+    "window_seconds",
+    "max_bad_share",
+    "decoder",
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="evaluate a model on a data set, or evaluate arrays of scores",
+        description=(
+            "Evaluate the model of a run (--run), a saved model (--model-path), or scores "
+            "that lie in .npy files (--predictions with --groundtruth)."
+        ),
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="run folder")
+    what.add_argument("--model-path", type=Path, metavar="FILE", help=".keras file")
+    what.add_argument(
+        "--predictions", type=Path, metavar="FILE", help=".npy, (clips, classes) scores"
+    )
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="(test)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where the report goes (default: see end)"
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="resamples (1000; 0: none)"
+    )
+    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
+    for name in DATA_FLAGS:
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            metavar=name.upper(),
+            help=fields[name].metadata["help"],
+        )
+    for name in ARRAY_FLAGS:
+        parser.add_argument(
+            "--" + name.replace("_", "-"), type=Path, metavar="FILE", help=_ARRAY_HELP[name]
+        )
+    parser.epilog = (
+        "Without --output the report goes to DIR/report of --run (test split) or "
+        "DIR/report-SPLIT, to FILE-report beside --model-path, and nowhere for arrays."
+    )
+    parser.set_defaults(run=run)
+
+
+_ARRAY_HELP = {
+    "groundtruth": ".npy, (clips, classes) of 0 and 1",
+    "decisions": ".npy, (clips, classes) of 0 and 1 (default: score >= 0.5)",
+    "mask": ".npy, (clips, classes), 1 where the label is known (default: everywhere)",
+    "label_names": "text, one tag a line",
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    if options.bootstrap < 0:
+        raise ConfigError(f"--bootstrap must not be negative. Received: {options.bootstrap}.")
+    if options.predictions is not None:
+        return _evaluate_arrays(options)
+    given = [name for name in ARRAY_FLAGS if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(f"These go with --predictions alone: {', '.join(given)}.")
+    return _evaluate_model(options)
+
+
+def _evaluate_arrays(options: argparse.Namespace) -> int:
+    from rfkeras.evaluation.arrays import load_arrays
+    from rfkeras.evaluation.report import evaluate, write_report
+    from rfkeras.evaluation.table import print_report
+
+    if options.groundtruth is None:
+        raise ConfigError("--predictions needs --groundtruth.")
+    files = [options.predictions, *(getattr(options, name) for name in ARRAY_FLAGS)]
+    arrays = load_arrays(*files)
+    report = evaluate(
+        arrays.scores,
+        arrays.labels,
+        arrays.mask,
+        label_names=arrays.label_names,
+        decisions=arrays.decisions,
+        bootstrap_samples=options.bootstrap,
+    )
+    print_report(report, title="Arrays")
+    if options.output is not None:
+        write_report(report, options.output, arrays.scores, arrays.labels, arrays.mask)
+        print(f"Report: {options.output}")
+    return 0
+
+
+def _evaluate_model(options: argparse.Namespace) -> int:
+    from rfkeras.evaluation.report import write_report
+    from rfkeras.evaluation.table import print_report
+
+    flags = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
+    config, model_path, output, log = _sources(options, flags)
+    scored = _score(config, model_path, options, output)
+    history = None
+    if log is not None and log.exists():
+        from rfkeras.training.finish import read_columns
+
+        history = read_columns(log)
+    write_report(
+        scored.report, output, scored.scores, scored.labels, scored.mask, history=history
+    )
+    print_report(scored.report, title=options.split.capitalize())
+    print(f"Report: {output}")
+    return 0
+
+
+def _sources(
+    options: argparse.Namespace, flags: dict[str, Any]
+) -> tuple[TrainConfig, Path, Path, Path | None]:
+    """(configuration, model file, report folder, training log)."""
+    if options.run_folder is None:
+        path = options.model_path
+        output = options.output or path.with_name(f"{path.stem}-report")
+        return resolve(TrainConfig, flags), path, output, None
+    from rfkeras.training.run_folder import RunFolder
+
+    folder = RunFolder(options.run_folder)
+    recorded = dataclasses.asdict(folder.read_config())
+    if flags.get("dataset", recorded["dataset"]) != recorded["dataset"]:
+        recorded |= {"data_dir": None, "dataset_size": None}  # those of the other data set
+    config = resolve(TrainConfig, flags, [(str(folder.config), recorded)])
+    same = options.split == "test" and config.dataset == folder.read_config().dataset
+    name = "report" if same else f"report-{config.dataset}-{options.split}"
+    return config, folder.model, options.output or folder.root / name, folder.log
+
+
+def _score(
+    config: TrainConfig, model_path: Path, options: argparse.Namespace, output: Path
+) -> Any:
+    if not model_path.is_file():
+        raise CheckpointError(
+            f"There is no model {model_path}. A run writes it at its end: go on with an "
+            "unfinished one by train.py --resume."
+        )
+    import keras
+
+    import rfkeras.layers  # noqa: F401  (registers what the file names)
+    from rfkeras.data.audio import AudioFormat
+    from rfkeras.export.saved_model import label_names
+    from rfkeras.frontend import find_frontend
+    from rfkeras.training.inputs import open_inputs
+    from rfkeras.training.scoring import score_split
+
+    try:
+        model = keras.models.load_model(model_path, compile=False)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{model_path} cannot be loaded: {error}") from error
+    frontend = find_frontend(model)
+    if frontend is None:
+        raise ConfigError(f"{model_path} has no front-end: it cannot take audio.")
+    channels = 1 if len(model.input_shape) == 2 else model.input_shape[-1]
+    audio = AudioFormat(frontend.sample_rate_hz, channels)
+    inputs = open_inputs(config, audio, output / "bad_files.csv", (options.split,))
+    if label_names(model) != inputs.dataset.label_names:
+        raise ConfigError(
+            f"The tags of the model and of data set {config.dataset!r} differ: "
+            f"{', '.join(label_names(model))} and {', '.join(inputs.dataset.label_names)}."
+        )
+    return score_split(model, inputs, options.split, options.bootstrap)

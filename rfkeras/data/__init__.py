@@ -1,0 +1,1 @@
+"""Audio files and labels on the host: read, check, excerpt, batch."""

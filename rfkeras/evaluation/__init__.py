@@ -1,0 +1,1 @@
+"""How good a tagger is: metrics, confidence intervals, report, table and plots."""

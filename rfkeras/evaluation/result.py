@@ -1,0 +1,102 @@
+"""The figures of an evaluation, as rows and summary, and as JSON and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from rfkeras.evaluation.files import replacing
+
+
+@dataclass(frozen=True)
+class TagRow:
+    """The figures of one tag; NaN where undefined, on the tag's annotated clips only.
+
+    Attributes:
+        name: The tag.
+        annotated: Number of clips with a known label.
+        positive: Number of those that have the tag.
+        chance: Share of positives: the average precision of a random ranking.
+        average_precision: With `_low` and `_high`, the bounds of its 95 % interval.
+        roc_auc: With `_low` and `_high` likewise.
+        f1: From the decisions, as precision and recall.
+        threshold: Score from which on the tag is decided; NaN if decisions were given.
+        undefined: Why average precision or ROC-AUC is undefined; "" if both are defined.
+    """
+
+    name: str
+    annotated: int
+    positive: int
+    chance: float
+    average_precision: float
+    average_precision_low: float
+    average_precision_high: float
+    roc_auc: float
+    roc_auc_low: float
+    roc_auc_high: float
+    f1: float
+    precision: float
+    recall: float
+    threshold: float
+    undefined: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All figures of an evaluation.
+
+    Attributes:
+        tags: One row per tag, in the order of the label columns.
+        summary: Tables of numbers by name. "counts": clips, tags, annotated and positive
+            entries; "macro": means over the tags, with `_low` and `_high` for
+            average_precision and roc_auc; "tags_in_macro": how many tags each mean is
+            over; "micro": all annotated entries pooled; "chance": what guessing reaches;
+            "bootstrap": samples, seed, confidence.
+        notes: What a reader of the figures has to know, in sentences.
+    """
+
+    tags: tuple[TagRow, ...]
+    summary: dict[str, dict[str, float]]
+    notes: tuple[str, ...]
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Macro mAP."""
+        return self.summary["macro"]["average_precision"]
+
+    @property
+    def chance_level(self) -> float:
+        """The label prior: the mAP of a random ranking."""
+        return self.summary["chance"]["average_precision"]
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything as JSON, undefined figures as null; whole or not at all."""
+        content = _without_nan(dataclasses.asdict(self))
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write a row per tag as CSV, undefined figures as empty cells; whole or not at all."""
+        columns = [column.name for column in dataclasses.fields(TagRow)]
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            for row in self.tags:
+                cells = dataclasses.asdict(row)
+                writer.writerow({name: _without_nan(cell) for name, cell in cells.items()})
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,212 @@
+"""Weights of the published PyTorch networks, loaded into ours.
+
+Their names: `in_c` is the stem, `stage<s>.block<b>` the residual blocks, `feed_forward`
+the head; each convolution is followed by a batch normalisation. Their convolution kernels
+are (out, in, frequency, time); ours are (time, frequency, in, out).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfkeras.errors import CheckpointError
+from rfkeras.files import open_npz
+
+Array = NDArray[Any]
+
+TORCH_SUFFIXES = (".pth", ".pt")
+CHECKPOINT_SUFFIXES = (".npz", *TORCH_SUFFIXES)
+NPZ_PREFIX = "state."
+BN_WEIGHTS = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+BLOCK = re.compile(r"stage(\d+)_block(\d+)$")
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One variable of the model and the checkpoint entry that fills it."""
+
+    torch_name: str
+    variable: Any
+    is_kernel: bool
+
+
+def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) -> None:
+    """Load a checkpoint of the published PyTorch networks into a model of the zoo.
+
+    The model keeps its weights unless all of the checkpoint fits.
+
+    Args:
+        model: A residual model of the zoo, with the checkpoint's rho, width, channels,
+            classes and blocks.
+        source: A state dict (name to array or tensor), possibly under the key
+            "state_dict"; or a file: `.npz` whose arrays are named "state.<name>", or
+            `.pth`/`.pt`, which needs the `torch` extra and is read with weights_only.
+
+    Raises:
+        CheckpointError: The file cannot be read, or it belongs to another configuration;
+            the message says which value the checkpoint has.
+    """
+    state = read_state(source)
+    slots = list(_slots(model))
+    _check_names(slots, state)
+    values = []
+    for slot in slots:
+        value = state[slot.torch_name]
+        if slot.is_kernel:
+            value = np.transpose(value, (3, 2, 1, 0))
+        if tuple(value.shape) != tuple(slot.variable.shape):
+            raise CheckpointError(_shape_message(slot, value, state))
+        values.append(value.astype(np.float32))
+    for slot, value in zip(slots, values, strict=True):
+        slot.variable.assign(value)
+
+
+def read_state(source: str | Path | Mapping[str, Any]) -> dict[str, Array]:
+    """State dict as NumPy arrays, without the counters of seen batches.
+
+    Raises:
+        CheckpointError: The file is missing, of another kind, or holds no state dict.
+    """
+    if isinstance(source, Mapping):
+        state: Mapping[str, Any] = source
+    else:
+        state = _read_file(Path(source))
+    state = state.get("state_dict", state)
+    arrays = {
+        name: value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+        for name, value in state.items()
+    }
+    return {n: a for n, a in arrays.items() if not n.endswith("num_batches_tracked")}
+
+
+def _read_file(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint file {path}.")
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.suffix in TORCH_SUFFIXES:
+        return _read_pth(path)
+    raise CheckpointError(
+        f"{path}: a PyTorch checkpoint must end in {', '.join(CHECKPOINT_SUFFIXES)}."
+    )
+
+
+def _read_npz(path: Path) -> Mapping[str, Any]:
+    try:
+        with open_npz(path) as archive:
+            names = [name for name in archive.files if name.startswith(NPZ_PREFIX)]
+            state = {name.removeprefix(NPZ_PREFIX): archive[name] for name in names}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as .npz: {error}") from error
+    if not state:
+        raise CheckpointError(f"{path} holds no array whose name begins with {NPZ_PREFIX!r}.")
+    return state
+
+
+def _read_pth(path: Path) -> Mapping[str, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        raise CheckpointError(
+            f"Reading {path} needs PyTorch: pip install 'rfkeras[torch]'. Without it, save "
+            "the state dict as .npz with names 'state.<name>'."
+        ) from error
+    import pickle
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict.")
+    return loaded
+
+
+def _slots(model: Any) -> Iterator[_Slot]:
+    for layer in model.layers:
+        block = BLOCK.match(layer.name)
+        if layer.name == "stem_conv":
+            yield _Slot("in_c.0.weight", layer.kernel, True)
+        elif layer.name == "stem_bn":
+            yield from _bn_slots("in_c.1", layer)
+        elif layer.name == "classifier_conv":
+            yield _Slot("feed_forward.0.weight", layer.kernel, True)
+        elif layer.name == "classifier_bn":
+            yield from _bn_slots("feed_forward.1", layer)
+        elif block:
+            prefix = f"stage{block[1]}.block{block[2]}"
+            for number in (1, 2):
+                conv, bn = getattr(layer, f"conv{number}"), getattr(layer, f"bn{number}")
+                yield _Slot(f"{prefix}.conv{number}.weight", conv.kernel, True)
+                yield from _bn_slots(f"{prefix}.bn{number}", bn)
+            if layer.shortcut_conv is not None:
+                conv = layer.shortcut_conv
+                yield _Slot(f"{prefix}.shortcut.conv.weight", conv.kernel, True)
+                yield from _bn_slots(f"{prefix}.shortcut.bn", layer.shortcut_bn)
+
+
+def _bn_slots(prefix: str, layer: Any) -> Iterator[_Slot]:
+    for torch_name, name in BN_WEIGHTS.items():
+        yield _Slot(f"{prefix}.{torch_name}", getattr(layer, name), False)
+
+
+def _check_names(slots: list[_Slot], state: Mapping[str, Array]) -> None:
+    wanted = {slot.torch_name for slot in slots}
+    missing, left_over = sorted(wanted - set(state)), sorted(set(state) - wanted)
+    if not missing and not left_over:
+        return
+    counts = [
+        len({n.split(".")[1] for n in state if n.startswith(f"stage{stage}.block")})
+        for stage in (1, 2, 3)
+    ]
+    raise CheckpointError(
+        f"The checkpoint has blocks={tuple(counts)}; the model differs. "
+        f"Missing in the checkpoint: {_some(missing)}. Not in the model: {_some(left_over)}."
+    )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) or "nothing"
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _rho(state: Mapping[str, Array]) -> tuple[int, int]:
+    """(rho_time, rho_frequency) of a checkpoint: its 3-wide convolutions after block 1."""
+    kernels = [
+        value.shape[:-3:-1]
+        for name, value in state.items()
+        if re.fullmatch(r"stage\d+\.block\d+\.conv[12]\.weight", name)
+        and not name.startswith("stage1.block1.")
+    ]
+    return sum(k[0] > 1 for k in kernels), sum(k[1] > 1 for k in kernels)
+
+
+def _shape_message(slot: _Slot, value: Array, state: Mapping[str, Array]) -> str:
+    """Which option of the model differs from the checkpoint, by the first misfit."""
+    name, has, wants = slot.torch_name, value.shape, tuple(slot.variable.shape)
+    if name == "in_c.0.weight" and has[2] != wants[2]:
+        cause = f"The checkpoint has input_channels={has[2]}, the model {wants[2]}"
+    elif name.startswith("in_c."):
+        cause = f"The checkpoint has width={has[-1]}, the model {wants[-1]}"
+    elif name.startswith("feed_forward.") and has[-1] != wants[-1]:
+        cause = f"The checkpoint has num_classes={has[-1]}, the model {wants[-1]}"
+    elif slot.is_kernel and has[:2] != wants[:2]:
+        cause = (
+            f"The checkpoint has rho={_rho(state)} (time, frequency): its kernel {name} is "
+            f"{has[:2]}, the model's {wants[:2]}"
+        )
+    else:
+        cause = f"The checkpoint's {name} has shape {has}, the model's {wants}"
+    return f"{cause}. Build the model with the checkpoint's value."

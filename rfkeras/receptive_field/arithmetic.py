@@ -1,0 +1,75 @@
+"""Receptive field of a chain of sliding-window layers, on one axis.
+
+A layer with kernel k and stride s that reads a map whose neighbouring positions lie
+`jump` input pixels apart widens the receptive field by (k - 1) * jump pixels and makes
+the positions of its own map jump * s pixels apart. Pooling layers count like
+convolutions. Each axis (time, frequency) follows this recurrence by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rfkeras.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AxisLayer:
+    """One sliding-window layer as seen along one axis.
+
+    Attributes:
+        name: For tables and error messages.
+        kernel: Window length in positions of the layer's input, at least 1.
+        stride: Step of the window in positions of the layer's input, at least 1.
+        padding: Positions added before the first one.
+    """
+
+    name: str
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.stride < 1 or self.padding < 0:
+            raise ConfigError(
+                f"Layer {self.name!r} needs kernel >= 1, stride >= 1 and padding >= 0. "
+                f"Received: kernel={self.kernel}, stride={self.stride}, "
+                f"padding={self.padding}."
+            )
+
+
+@dataclass(frozen=True)
+class AxisField:
+    """Receptive field of every position of a map, along one axis, in input pixels.
+
+    Attributes:
+        size: Pixels that one position sees.
+        jump: Pixels between the windows of two neighbouring positions.
+        start: First pixel that position 0 sees; negative where it reaches into padding.
+    """
+
+    size: int = 1
+    jump: int = 1
+    start: int = 0
+
+    def after(self, layer: AxisLayer) -> AxisField:
+        """The field of the layer's output, where `self` is that of its input."""
+        return AxisField(
+            size=self.size + (layer.kernel - 1) * self.jump,
+            jump=self.jump * layer.stride,
+            start=self.start - layer.padding * self.jump,
+        )
+
+    def window(self, position: int) -> tuple[int, int]:
+        """First pixel seen by that position and the one after the last it sees."""
+        first = self.start + position * self.jump
+        return first, first + self.size
+
+
+def compose(layers: Iterable[AxisLayer]) -> AxisField:
+    """Field of the last layer's output, the layers applied in the given order."""
+    field = AxisField()
+    for layer in layers:
+        field = field.after(layer)
+    return field

@@ -1,0 +1,81 @@
+"""The end of a run: the test split, scored once, and the exported model, checked."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from rfkeras.evaluation.report import Report, write_report
+from rfkeras.export import saved_model, verify
+from rfkeras.training.inputs import Inputs
+from rfkeras.training.run_folder import RunFolder
+from rfkeras.training.scoring import score_split
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves.
+
+    Attributes:
+        folder: Its folder.
+        report: Figures on the test split.
+        export_difference: Largest difference between the exported model's probabilities
+            and the model's own.
+    """
+
+    folder: RunFolder
+    report: Report
+    export_difference: float
+
+
+def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResult:
+    """Save the model, score the test split, export and compare the export.
+
+    The saved file is what is scored and exported, so that both speak of what users load.
+
+    Raises:
+        ExportError: The exported model differs from the trained one.
+        DatasetError: Too many test files cannot be read.
+    """
+    aside = folder.model.with_name("partial.keras")
+    trained.save(aside)
+    aside.replace(folder.model)
+    model = keras.models.load_model(folder.model, compile=False)
+    test = score_split(model, inputs, "test")
+    write_report(
+        test.report,
+        folder.report,
+        test.scores,
+        test.labels,
+        test.mask,
+        history=read_columns(folder.log),
+    )
+    difference = _export(model, folder, inputs)
+    return TrainResult(folder, test.report, difference)
+
+
+def _export(model: keras.Model, folder: RunFolder, inputs: Inputs) -> float:
+    """Export, compare in a clean process, and only then put it in its place."""
+    aside = folder.saved_model.with_name("unchecked")
+    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
+    saved_model(model, aside, inputs.dataset.label_names)
+    batches, _ = inputs.evaluation("validation")
+    waveforms = np.asarray(next(iter(batches)))
+    short = waveforms[:1, : inputs.audio.sample_rate_hz // 10]
+    difference = verify(aside, model, [waveforms[:2], waveforms[:1, :-1000], short])
+    shutil.rmtree(folder.saved_model, ignore_errors=True)  # of the same run, finished twice
+    aside.replace(folder.saved_model)
+    return difference
+
+
+def read_columns(path: Path) -> dict[str, Sequence[float]]:
+    """Columns of log.csv by name."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}

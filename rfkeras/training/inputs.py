@@ -1,0 +1,144 @@
+"""The data of a run: opened, checked, and served as batches."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfkeras.config import TrainConfig
+from rfkeras.data.audio import AudioFormat
+from rfkeras.data.bad_files import BadFileLog
+from rfkeras.data.cache import WaveformCache
+from rfkeras.data.dataset import AudioDataset
+from rfkeras.data.order import default_steps_per_epoch
+from rfkeras.data.pipeline import evaluation_batches, training_batches
+from rfkeras.data.records import PackedSplit
+from rfkeras.data.scan import scan_split
+from rfkeras.data.sources import load_dataset
+from rfkeras.data.windows import EvaluationPlan
+from rfkeras.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A data set in the audio format of a model, its unusable files set aside.
+
+    Attributes:
+        dataset: The clips that can be used.
+        audio: Sample rate and channels that the model wants.
+        bad_files: The files set aside, and those that fail later.
+        resampling: For each split, how many files are resampled from which rate.
+        cache: Decoded audio kept in memory, shared by all splits; None keeps nothing.
+        config: Batch size, excerpt length, seed and the rest.
+    """
+
+    dataset: AudioDataset
+    audio: AudioFormat
+    bad_files: BadFileLog
+    resampling: dict[str, list[str]]
+    cache: WaveformCache | None
+    config: TrainConfig
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one pass over the training split."""
+        return default_steps_per_epoch(len(self.dataset.split("train")), self.config.batch_size)
+
+    def training(self, start_step: int, total_steps: int) -> Any:
+        """Training batches from one step of the run up to another."""
+        return training_batches(
+            self.dataset.split("train"),
+            self.audio,
+            excerpt_seconds=self.config.excerpt_seconds,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=total_steps,
+            start_step=start_step,
+            bad_files=self.bad_files,
+            decoder=self.config.decoder,
+            cache=self.cache,
+        )
+
+    def evaluation(self, split: str) -> tuple[Any, EvaluationPlan]:
+        """All windows of a split, and the plan that puts them together again."""
+        return evaluation_batches(
+            self.dataset.split(split),
+            self.audio,
+            window_seconds=self.config.window_seconds,
+            batch_size=self.config.batch_size,
+            bad_files=self.bad_files,
+            decoder=self.config.decoder,
+            cache=self.cache,
+        )
+
+    def truth(
+        self, split: str, rows: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Labels and mask of these clips of a split."""
+        clips = self.dataset.split(split)
+        return clips.labels[rows], clips.mask[rows]
+
+
+def open_inputs(
+    config: TrainConfig,
+    audio: AudioFormat,
+    bad_files_csv: Path | None,
+    splits: tuple[str, ...] = ("train", "validation", "test"),
+) -> Inputs:
+    """Open a data set and check its files.
+
+    Args:
+        config: The run's configuration.
+        audio: Sample rate and channels of the model.
+        bad_files_csv: Where unusable files are listed.
+        splits: The splits that will be used.
+
+    Raises:
+        ConfigError: Unknown data set, or an option that it does not take.
+        DatasetError: It cannot be read, lacks a split, or too many files are unusable.
+    """
+    dataset = open_dataset(config)
+    missing = [name for name in splits if name not in dataset.splits]
+    if missing:
+        raise DatasetError(f"Data set {dataset.name!r} has no clips for: {', '.join(missing)}.")
+    total = sum(len(dataset.splits[name]) for name in splits)
+    log = BadFileLog(bad_files_csv, total_files=total, max_bad_share=config.max_bad_share)
+    kept, resampling = {}, {}
+    for name in splits:
+        split = dataset.splits[name]
+        if not isinstance(split, PackedSplit):  # shards were checked when they were packed
+            scan = scan_split(split, expected_seconds=dataset.clip_seconds, stage=name)
+            log.record_all(scan.bad)
+            split = split.select(scan.good_rows)
+            resampling[name] = scan.resampling(audio.sample_rate_hz)
+        if len(split) == 0:
+            raise DatasetError(f"Split {name!r} of {dataset.name!r} has no usable clip.")
+        kept[name] = split
+    cache = WaveformCache(int(config.cache_gb * 2**30)) if config.cache_gb else None
+    return Inputs(replace(dataset, splits=kept), audio, log, resampling, cache, config)
+
+
+def open_dataset(config: TrainConfig) -> AudioDataset:
+    """The data set that a configuration names, its files not yet checked.
+
+    Raises:
+        ConfigError: Unknown data set, or an option that it does not take.
+        DatasetError: It cannot be read.
+    """
+    options: dict[str, Any] = {}
+    if config.dataset == "gm_instruments":
+        options["workers"] = os.cpu_count()
+    if config.dataset_size is not None:
+        options["size"] = config.dataset_size
+    return load_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        validation_share=config.validation_share,
+        **options,
+    )

@@ -1,0 +1,174 @@
+"""The callback that validates, logs and makes a run resumable."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import Any
+
+import keras
+
+from rfkeras.files import write_text
+from rfkeras.training.run_folder import RunFolder
+from rfkeras.training.snapshot import load_snapshot, save_snapshot
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after everything that is needed to go on was saved."""
+
+
+@dataclass
+class Progress:
+    """What a run knows besides the variables; saved with every snapshot.
+
+    Attributes:
+        steps_done: Optimiser steps since the start of the run.
+        loss_sum: Sum of the loss over the steps of the current epoch.
+        loss_steps: Number of those steps.
+        history: One row of log.csv an epoch.
+        best: Best validation score so far, None before the first.
+        best_epoch: Its epoch, counted from 1.
+        seconds: Time spent in training and validation.
+    """
+
+    steps_done: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
+    """Validates and logs each epoch, keeps the best weights, saves snapshots.
+
+    A snapshot is saved every `checkpoint_steps` steps, at the end of each epoch after its
+    validation, and on Ctrl-C. It is never saved between the last step of an epoch and its
+    validation, so a resumed run repeats no validation and leaves none out.
+
+    Args:
+        folder: The run's folder.
+        model_variables: The model's state, in a fixed order: `state_variables(model)`.
+        optimizer_variables: The optimiser's, in a fixed order.
+        steps_per_epoch: Steps in an epoch.
+        checkpoint_steps: Steps between two snapshots.
+        validate: Gives the figures of an epoch for log.csv, "val_mAP" among them.
+        progress: Where the run stands; changed in place.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        model_variables: list[Any],
+        optimizer_variables: list[Any],
+        steps_per_epoch: int,
+        checkpoint_steps: int,
+        validate: Callable[[], dict[str, float]],
+        progress: Progress,
+    ):
+        super().__init__()
+        self.folder = folder
+        self.model_variables = model_variables
+        self.variables = [*model_variables, *optimizer_variables]
+        self.steps_per_epoch = steps_per_epoch
+        self.checkpoint_steps = checkpoint_steps
+        self.validate = validate
+        self.progress = progress
+        self._carried = (progress.loss_sum, progress.loss_steps)
+        self._steps_this_epoch = 0
+        self._interrupts = 0
+        self._clock = time.monotonic()
+        self._old_handler: Any = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._clock = time.monotonic()
+        try:
+            self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        except ValueError:  # not the main thread: the application owns the signals
+            self._old_handler = None
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.release_signal()
+
+    def release_signal(self) -> None:
+        """Give Ctrl-C back to whoever handled it before the training."""
+        if self._old_handler is not None:
+            signal.signal(signal.SIGINT, self._old_handler)
+            self._old_handler = None
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._carried = (self.progress.loss_sum, self.progress.loss_steps)
+        self._steps_this_epoch = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        progress = self.progress
+        progress.steps_done += 1
+        self._steps_this_epoch += 1
+        mean_loss = float((logs or {})["loss"])  # since this call of fit began its epoch
+        progress.loss_sum = self._carried[0] + mean_loss * self._steps_this_epoch
+        progress.loss_steps = self._carried[1] + self._steps_this_epoch
+        last_of_epoch = progress.steps_done % self.steps_per_epoch == 0
+        due = progress.steps_done % self.checkpoint_steps == 0 or self._interrupts
+        if due and not last_of_epoch:
+            self._save()
+            self._stop_if_interrupted()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        progress = self.progress
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "loss": progress.loss_sum / progress.loss_steps,
+            **self.validate(),
+            "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
+        }
+        if logs is not None:
+            logs.update(row)
+        self._tick()
+        progress.history.append({**row, "seconds": round(progress.seconds, 1)})
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+        if progress.best is None or row["val_mAP"] > progress.best:
+            progress.best, progress.best_epoch = row["val_mAP"], epoch + 1
+            save_snapshot(self.folder.best, self.model_variables, {"epoch": epoch + 1})
+        write_text(self.folder.log, to_csv(progress.history))
+        self._save()
+        self._stop_if_interrupted()
+
+    def restore(self) -> None:
+        """Go on from the last snapshot: set the variables and the progress."""
+        record = load_snapshot(self.folder.last, self.variables)
+        for name, value in record.items():
+            setattr(self.progress, name, value)
+
+    def _save(self) -> None:
+        self._tick()
+        save_snapshot(self.folder.last, self.variables, asdict(self.progress))
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupts:
+            self.release_signal()
+            raise Interrupted
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as CSV text with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,166 @@
+"""A training run from configuration to finished run folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import zoo
+from rfkeras.config import TrainConfig
+from rfkeras.data.audio import AudioFormat
+from rfkeras.evaluation.metrics import mean_average_precision
+from rfkeras.frontend import create_frontend, find_frontend, preset_config
+from rfkeras.training.finish import TrainResult, finish
+from rfkeras.training.inputs import Inputs, open_inputs
+from rfkeras.training.losses import MaskedBinaryCrossentropy
+from rfkeras.training.progress import ProgressDisplay
+from rfkeras.training.recorder import Progress, Recorder
+from rfkeras.training.run_folder import RunFolder, write_environment
+from rfkeras.training.schedule import HoldThenLinear
+from rfkeras.training.scoring import masked_cross_entropy, predict_scores
+from rfkeras.training.snapshot import load_snapshot, state_variables
+from rfkeras.training.strategy import check_batch_size, make_strategy
+
+
+def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> TrainResult:
+    """Train, evaluate on the test split once, and export.
+
+    Args:
+        config: The resolved configuration.
+        folder: The run's folder, made by `create_run_folder`.
+        resume: Go on from the folder's last snapshot, if it has one. The weights come out
+            as if the run had never been interrupted.
+
+    Returns:
+        The result; all files of the run folder are written by then.
+
+    Raises:
+        ConfigError: An option does not fit the model, the data or the machine.
+        DatasetError: The data cannot be used.
+        CheckpointError: The snapshot cannot be used.
+        ExportError: The exported model differs from the trained one.
+        Interrupted: Ctrl-C; the run can be resumed.
+    """
+    keras.utils.set_random_seed(config.seed)
+    strategy = make_strategy(config.devices)
+    check_batch_size(config.batch_size, strategy)
+    rate_hz = preset_config(config.frontend)["sample_rate_hz"]
+    audio = AudioFormat(rate_hz, config.input_channels)
+    inputs = open_inputs(config, audio, folder.bad_files)
+    devices = [device.name for device in tf.config.list_logical_devices()]
+    data = {
+        "name": inputs.dataset.name,
+        "clips": {name: len(split) for name, split in inputs.dataset.splits.items()},
+        "resampling": inputs.resampling,
+        "bad_files": len(inputs.bad_files.files),
+        **inputs.dataset.info,
+    }
+    write_environment(folder, devices, data)
+    model = _build(config, inputs, strategy)
+    try:
+        _fit(model, config, folder, inputs, strategy, resume)
+    except Exception:
+        inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
+        raise
+    load_snapshot(folder.best, state_variables(model))
+    return finish(model, folder, inputs)
+
+
+def _build(config: TrainConfig, inputs: Inputs, strategy: Any) -> keras.Model:
+    steps = inputs.steps_per_epoch
+    with strategy.scope():
+        frontend = create_frontend(config.frontend, fixed_floor=config.fixed_floor)
+        model = zoo.create_model(
+            config.model,
+            label_names=inputs.dataset.label_names,
+            frontend=frontend,
+            input_channels=config.input_channels,
+            **config.model_options(),
+        )
+        schedule = HoldThenLinear(
+            config.learning_rate,
+            hold_steps=round(config.hold_epochs * steps),
+            end_step=config.epochs * steps,
+            final_learning_rate=config.final_learning_rate,
+        )
+        model.compile(
+            optimizer=keras.optimizers.Adam(schedule),
+            loss=MaskedBinaryCrossentropy(),
+            jit_compile=False,
+        )
+        model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _fit(
+    model: keras.Model,
+    config: TrainConfig,
+    folder: RunFolder,
+    inputs: Inputs,
+    strategy: Any,
+    resume: bool,
+) -> None:
+    steps = inputs.steps_per_epoch
+    total_steps = config.epochs * steps
+    val_batches, val_plan = inputs.evaluation("validation")
+
+    def validate() -> dict[str, float]:
+        scores = predict_scores(model, val_batches, val_plan)
+        labels, mask = inputs.truth("validation", val_plan.kept_rows)
+        return {
+            "val_loss": masked_cross_entropy(scores, labels, mask),
+            "val_mAP": mean_average_precision(scores, labels, mask),
+        }
+
+    progress = Progress()
+    recorder = Recorder(
+        folder,
+        model_variables=state_variables(model),
+        optimizer_variables=model.optimizer.variables,
+        steps_per_epoch=steps,
+        checkpoint_steps=config.checkpoint_steps,
+        validate=validate,
+        progress=progress,
+    )
+    if resume and folder.last.exists():
+        recorder.restore()
+    else:
+        frontend = find_frontend(model)
+        frontend.adapt(batch[0] for batch in inputs.training(0, steps))
+    display = ProgressDisplay(total_steps, progress.steps_done, config.epochs)
+    callbacks = [
+        recorder,
+        display,
+        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
+    ]
+    try:
+        for start, stop in fit_calls(progress.steps_done, total_steps, steps):
+            model.fit(
+                inputs.training(start, stop),
+                initial_epoch=start // steps,
+                epochs=-(-stop // steps),
+                steps_per_epoch=min(steps, stop - start),
+                callbacks=callbacks,
+                verbose=0,
+            )
+    finally:
+        display.stop()
+        recorder.release_signal()
+
+
+def fit_calls(start: int, total: int, steps_per_epoch: int) -> list[tuple[int, int]]:
+    """Calls of `model.fit`, as (first step, step after the last), that finish a run.
+
+    An epoch that was interrupted is finished in a call of its own, for `fit` counts the
+    steps of an epoch from its beginning.
+    """
+    calls = []
+    if start % steps_per_epoch and start < total:
+        boundary = (start // steps_per_epoch + 1) * steps_per_epoch
+        calls.append((start, boundary))
+        start = boundary
+    if start < total:
+        calls.append((start, total))
+    return calls

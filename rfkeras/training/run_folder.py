@@ -1,0 +1,159 @@
+"""The folder of a run: what lies where, and what it was run on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rfkeras.config import TrainConfig, from_json, to_json
+from rfkeras.errors import CheckpointError, ConfigError
+from rfkeras.files import write_text
+
+RECORDED_PACKAGES = (
+    "rfkeras",
+    "tensorflow",
+    "keras",
+    "kapre",
+    "tensorflow-io",
+    "keras-tuner",
+    "numpy",
+    "scikit-learn",
+    "soundfile",
+    "soxr",
+    "pretty_midi",
+    "midirenderer",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths in a run folder."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions of the packages, the machine, the devices."""
+        return self.root / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        """One line an epoch."""
+        return self.root / "log.csv"
+
+    @property
+    def bad_files(self) -> Path:
+        """Audio files that were skipped, each with the reason."""
+        return self.root / "bad_files.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def last(self) -> Path:
+        """Snapshot from which the run can go on."""
+        return self.root / "checkpoints" / "last.npz"
+
+    @property
+    def best(self) -> Path:
+        """Snapshot of the weights with the best validation score."""
+        return self.root / "checkpoints" / "best.npz"
+
+    @property
+    def model(self) -> Path:
+        """The finished model."""
+        return self.root / "model.keras"
+
+    @property
+    def report(self) -> Path:
+        """Figures, tables and plots of the test split."""
+        return self.root / "report"
+
+    @property
+    def saved_model(self) -> Path:
+        """The finished model for TensorFlow Serving; made last of all."""
+        return self.root / "saved_model" / "1"
+
+    def read_config(self) -> TrainConfig:
+        """The run's configuration.
+
+        Raises:
+            ConfigError: This is no run folder.
+        """
+        if not self.config.is_file():
+            raise ConfigError(f"{self.root} is no run folder: it has no {self.config.name}.")
+        return from_json(TrainConfig, self.config)
+
+
+def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
+    """Make the folder of a new run and write its configuration.
+
+    Args:
+        config: The resolved configuration.
+        root: Where; by default a new folder under `runs/`, named for the model, the data
+            set, the seed and the time.
+
+    Raises:
+        ConfigError: The folder holds a run already.
+    """
+    if root is None:
+        moment = time.strftime("%Y%m%d-%H%M%S")
+        root = Path("runs", f"{config.model}-{config.dataset}-seed{config.seed}-{moment}")
+    folder = RunFolder(root)
+    if folder.config.exists():
+        raise ConfigError(
+            f"{root} holds a run already. Go on with it by --resume {root}, or choose "
+            "another --run-dir."
+        )
+    folder.last.parent.mkdir(parents=True, exist_ok=True)
+    write_text(folder.config, to_json(config))
+    return folder
+
+
+def latest_unfinished(parent: Path = Path("runs")) -> RunFolder:
+    """The newest run under `parent` that has not written its SavedModel yet.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    folders = [RunFolder(path.parent) for path in parent.glob("*/config.json")]
+    unfinished = [folder for folder in folders if not folder.saved_model.exists()]
+    if not unfinished:
+        raise CheckpointError(f"There is no unfinished run under {parent.resolve()}.")
+    return max(unfinished, key=lambda folder: folder.config.stat().st_mtime)
+
+
+def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any]) -> None:
+    """Record versions, machine and data, so that the run can be repeated."""
+    environment = {
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "python": sys.version,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "devices": devices,
+        "command": sys.argv,
+        "data": data,
+    }
+    write_text(folder.environment, json.dumps(environment, indent=2, default=str) + "\n")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

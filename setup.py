@@ -1,0 +1,72 @@
+"""The rfkeras package: library (`rfkeras`), model zoo (`zoo`) and the `rfkeras` command."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# tensorflow-io's native part loads with TensorFlow 2.16 only, and kapre 0.4.1 needs
+# keras < 3.14: this is the one set of versions in which all of them work together.
+INSTALL_REQUIRES = [
+    "tensorflow==2.16.2",
+    "keras==3.13.2",
+    "kapre==0.4.1",
+    "tensorflow-io==0.37.1",
+    "keras-tuner>=1.4.8,<2",
+    "numpy>=1.26,<2",  # TensorFlow 2.16 is built against NumPy 1
+    "scikit-learn>=1.4",
+    "soundfile>=0.12.1",  # the first whose libsndfile reads MP3 and Opus
+    "soxr>=0.3.7",
+    "matplotlib>=3.8",
+    "rich>=13",
+    "pyyaml>=6",
+    "platformdirs>=4",
+    "pretty_midi==0.2.11",  # the embedded data set is a function of its sound font
+    "midirenderer==0.1.3",  # and of this renderer
+    "setuptools<81",  # pretty_midi and tensorboard import pkg_resources
+]
+
+EXTRAS_REQUIRE = {
+    "gpu": ["tensorflow[and-cuda]==2.16.2"],
+    "torch": ["torch>=2.6"],  # reading .pth checkpoints; 2.6 made weights_only the default
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "pytest-timeout>=2.3",
+        "ruff>=0.6",
+        "mypy>=1.11",
+        "types-PyYAML",
+        "hypothesis>=6.100",
+        "moto[s3]>=5",
+        "flask>=3",  # moto as a server
+        "flask-cors>=5",
+        "librosa>=0.10",
+    ],
+}
+
+setup(
+    name="rfkeras",
+    version="0.1.0",
+    description=(
+        "Receptive-field-regularised CNNs for music classification and tagging, in Keras"
+    ),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8")
+    if (HERE / "README.md").exists()
+    else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["rfkeras", "rfkeras.*", "zoo", "zoo.*"]),
+    package_data={"rfkeras": ["py.typed"], "zoo": ["py.typed", "recipes/*.yaml"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points={"console_scripts": ["rfkeras=rfkeras.cli.main:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+    ],
+)

@@ -1,0 +1,39 @@
+"""What the evaluation's tests share: random scores and the shared data folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfkeras.evaluation.inputs import BoolArray, FloatArray
+
+
+@pytest.fixture
+def mediaeval() -> Path:
+    """The folder with the MediaEval 2019 ground truth and submissions."""
+    beside = Path(__file__).resolve().parents[2].parent / "shared"
+    folder = Path(os.environ.get("RFKERAS_SHARED", beside)) / "datasets" / "mediaeval2019"
+    if not folder.is_dir():
+        pytest.skip(f"no MediaEval 2019 files in {folder}")
+    return folder
+
+
+@pytest.fixture
+def partly_labelled() -> tuple[FloatArray, BoolArray, BoolArray]:
+    """Scores with many ties, labels and mask of 200 clips and 6 tags.
+
+    Tag 3 has no positives, tag 4 no negatives, tag 5 no annotations; tag 2 scores all
+    clips alike.
+    """
+    rng = np.random.default_rng(7)
+    labels = rng.random((200, 6)) < 0.3
+    scores = np.round(rng.random((200, 6)) * 0.6 + 0.3 * labels, 1)
+    mask = rng.random((200, 6)) < 0.6
+    scores[:, 2] = 0.5
+    labels[:, 3] = False
+    labels[:, 4] = True
+    mask[:, 5] = False
+    return scores, labels, mask

@@ -1,0 +1,257 @@
+"""The plots: files with the right size and ink, the right values drawn, no overlap."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from sklearn.metrics import average_precision_score
+
+from rfkeras.errors import ConfigError
+from rfkeras.evaluation.plot_style import BLUE, ORANGE, save_png
+from rfkeras.evaluation.plots import panel_titles, per_tag_bars, precision_recall_curves
+from rfkeras.evaluation.report import evaluate
+from rfkeras.evaluation.training_plot import training_curves
+
+HISTORY = {
+    "epoch": [1, 2, 3, 4],
+    "loss": [0.6, 0.5, 0.4, 0.35],
+    "val_loss": [0.62, 0.52, 0.45, 0.44],
+    "val_mAP": [0.2, 0.5, 0.7, 0.6],
+    "learning_rate": [1e-3, 1e-3, 5e-4, 0],
+}
+
+
+def example(tags: int, clips: int = 300):
+    rng = np.random.default_rng(tags)
+    labels = rng.random((clips, tags)) < rng.uniform(0.05, 0.5, tags)
+    labels[0] = True
+    scores = rng.random((clips, tags)) + rng.uniform(0.1, 1, tags) * labels
+    mask = rng.random((clips, tags)) < 0.7
+    mask[0] = True
+    names = [f"mood/theme---longish{i}" for i in range(tags)]
+    report = evaluate(scores / 2, labels, mask, label_names=names, bootstrap_samples=20)
+    return report, scores / 2, labels, mask
+
+
+def has_colour(image: np.ndarray, colour: str) -> int:
+    """How many pixels have exactly this colour."""
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.round(image[..., :3] * 255) == wanted).all(axis=-1).sum())
+
+
+def texts_overlap(figure) -> list[tuple[str, str]]:
+    """Pairs of drawn texts whose boxes overlap, and texts that leave the figure."""
+    renderer = figure.canvas.get_renderer()
+    figure.draw(renderer)
+    texts = [
+        text
+        for text in figure.findobj(mpl.text.Text)
+        if text.get_visible() and text.get_text().strip()
+    ]
+    # Ticks beyond the ends of an axis exist but are not drawn.
+    hidden = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in axis.get_major_ticks()
+        for label in (tick.label1, tick.label2)
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    }
+    boxes = [
+        (text.get_text(), text.get_window_extent(renderer).padded(-0.5))
+        for text in texts
+        if text not in hidden
+    ]
+    frame = figure.bbox
+    outside = [
+        (name, "figure")
+        for name, box in boxes
+        if box.x0 < frame.x0 or box.y0 < frame.y0 or box.x1 > frame.x1 or box.y1 > frame.y1
+    ]
+    return outside + [
+        (one, other)
+        for (one, box), (other, second) in itertools.combinations(boxes, 2)
+        if box.overlaps(second)
+    ]
+
+
+@pytest.mark.parametrize("tags", [1, 20, 56])
+def test_plots_are_images_with_ink_for_1_20_and_56_tags(tags, tmp_path):
+    report, *arrays = example(tags)
+    for figure in (per_tag_bars(report), precision_recall_curves(report, *arrays)):
+        save_png(figure, tmp_path / "plot.png")
+        image = imread(tmp_path / "plot.png")
+        height, width = image.shape[:2]
+        assert (width, height) == tuple(np.floor(figure.get_size_inches() * 150).astype(int))
+        assert 700 < width < 2800
+        assert 200 < height < 2800
+        assert 0.01 < (image[..., :3].min(axis=-1) < 0.95).mean() < 0.6
+        assert has_colour(image, ORANGE) >= 20 * tags
+
+
+@pytest.mark.parametrize("tags", [1, 20, 56])
+def test_no_text_overlaps_another_or_leaves_the_figure(tags):
+    report, *arrays = example(tags)
+    assert texts_overlap(per_tag_bars(report)) == []
+    assert texts_overlap(precision_recall_curves(report, *arrays)) == []
+
+
+def test_bars_whiskers_and_ticks_are_where_the_report_says(partly_labelled):
+    report = evaluate(*partly_labelled, label_names=list("abcdef"), bootstrap_samples=20)
+    axes = per_tag_bars(report).axes[0]
+    drawn = [bar.get_width() for bar in axes.patches]
+    rows = {row.name: row for row in report.tags}
+    order = [label.get_text() for label in axes.get_yticklabels()]
+    assert order[-2:] == ["d", "f"]
+    assert drawn == [rows[name].average_precision for name in order[:-2]]
+    lines = [line.get_xdata() for line in axes.lines]
+    assert list(lines[0]) == [report.mean_average_precision] * 2
+    for place, name in enumerate(order[:-2]):
+        row = rows[name]
+        assert list(lines[1 + 2 * place]) == [row.chance] * 2
+        whisker = [row.average_precision_low, row.average_precision_high]
+        assert list(lines[2 + 2 * place]) == whisker
+    shown = [text.get_text() for text in axes.texts]
+    assert "no positives" in shown
+    assert "not annotated" in shown
+
+
+def test_195_tags_take_several_columns_and_lose_none():
+    report, *_ = example(195, clips=40)
+    figure = per_tag_bars(report)
+    names = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
+    assert len(figure.axes) == 5
+    assert sorted(names) == sorted(row.name for row in report.tags)
+
+
+def test_area_under_each_drawn_curve_is_the_average_precision():
+    report, scores, labels, mask = example(6)
+    figure = precision_recall_curves(report, scores, labels, mask)
+    for axes, row in zip(
+        figure.axes, sorted(report.tags, key=lambda row: -row.average_precision), strict=True
+    ):
+        curve = next(line for line in axes.lines if line.get_color() == BLUE)
+        recall, precision = curve.get_data()
+        assert recall[0] == 1
+        assert recall[-1] == 0
+        # Steps: the precision at a recall holds down to the next lower recall.
+        area = -np.sum(np.diff(recall) * precision[:-1])
+        assert area == pytest.approx(row.average_precision)
+        assert axes.get_title(loc="right") == f"{row.average_precision:.2f}"
+
+
+def test_grey_curve_pools_all_annotated_entries():
+    report, scores, labels, mask = example(3)
+    axes = precision_recall_curves(report, scores, labels, mask).axes[0]
+    recall, precision = axes.lines[0].get_data()
+    expected = average_precision_score(labels[mask], scores[mask])
+    assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(expected)
+
+
+def test_undefined_tags_have_an_empty_panel_that_says_why(partly_labelled):
+    report = evaluate(*partly_labelled, label_names=list("abcdef"), bootstrap_samples=0)
+    panels = precision_recall_curves(report, *partly_labelled).axes
+    assert [text.get_text() for axes in panels[-2:] for text in axes.texts] == [
+        "no positives",
+        "not annotated",
+    ]
+    assert all(not axes.lines for axes in panels[-2:])
+
+
+def test_a_report_with_nothing_defined_can_be_plotted():
+    zeros = np.zeros((3, 2))
+    report = evaluate(zeros, zeros, label_names=["a", "b"], bootstrap_samples=5)
+    assert math.isnan(report.mean_average_precision)
+    assert len(per_tag_bars(report).axes) == 1
+    assert len(precision_recall_curves(report, zeros, zeros).axes) == 2
+
+
+def test_arrays_of_another_size_than_the_report_are_refused():
+    report, *_ = example(3)
+    with pytest.raises(ConfigError, match=r"report's 3 classes\. Received 2"):
+        precision_recall_curves(report, np.zeros((4, 2)), np.zeros((4, 2)))
+
+
+def test_dollar_signs_in_a_tag_are_no_formula(tmp_path):
+    labels = [[1], [0]]
+    report = evaluate([[0.7], [0.2]], labels, label_names=["$a_$"], bootstrap_samples=0)
+    save_png(per_tag_bars(report), tmp_path / "bars.png")
+    save_png(precision_recall_curves(report, [[0.7], [0.2]], labels), tmp_path / "curves.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"bars.png", "curves.png"}
+
+
+@pytest.mark.parametrize(
+    ("names", "titles"),
+    [
+        (["flute", "mallet_percussion"], ["flute", "mallet_percussion"]),
+        (
+            ["mood/theme---epic", "mood/theme---calm"],
+            ["mood/theme---epic", "mood/theme---calm"],
+        ),
+        (["mood/theme---epic", "mood/theme---meditative"], ["epic", "meditative"]),
+        (["a name far too long to show", "short"], ["a name far too l…", "short"]),
+    ],
+)
+def test_panel_titles_are_cut_to_their_room_and_alike(names, titles):
+    assert panel_titles(names, 17) == titles
+
+
+@pytest.mark.parametrize("epochs", [1, 4, 200])
+def test_training_curves_are_an_image_without_overlap(epochs, tmp_path):
+    history = {name: np.resize(column, epochs).tolist() for name, column in HISTORY.items()} | {
+        "epoch": list(range(1, epochs + 1))
+    }
+    figure = training_curves(history)
+    assert len(figure.axes) == 3
+    assert texts_overlap(figure) == []
+    save_png(figure, tmp_path / "training.png")
+    image = imread(tmp_path / "training.png")
+    assert image.shape[1] == 1140
+    assert 1000 <= image.shape[0] <= 1005
+    assert has_colour(image, BLUE) > 10
+
+
+def test_training_curves_draw_the_log_and_mark_the_best_map():
+    figure = training_curves(HISTORY)
+    losses, means, rates = figure.axes
+    assert list(losses.lines[0].get_ydata()) == HISTORY["loss"]
+    assert list(losses.lines[1].get_ydata()) == HISTORY["val_loss"]
+    assert list(means.lines[0].get_ydata()) == HISTORY["val_mAP"]
+    assert list(rates.lines[0].get_ydata()) == HISTORY["learning_rate"]
+    assert [axes.lines[-1].get_xdata()[0] for axes in (losses, rates)] == [3, 3]
+    assert list(means.lines[-1].get_data()) == [[3], [0.7]]
+    assert any("best epoch, 3, with validation mAP 0.700" in t.get_text() for t in figure.texts)
+
+
+def test_without_map_the_lowest_validation_loss_is_best_and_text_cells_are_read():
+    figure = training_curves(
+        {"epoch": ["0", "1", "2"], "loss": ["3", "2", "1"], "val_loss": ["", "0.5", "0.7"]}
+    )
+    assert len(figure.axes) == 1
+    assert any(
+        "best epoch, 1, with validation loss 0.500" in t.get_text() for t in figure.texts
+    )
+
+
+def test_without_validation_no_epoch_is_marked():
+    figure = training_curves({"loss": [3, 2, 1]})
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        ({"epoch": [1, 2]}, "at least one of"),
+        ({"loss": []}, "equal length"),
+        ({"loss": [1, 2], "val_loss": [1]}, "'val_loss': 1"),
+        ({"loss": ["low"]}, "Column 'loss' .* must hold numbers"),
+    ],
+)
+def test_malformed_histories_are_refused(history, says):
+    with pytest.raises(ConfigError, match=says):
+        training_curves(history)

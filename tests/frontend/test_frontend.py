@@ -1,0 +1,212 @@
+"""The front-end against librosa, and its promises about length and floor."""
+
+import keras
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import tensorflow as tf
+
+from rfkeras.errors import ConfigError
+from rfkeras.frontend import PRESETS, Frontend, create_frontend
+
+# Largest difference from librosa allowed, in dB. librosa's FFT works in double precision
+# inside, TensorFlow's in single: quiet bins of a loud frame differ most.
+PARITY_DB = 1e-3
+
+
+def music(sample_rate_hz, seconds=6.0):
+    """A decaying chord over noise, with silence: loud, quiet and empty frames."""
+    rng = np.random.default_rng(0)
+    t = np.arange(int(seconds * sample_rate_hz)) / sample_rate_hz
+    beat = t % 0.75
+    x = sum(
+        np.sin(2 * np.pi * 220 * 2 ** (k / 12) * h * t) * np.exp(-3 * beat) / (h * h)
+        for k in (0, 4, 7)
+        for h in range(1, 12)
+    )
+    x += 1e-3 * rng.normal(size=t.size)
+    x[t > 0.8 * seconds] = 0
+    return (0.2 * x / np.abs(x).max()).astype(np.float32)
+
+
+def librosa_mel(waveform, layer):
+    """(frames, mel) as librosa computes it, in float64."""
+    power = (
+        np.abs(
+            librosa.stft(
+                waveform.astype(np.float64),
+                n_fft=layer.n_fft,
+                win_length=layer.window_samples,
+                hop_length=layer.hop_samples,
+                pad_mode="reflect",
+            )
+        )
+        ** 2
+    )
+    bank = librosa.filters.mel(
+        sr=layer.sample_rate_hz, n_fft=layer.n_fft, n_mels=layer.n_mels
+    )
+    floor = {"ref": 1.0, "amin": 1e-10, "top_db": 80.0}
+    if layer.order == "mel_then_db":
+        return librosa.power_to_db(bank @ power, **floor).T
+    bins_hz = librosa.fft_frequencies(sr=layer.sample_rate_hz, n_fft=layer.n_fft)[1:]
+    weights = np.concatenate([[-80.0], librosa.A_weighting(bins_hz)])
+    return (bank @ (librosa.power_to_db(power, **floor) + weights[:, None])).T
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_equal_librosa(name):
+    layer = create_frontend(name)
+    waveform = music(layer.sample_rate_hz)
+    ours = layer.mel_db(waveform[None]).numpy()[0, :, :, 0]
+    np.testing.assert_allclose(ours, librosa_mel(waveform, layer), atol=PARITY_DB)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_equal_librosa_on_a_real_recording(name, shared_folder):
+    waveform, rate = soundfile.read(shared_folder / "datasets/openmic/000046_3840.ogg")
+    layer = create_frontend(name)
+    waveform = waveform.reshape(len(waveform), -1).mean(axis=1)
+    waveform = soxr.resample(waveform, rate, layer.sample_rate_hz).astype(np.float32)
+    ours = layer.mel_db(waveform[None]).numpy()[0, :, :, 0]
+    np.testing.assert_allclose(ours, librosa_mel(waveform, layer), atol=PARITY_DB)
+
+
+def test_ten_seconds_give_431_frames_of_256_bands():
+    layer = create_frontend("perceptual_mel_22k")
+    assert layer(np.zeros((1, 220500), "float32")).shape == (1, 431, 256, 1)
+    assert layer.compute_output_shape((None, 220500)) == (None, 431, 256, 1)
+    assert layer.hop_ms == pytest.approx(23.22, abs=0.01)
+
+
+def test_clip_floor_lies_80_db_under_the_maximum_and_clips_are_independent():
+    layer = create_frontend("mel_32k")
+    quiet, loud = music(32000, 2.0) * 1e-2, music(32000, 2.0)
+    both = layer.mel_db(np.stack([quiet, loud])).numpy()
+    np.testing.assert_allclose(both[1].max() - both[1].min(), 80.0, atol=1e-3)
+    np.testing.assert_array_equal(layer.mel_db(quiet[None]).numpy()[0], both[0])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_fixed_floor_makes_frames_independent_of_the_rest(name):
+    layer = create_frontend(name, fixed_floor=True)
+    waveform = music(layer.sample_rate_hz, 4.0)
+    waveform[: waveform.size // 2] *= 0.01
+    frames = 40
+    piece = waveform[: frames * layer.hop_samples]
+    whole = layer.mel_db(waveform[None]).numpy()[0, : frames - 4, :, 0]
+    part = layer.mel_db(piece[None]).numpy()[0, : frames - 4, :, 0]
+    np.testing.assert_allclose(part, whole, atol=1e-4)
+    clip_floor = create_frontend(name)
+    whole = clip_floor.mel_db(waveform[None]).numpy()[0, : frames - 4, :, 0]
+    part = clip_floor.mel_db(piece[None]).numpy()[0, : frames - 4, :, 0]
+    assert np.abs(part - whole).max() > 0.1  # with the clip's own floor they are not
+
+
+def test_fixed_floor_lies_80_db_under_a_full_scale_sine():
+    layer = create_frontend("perceptual_mel_22k", fixed_floor=True, a_weighting=False)
+    t = np.arange(44100) / 22050
+    sine = np.sin(2 * np.pi * 22050 / 2048 * 100 * t).astype(np.float32)
+    power = np.abs(librosa.stft(sine, n_fft=2048, hop_length=512)) ** 2
+    silent = layer.mel_db(np.zeros((1, 22050), "float32")).numpy()[0, 0, :, 0]
+    bank = librosa.filters.mel(sr=22050, n_fft=2048, n_mels=256)
+    floor_db = 10 * np.log10(power[:, 10:-10].max()) - 80.0
+    np.testing.assert_allclose(silent, bank.sum(axis=1) * floor_db, atol=0.05)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 100, 1024, 1025, 2048, 8191, 50000])
+def test_any_length(samples):
+    layer = create_frontend("perceptual_mel_22k", min_frames=17)
+    out = layer(np.full((2, samples), 0.1, "float32"))
+    assert out.shape == (2, max(17, 1 + samples // 512), 256, 1)
+    assert layer.compute_output_shape((2, samples)) == out.shape
+    assert np.isfinite(out).all()
+
+
+def test_stereo_channels_stay_apart():
+    layer = create_frontend("mel_32k", fixed_floor=True)
+    left, right = music(32000, 2.0), music(32000, 2.0)[::-1].copy()
+    both = layer.mel_db(np.stack([left, right], axis=-1)[None]).numpy()
+    for channel, waveform in enumerate((left, right)):
+        alone = layer.mel_db(waveform[None]).numpy()[..., 0]
+        np.testing.assert_allclose(both[..., channel], alone, atol=1e-4)
+
+
+def test_adapt_stores_mean_and_deviation_of_every_band():
+    layer = create_frontend("mel_32k")
+    batches = [music(32000, s)[None].repeat(2, 0) for s in (1.0, 2.0, 1.5)]
+    layer.adapt(batches)
+    values = np.concatenate([layer.mel_db(b).numpy().reshape(-1, 128) for b in batches])
+    np.testing.assert_allclose(layer.mean_db.numpy(), values.mean(0), atol=1e-3)
+    np.testing.assert_allclose(layer.std_db.numpy(), values.std(0), rtol=1e-3)
+    out = np.concatenate([layer(b).numpy().reshape(-1, 128) for b in batches])
+    np.testing.assert_allclose(out.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(out.std(0), 1, atol=1e-3)
+
+
+def test_adapt_needs_data():
+    with pytest.raises(ConfigError, match="at least one batch"):
+        create_frontend("mel_32k").adapt([])
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_float32_whatever_the_policy(policy):
+    waveform = music(22050, 1.0)[None]
+    expected = create_frontend("perceptual_mel_22k")(waveform).numpy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        out = create_frontend("perceptual_mel_22k", dtype=policy)(waveform)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert out.dtype == tf.float32
+    np.testing.assert_array_equal(out.numpy(), expected)
+
+
+def test_parameters_travel_with_the_model_file(tmp_path):
+    layer = create_frontend("mel_32k", fixed_floor=True, dynamic_range_db=70.0, min_frames=9)
+    layer.adapt([music(32000, 1.0)[None]])
+    inputs = keras.Input((None,))
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "m.keras")
+    model = keras.models.load_model(tmp_path / "m.keras")
+    assert model.layers[-1].get_config() == layer.get_config()
+    x = music(32000, 1.0)[None]
+    np.testing.assert_array_equal(model(x), layer(x))
+
+
+def test_made_of_kapre_layers():
+    import kapre
+
+    layer = create_frontend("perceptual_mel_22k")
+    kinds = (kapre.STFT, kapre.Magnitude, kapre.MagnitudeToDecibel, kapre.ApplyFilterbank)
+    parts = (layer.stft, layer.magnitude, layer.decibel, layer.mel)
+    assert all(isinstance(part, kind) for part, kind in zip(parts, kinds, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_mels": 0}, "n_mels"),
+        ({"hop_samples": 0.5}, "hop_samples"),
+        ({"window_samples": 4096}, "must not exceed n_fft"),
+        ({"order": "both"}, "order"),
+        ({"order": "mel_then_db"}, "a_weighting"),
+        ({"dynamic_range_db": 0}, "dynamic_range_db"),
+    ],
+)
+def test_wrong_parameters(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Frontend(**{"sample_rate_hz": 22050, **options})
+
+
+def test_wrong_names():
+    with pytest.raises(ConfigError, match="Did you mean 'mel_32k'"):
+        create_frontend("mel_32")
+    with pytest.raises(ConfigError, match="Did you mean .n_mels"):
+        create_frontend("mel_32k", n_mel=64)
+
+
+def test_wrong_shape():
+    with pytest.raises(ConfigError, match="waveforms"):
+        create_frontend("mel_32k")(np.zeros((1, 2, 3, 4), "float32"))

@@ -1,0 +1,124 @@
+"""The published networks' outputs, reproduced from their weights."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import zoo
+from rfkeras.errors import CheckpointError
+from rfkeras.interop import load_torch_checkpoint
+from rfkeras.interop.torch import read_state
+from tests.conftest import FIXTURES
+
+# File, and the options that build its network.
+NETWORKS = {
+    "cp_resnet_rho4_w8_c1_n10_b431": {"num_classes": 10, "rho": 4, "blocks": (4, 3, 1)},
+    "cp_resnet_rho5_w8_c1_n20": {"num_classes": 20, "rho": 5},
+    "cp_resnet_rho12_w8_c2_n10": {"num_classes": 10, "rho": 12, "input_channels": 2},
+}
+RHO5 = FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz"
+
+
+def build(**options):
+    return zoo.create_model("resnet_rf", **{"width": 8, "frontend": None, **options})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_and_input_gradient_of_the_published_networks(name):
+    vectors = np.load(FIXTURES / f"{name}.npz")
+    model = build(**NETWORKS[name])
+    load_torch_checkpoint(model, FIXTURES / f"{name}.npz")
+    # (batch, channel, frequency, time) -> (batch, time, frequency, channel)
+    x = tf.constant(vectors["input_nchw"].transpose(0, 3, 2, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+        value = tf.reduce_sum(logits**2)
+    gradient = tape.gradient(value, x).numpy().transpose(0, 3, 2, 1)
+    for ours, theirs in ((logits, vectors["logits"]), (gradient, vectors["input_grad"])):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_weights_option_of_create_model_takes_the_file():
+    model = build(**NETWORKS[RHO5.stem], weights=RHO5)
+    state = read_state(RHO5)
+    kernel = model.get_layer("stage1_block2").conv1.kernel.numpy()
+    expected = state["stage1.block2.conv1.weight"].transpose(3, 2, 1, 0)
+    np.testing.assert_array_equal(kernel, expected)
+
+
+def test_state_dict_of_arrays_and_counters():
+    state = read_state(RHO5)
+    model = build(num_classes=20, rho=5)
+    counters = {"in_c.1.num_batches_tracked": np.array(7)}
+    load_torch_checkpoint(model, {"state_dict": state | counters})
+    np.testing.assert_array_equal(
+        model.get_layer("stem_bn").moving_mean.numpy(), state["in_c.1.running_mean"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rho": 7}, r"checkpoint has rho=\(5, 5\)"),
+        ({"rho": 4}, r"checkpoint has rho=\(5, 5\)"),
+        ({"rho": (5, 4)}, r"checkpoint has rho=\(5, 5\)"),
+        ({"width": 16}, "checkpoint has width=8, the model 16"),
+        ({"num_classes": 10}, "checkpoint has num_classes=20, the model 10"),
+        ({"input_channels": 2}, "checkpoint has input_channels=1, the model 2"),
+        ({"blocks": (4, 4, 3)}, r"checkpoint has blocks=\(4, 4, 4\)"),
+    ],
+)
+def test_wrong_model_is_told_what_the_checkpoint_has(options, message):
+    model = build(**{"num_classes": 20, "rho": 5, **options})
+    before = [w.numpy() for w in model.weights]
+    with pytest.raises(CheckpointError, match=message):
+        load_torch_checkpoint(model, RHO5)
+    for old, weight in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, weight.numpy())  # nothing half-loaded
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    model = build(num_classes=20, rho=5)
+    with pytest.raises(CheckpointError, match="no checkpoint file"):
+        load_torch_checkpoint(model, tmp_path / "absent.npz")
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(RHO5.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_torch_checkpoint(model, broken)
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(CheckpointError, match="begins with"):
+        load_torch_checkpoint(model, tmp_path / "other.npz")
+    with pytest.raises(CheckpointError, match="must end in"):
+        load_torch_checkpoint(model, _touch(tmp_path / "weights.bin"))
+
+
+def _touch(path):
+    path.touch()
+    return path
+
+
+def test_pickles_are_not_executed(tmp_path):
+    path = tmp_path / "evil.npz"
+    np.savez(path, **{"state.x": np.array([print], dtype=object)})
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_torch_checkpoint(build(num_classes=20, rho=5), path)
+
+
+def test_pth_file(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.tensor(value) for name, value in read_state(RHO5).items()}
+    torch.save({"state_dict": state}, tmp_path / "model.pth")
+    model = build(num_classes=20, rho=5, weights=tmp_path / "model.pth")
+    expected = build(num_classes=20, rho=5, weights=RHO5)
+    x = keras.random.normal((1, 64, 64, 1))
+    np.testing.assert_array_equal(model(x), expected(x))
+
+
+def test_pth_without_torch_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(CheckpointError, match=r"rfkeras\[torch\]"):
+        load_torch_checkpoint(build(num_classes=20, rho=5), _touch(tmp_path / "m.pth"))

@@ -1,0 +1,155 @@
+"""The paper's network and the registry of the zoo."""
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from rfkeras.errors import CheckpointError, ConfigError
+from rfkeras.receptive_field import RHO_MAX, plan_trunk
+from zoo.resnet_rf import minimum_frames
+
+# Parameters of width 128, 1 channel, 20 classes; the last three: 2 channels, 10 classes.
+PUBLISHED_PARAMETERS = {5: 3_568_552, 7: 3_961_768}
+PUBLISHED_STEREO = {0: 2_911_252, 12: 6_581_268, 21: 21_261_332, 5: 3_568_552 - 1_940}
+
+
+def trainable_parameters(model):
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def expected_parameters(rho, width=128, channels=1, classes=20):
+    """Counted from the plan, without building anything."""
+    count, previous = 25 * channels * width + 2 * width, width
+    for block in plan_trunk(rho).blocks:
+        out = width * 2 ** (block.stage - 1)
+        (t1, f1), (t2, f2) = block.kernels
+        count += t1 * f1 * previous * out + t2 * f2 * out * out + 4 * out
+        count += (previous * out + 2 * out) if previous != out else 0
+        previous = out
+    return count + previous * classes + 2 * classes
+
+
+@pytest.mark.parametrize(("rho", "count"), PUBLISHED_PARAMETERS.items())
+def test_published_parameter_counts(rho, count):
+    model = zoo.create_model("resnet_rf", 20, rho=rho, frontend=None)
+    assert trainable_parameters(model) == count == expected_parameters(rho)
+
+
+@pytest.mark.parametrize(("rho", "count"), PUBLISHED_STEREO.items())
+def test_published_parameter_counts_of_stereo_networks(rho, count):
+    model = zoo.create_model("resnet_rf", 10, rho=rho, frontend=None, input_channels=2)
+    assert trainable_parameters(model) == count == expected_parameters(rho, 128, 2, 10)
+
+
+@pytest.mark.parametrize("rho", range(RHO_MAX + 1))
+def test_parameter_count_for_every_rho(rho):
+    model = zoo.create_model("resnet_rf_tiny", 20, rho=rho, frontend=None)
+    assert trainable_parameters(model) == expected_parameters(rho, width=32)
+
+
+def test_published_map_sizes():
+    model = zoo.create_model("resnet_rf_tiny", 20, frontend=None)
+    shapes = {}
+    x = keras.KerasTensor((1, 431, 256, 1))
+    for layer in model.layers[1:]:
+        x = layer(x)
+        shapes[layer.name] = x.shape[1:3]
+    assert shapes["stem_relu"] == (215, 127)
+    assert shapes["stage1_block4_pool"] == shapes["classifier_bn"] == (26, 15)
+
+
+@pytest.mark.parametrize("name", ["resnet_rf", "resnet_rf_small", "resnet_rf_tiny"])
+def test_first_logits_are_exactly_zero(name):
+    model = zoo.create_model(name, 20)
+    x = np.random.default_rng(0).normal(0, 0.1, (2, 22050)).astype("float32")
+    np.testing.assert_array_equal(model(x), np.zeros((2, 20)))
+
+
+def test_widths_of_the_sizes():
+    widths = [zoo.model_info(name).options["width"] for name in zoo.list_models("resnet_rf*")]
+    assert dict(zip(zoo.list_models("resnet_rf*"), widths, strict=True)) == {
+        "resnet_rf": 128,
+        "resnet_rf_small": 64,
+        "resnet_rf_tiny": 32,
+    }
+
+
+def test_stereo_waveforms():
+    model = zoo.create_model("resnet_rf_tiny", 3, input_channels=2)
+    assert model(np.zeros((2, 22050, 2), "float32")).shape == (2, 3)
+
+
+def test_shortest_audio_that_the_network_takes():
+    for frontend in ("perceptual_mel_22k", "mel_32k"):
+        model = zoo.create_model("resnet_rf_tiny", 3, frontend=frontend)
+        assert model(np.zeros((1, 10), "float32")).shape == (1, 3)
+    frames = minimum_frames(plan_trunk(7))
+    network = zoo.create_model("resnet_rf_tiny", 3, frontend=None)
+    assert np.isfinite(network(np.zeros((1, frames, 64, 1), "float32"))).all()
+    body = keras.Model(network.input, network.get_layer("stage1_block4_pool").output)
+    assert body.compute_output_shape((1, frames, 64, 1))[1] == 1
+    assert body.compute_output_shape((1, frames - 1, 64, 1))[1] == 0
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_file_round_trip_under_each_dtype_policy(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = zoo.create_model("resnet_rf", label_names=("a", "b"), width=8, rho=(3, 2))
+        rng = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            variable.assign(variable.numpy() + rng.normal(0, 0.05, variable.shape))
+        x = rng.normal(0, 0.1, (2, 22050)).astype("float32")
+        model.save(tmp_path / "m.keras")
+        loaded = keras.models.load_model(tmp_path / "m.keras")
+        np.testing.assert_allclose(loaded(x), model(x), atol=1e-6)
+        assert loaded.output.dtype == "float32"
+        assert loaded.get_layer("logits").label_names == ("a", "b")
+        assert loaded.get_layer("stem_conv").compute_dtype == model.layers[3].compute_dtype
+        same = zoo.create_model(
+            "resnet_rf", 2, width=8, rho=(3, 2), weights=tmp_path / "m.keras"
+        )
+        np.testing.assert_allclose(same(x), model(x), atol=1e-6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_wrong_names_suggest_the_right_one():
+    with pytest.raises(ConfigError, match="Did you mean 'resnet_rf_tiny'"):
+        zoo.create_model("resnet_rf_tinny", 20)
+    with pytest.raises(ConfigError, match="Did you mean 'width'"):
+        zoo.create_model("resnet_rf", 20, widht=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 0}, "num_classes"),
+        ({}, "num_classes"),
+        ({"num_classes": 2, "width": 0}, "width"),
+        ({"num_classes": 2, "input_channels": 3}, "input_channels"),
+        ({"num_classes": 2, "frontend": 3}, "frontend"),
+        ({"num_classes": 2, "rho": 23}, "rho"),
+        ({"num_classes": 3, "label_names": ("a", "b")}, "3 classes but 2"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("resnet_rf", **options)
+
+
+def test_wrong_weights(tmp_path):
+    with pytest.raises(CheckpointError, match="no weights file"):
+        zoo.create_model("resnet_rf_tiny", 2, weights=tmp_path / "absent.keras")
+    (tmp_path / "w.txt").touch()
+    with pytest.raises(CheckpointError, match="end in"):
+        zoo.create_model("resnet_rf_tiny", 2, weights=tmp_path / "w.txt")
+    zoo.create_model("resnet_rf_tiny", 2).save(tmp_path / "two.keras")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        zoo.create_model("resnet_rf_tiny", 3, weights=tmp_path / "two.keras")
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(ConfigError, match="registered already"):
+        zoo.register_alias("resnet_rf_tiny", "resnet_rf", "again")
