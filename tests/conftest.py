@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 # TensorFlow's native start-up notes are not about what is tested.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,3 +20,18 @@ def shared_folder():
     if not folder.is_dir():
         pytest.skip(f"no real metadata here: {folder} is missing (set RFKERAS_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tone_folder(tmp_path_factory):
+    """A data set of one-second tones, low, middle and high: one sub-folder a class."""
+    root = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(0)
+    t = np.arange(22050) / 22050
+    for name, low_hz, high_hz in (("low", 100, 300), ("mid", 600, 1200), ("high", 2e3, 4e3)):
+        (root / name).mkdir()
+        for i in range(24):
+            tone = 0.2 * np.sin(2 * np.pi * rng.uniform(low_hz, high_hz) * t)
+            tone += 0.02 * rng.normal(size=t.size)
+            soundfile.write(root / name / f"{i:02d}.wav", tone.astype("float32"), 22050)
+    return root

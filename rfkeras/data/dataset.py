@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def select(self, rows: Sequence[int] | NDArray[np.integer]) -> Split:
+    def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Split:
         """The clips at these row numbers, in this order."""
         index = np.asarray(rows, dtype=np.int64)
         return Split(

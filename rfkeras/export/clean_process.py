@@ -14,12 +14,12 @@ class _Refuse:
     """An importer that finds none of the refused packages, installed or not."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
         if name.partition(".")[0] in REFUSED:
             raise ImportError(f"{name} is not available on a serving machine")
 
 
-def main(model_path, inputs_path, outputs_path):
+def main(model_path: str, inputs_path: str, outputs_path: str) -> None:
     """Load, apply, write."""
     sys.meta_path.insert(0, _Refuse)
     import numpy as np

@@ -85,7 +85,7 @@ def _write_assets(folder: Path, model: keras.Model, names: Sequence[str]) -> lis
     return [labels_path, card_path]
 
 
-class _Inference(tf.Module):  # type: ignore[misc]
+class _Inference(tf.Module):
     """What is saved: the variables, the assets, and one function.
 
     The Keras model itself is no attribute, or its layers and its optimiser would be

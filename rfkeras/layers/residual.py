@@ -86,8 +86,8 @@ class ResidualBlock(keras.layers.Layer):
         self.bn2 = self._bn("bn2")
         self.add = keras.layers.Add(dtype=self.dtype_policy, name="add")
         self.relu2 = keras.layers.ReLU(dtype=self.dtype_policy, name="relu2")
-        self.shortcut_conv: keras.layers.Layer | None = None
-        self.shortcut_bn: keras.layers.Layer | None = None
+        self.shortcut_conv: Any = None  # made in build, where the channels change
+        self.shortcut_bn: Any = None
 
     def _conv(self, kernel: Pair, initializer: Any, name: str) -> keras.layers.Layer:
         return keras.layers.Conv2D(

@@ -78,7 +78,7 @@ class Inputs:
         )
 
     def truth(
-        self, split: str, rows: NDArray[np.integer]
+        self, split: str, rows: NDArray[np.integer[Any]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Labels and mask of these clips of a split."""
         clips = self.dataset.split(split)

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 PLAIN_SECONDS = 30.0  # between two lines where there is no terminal to draw a bar on
 
 
-class ProgressDisplay(keras.callbacks.Callback):  # type: ignore[misc]
+class ProgressDisplay(keras.callbacks.Callback):
     """A bar with epoch, step, loss, best score and time left; plain lines in a log file.
 
     Args:

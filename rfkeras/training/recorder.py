@@ -45,7 +45,7 @@ class Progress:
     seconds: float = 0.0
 
 
-class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
+class Recorder(keras.callbacks.Callback):
     """Validates and logs each epoch, keeps the best weights, saves snapshots.
 
     A snapshot is saved every `checkpoint_steps` steps, at the end of each epoch after its

@@ -11,7 +11,7 @@ import zoo
 from rfkeras.config import TrainConfig
 from rfkeras.data.audio import AudioFormat
 from rfkeras.evaluation.metrics import mean_average_precision
-from rfkeras.frontend import create_frontend, find_frontend, preset_config
+from rfkeras.frontend import create_frontend, preset_config
 from rfkeras.training.finish import TrainResult, finish
 from rfkeras.training.inputs import Inputs, open_inputs
 from rfkeras.training.losses import MaskedBinaryCrossentropy
@@ -127,8 +127,8 @@ def _fit(
     if resume and folder.last.exists():
         recorder.restore()
     else:
-        frontend = find_frontend(model)
-        frontend.adapt(batch[0] for batch in inputs.training(0, steps))
+        waveforms = (batch[0] for batch in inputs.training(0, steps))
+        model.get_layer("frontend").adapt(waveforms)
     display = ProgressDisplay(total_steps, progress.steps_done, config.epochs)
     callbacks = [
         recorder,

@@ -45,9 +45,7 @@ def librosa_mel(waveform, layer):
         )
         ** 2
     )
-    bank = librosa.filters.mel(
-        sr=layer.sample_rate_hz, n_fft=layer.n_fft, n_mels=layer.n_mels
-    )
+    bank = librosa.filters.mel(sr=layer.sample_rate_hz, n_fft=layer.n_fft, n_mels=layer.n_mels)
     floor = {"ref": 1.0, "amin": 1e-10, "top_db": 80.0}
     if layer.order == "mel_then_db":
         return librosa.power_to_db(bank @ power, **floor).T

@@ -77,7 +77,9 @@ def test_config_and_file_round_trip(tmp_path, policy):
     )
 
 
-@pytest.mark.parametrize("kernel", [((3, 3),), ((2, 3), (1, 1)), ((3,), (1,)), ((0, 1), (1, 1))])
+@pytest.mark.parametrize(
+    "kernel", [((3, 3),), ((2, 3), (1, 1)), ((3,), (1,)), ((0, 1), (1, 1))]
+)
 def test_wrong_kernels(kernel):
     with pytest.raises(ConfigError, match="odd"):
         ResidualBlock(4, kernel_size=kernel)

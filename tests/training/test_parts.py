@@ -1,0 +1,103 @@
+"""Loss, schedule, devices and the order of fit calls."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rfkeras.errors import ConfigError
+from rfkeras.training.losses import MaskedBinaryCrossentropy
+from rfkeras.training.run import fit_calls
+from rfkeras.training.schedule import HoldThenLinear
+from rfkeras.training.scoring import masked_cross_entropy
+from rfkeras.training.strategy import check_batch_size, make_strategy
+
+
+def some_labels(seed=0, shape=(6, 5)):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, shape).astype("float32")
+    mask = rng.integers(0, 2, shape).astype("float32")
+    return labels, mask, rng.normal(0, 3, shape).astype("float32")
+
+
+def test_masked_loss_is_the_sum_over_known_labels_over_all_entries():
+    labels, mask, logits = some_labels()
+    p = 1 / (1 + np.exp(-logits.astype("float64")))
+    terms = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+    loss = MaskedBinaryCrossentropy()(labels, logits, sample_weight=mask)
+    assert float(loss) == pytest.approx((terms * mask).sum() / terms.size, rel=1e-6)
+    assert masked_cross_entropy(p, labels, mask) == pytest.approx(float(loss), rel=1e-6)
+
+
+def test_unknown_labels_have_no_gradient():
+    labels, mask, logits = some_labels()
+    x = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = MaskedBinaryCrossentropy()(labels, x, sample_weight=mask)
+    gradient = tape.gradient(loss, x).numpy()
+    p = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(gradient, (p - labels) * mask / labels.size, atol=1e-7)
+    assert not gradient[mask == 0].any()
+
+
+def test_loss_is_finite_for_any_logit():
+    logits = np.array([[-1e4, 1e4, 0.0]], "float32")
+    for value in (0.0, 1.0):
+        loss = MaskedBinaryCrossentropy()(np.full((1, 3), value, "float32"), logits)
+        assert np.isfinite(loss)
+
+
+def test_learning_rate_holds_then_falls_linearly_then_stays():
+    schedule = HoldThenLinear(1e-3, hold_steps=10, end_step=30, final_learning_rate=1e-4)
+    values = [float(schedule(step)) for step in (0, 10, 15, 20, 30, 1000)]
+    assert values == pytest.approx([1e-3, 1e-3, 7.75e-4, 5.5e-4, 1e-4, 1e-4])
+    same = HoldThenLinear(**schedule.get_config())
+    assert float(same(17)) == float(schedule(17))
+
+
+def test_learning_rate_that_is_held_to_the_end():
+    schedule = HoldThenLinear(1e-3, hold_steps=30, end_step=30)
+    assert float(schedule(29)) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("start", "total", "calls"),
+    [
+        (0, 30, [(0, 30)]),
+        (10, 30, [(10, 30)]),
+        (13, 30, [(13, 20), (20, 30)]),
+        (29, 30, [(29, 30)]),
+        (30, 30, []),
+    ],
+)
+def test_an_interrupted_epoch_is_finished_in_a_call_of_its_own(start, total, calls):
+    assert fit_calls(start, total, steps_per_epoch=10) == calls
+
+
+@pytest.mark.parametrize("devices", ["tpu", "cpu:0", "cpu:x", "auto:2", "gpu:-1", ""])
+def test_wrong_devices(devices):
+    with pytest.raises(ConfigError, match="devices must be"):
+        make_strategy(devices)
+
+
+def test_missing_gpus_are_named():
+    missing = len(tf.config.list_physical_devices("GPU")) + 1
+    with pytest.raises(ConfigError, match=f"asks for {missing} GPUs"):
+        make_strategy(f"gpu:{missing}")
+
+
+def test_batches_divide_over_the_devices():
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+
+    check_batch_size(4, TwoReplicas())
+    with pytest.raises(ConfigError, match="multiple of the 2 devices"):
+        check_batch_size(5, TwoReplicas())
+
+
+def test_loss_survives_a_config_round_trip():
+    loss = keras.losses.deserialize(keras.losses.serialize(MaskedBinaryCrossentropy()))
+    labels, mask, logits = some_labels()
+    expected = MaskedBinaryCrossentropy()(labels, logits, sample_weight=mask)
+    assert float(loss(labels, logits, sample_weight=mask)) == float(expected)

@@ -1,0 +1,84 @@
+"""A run that is killed and resumed ends like one that never was."""
+
+import csv
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from rfkeras.errors import CheckpointError
+from rfkeras.training.snapshot import read_record
+from tests.processes import run, start
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--dataset folder --width 4 --rho 2 --epochs 3 --batch-size 4 --excerpt-seconds 0.5 "
+    "--window-seconds 1 --learning-rate 0.01 --checkpoint-steps 1 --devices cpu"
+).split()
+
+
+def steps_done(folder):
+    try:
+        return read_record(folder / "checkpoints/last.npz")["steps_done"]
+    except CheckpointError:
+        return 0
+
+
+def stop_after(process, folder, steps, how):
+    """Send the signal once that many steps are saved; (exit status, standard error)."""
+    while steps_done(folder) < steps:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(how)
+    return process.communicate(timeout=120)[1], process.returncode
+
+
+def final_state(folder):
+    with np.load(folder / "checkpoints/last.npz") as snapshot:
+        count = len(json.loads(str(snapshot["meta"]))["variables"])
+        arrays = [snapshot[f"v{i}"] for i in range(count)]
+    with (folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["seconds"]
+    report = json.loads((folder / "report/report.json").read_text())
+    return arrays, rows, report
+
+
+def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(tone_folder, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    flags = [*FLAGS, "--data-dir", tone_folder]
+    status, out, err = run("train.py", *flags, "--run-dir", whole)
+    assert status == 0, err
+    total = steps_done(whole)
+
+    moments = sorted(random.Random().sample(range(1, total - 2), 2))  # any moment must do
+    process = start("train.py", *flags, "--run-dir", broken)
+    err, status = stop_after(process, broken, moments[0], signal.SIGINT)
+    assert status == 130, err
+    assert f"--resume {broken}" in err
+    process = start("train.py", "--resume", broken)
+    err, status = stop_after(process, broken, moments[1], signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    status, out, err = run("train.py", "--resume", broken)
+    assert status == 0, err
+
+    arrays, rows, report = final_state(whole)
+    resumed_arrays, resumed_rows, resumed_report = final_state(broken)
+    for array, resumed in zip(arrays, resumed_arrays, strict=True):
+        np.testing.assert_allclose(resumed, array, rtol=1e-6, atol=1e-7, err_msg=str(moments))
+    assert [row["epoch"] for row in resumed_rows] == ["1", "2", "3"]
+    for row, resumed in zip(rows, resumed_rows, strict=True):
+        for name, value in row.items():
+            assert float(resumed[name]) == pytest.approx(float(value), rel=1e-5)
+    assert resumed_report["summary"]["macro"] == pytest.approx(report["summary"]["macro"])
+
+
+def test_resume_without_a_run(tmp_path):
+    status, _, err = run("train.py", "--resume", tmp_path)
+    assert status == 1
+    assert "is no run folder" in err
