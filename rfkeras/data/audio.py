@@ -1,0 +1,238 @@
+"""Audio files to float32 arrays at the model's sample rate.
+
+soundfile (libsndfile) decodes WAV, FLAC, Ogg Vorbis, Opus and MP3; soxr resamples. Both
+release the interpreter lock, so threads read in parallel.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil, gcd
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from rfkeras.data.audio_format import (
+    AudioFormat,
+    AudioInfo,
+    Waveform,
+    resampled_length,
+    to_channels,
+)
+from rfkeras.data.containers import mp3_layout
+from rfkeras.errors import AudioError
+
+if TYPE_CHECKING:
+    import soundfile
+
+Source = str | Path | bytes
+
+__all__ = [
+    "AudioFile",
+    "AudioFormat",
+    "AudioInfo",
+    "Source",
+    "Waveform",
+    "probe",
+    "read_audio",
+    "resampled_length",
+    "to_channels",
+]
+
+# soxr's HQ filter reaches about 256 samples of the slower rate to each side: with twice
+# that, an excerpt equals the same span of the whole file to float rounding.
+_MARGIN_SAMPLES = 512
+# libsndfile gives 2^63 - 1 frames for a FLAC that was written to a pipe and does not say,
+# and cannot read such a file to its end.
+_MAX_FRAMES = 1 << 40
+
+
+def source_name(source: Source) -> str:
+    """How messages call this source."""
+    return "<bytes>" if isinstance(source, bytes) else str(source)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what libsndfile and soundfile raise on broken input into AudioError."""
+    import soundfile
+
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise AudioError(name, f"undecodable: {error.error_string}") from error
+    except (RuntimeError, ValueError, OSError, MemoryError) as error:
+        raise AudioError(name, f"undecodable: {error}") from error
+
+
+class AudioFile:
+    """One open file, read in samples of the model's format.
+
+    Args:
+        source: A path, or the bytes of a file.
+        audio: The format wanted.
+        name: What errors call it; the path when left out.
+
+    Raises:
+        AudioError: Missing, empty or undecodable, or without a single frame.
+    """
+
+    def __init__(self, source: Source, audio: AudioFormat, name: str | None = None) -> None:
+        self.name = source_name(source) if name is None else name
+        self.audio = audio
+        self._file = _open(source, self.name)
+        try:
+            with _reading(self.name):
+                self.info = _info(self._file, source, self.name)
+            if self.info.frames == 0:
+                raise AudioError(self.name, "no audio samples")
+        except BaseException:
+            self._file.close()
+            raise
+        self.length = resampled_length(
+            self.info.frames, self.info.sample_rate_hz, audio.sample_rate_hz
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, start: int = 0, count: int | None = None) -> Waveform:
+        """Samples [start, start + count) at the model's rate, the rest when count is None.
+
+        The result equals the same span of the whole resampled file within 1e-6.
+
+        Returns:
+            float32, (count,) or (count, 2).
+
+        Raises:
+            AudioError: The span passes the file's end, the file ends before its declared
+                length, or it holds NaN or infinite samples.
+        """
+        stop = self.length if count is None else start + count
+        if not 0 <= start <= stop <= self.length:
+            raise AudioError(
+                self.name, f"has {self.length} samples, asked for {start} to {stop}"
+            )
+        source_hz, target_hz = self.info.sample_rate_hz, self.audio.sample_rate_hz
+        if source_hz == target_hz:
+            return self._frames(start, stop)
+
+        import soxr
+
+        # Both rates share a sample every source_hz/gcd frames: starting on one keeps the
+        # resampler's phase, so that the excerpt is a slice of the whole and not near it.
+        divisor = gcd(source_hz, target_hz)
+        margin = ceil(_MARGIN_SAMPLES * max(1.0, target_hz / source_hz))
+        block = max(0, start - margin) // (target_hz // divisor)
+        first_out = block * (target_hz // divisor)
+        first_in = block * (source_hz // divisor)
+        last_in = min(self.info.frames, ceil((stop + margin) * source_hz / target_hz))
+        resampled = soxr.resample(
+            self._frames(first_in, last_in), source_hz, target_hz, quality="HQ"
+        )
+        return np.ascontiguousarray(resampled[start - first_out : stop - first_out])
+
+    def _frames(self, first: int, last: int) -> Waveform:
+        """Frames [first, last) at the file's own rate, mixed to the wanted channels."""
+        with _reading(self.name):
+            if first:
+                self._file.seek(first)
+            samples = self._file.read(last - first, dtype="float32", always_2d=True)
+        if len(samples) < last - first:
+            raise AudioError(
+                self.name,
+                f"truncated: frame {first + len(samples)} of {self.info.frames} is missing",
+            )
+        if not np.isfinite(samples).all():
+            raise AudioError(self.name, "NaN or infinite samples")
+        return to_channels(samples, self.audio.channels)
+
+
+def _open(source: Source, name: str) -> soundfile.SoundFile:
+    import soundfile
+
+    if isinstance(source, bytes):
+        size = len(source)
+    elif not Path(source).is_file():
+        raise AudioError(
+            name, "not a file" if Path(source).exists() else "missing file or broken link"
+        )
+    else:
+        size = Path(source).stat().st_size
+    if size == 0:
+        raise AudioError(name, "empty file (0 bytes)")
+    with _reading(name):
+        return soundfile.SoundFile(
+            io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        )
+
+
+def _info(file: soundfile.SoundFile, source: Source, name: str) -> AudioInfo:
+    frames = int(file.frames)
+    if file.format == "MP3":
+        # Without a Xing header libsndfile guesses the length from the first bitrate.
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        layout = mp3_layout(data)
+        if layout is not None and layout.declared_frames is None:
+            frames = layout.frames * layout.samples_per_frame
+    elif frames > _MAX_FRAMES:
+        raise AudioError(name, "its header declares no length (re-encode it)")
+    rate = int(file.samplerate)
+    return AudioInfo(
+        rate, int(file.channels), frames, frames / rate, f"{file.format}/{file.subtype}"
+    )
+
+
+def probe(source: Source, name: str | None = None) -> AudioInfo:
+    """Rate, channels and length of an audio file, from its headers.
+
+    Args:
+        source: A path, or the bytes of a file.
+        name: What errors call it; the path when left out.
+
+    Raises:
+        AudioError: Missing, empty, undecodable, or without a single frame.
+    """
+    with AudioFile(source, AudioFormat(1), name) as file:
+        return file.info
+
+
+def read_audio(
+    source: Source,
+    audio: AudioFormat,
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+    name: str | None = None,
+) -> Waveform:
+    """Decode a file, or an excerpt of it, mixed and resampled to the model's format.
+
+    Args:
+        source: A path, or the bytes of a file: WAV (16, 24, 32 bit, float, extensible),
+            FLAC, Ogg Vorbis, Opus, MP3 and whatever else libsndfile reads.
+        audio: The format wanted; see `to_channels` for how channels are mixed.
+        start_seconds: Where the excerpt starts, rounded to a sample at the model's rate.
+        duration_seconds: How long it is; to the file's end when None.
+        name: What errors call it; the path when left out.
+
+    Returns:
+        float32, (samples,) or (samples, 2). A whole file has
+        round(frames * rate / file rate) samples, an excerpt round(duration * rate).
+
+    Raises:
+        AudioError: The file cannot be used, with the reason, or ends before the excerpt.
+    """
+    count = None if duration_seconds is None else audio.samples(duration_seconds)
+    with AudioFile(source, audio, name) as file:
+        return file.read(audio.samples(start_seconds), count)

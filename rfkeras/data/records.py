@@ -1,0 +1,197 @@
+"""Packed data sets: TFRecord shards of decoded, resampled audio, and their index.
+
+A packed folder holds `index.json` and shards. Each record is a tf.train.Example of
+
+- `wav`: 16-bit PCM WAV at the index's sample rate and channels,
+- `row`: row of the clip in its split,
+- `key`, `labels`, `mask`: as in the source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Never, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfkeras.data import remote
+from rfkeras.data.audio import AudioFormat
+from rfkeras.data.dataset import AudioDataset, Split
+from rfkeras.errors import ConfigError, DatasetError
+
+INDEX_NAME = "index.json"
+FORMAT_NAME = "rfkeras-shards"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file: its path or URL, records, bytes and SHA-256 in hex."""
+
+    path: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PackedSplit(Split):
+    """A split in shards; the same pipelines read it.
+
+    Attributes:
+        shards: The files, in order; so are keys, labels and mask.
+        lengths: Samples of each clip.
+        audio: Format of the clips.
+    """
+
+    shards: tuple[Shard, ...]
+    lengths: tuple[int, ...]
+    audio: AudioFormat
+
+    def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Never:
+        """Not possible: shards are read in sequence.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "The clips of a packed split cannot be selected or divided. Select from the "
+            "source data set and pack the result."
+        )
+
+
+def load_packed(path: str) -> AudioDataset:
+    """Open a packed data set.
+
+    Args:
+        path: Folder of shards: local, or s3://, az://, hdfs://, http(s)://.
+
+    Returns:
+        A data set whose splits are `PackedSplit`.
+
+    Raises:
+        DatasetError: index.json is missing or malformed, or a shard is missing or does not
+            have the size that the index says.
+    """
+    folder = path.rstrip("/")
+    index_path = f"{folder}/{INDEX_NAME}"
+    try:
+        index = json.loads(_read(index_path))
+    except ValueError as error:
+        raise DatasetError(f"{index_path} is not JSON: {error}.") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT_NAME:
+        raise DatasetError(f'{index_path} is not an index of packed audio ("{FORMAT_NAME}").')
+    if index.get("version") != FORMAT_VERSION:
+        raise DatasetError(
+            f"{index_path} has format version {index.get('version')}; this version of rfkeras "
+            f"reads {FORMAT_VERSION}. Pack the data set again."
+        )
+    try:
+        return _dataset(index, folder)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{index_path} is malformed: {error!r}. Pack again.") from error
+
+
+def verify_packed(dataset: AudioDataset) -> None:
+    """Compare the SHA-256 of every shard with the index; reads all of them.
+
+    Raises:
+        DatasetError: A shard differs.
+    """
+    for split in dataset.splits.values():
+        for shard in cast(PackedSplit, split).shards:
+            digest = sha256(shard.path)
+            if digest != shard.sha256:
+                raise DatasetError(
+                    f"{shard.path} is damaged: SHA-256 {digest}, the index says "
+                    f"{shard.sha256}. Copy or pack it again."
+                )
+
+
+def sha256(path: str) -> str:
+    """SHA-256 of a local or remote file, in hex."""
+    import tensorflow as tf
+
+    remote.prepare_for(path)
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as stream:
+        while block := stream.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _dataset(index: dict[str, Any], folder: str) -> AudioDataset:
+    audio = AudioFormat(**index["audio"])
+    splits: dict[str, Split] = {}
+    for name, entry in index["splits"].items():
+        shards = tuple(
+            Shard(f"{folder}/{item['file']}", item["records"], item["bytes"], item["sha256"])
+            for item in entry["shards"]
+        )
+        for shard in shards:
+            _check_size(shard)
+        keys = tuple(entry["keys"])
+        if sum(shard.records for shard in shards) != len(keys):
+            raise ValueError(f"split {name!r}: shards and keys differ in number")
+        splits[name] = PackedSplit(
+            keys=keys,
+            paths=tuple(Path(f"{folder}/{key}") for key in keys),
+            labels=np.asarray(entry["labels"], np.float32).reshape(len(keys), -1),
+            mask=np.asarray(entry["mask"], np.float32).reshape(len(keys), -1),
+            shards=shards,
+            lengths=tuple(entry["lengths"]),
+            audio=audio,
+        )
+    return AudioDataset(
+        name=index["dataset"],
+        label_names=tuple(index["label_names"]),
+        splits=splits,
+        clip_seconds=index["clip_seconds"],
+        info={**index["info"], "packed": folder},
+    )
+
+
+def _read(path: str) -> bytes:
+    if not remote.is_remote(path):
+        if not Path(path).is_file():
+            raise DatasetError(
+                f"{path} is missing: not a packed data set, or packing did not finish. Make "
+                "one with `rfkeras data pack`."
+            )
+        return Path(path).read_bytes()
+
+    import tensorflow as tf
+
+    remote.prepare_for(path)
+    try:
+        with tf.io.gfile.GFile(path, "rb") as stream:
+            return cast(bytes, stream.read())
+    except tf.errors.OpError as error:
+        raise DatasetError(
+            f"{path} cannot be read: {error.message or type(error).__name__}. Check the path "
+            "and the credentials in the environment."
+        ) from error
+
+
+def _check_size(shard: Shard) -> None:
+    if remote.is_remote(shard.path):
+        import tensorflow as tf
+
+        try:
+            size = tf.io.gfile.stat(shard.path).length
+        except tf.errors.OpError as error:
+            raise DatasetError(f"Shard {shard.path} cannot be read: {error}.") from error
+    elif Path(shard.path).is_file():
+        size = Path(shard.path).stat().st_size
+    else:
+        raise DatasetError(f"Shard {shard.path} is missing. Copy or pack it again.")
+    if size != shard.bytes:
+        raise DatasetError(
+            f"Shard {shard.path} has {size} bytes, the index says {shard.bytes}. Copy or pack "
+            "it again."
+        )

@@ -1,0 +1,181 @@
+"""tf.data pipelines over packed shards: see `rfkeras.data.pipeline` for the contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rfkeras.data import order, remote
+from rfkeras.data.audio import AudioFile, AudioFormat, Waveform
+from rfkeras.data.batches import finish
+from rfkeras.data.reader import cut, place
+from rfkeras.data.records import PackedSplit
+from rfkeras.data.windows import EvaluationPlan
+from rfkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_PARALLEL_SHARDS = 4
+_BUFFER_RECORDS = 512  # records shuffled at a time: 0.2 GB of 10 s clips at 22050 Hz mono
+
+
+def training_batches(
+    split: PackedSplit,
+    audio: AudioFormat,
+    *,
+    count: int,
+    batch_size: int,
+    seed: int,
+    steps_per_epoch: int,
+    steps: tuple[int, int],
+    decoder: str,
+) -> tf.data.Dataset:
+    """Random excerpts of `count` samples from step steps[0] to steps[1] of a run.
+
+    The order of an epoch is that of its shards, drawn from (seed, epoch), then of a shuffle
+    buffer seeded by (seed, epoch). A run that resumes in mid-epoch reads that epoch from
+    its beginning and skips, without decoding, what was done.
+
+    Raises:
+        ConfigError: The shards hold another audio format.
+    """
+    import tensorflow as tf
+
+    _prepare(split, audio, decoder)
+    paths = tf.constant([shard.path for shard in split.shards])
+    epoch_clips = steps_per_epoch * batch_size
+    first_epoch, last_epoch = steps[0] // steps_per_epoch, -(-steps[1] // steps_per_epoch)
+
+    def records(epoch: tf.Tensor) -> tf.data.Dataset:
+        shard_rows = order.clip_rows(
+            seed, epoch, tf.range(len(split.shards), dtype=tf.int64), len(split.shards)
+        )
+        stream = tf.data.TFRecordDataset(
+            tf.gather(paths, shard_rows),
+            num_parallel_reads=min(_PARALLEL_SHARDS, len(split.shards)),
+        )
+        stream = stream.shuffle(
+            min(_BUFFER_RECORDS, len(split)), seed=order.shard_buffer_seed(seed, epoch)
+        )
+        numbered = stream.repeat().take(epoch_clips).enumerate()
+        return numbered.map(
+            lambda position, record: (record, order.excerpt_fraction(seed, epoch, position))
+        )
+
+    def load(record: tf.Tensor, fraction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        parsed = _parse(record, split.labels.shape[1])
+        if decoder == "tfio":
+            whole = _decode_in_graph(parsed["wav"], audio)
+            length = tf.shape(whole, out_type=tf.int64)[0]
+            room = tf.maximum(length - count, 0) + 1
+            start = tf.cast(fraction * tf.cast(room, tf.float64), tf.int64)
+            waveform = _cut_in_graph(whole, start, count)
+        else:
+            waveform = tf.numpy_function(read, [parsed["wav"], fraction], tf.float32)
+        return (
+            tf.ensure_shape(waveform, audio.shape(count)),
+            parsed["labels"],
+            parsed["mask"],
+        )
+
+    def read(wav: bytes, fraction: np.float64) -> Waveform:
+        with AudioFile(wav, audio) as file:
+            start = place(file.length, float(fraction), count)
+            return (
+                cut(file.read(), 0, count) if file.length < count else file.read(start, count)
+            )
+
+    clips = (steps[1] - steps[0]) * batch_size
+    stream = tf.data.Dataset.range(first_epoch, last_epoch).flat_map(records)
+    stream = stream.skip((steps[0] % steps_per_epoch) * batch_size).take(clips)
+    stream = stream.apply(tf.data.experimental.assert_cardinality(clips))
+    return finish(stream.map(load, num_parallel_calls=tf.data.AUTOTUNE), batch_size)
+
+
+def evaluation_batches(
+    split: PackedSplit, audio: AudioFormat, *, count: int, batch_size: int, decoder: str
+) -> tuple[tf.data.Dataset, EvaluationPlan]:
+    """Windows of `count` samples that cover every clip, in the split's order.
+
+    Raises:
+        ConfigError: The shards hold another audio format.
+    """
+    import tensorflow as tf
+
+    _prepare(split, audio, decoder)
+    plan = EvaluationPlan.from_lengths(split.lengths, count, batch_size)
+    starts = tf.RaggedTensor.from_value_rowids(
+        tf.constant(plan.starts), tf.constant(plan.rows), nrows=len(split)
+    )
+
+    def windows(record: tf.Tensor) -> tf.data.Dataset:
+        parsed = _parse(record, split.labels.shape[1])
+        if decoder == "tfio":
+            whole = _decode_in_graph(parsed["wav"], audio)
+        else:
+            whole = tf.numpy_function(read, [parsed["wav"]], tf.float32)
+            whole = tf.ensure_shape(whole, (None, *audio.shape(1)[1:]))
+        own_starts = tf.data.Dataset.from_tensor_slices(starts[parsed["row"]])
+        return own_starts.map(lambda start: _cut_in_graph(whole, start, count))
+
+    def read(wav: bytes) -> Waveform:
+        with AudioFile(wav, audio) as file:
+            return file.read()
+
+    paths = [shard.path for shard in split.shards]
+    stream = tf.data.TFRecordDataset(paths).interleave(
+        windows, cycle_length=1, num_parallel_calls=1
+    )
+    padded = stream.repeat().take(plan.batches * batch_size)
+    padded = padded.apply(tf.data.experimental.assert_cardinality(plan.batches * batch_size))
+    return finish(padded, batch_size), plan
+
+
+def _prepare(split: PackedSplit, audio: AudioFormat, decoder: str) -> None:
+    if split.audio != audio:
+        raise ConfigError(
+            f"The shards hold {_words(split.audio)}, the model wants {_words(audio)}. Pack the "
+            "data set again for this model's front-end."
+        )
+    remote.prepare_for(split.shards[0].path)
+    if decoder == "tfio":
+        remote.prepare(s3=False)
+
+
+def _words(audio: AudioFormat) -> str:
+    return f"{audio.sample_rate_hz} Hz {'mono' if audio.channels == 1 else 'stereo'}"
+
+
+def _parse(record: tf.Tensor, classes: int) -> dict[str, tf.Tensor]:
+    import tensorflow as tf
+
+    parsed: dict[str, tf.Tensor] = tf.io.parse_single_example(
+        record,
+        {
+            "wav": tf.io.FixedLenFeature([], tf.string),
+            "row": tf.io.FixedLenFeature([], tf.int64),
+            "labels": tf.io.FixedLenFeature([classes], tf.float32),
+            "mask": tf.io.FixedLenFeature([classes], tf.float32),
+        },
+    )
+    return parsed
+
+
+def _decode_in_graph(wav: tf.Tensor, audio: AudioFormat) -> tf.Tensor:
+    """16-bit WAV bytes to float32 (samples,) or (samples, 2), as soundfile scales them."""
+    import tensorflow as tf
+    import tensorflow_io as tfio
+
+    integers = tfio.audio.decode_wav(wav, dtype=tf.int16)
+    samples = tf.cast(tf.ensure_shape(integers, [None, audio.channels]), tf.float32) / 32768.0
+    return samples[:, 0] if audio.channels == 1 else samples
+
+
+def _cut_in_graph(whole: tf.Tensor, start: tf.Tensor, count: int) -> tf.Tensor:
+    """`rfkeras.data.reader.cut` in the graph."""
+    import tensorflow as tf
+
+    length = tf.shape(whole, out_type=tf.int64)[0]
+    return tf.gather(whole, (start + tf.range(count, dtype=tf.int64)) % length)

@@ -1,0 +1,57 @@
+"""Process that makes clips: numbers of clips on standard input, a JSON line for each back.
+
+    python -m rfkeras.data.sources.gm_instruments.worker FOLDER SEED SOUND_FONT
+
+It ends with its standard input, so it does not outlive a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import sys
+from pathlib import Path
+
+from rfkeras.data.sources.gm_instruments import layout, soundfont
+from rfkeras.data.sources.gm_instruments.compose import compose
+from rfkeras.data.sources.gm_instruments.files import write_atomic
+from rfkeras.data.sources.gm_instruments.ogg import encode
+from rfkeras.data.sources.gm_instruments.render import SAMPLE_RATE_HZ, render
+from rfkeras.data.sources.gm_instruments.soundfont import SoundFont
+from rfkeras.errors import RFKerasError
+
+
+def make_clip(folder: Path, seed: int, index: int, font: SoundFont) -> str:
+    """Compose, render and store one clip.
+
+    Args:
+        folder: The openmic-2018 folder.
+        seed: Seed of the data set.
+        index: Number of the clip.
+        font: Sound font.
+
+    Returns:
+        sha256 of the file written.
+    """
+    content = encode(render(compose(seed, index), font), SAMPLE_RATE_HZ)
+    write_atomic(folder / layout.audio_path(layout.clip_key(seed, index)), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until standard input ends."""
+    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folder, seed, font_path = Path(arguments[0]), int(arguments[1]), Path(arguments[2])
+    for line in sys.stdin:
+        index = int(line)
+        try:
+            answer = {"sha256": make_clip(folder, seed, index, soundfont.load(font_path))}
+        except (RFKerasError, OSError) as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,225 @@
+"""read_audio: every format, against soundfile and soxr themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from rfkeras.data.audio import AudioFile, AudioFormat, probe, read_audio
+from rfkeras.errors import AudioError, ConfigError
+from tests.data.conftest import music
+
+# name, container, subtype, rate, largest difference from what was written
+FORMATS = [
+    ("pcm16.wav", "WAV", "PCM_16", 44100, 2**-15),
+    ("pcm24.wav", "WAV", "PCM_24", 44100, 2**-23),
+    ("pcm32.wav", "WAV", "PCM_32", 44100, 2**-23),
+    ("float.wav", "WAV", "FLOAT", 44100, 0),
+    ("extensible.wav", "WAVEX", "PCM_24", 44100, 2**-23),
+    ("rf64.wav", "RF64", "PCM_16", 44100, 2**-15),
+    ("pcm16.flac", "FLAC", "PCM_16", 44100, 2**-15),
+    ("pcm24.flac", "FLAC", "PCM_24", 44100, 2**-23),
+    ("vorbis.ogg", "OGG", "VORBIS", 44100, 0.2),
+    ("opus.opus", "OGG", "OPUS", 48000, 0.2),
+    ("layer3.mp3", "MP3", "MPEG_LAYER_III", 44100, 0.2),
+]
+
+
+@pytest.fixture(scope="module", params=FORMATS, ids=[entry[0] for entry in FORMATS])
+def written(request, tmp_path_factory):
+    name, container, subtype, rate, tolerance = request.param
+    path = tmp_path_factory.mktemp("formats") / name
+    signal = music(1.5, rate)
+    soundfile.write(path, signal, rate, format=container, subtype=subtype)
+    return path, signal, rate, tolerance
+
+
+def test_probe_says_what_was_written(written):
+    path, signal, rate, _ = written
+    info = probe(path)
+    assert (info.sample_rate_hz, info.channels, info.frames) == (rate, 2, len(signal))
+    assert info.duration_seconds == pytest.approx(1.5)
+
+
+def test_every_format_reads_as_written_and_as_soundfile_reads_it(written):
+    path, signal, rate, tolerance = written
+    stereo = read_audio(path, AudioFormat(rate, 2))
+    assert stereo.dtype == np.float32
+    assert stereo.shape == signal.shape
+    np.testing.assert_array_equal(stereo, soundfile.read(path, dtype="float32")[0])
+    assert np.abs(stereo - signal).max() <= tolerance
+    if tolerance >= 0.1:  # lossy: alike, not equal
+        assert np.corrcoef(stereo.ravel(), signal.ravel())[0, 1] > 0.98
+
+
+def test_bytes_read_like_the_file(written):
+    path, _, rate, _ = written
+    audio = AudioFormat(rate, 1)
+    np.testing.assert_array_equal(read_audio(path.read_bytes(), audio), read_audio(path, audio))
+
+
+def test_resampled_equals_soxr_on_the_mono_mix(written):
+    path, _, rate, _ = written
+    mono = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    expected = soxr.resample(mono, rate, 22050)
+    np.testing.assert_allclose(read_audio(path, AudioFormat(22050)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [22050, 32000, 44100, 48000])
+def test_an_excerpt_is_a_slice_of_the_whole_with_an_exact_sample_count(written, rate):
+    path, _, _, _ = written
+    audio = AudioFormat(rate)
+    whole = read_audio(path, audio)
+    for start, duration in [(0.0, 0.5), (0.1234, 0.333), (0.7, 0.25), (0.9, 0.6)]:
+        excerpt = read_audio(path, audio, start, duration)
+        first = round(start * rate)
+        assert excerpt.shape == (round(duration * rate),)
+        np.testing.assert_allclose(excerpt, whole[first : first + len(excerpt)], atol=1e-6)
+
+
+def test_resampling_keeps_a_tone_and_its_place(tmp_path):
+    path = tmp_path / "tone.wav"
+    time = np.arange(44100) / 44100
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 9000 * time), 44100, subtype="FLOAT")
+    heard = read_audio(path, AudioFormat(22050))
+    expected = 0.5 * np.sin(2 * np.pi * 9000 * np.arange(22050) / 22050)
+    # No delay and no loss at 0.82 of Nyquist; the edges ring because the tone starts there.
+    assert np.abs(heard - expected)[300:-300].max() < 1e-4
+
+
+def test_resampling_removes_what_would_alias(tmp_path):
+    path = tmp_path / "high.wav"
+    time = np.arange(44100) / 44100
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 12500 * time), 44100, subtype="FLOAT")
+    heard = read_audio(path, AudioFormat(22050))[300:-300]
+    assert 20 * np.log10(np.abs(heard).max() / 0.5) < -90
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 1001])
+@pytest.mark.parametrize("rates", [(44100, 22050), (8000, 22050), (48000, 32000)])
+def test_length_after_resampling_is_rounded(tmp_path, frames, rates):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.full(frames, 0.1), rates[0])
+    expected = int(np.floor(frames * rates[1] / rates[0] + 0.5))
+    assert read_audio(path, AudioFormat(rates[1])).shape == (expected,)
+
+
+def test_channels_mono_is_the_mean_and_mono_to_stereo_duplicates(tmp_path):
+    stereo = music(0.2, 8000, 2)
+    soundfile.write(tmp_path / "2.wav", stereo, 8000, subtype="FLOAT")
+    soundfile.write(tmp_path / "1.wav", stereo[:, 0], 8000, subtype="FLOAT")
+    np.testing.assert_allclose(
+        read_audio(tmp_path / "2.wav", AudioFormat(8000)), stereo.mean(axis=1), atol=1e-7
+    )
+    doubled = read_audio(tmp_path / "1.wav", AudioFormat(8000, 2))
+    np.testing.assert_array_equal(doubled, np.stack([stereo[:, 0]] * 2, axis=1))
+
+
+def test_more_than_two_channels_are_averaged(tmp_path):
+    surround = music(0.2, 8000, 6)
+    soundfile.write(tmp_path / "6.wav", surround, 8000, format="WAVEX", subtype="FLOAT")
+    mean = surround.mean(axis=1)
+    np.testing.assert_allclose(
+        read_audio(tmp_path / "6.wav", AudioFormat(8000)), mean, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        read_audio(tmp_path / "6.wav", AudioFormat(8000, 2)),
+        np.stack([mean, mean], axis=1),
+        atol=1e-7,
+    )
+
+
+def test_an_mp3_without_a_xing_header_has_its_true_length(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, music(2.0, 44100), 44100, format="MP3")
+    data = path.read_bytes()
+    plain = tmp_path / "plain.mp3"
+    plain.write_bytes(data.replace(b"Xing", b"\0" * 4, 1).replace(b"Info", b"\0" * 4, 1))
+    assert soundfile.info(plain).frames != len(soundfile.read(plain)[0])  # it guesses
+    assert probe(plain).frames == len(soundfile.read(plain)[0])
+    assert len(read_audio(plain, AudioFormat(44100))) == probe(plain).frames
+
+
+def test_a_flac_that_does_not_say_its_length_is_refused(tmp_path):
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, music(0.5, 44100), 44100, format="FLAC")
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO's total samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="declares no length"):
+        probe(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_samples_are_refused(tmp_path, value):
+    path = tmp_path / "nan.wav"
+    signal = np.zeros(1000, np.float32)
+    signal[500] = value
+    soundfile.write(path, signal, 8000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="NaN or infinite") as caught:
+        read_audio(path, AudioFormat(8000))
+    assert caught.value.path == str(path)
+
+
+def test_unusable_files_say_why(tmp_path):
+    audio = AudioFormat(8000)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.mp3").write_text("not audio at all, but long enough to be looked at")
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 8000)
+    for name, reason in [
+        ("missing.wav", "missing file"),
+        ("empty.wav", "empty file"),
+        ("text.mp3", "undecodable"),
+        ("none.wav", "no audio samples"),
+    ]:
+        with pytest.raises(AudioError, match=reason):
+            read_audio(tmp_path / name, audio)
+    with pytest.raises(AudioError, match="not a file"):
+        read_audio(tmp_path, audio)
+
+
+def test_the_real_clip_without_samples_is_refused(shared_folder):
+    with pytest.raises(AudioError, match="no audio samples"):
+        probe(shared_folder / "datasets" / "openmic" / "empty.wav")
+
+
+def test_a_span_past_the_end_is_an_error_not_silence(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
+    with (
+        AudioFile(tmp_path / "a.wav", AudioFormat(8000)) as file,
+        pytest.raises(AudioError, match="has 8000 samples, asked for 4000 to 12000"),
+    ):
+        file.read(4000, 8000)
+
+
+def test_a_header_with_an_absurd_frame_count_is_an_audio_error(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, music(1.0, 44100), 44100, format="MP3")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"Xing") if b"Xing" in data else data.index(b"Info")
+    data[at + 8 : at + 12] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(AudioError):
+        read_audio(path, AudioFormat(22050))
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+def test_format_refuses_other_channel_counts(channels):
+    with pytest.raises(ConfigError, match="1 or 2 channels"):
+        AudioFormat(22050, channels)
+
+
+def test_importing_the_data_room_does_not_import_tensorflow():
+    code = (
+        "import sys, rfkeras.data.pipeline, rfkeras.data.pack, rfkeras.data.sources\n"
+        "heavy = {'tensorflow', 'soundfile', 'tensorflow_io', 'soxr'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,61 @@
+"""What the README says, run."""
+
+import re
+
+import pytest
+
+from tests.processes import ROOT, run
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def python_blocks():
+    return re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
+@pytest.mark.slow
+def test_python_examples_run_in_order(tmp_path):
+    code = "\n".join(python_blocks())
+    status, out, err = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert status == 0, err
+    assert "(135, 135)" in out
+    assert "(135, 55)" in out
+    assert "(1, 3)" in out
+    assert (tmp_path / "saved_model/1/saved_model.pb").is_file()
+
+
+def test_receptive_field_table_is_the_arithmetic():
+    from rfkeras.receptive_field import rf_of_rho
+
+    rhos, sizes = (
+        [int(n) for n in re.findall(r"\d+", line)]
+        for line in README.splitlines()
+        if line.startswith(("| rho |", "| RF in pixels |"))
+    )
+    assert [rf_of_rho(rho)[0] for rho in rhos] == sizes
+
+
+def test_every_make_target_and_linked_file_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, flags=re.M):
+        assert f"\n{target}:" in makefile
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_every_flag_exists():
+    from rfkeras.cli.main import build_parser
+
+    parser = build_parser()
+    known = set()
+    stack = [parser]
+    while stack:
+        for action in stack.pop()._actions:
+            known.update(action.option_strings)
+            if isinstance(action.choices, dict):
+                stack.extend(action.choices.values())
+    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.S):
+        for line in block.splitlines():
+            if "train.py" in line or "evaluate.py" in line or "rfkeras " in line:
+                for flag in re.findall(r"--[a-z-]+", line):
+                    assert flag in known, flag
