@@ -121,6 +121,9 @@ class TrainConfig:
     blocks: tuple[int, ...] | None = option(
         None, whole_numbers(3), "blocks kept in each stage, such as 4,4,4"
     )
+    initialization: str | None = option(
+        None, choice("published", "he"), "initial weights: published (the default) or he"
+    )
     frontend: str = option(
         "perceptual_mel_22k",
         choice("perceptual_mel_22k", "perceptual_mel_44k", "mel_32k"),
@@ -131,6 +134,7 @@ class TrainConfig:
     )
     input_channels: int = option(1, whole(1), "1 mono, 2 stereo")
     excerpt_seconds: float = option(10.0, number(0.1, 600.0), "length of the training excerpts")
+    excerpts_per_clip: int = option(1, whole(1), "excerpts taken from each clip in an epoch")
     window_seconds: float = option(
         10.0, number(0.1, 600.0), "longer files are scored in windows of this length"
     )
@@ -141,6 +145,9 @@ class TrainConfig:
         50, number(0.0), "epochs at the first learning rate, before the linear decay"
     )
     final_learning_rate: float = option(1e-6, number(0.0, 10.0), "at the end of the decay")
+    prior_bias: bool = option(
+        False, switch, "start from the tags' frequencies instead of the published zero logits"
+    )
     seed: int = option(0, whole(0), "of initialisation, order and excerpts")
     devices: str = option(
         "auto", text, "auto (all GPUs, else the CPU), cpu, gpu, cpu:N or gpu:N"
@@ -156,8 +163,9 @@ class TrainConfig:
 
     def model_options(self) -> dict[str, Any]:
         """Options of the architecture that were set."""
-        given = {"rho": self.rho, "width": self.width, "blocks": self.blocks}
-        return {key: value for key, value in given.items() if value is not None}
+        names = ("rho", "width", "blocks", "initialization")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def _parse(config_class: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+_ASIDE = ".partial"
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -22,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}")
     try:
         yield aside
         with aside.open("rb") as file:
@@ -34,8 +36,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes were writing under a folder when they died."""
+    for path in folder.rglob(f".*{_ASIDE}"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

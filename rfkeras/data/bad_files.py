@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rfkeras.errors import AudioError, ConfigError, DatasetError
+from rfkeras.files import write_bytes
 
 _NAMED_IN_ERROR = 5
 
@@ -102,15 +104,14 @@ class BadFileLog:
     def _write(self) -> None:
         if self.csv_path is None:
             return
-        self.csv_path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.csv_path.with_name(self.csv_path.name + ".part")
-        with aside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out:
-            writer = csv.writer(out)
-            writer.writerow(("path", "reason", "stage"))
-            for path in sorted(self._files):
-                file = self._files[path]
-                writer.writerow((file.path, file.reason, file.stage))
-        aside.replace(self.csv_path)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("path", "reason", "stage"))
+        for path in sorted(self._files):
+            file = self._files[path]
+            writer.writerow((file.path, file.reason, file.stage))
+        # A path need not be valid Unicode.
+        write_bytes(self.csv_path, text.getvalue().encode(errors="backslashreplace"))
 
     def _message(self) -> str:
         bad = [self._files[path] for path in sorted(self._files)]

@@ -25,6 +25,7 @@ from rfkeras.data.records import (
     sha256,
 )
 from rfkeras.errors import AudioError, ConfigError
+from rfkeras.files import write_text
 
 _FULL_SCALE = 32768
 _ORDER_SEED = 0
@@ -102,9 +103,7 @@ def pack(
         "splits": {name: packer.split(name, split) for name, split in dataset.splits.items()},
         "left_out": [asdict(file) for file in bad_files.files],
     }
-    aside = index_path.with_name(INDEX_NAME + ".part")
-    aside.write_text(json.dumps(index, separators=(",", ":")), encoding="utf-8")
-    aside.replace(index_path)
+    write_text(index_path, json.dumps(index, separators=(",", ":")))
     return index_path
 
 

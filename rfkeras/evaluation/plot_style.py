@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rfkeras.evaluation.files import replacing
+from rfkeras.files import replacing
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 INK, GREY, LIGHT = "#222222", "#6B6B6B", "#E4E4E4"

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfkeras.evaluation.files import replacing
+from rfkeras.files import replacing
 
 
 @dataclass(frozen=True)

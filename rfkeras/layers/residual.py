@@ -7,10 +7,12 @@ from typing import Any
 
 import keras
 
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.layers.normalization import EPSILON, MOMENTUM, BatchNormalization
 
 Pair = tuple[int, int]
+
+INITIALIZATIONS = ("published", "he")
 
 
 def he_normal(mode: str, scale: float = 2.0) -> keras.initializers.Initializer:
@@ -20,21 +22,35 @@ def he_normal(mode: str, scale: float = 2.0) -> keras.initializers.Initializer:
     )
 
 
+def block_initializers(name: str, depth: int) -> tuple[Any, Any]:
+    """Initialisers of a block's two convolutions.
+
+    Raises:
+        ConfigError: name is neither "published" nor "he".
+    """
+    if name == "published":
+        return he_normal("fan_out", 2.0 / depth), keras.initializers.Zeros()
+    if name == "he":
+        return he_normal("fan_out"), he_normal("fan_out")
+    raise ConfigError(unknown_name("initialization", name, INITIALIZATIONS))
+
+
 @keras.saving.register_keras_serializable(package="rfkeras")
 class ResidualBlock(keras.layers.Layer):
     """Two convolutions around a shortcut: conv, BN, ReLU, conv, BN, add, ReLU.
 
     The kernels set how much the block widens the receptive field; zero padding keeps the
     map's size. Where the number of channels changes, the shortcut is a 1x1 convolution
-    with batch normalisation. With the default initialisation the block starts as its
+    with batch normalisation. With the published initialisation the block starts as its
     shortcut: the second convolution is zero, and the first is scaled down by the depth of
     the network.
 
     Args:
         filters: Output channels.
         kernel_size: Kernels of the two convolutions, each (time, frequency) and odd.
-        depth: Residual blocks in the whole network; scales the initialisation of the
-            first convolution by depth ** -0.5.
+        depth: Residual blocks in the whole network; scales the published initialisation
+            of the first convolution by depth ** -0.5.
+        initialization: "published", or "he": both convolutions He-normal (fan-out).
         momentum: Of the batch normalisations.
         epsilon: Of the batch normalisations.
         **kwargs: As for `keras.layers.Layer`.
@@ -63,6 +79,7 @@ class ResidualBlock(keras.layers.Layer):
         filters: int,
         kernel_size: Sequence[Sequence[int]] = ((3, 3), (3, 3)),
         depth: int = 1,
+        initialization: str = "published",
         momentum: float = MOMENTUM,
         epsilon: float = EPSILON,
         **kwargs: Any,
@@ -76,13 +93,15 @@ class ResidualBlock(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = _kernel_pairs(kernel_size)
         self.depth = depth
+        self.initialization = initialization
         self.momentum = momentum
         self.epsilon = epsilon
         first, second = self.kernel_size
-        self.conv1 = self._conv(first, he_normal("fan_out", 2.0 / depth), "conv1")
+        initializers = block_initializers(initialization, depth)
+        self.conv1 = self._conv(first, initializers[0], "conv1")
         self.bn1 = self._bn("bn1")
         self.relu1 = keras.layers.ReLU(dtype=self.dtype_policy, name="relu1")
-        self.conv2 = self._conv(second, keras.initializers.Zeros(), "conv2")
+        self.conv2 = self._conv(second, initializers[1], "conv2")
         self.bn2 = self._bn("bn2")
         self.add = keras.layers.Add(dtype=self.dtype_policy, name="add")
         self.relu2 = keras.layers.ReLU(dtype=self.dtype_policy, name="relu2")
@@ -136,6 +155,7 @@ class ResidualBlock(keras.layers.Layer):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "depth": self.depth,
+            "initialization": self.initialization,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
         }

@@ -13,7 +13,9 @@ import numpy as np
 
 from rfkeras.evaluation.report import Report, write_report
 from rfkeras.export import saved_model, verify
+from rfkeras.files import replacing
 from rfkeras.training.inputs import Inputs
+from rfkeras.training.progress import say
 from rfkeras.training.run_folder import RunFolder
 from rfkeras.training.scoring import score_split
 
@@ -43,10 +45,11 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
         ExportError: The exported model differs from the trained one.
         DatasetError: Too many test files cannot be read.
     """
-    aside = folder.model.with_name("partial.keras")
-    trained.save(aside)
-    aside.replace(folder.model)
+    with replacing(folder.model) as aside:
+        trained.save(aside.with_suffix(".keras"))
+        aside.with_suffix(".keras").replace(aside)  # Keras insists on its suffix
     model = keras.models.load_model(folder.model, compile=False)
+    say("Scoring the test split")
     test = score_split(model, inputs, "test")
     write_report(
         test.report,
@@ -56,6 +59,7 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
         test.mask,
         history=read_columns(folder.log),
     )
+    say("Exporting, and comparing the export in a clean process")
     difference = _export(model, folder, inputs)
     return TrainResult(folder, test.report, difference)
 

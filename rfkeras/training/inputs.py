@@ -46,8 +46,9 @@ class Inputs:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in one pass over the training split."""
-        return default_steps_per_epoch(len(self.dataset.split("train")), self.config.batch_size)
+        """Steps in an epoch: each training clip gives `excerpts_per_clip` excerpts."""
+        excerpts = len(self.dataset.split("train")) * self.config.excerpts_per_clip
+        return default_steps_per_epoch(excerpts, self.config.batch_size)
 
     def training(self, start_step: int, total_steps: int) -> Any:
         """Training batches from one step of the run up to another."""

@@ -40,14 +40,14 @@ class ProgressDisplay(keras.callbacks.Callback):
             TextColumn("loss {task.fields[loss]}{task.fields[best]}"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
         )
         self._task = self._bar.add_task(
             "training", total=total_steps, completed=steps_done, loss="-", best=""
         )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._bar.start()
+        if self.console.is_terminal:
+            self._bar.start()
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
@@ -87,6 +87,11 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def _print(self, line: str) -> None:
         self._bar.console.print(line, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line about what the program does now, on standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _minutes(seconds: float) -> str:

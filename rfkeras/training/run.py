@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 import zoo
 from rfkeras.config import TrainConfig
@@ -15,7 +17,7 @@ from rfkeras.frontend import create_frontend, preset_config
 from rfkeras.training.finish import TrainResult, finish
 from rfkeras.training.inputs import Inputs, open_inputs
 from rfkeras.training.losses import MaskedBinaryCrossentropy
-from rfkeras.training.progress import ProgressDisplay
+from rfkeras.training.progress import ProgressDisplay, say
 from rfkeras.training.recorder import Progress, Recorder
 from rfkeras.training.run_folder import RunFolder, write_environment
 from rfkeras.training.schedule import HoldThenLinear
@@ -59,6 +61,7 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
     }
     write_environment(folder, devices, data)
     model = _build(config, inputs, strategy)
+    _announce(model, inputs, devices)
     try:
         _fit(model, config, folder, inputs, strategy, resume)
     except Exception:
@@ -66,6 +69,19 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
         raise
     load_snapshot(folder.best, state_variables(model))
     return finish(model, folder, inputs)
+
+
+def _announce(model: keras.Model, inputs: Inputs, devices: list[str]) -> None:
+    clips = ", ".join(f"{len(s):,} {name}" for name, s in inputs.dataset.splits.items())
+    say(f"Data: {inputs.dataset.name}, clips: {clips}")
+    for name, lines in inputs.resampling.items():
+        for line in lines:
+            say(f"Resampling: {name}, {line}")
+    if inputs.bad_files.files:
+        count = len(inputs.bad_files.files)
+        say(f"Skipping {count:,} unusable files, listed in {inputs.bad_files.csv_path}")
+    parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    say(f"Model: {model.name}, {parameters:,} parameters, on {', '.join(devices)}")
 
 
 def _build(config: TrainConfig, inputs: Inputs, strategy: Any) -> keras.Model:
@@ -127,8 +143,13 @@ def _fit(
     if resume and folder.last.exists():
         recorder.restore()
     else:
+        say("Computing mean and deviation of every mel band over the training clips")
         waveforms = (batch[0] for batch in inputs.training(0, steps))
         model.get_layer("frontend").adapt(waveforms)
+        if config.prior_bias:
+            train_split = inputs.dataset.split("train")
+            bias = log_odds(train_split.labels, train_split.mask)
+            model.get_layer("classifier_bn").beta.assign(bias)
     display = ProgressDisplay(total_steps, progress.steps_done, config.epochs)
     callbacks = [
         recorder,
@@ -148,6 +169,13 @@ def _fit(
     finally:
         display.stop()
         recorder.release_signal()
+
+
+def log_odds(labels: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float32]:
+    """Log-odds of each tag among its known labels, smoothed by half a clip either way."""
+    positives = (labels * mask).sum(axis=0) + 0.5
+    negatives = ((1 - labels) * mask).sum(axis=0) + 0.5
+    return np.asarray(np.log(positives / negatives), np.float32)
 
 
 def fit_calls(start: int, total: int, steps_per_epoch: int) -> list[tuple[int, int]]:

@@ -185,7 +185,7 @@ def test_bad_files_are_written_and_the_limit_stops_with_names(mixed, tmp_path):
     assert "raise max_bad_share above 0.3000" in str(e.value)
     with pytest.raises(DatasetError, match="3 of 10"):
         log.raise_if_stopped()
-    assert not list(report.parent.glob("*.part"))
+    assert not list(report.parent.glob("*.part*"))
 
 
 def test_one_percent_is_the_default_limit():

@@ -14,9 +14,9 @@ import pytest
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.bootstrap import bootstrap_intervals
-from rfkeras.evaluation.files import replacing
 from rfkeras.evaluation.metrics import average_precision, decision_metrics, label_prior, roc_auc
 from rfkeras.evaluation.report import Report, TagRow, evaluate, write_report
+from rfkeras.files import replacing
 
 NAMES = ("a", "b", "c", "none", "all", "blank")
 

@@ -17,6 +17,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from rfkeras.errors import DatasetError
+from rfkeras.files import open_npz
 
 # Module and name of each global that a pickled object array of str refers to. NumPy 2
 # renamed numpy.core to numpy._core.
@@ -48,13 +49,13 @@ def load_array(path: Path, name: str) -> NDArray[Any]:
         DatasetError: No such array, or it is malformed or pickled.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             if name not in arrays.files:
                 raise DatasetError(
                     f"{path} has no array {name!r}. It has: {', '.join(arrays.files)}."
                 )
             return cast("NDArray[Any]", arrays[name])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path}, array {name!r}, cannot be read: {error}.") from error
 
 

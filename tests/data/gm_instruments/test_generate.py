@@ -114,7 +114,7 @@ def test_a_killed_run_is_completed_to_what_it_would_have_been(
     assert not (variant / "openmic-2018" / "openmic-2018.npz").exists()
     assert _ends_within(10, str(tmp_path)), "a worker outlived its killed parent"
     # What a death in mid-write leaves: half a file under a temporary name, half a line.
-    (variant / "openmic-2018/audio/000/.000019_0.ogg.7.tmp").write_bytes(b"OggS")
+    (variant / "openmic-2018/audio/000/.000019_0.ogg.7.partial").write_bytes(b"OggS")
     with journal.path.open("a") as file:
         file.write("0123abc")
     kept = {path: (variant / "openmic-2018" / path).stat().st_mtime_ns for path in finished}

@@ -14,7 +14,7 @@ from rfkeras.data.sources.gm_instruments.mapping import (
 )
 
 ROLES = ("melody", "counter", "chords", "bass")
-_PART_COUNTS = {1: 0.22, 2: 0.29, 3: 0.26, 4: 0.14, 5: 0.09}
+_PART_COUNTS = {1: 0.32, 2: 0.30, 3: 0.21, 4: 0.11, 5: 0.06}
 _UNKNOWN_RATE = 0.12
 _KIT_TOGETHER = 5.0
 # By how much a role becomes less likely once somebody has it.

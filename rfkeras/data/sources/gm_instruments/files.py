@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing, checksums, the journal, the lock."""
+"""Which files are whole: checksums, the journal, the lock."""
 
 from __future__ import annotations
 
@@ -14,20 +14,6 @@ from pathlib import Path
 
 _JOURNAL_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 _POLL_SECONDS = 0.3
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write aside, then rename: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_bytes(content)
-    aside.replace(path)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes were writing when they died."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str | None:

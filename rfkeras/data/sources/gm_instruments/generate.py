@@ -16,6 +16,7 @@ from rfkeras.data.sources.gm_instruments.progress import tracked
 from rfkeras.data.sources.gm_instruments.song import CLIP_SECONDS
 from rfkeras.data.sources.gm_instruments.soundfont import SoundFont
 from rfkeras.errors import ConfigError
+from rfkeras.files import remove_leftovers, write_bytes, write_text
 
 CACHE_VARIABLE = "RFKERAS_CACHE_DIR"
 MANIFEST = "manifest.json"
@@ -104,7 +105,7 @@ def _complete(
 ) -> None:
     """Bring a data set whose lock is held to completion."""
     folder, manifest = variant / "openmic-2018", variant / MANIFEST
-    files.remove_leftovers(variant)
+    remove_leftovers(variant)
     paths = {index: layout.audio_path(layout.clip_key(seed, index)) for index in indices}
     journal = files.Journal(variant / "clips.sha256")
     good = files.intact(folder, journal.read())
@@ -118,7 +119,7 @@ def _complete(
     if manifest.is_file() and _agrees(manifest, folder, size):
         return
     for path, content in layout.label_files(seed, size).items():
-        files.write_atomic(folder / path, content)
+        write_bytes(folder / path, content)
     sums = journal.read()
     listed = {path: sums[path] for path in paths.values()}
     for path in layout.LABEL_FILES:
@@ -153,4 +154,4 @@ def _write_manifest(
         "made_with": {name: importlib.metadata.version(name) for name in made_with},
         "files": dict(sorted(sums.items())),
     }
-    files.write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_text(path, json.dumps(content, indent=1) + "\n")

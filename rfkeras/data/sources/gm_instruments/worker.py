@@ -15,11 +15,11 @@ from pathlib import Path
 
 from rfkeras.data.sources.gm_instruments import layout, soundfont
 from rfkeras.data.sources.gm_instruments.compose import compose
-from rfkeras.data.sources.gm_instruments.files import write_atomic
 from rfkeras.data.sources.gm_instruments.ogg import encode
 from rfkeras.data.sources.gm_instruments.render import SAMPLE_RATE_HZ, render
 from rfkeras.data.sources.gm_instruments.soundfont import SoundFont
 from rfkeras.errors import RFKerasError
+from rfkeras.files import write_bytes
 
 
 def make_clip(folder: Path, seed: int, index: int, font: SoundFont) -> str:
@@ -35,7 +35,7 @@ def make_clip(folder: Path, seed: int, index: int, font: SoundFont) -> str:
         sha256 of the file written.
     """
     content = encode(render(compose(seed, index), font), SAMPLE_RATE_HZ)
-    write_atomic(folder / layout.audio_path(layout.clip_key(seed, index)), content)
+    write_bytes(folder / layout.audio_path(layout.clip_key(seed, index)), content)
     return hashlib.sha256(content).hexdigest()
 
 
