@@ -134,6 +134,28 @@ def test_evaluate_arrays_reproduces_the_official_figures(shared_folder, tmp_path
         assert summary[average][name] == pytest.approx(value, abs=5e-7)
 
 
+def test_pack_then_train_and_evaluate_from_the_shards(tone_folder, tmp_path):
+    shards = tmp_path / "shards"
+    status, out, err = run(
+        *("-m", "rfkeras.cli", "data", "pack", shards),
+        *("--dataset", "folder", "--data-dir", tone_folder, "--shard-mb", "0.5"),
+    )
+    assert status == 0, err
+    assert out == f"Index: {shards / 'index.json'}\n"
+    quick = [flag if flag != "folder" else "packed" for flag in QUICK]
+    for decoder in ("soundfile", "tfio"):
+        status, _, err = run(
+            *("train.py", *quick, "--epochs", "1", "--decoder", decoder),
+            *("--data-dir", shards, "--run-dir", tmp_path / decoder),
+        )
+        assert status == 0, err
+    scores = [
+        json.loads((tmp_path / decoder / "report/report.json").read_text())["summary"]["macro"]
+        for decoder in ("soundfile", "tfio")
+    ]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-6)
+
+
 def test_recipe_sets_defaults_and_flags_win(tone_folder, tmp_path):
     recipe = {"dataset": "folder", "width": 4, "rho": [2, 1], "epochs": 7, "batch_size": 8}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe | {"excerpt_seconds": 0.5}))

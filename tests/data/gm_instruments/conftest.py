@@ -20,9 +20,9 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def default_clips() -> dict[str, list[Composition]]:
-    """Every composition of the default data set, by split."""
-    train, test = layout.clip_indices(gm_instruments.DEFAULT_SIZE)
+def many_clips() -> dict[str, list[Composition]]:
+    """The compositions of 1,600 clips, by split: enough for statistics."""
+    train, test = layout.clip_indices(1600)
     return {
         "train": [compose(0, index) for index in train],
         "test": [compose(0, index) for index in test],

@@ -17,7 +17,7 @@ from rfkeras.data.sources.gm_instruments.compose import VERSION, compose
 from rfkeras.data.sources.gm_instruments.mapping import CLASSES
 from rfkeras.errors import ConfigError
 
-DEFAULT_SIZE = 1400
+DEFAULT_SIZE = 1000
 TEST_SHARE = 3 / 16
 FIRST_TEST_INDEX = 900_000
 """Training clips are numbered from 0, test clips from here: their random streams, which
