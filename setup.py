@@ -1,10 +1,14 @@
 """The rfkeras package: library (`rfkeras`), model zoo (`zoo`) and the `rfkeras` command."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "rfkeras/__init__.py").read_text(encoding="utf-8"), re.M
+)[1]
 
 # tensorflow-io's native part loads with TensorFlow 2.16 only, and kapre 0.4.1 needs
 # keras < 3.14: this is the one set of versions in which all of them work together.
@@ -47,13 +51,11 @@ EXTRAS_REQUIRE = {
 
 setup(
     name="rfkeras",
-    version="0.1.0",
+    version=VERSION,
     description=(
         "Receptive-field-regularised CNNs for music classification and tagging, in Keras"
     ),
-    long_description=(HERE / "README.md").read_text(encoding="utf-8")
-    if (HERE / "README.md").exists()
-    else "",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",

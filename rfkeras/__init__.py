@@ -7,7 +7,7 @@ field arithmetic do not load TensorFlow.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -23,10 +23,12 @@ _ROOMS = (
     "training",
 )
 
-__all__ = ["__version__", *_ROOMS]
+__all__ = ["__version__", "load_model", *_ROOMS]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "load_model":
+        return importlib.import_module("rfkeras.loading").load_model
     if name in _ROOMS:
         return importlib.import_module(f"rfkeras.{name}")
     raise AttributeError(f"module 'rfkeras' has no attribute {name!r}")

@@ -8,25 +8,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rfkeras.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
 
 
-def whole(minimum: int) -> Callable[[str, Any], int]:
-    """Parser of whole numbers of at least `minimum`."""
+def whole(minimum: int, maximum: int | None = None) -> Callable[[str, Any], int]:
+    """Parser of whole numbers of at least `minimum` and at most `maximum`."""
+    allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(name: str, value: Any) -> int:
         try:
             number = int(str(value))
         except ValueError:
             number = minimum - 1
-        if number < minimum or isinstance(value, bool):
-            raise ConfigError(
-                f"{name} must be a whole number of at least {minimum}. Received: {value!r}."
-            )
+        too_large = maximum is not None and number > maximum
+        if number < minimum or too_large or isinstance(value, bool):
+            raise ConfigError(f"{name} must be a whole number {allowed}. Received: {value!r}.")
         return number
 
     return parse
@@ -114,12 +114,21 @@ class TrainConfig:
     validation_share: float = option(
         0.15, number(0.01, 0.5), "share of the training clips held out for validation"
     )
+    test_share: float = option(
+        0.15, number(0.01, 0.9), "share of all clips that is tested, for folder alone"
+    )
+    allow_absolute: bool = option(
+        False, switch, "admit paths outside the CSV's folder, for folder alone"
+    )
     rho: int | tuple[int, ...] | None = option(
         None, whole_numbers(1, 2), "receptive field, 0 to 22: RHO, or RHO_TIME,RHO_FREQUENCY"
     )
     width: int | None = option(None, whole(1), "channels of the first stage")
     blocks: tuple[int, ...] | None = option(
         None, whole_numbers(3), "blocks kept in each stage, such as 4,4,4"
+    )
+    allow_rf_change: bool | None = option(
+        None, switch, "let blocks go that count for the receptive field"
     )
     initialization: str | None = option(
         None, choice("published", "he"), "initial weights: published (the default) or he"
@@ -148,7 +157,7 @@ class TrainConfig:
     prior_bias: bool = option(
         False, switch, "start from the tags' frequencies instead of the published zero logits"
     )
-    seed: int = option(0, whole(0), "of initialisation, order and excerpts")
+    seed: int = option(0, whole(0, 2**31 - 1), "of initialisation, order and excerpts")
     devices: str = option(
         "auto", text, "auto (all GPUs, else the CPU), cpu, gpu, cpu:N or gpu:N"
     )
@@ -161,10 +170,17 @@ class TrainConfig:
         2.0, number(0.0), "memory for decoded audio, so that later epochs need not decode"
     )
 
+    model_option_names: ClassVar[tuple[str, ...]] = (
+        "rho",
+        "width",
+        "blocks",
+        "allow_rf_change",
+        "initialization",
+    )
+
     def model_options(self) -> dict[str, Any]:
         """Options of the architecture that were set."""
-        names = ("rho", "width", "blocks", "initialization")
-        given = {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in self.model_option_names}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -245,4 +261,6 @@ def from_json(config_class: type[T], path: Path) -> T:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is no configuration: it must be a JSON object.")
     return config_class(**_parse(config_class, values, str(path)))

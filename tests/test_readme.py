@@ -24,6 +24,10 @@ def test_python_examples_run_in_order(tmp_path):
     assert (tmp_path / "saved_model/1/saved_model.pb").is_file()
 
 
+def test_no_figure_is_missing():
+    assert "@@" not in README
+
+
 def test_receptive_field_table_is_the_arithmetic():
     from rfkeras.receptive_field import rf_of_rho
 

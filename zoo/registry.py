@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -173,5 +174,5 @@ def _load_weights(model: Any, path: Path) -> None:
         )
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} does not fit model {model.name!r}: {error}") from error

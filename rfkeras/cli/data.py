@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rfkeras.config import TrainConfig, resolve
+from rfkeras.config import TrainConfig, number, resolve
 
 
 def add_parser(commands: Any) -> None:
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
     pack.add_argument(
         "--input-channels", default=argparse.SUPPRESS, help="1 mono, 2 stereo (default: 1)"
     )
-    pack.add_argument("--shard-mb", type=float, default=128.0, help="shard size (128)")
+    pack.add_argument("--shard-mb", default=128.0, metavar="MB", help="shard size (128)")
     pack.set_defaults(run=run_pack)
 
 
@@ -54,7 +54,7 @@ def run_pack(options: argparse.Namespace) -> int:
         open_dataset(config),
         AudioFormat(rate_hz, config.input_channels),
         options.output,
-        shard_mb=options.shard_mb,
+        shard_mb=number(0.01, 1e6)("--shard-mb", options.shard_mb),
         max_bad_share=config.max_bad_share,
     )
     print(f"Index: {index}")

@@ -7,9 +7,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.train import complete
 from rfkeras.config import TrainConfig, resolve
-from rfkeras.errors import CheckpointError, ConfigError
+from rfkeras.errors import ConfigError
 
+BOOTSTRAP_SAMPLES = 1000
 ARRAY_FLAGS = ("groundtruth", "decisions", "mask", "label_names")
 # Options of a run that may differ when its model is scored.
 DATA_FLAGS = (
@@ -46,7 +48,11 @@ def add_parser(commands: Any) -> None:
         "--output", type=Path, metavar="DIR", help="where the report goes (default: see end)"
     )
     parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="resamples (1000; 0: none)"
+        "--bootstrap",
+        type=int,
+        default=BOOTSTRAP_SAMPLES,
+        metavar="N",
+        help="resamples (1000; 0: none)",
     )
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
     for name in DATA_FLAGS:
@@ -61,8 +67,9 @@ def add_parser(commands: Any) -> None:
             "--" + name.replace("_", "-"), type=Path, metavar="FILE", help=_ARRAY_HELP[name]
         )
     parser.epilog = (
-        "Without --output the report goes to DIR/report of --run (test split) or "
-        "DIR/report-SPLIT, to FILE-report beside --model-path, and nowhere for arrays."
+        "Without --output the report goes to DIR/report of --run (or, with other data "
+        "options, DIR/report-DATASET-SPLIT), to FILE-report beside --model-path, and nowhere "
+        "for arrays."
     )
     parser.set_defaults(run=run)
 
@@ -94,6 +101,9 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
 
     if options.groundtruth is None:
         raise ConfigError("--predictions needs --groundtruth.")
+    given = [name for name in DATA_FLAGS if hasattr(options, name)]
+    if given:
+        raise ConfigError(f"These go with --run and --model-path alone: {', '.join(given)}.")
     files = [options.predictions, *(getattr(options, name) for name in ARRAY_FLAGS)]
     arrays = load_arrays(*files)
     report = evaluate(
@@ -138,15 +148,16 @@ def _sources(
     if options.run_folder is None:
         path = options.model_path
         output = options.output or path.with_name(f"{path.stem}-report")
-        return resolve(TrainConfig, flags), path, output, None
+        return complete(resolve(TrainConfig, flags)), path, output, None
     from rfkeras.training.run_folder import RunFolder
 
     folder = RunFolder(options.run_folder)
     recorded = dataclasses.asdict(folder.read_config())
     if flags.get("dataset", recorded["dataset"]) != recorded["dataset"]:
         recorded |= {"data_dir": None, "dataset_size": None}  # those of the other data set
-    config = resolve(TrainConfig, flags, [(str(folder.config), recorded)])
-    same = options.split == "test" and config.dataset == folder.read_config().dataset
+    config = complete(resolve(TrainConfig, flags, [(str(folder.config), recorded)]))
+    # The run's own report stays as it is, unless this is the same evaluation again.
+    same = not flags and options.split == "test" and options.bootstrap == BOOTSTRAP_SAMPLES
     name = "report" if same else f"report-{config.dataset}-{options.split}"
     return config, folder.model, options.output or folder.root / name, folder.log
 
@@ -154,30 +165,23 @@ def _sources(
 def _score(
     config: TrainConfig, model_path: Path, options: argparse.Namespace, output: Path
 ) -> Any:
-    if not model_path.is_file():
-        raise CheckpointError(
-            f"There is no model {model_path}. A run writes it at its end: go on with an "
-            "unfinished one by train.py --resume."
-        )
-    import keras
-
-    import rfkeras.layers  # noqa: F401  (registers what the file names)
     from rfkeras.data.audio import AudioFormat
     from rfkeras.export.saved_model import label_names
     from rfkeras.frontend import find_frontend
+    from rfkeras.loading import load_model
     from rfkeras.training.inputs import open_inputs
+    from rfkeras.training.run_folder import RunFolder, check_same_data
     from rfkeras.training.scoring import score_split
 
-    try:
-        model = keras.models.load_model(model_path, compile=False)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{model_path} cannot be loaded: {error}") from error
+    model = load_model(model_path)
     frontend = find_frontend(model)
     if frontend is None:
         raise ConfigError(f"{model_path} has no front-end: it cannot take audio.")
     channels = 1 if len(model.input_shape) == 2 else model.input_shape[-1]
     audio = AudioFormat(frontend.sample_rate_hz, channels)
     inputs = open_inputs(config, audio, output / "bad_files.csv", (options.split,))
+    if options.run_folder is not None:
+        check_same_data(RunFolder(options.run_folder), config, inputs)
     if label_names(model) != inputs.dataset.label_names:
         raise ConfigError(
             f"The tags of the model and of data set {config.dataset!r} differ: "

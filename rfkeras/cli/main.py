@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         return int(options.run(options))
-    except RFKerasError as error:
+    except (RFKerasError, OSError) as error:
         print(f"rfkeras {options.command}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:

@@ -21,16 +21,20 @@ def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     import zoo
+    from rfkeras.errors import ConfigError
     from rfkeras.receptive_field import rf_of_rho
 
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "rho", "RF (pixels)", "width", "what it is"):
         table.add_column(heading)
     names = zoo.list_models(options.pattern)
+    if not names:
+        known = ", ".join(zoo.list_models())
+        raise ConfigError(f"No model matches {options.pattern!r}. There are: {known}.")
     for name in names:
         info = zoo.model_info(name)
-        rho = info.options["rho"]
-        size = " x ".join(str(side) for side in rf_of_rho(rho))
-        table.add_row(name, str(rho), size, str(info.options["width"]), info.summary)
+        rho, width = (info.options.get(option, "") for option in ("rho", "width"))
+        size = " x ".join(str(side) for side in rf_of_rho(rho)) if rho != "" else ""
+        table.add_row(name, str(rho), size, str(width), info.summary)
     Console().print(table)
-    return 0 if names else 1
+    return 0

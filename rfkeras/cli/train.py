@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ def run(options: argparse.Namespace) -> int:
         folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
         config = folder.read_config()
     else:
-        config = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
-        check_model_options(config)
+        config = complete(resolve(TrainConfig, flags, recipes_for(flags, options.recipe)))
         folder = create_run_folder(config, options.run_dir)
     print(f"Run folder: {folder.root}", flush=True)
     return _train(config, folder, resume)
@@ -104,19 +104,31 @@ def recipes_for(flags: dict[str, Any], recipe: str | None) -> list[tuple[str, di
     return [(str(path), read_yaml(path))] if path.is_file() else []
 
 
-def check_model_options(config: TrainConfig) -> None:
-    """Find a wrong model name or option before any data is touched.
+def complete(config: TrainConfig) -> TrainConfig:
+    """Write out what the model and the data set default to, and check the model's options.
+
+    A run that is resumed or evaluated later must not depend on later defaults, nor on the
+    folder it is called from.
 
     Raises:
         ConfigError: Unknown name, an option the model has not, or a wrong rho or blocks.
     """
     import zoo
+    from rfkeras.data.remote import is_remote
+    from rfkeras.data.sources.gm_instruments.layout import DEFAULT_SIZE
     from rfkeras.errors import unknown_name
     from rfkeras.receptive_field import plan_trunk
 
     known = zoo.model_info(config.model).options
-    options = config.model_options()
-    for name in options:
+    given = config.model_options()
+    for name in given:
         if name not in known:
             raise ConfigError(unknown_name(f"option of {config.model}", name, known))
-    plan_trunk(options.get("rho", known["rho"]), tuple(options.get("blocks", known["blocks"])))
+    filled = {name: known[name] for name in config.model_option_names if name in known} | given
+    if "rho" in filled:
+        plan_trunk(filled["rho"], tuple(filled["blocks"]), filled["allow_rf_change"])
+    if config.dataset == "gm_instruments" and config.dataset_size is None:
+        filled["dataset_size"] = DEFAULT_SIZE
+    if config.data_dir is not None and not is_remote(config.data_dir):
+        filled["data_dir"] = str(Path(config.data_dir).resolve())
+    return replace(config, **filled)

@@ -121,5 +121,5 @@ class BadFileLog:
         return (
             f"{len(bad)} of {self.total_files} audio files cannot be used; the limit is "
             f"{self.max_bad_share:.2%}. {named}{more}.{where} Mend or remove them, or raise "
-            f"max_bad_share above {len(bad) / self.total_files:.4f}."
+            f"max_bad_share (--max-bad-share) above {len(bad) / self.total_files:.4f}."
         )

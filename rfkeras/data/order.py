@@ -78,13 +78,6 @@ def excerpt_fraction(seed: int, epoch: tf.Tensor, position: tf.Tensor) -> tf.Ten
     )
 
 
-def shard_order_key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Seed pair for the order of the shards in an epoch, int64 of shape (2,)."""
-    import tensorflow as tf
-
-    return tf.stack([tf.constant(seed, tf.int64), epoch])
-
-
 def shard_buffer_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """Seed of the shuffle buffer in an epoch, int64 scalar."""
     import tensorflow as tf

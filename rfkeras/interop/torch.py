@@ -64,7 +64,7 @@ def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) ->
     values = []
     for slot in slots:
         value = state[slot.torch_name]
-        if slot.is_kernel:
+        if slot.is_kernel and value.ndim == 4:
             value = np.transpose(value, (3, 2, 1, 0))
         if tuple(value.shape) != tuple(slot.variable.shape):
             raise CheckpointError(_shape_message(slot, value, state))

@@ -14,6 +14,7 @@ import numpy as np
 from rfkeras.evaluation.report import Report, write_report
 from rfkeras.export import saved_model, verify
 from rfkeras.files import replacing
+from rfkeras.loading import load_model
 from rfkeras.training.inputs import Inputs
 from rfkeras.training.progress import say
 from rfkeras.training.run_folder import RunFolder
@@ -46,9 +47,11 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
         DatasetError: Too many test files cannot be read.
     """
     with replacing(folder.model) as aside:
-        trained.save(aside.with_suffix(".keras"))
-        aside.with_suffix(".keras").replace(aside)  # Keras insists on its suffix
-    model = keras.models.load_model(folder.model, compile=False)
+        scratch = aside.with_suffix(".keras")  # Keras insists on its suffix
+        trained.save(scratch)
+        load_model(scratch).save(scratch)  # once more, without the optimiser
+        scratch.replace(aside)
+    model = load_model(folder.model)
     say("Scoring the test split")
     test = score_split(model, inputs, "test")
     write_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,14 @@ from rfkeras.config import TrainConfig
 from rfkeras.data.audio import AudioFormat
 from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.cache import WaveformCache
-from rfkeras.data.dataset import AudioDataset
+from rfkeras.data.dataset import AudioDataset, Split
 from rfkeras.data.order import default_steps_per_epoch
 from rfkeras.data.pipeline import evaluation_batches, training_batches
 from rfkeras.data.records import PackedSplit
 from rfkeras.data.scan import scan_split
 from rfkeras.data.sources import load_dataset
 from rfkeras.data.windows import EvaluationPlan
-from rfkeras.errors import DatasetError
+from rfkeras.errors import ConfigError, DatasetError
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Inputs:
         """Steps in an epoch: each training clip gives `excerpts_per_clip` excerpts."""
         excerpts = len(self.dataset.split("train")) * self.config.excerpts_per_clip
         return default_steps_per_epoch(excerpts, self.config.batch_size)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each split's keys and labels: tells whether the data is the same."""
+        return {name: _fingerprint(split) for name, split in self.dataset.splits.items()}
 
     def training(self, start_step: int, total_steps: int) -> Any:
         """Training batches from one step of the run up to another."""
@@ -135,11 +141,23 @@ def open_dataset(config: TrainConfig) -> AudioDataset:
     options: dict[str, Any] = {}
     if config.dataset == "gm_instruments":
         options["workers"] = os.cpu_count()
-    if config.dataset_size is not None:
-        options["size"] = config.dataset_size
+        if config.dataset_size is not None:
+            options["size"] = config.dataset_size
+    elif config.dataset_size is not None:
+        raise ConfigError("--dataset-size goes with --dataset gm_instruments alone.")
+    if config.dataset == "folder":
+        options |= {"test_share": config.test_share, "allow_absolute": config.allow_absolute}
     return load_dataset(
         config.dataset,
         data_dir=config.data_dir,
         validation_share=config.validation_share,
         **options,
     )
+
+
+def _fingerprint(split: Split) -> str:
+    digest = hashlib.sha256()
+    for key in split.keys:
+        digest.update(key.encode(errors="surrogateescape") + b"\0")
+    digest.update(split.labels.tobytes() + split.mask.tobytes())
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ PLAIN_SECONDS = 30.0  # between two lines where there is no terminal to draw a b
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """A bar with epoch, step, loss, best score and time left; plain lines in a log file.
+    """A bar with epoch, step, loss, last validation score and time left; else plain lines.
 
     Args:
         total_steps: Steps of the whole run.
@@ -32,17 +32,17 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._first_step = steps_done
         self._started = self._last_line = time.monotonic()
         self._epoch = 0
-        self._best = ""
+        self._validation = ""
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}{task.fields[best]}"),
+            TextColumn("loss {task.fields[loss]}{task.fields[validation]}"),
             TimeRemainingColumn(),
             console=self.console,
         )
         self._task = self._bar.add_task(
-            "training", total=total_steps, completed=steps_done, loss="-", best=""
+            "training", total=total_steps, completed=steps_done, loss="-", validation=""
         )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -65,7 +65,7 @@ class ProgressDisplay(keras.callbacks.Callback):
             completed=self.steps_done,
             description=label,
             loss=loss,
-            best=self._best,
+            validation=self._validation,
         )
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_line > PLAIN_SECONDS:
@@ -79,7 +79,7 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        self._best = f"  val mAP {logs['val_mAP']:.4f}"
+        self._validation = f"  val mAP {logs['val_mAP']:.4f}"
         self._print(
             f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.4f}, "
             f"validation mAP {logs['val_mAP']:.4f}"

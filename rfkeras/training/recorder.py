@@ -13,9 +13,10 @@ from typing import Any
 
 import keras
 
+from rfkeras.errors import CheckpointError
 from rfkeras.files import write_text
 from rfkeras.training.run_folder import RunFolder
-from rfkeras.training.snapshot import load_snapshot, save_snapshot
+from rfkeras.training.snapshot import load_snapshot, read_record, save_snapshot
 
 
 class Interrupted(KeyboardInterrupt):
@@ -34,6 +35,7 @@ class Progress:
         best: Best validation score so far, None before the first.
         best_epoch: Its epoch, counted from 1.
         seconds: Time spent in training and validation.
+        data: SHA-256 of the data of each split, so that no other data is resumed with.
     """
 
     steps_done: int = 0
@@ -43,6 +45,7 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     seconds: float = 0.0
+    data: dict[str, str] = field(default_factory=dict)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -133,7 +136,7 @@ class Recorder(keras.callbacks.Callback):
             "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
         }
         if logs is not None:
-            logs.update(row)
+            logs.update({name: value for name, value in row.items() if name != "epoch"})
         self._tick()
         progress.history.append({**row, "seconds": round(progress.seconds, 1)})
         progress.loss_sum, progress.loss_steps = 0.0, 0
@@ -146,7 +149,16 @@ class Recorder(keras.callbacks.Callback):
 
     def restore(self) -> None:
         """Go on from the last snapshot: set the variables and the progress."""
-        record = load_snapshot(self.folder.last, self.variables)
+        record = read_record(self.folder.last)
+        now = self.progress.data
+        changed = [name for name in now if record["data"].get(name) != now[name]]
+        if changed:
+            raise CheckpointError(
+                f"The data of {self.folder.root} has changed since the run began: split "
+                f"{', '.join(changed)} holds other clips or labels. Bring the files back, or "
+                "start a new run."
+            )
+        load_snapshot(self.folder.last, self.variables)
         for name, value in record.items():
             setattr(self.progress, name, value)
 

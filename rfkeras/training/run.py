@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import zoo
 from rfkeras.config import TrainConfig
 from rfkeras.data.audio import AudioFormat
+from rfkeras.errors import DatasetError
 from rfkeras.evaluation.metrics import mean_average_precision
 from rfkeras.frontend import create_frontend, preset_config
 from rfkeras.training.finish import TrainResult, finish
@@ -57,8 +58,10 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
         "clips": {name: len(split) for name, split in inputs.dataset.splits.items()},
         "resampling": inputs.resampling,
         "bad_files": len(inputs.bad_files.files),
+        "fingerprints": inputs.fingerprints,
         **inputs.dataset.info,
     }
+    _check_validation(inputs)
     write_environment(folder, devices, data)
     model = _build(config, inputs, strategy)
     _announce(model, inputs, devices)
@@ -69,6 +72,15 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
         raise
     load_snapshot(folder.best, state_variables(model))
     return finish(model, folder, inputs)
+
+
+def _check_validation(inputs: Inputs) -> None:
+    split = inputs.dataset.split("validation")
+    if not (split.labels * split.mask).any():
+        raise DatasetError(
+            f"No clip of the {len(split)} for validation is known to have a tag, so the best "
+            "epoch cannot be told. Use more clips, or a larger --validation-share."
+        )
 
 
 def _announce(model: keras.Model, inputs: Inputs, devices: list[str]) -> None:
@@ -130,7 +142,7 @@ def _fit(
             "val_mAP": mean_average_precision(scores, labels, mask),
         }
 
-    progress = Progress()
+    progress = Progress(data=inputs.fingerprints)
     recorder = Recorder(
         folder,
         model_variables=state_variables(model),

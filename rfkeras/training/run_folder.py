@@ -10,11 +10,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rfkeras.config import TrainConfig, from_json, to_json
-from rfkeras.errors import CheckpointError, ConfigError
+from rfkeras.errors import CheckpointError, ConfigError, DatasetError
 from rfkeras.files import write_text
+
+if TYPE_CHECKING:
+    from rfkeras.training.inputs import Inputs
 
 RECORDED_PACKAGES = (
     "rfkeras",
@@ -108,13 +111,13 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
             set, the seed and the time.
 
     Raises:
-        ConfigError: The folder holds a run already.
+        ConfigError: The folder holds a run that has begun to train.
     """
     if root is None:
         moment = time.strftime("%Y%m%d-%H%M%S")
         root = Path("runs", f"{config.model}-{config.dataset}-seed{config.seed}-{moment}")
     folder = RunFolder(root)
-    if folder.config.exists():
+    if folder.last.exists() or folder.saved_model.exists():
         raise ConfigError(
             f"{root} holds a run already. Go on with it by --resume {root}, or choose "
             "another --run-dir."
@@ -125,21 +128,26 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
 
 
 def latest_unfinished(parent: Path = Path("runs")) -> RunFolder:
-    """The newest run under `parent` that has not written its SavedModel yet.
+    """The newest run under `parent` that has a snapshot and no SavedModel yet.
 
     Raises:
         CheckpointError: There is none.
     """
     folders = [RunFolder(path.parent) for path in parent.glob("*/config.json")]
-    unfinished = [folder for folder in folders if not folder.saved_model.exists()]
+    unfinished = [f for f in folders if f.last.exists() and not f.saved_model.exists()]
     if not unfinished:
-        raise CheckpointError(f"There is no unfinished run under {parent.resolve()}.")
-    return max(unfinished, key=lambda folder: folder.config.stat().st_mtime)
+        raise CheckpointError(
+            f"There is no unfinished run with a checkpoint under {parent.resolve()}."
+        )
+    return max(unfinished, key=lambda folder: folder.last.stat().st_mtime)
 
 
 def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any]) -> None:
-    """Record versions, machine and data, so that the run can be repeated."""
-    environment = {
+    """Record versions, machine and data, so that the run can be repeated.
+
+    A resumed run keeps the record of its first start and adds its own under "resumed".
+    """
+    environment: dict[str, Any] = {
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
         "python": sys.version,
         "platform": platform.platform(),
@@ -149,7 +157,36 @@ def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any
         "command": sys.argv,
         "data": data,
     }
+    if folder.last.exists() and folder.environment.exists():
+        first = json.loads(folder.environment.read_text(encoding="utf-8"))
+        first.setdefault("resumed", []).append(environment)
+        environment = first
     write_text(folder.environment, json.dumps(environment, indent=2, default=str) + "\n")
+
+
+def check_same_data(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> None:
+    """Refuse to score a run's own data set when its splits are no longer the run's.
+
+    Files that came or went move the splits: training clips would be among the test clips.
+
+    Raises:
+        DatasetError: A split has changed.
+    """
+    own = folder.read_config()
+    if (config.dataset, config.data_dir, config.dataset_size) != (
+        own.dataset,
+        own.data_dir,
+        own.dataset_size,
+    ):
+        return
+    recorded = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]
+    for name, value in inputs.fingerprints.items():
+        if recorded["fingerprints"][name] != value:
+            raise DatasetError(
+                f"Split {name!r} of {config.dataset!r} holds other clips or labels than when "
+                f"{folder.root} was trained, so clips trained on may be among them. Bring the "
+                "files back, or name the data by --dataset and another --data-dir."
+            )
 
 
 def _version(package: str) -> str:

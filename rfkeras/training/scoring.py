@@ -20,14 +20,12 @@ class ScoredSplit:
     """A split with the scores of a model.
 
     Attributes:
-        keys: Identifier of each clip.
         scores: (clips, classes) probabilities.
         labels: (clips, classes).
         mask: (clips, classes).
         report: Figures.
     """
 
-    keys: tuple[str, ...]
     scores: Array
     labels: Array
     mask: Array
@@ -78,5 +76,4 @@ def score_split(
         label_names=inputs.dataset.label_names,
         bootstrap_samples=bootstrap_samples,
     )
-    keys = inputs.dataset.split(split).keys
-    return ScoredSplit(tuple(keys[i] for i in plan.kept_rows), scores, labels, mask, report)
+    return ScoredSplit(scores, labels, mask, report)

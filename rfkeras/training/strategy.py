@@ -31,6 +31,9 @@ def make_strategy(devices: str = "auto") -> Any:
         )
     kind, count = match[1], int(match[2]) if match[2] else None
     n_gpus = len(tf.config.list_physical_devices("GPU"))
+    # Newer GPUs round float32 products to 10 bits unless told otherwise; the front-end's dB
+    # values would then be wrong in the second decimal.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     if kind == "gpu" and n_gpus < (count or 1):
         raise ConfigError(
             f"devices={devices!r} asks for {count or 1} GPUs; TensorFlow sees {n_gpus}."

@@ -83,9 +83,32 @@ def test_run_folder_holds_what_the_contract_names(finished):
     assert config["rho"] == [2, 1]
     assert config["learning_rate"] == 0.01
     assert config["seed"] == 0
+    assert config["blocks"] == [4, 4, 4]  # what was not given is written out too
+    assert config["initialization"] == "published"
+    assert config["data_dir"].startswith("/")
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["packages"]["tensorflow"] == "2.16.2"
     assert (folder / "saved_model/1/assets/labels.txt").read_text() == "high\nlow\nmid\n"
+
+
+def test_a_model_file_is_loaded_in_one_line_and_has_no_optimiser(finished):
+    model = finished[0] / "model.keras"
+    code = (
+        f"import rfkeras, numpy; model = rfkeras.load_model({str(model)!r}); "
+        "print(model(numpy.zeros((2, 22050), 'float32')).shape, model.optimizer)"
+    )
+    status, out, err = run("-c", code)
+    assert status == 0, err
+    assert out == "(2, 3) None\n"
+
+
+def test_other_evaluations_leave_the_runs_own_report_alone(finished):
+    folder = finished[0]
+    before = (folder / "report/report.json").read_bytes()
+    status, out, err = run("evaluate.py", "--run", folder, "--window-seconds", "0.5")
+    assert status == 0, err
+    assert f"Report: {folder / 'report-folder-test'}" in out
+    assert (folder / "report/report.json").read_bytes() == before
 
 
 def test_evaluate_a_run_gives_the_figures_of_its_report(finished, tmp_path):
@@ -174,6 +197,10 @@ def test_recipe_sets_defaults_and_flags_win(tone_folder, tmp_path):
     [
         (["--rho", "23"], "from 0 to 22"),
         (["--rho", "x"], "whole number"),
+        (["--rho", "10", "--blocks", "4,4,1"], "allow_rf_change"),
+        (["--seed", "5000000000"], "from 0 to 2147483647"),
+        (["--dataset", "folder", "--data-dir", ".", "--dataset-size", "100"], "gm_instruments"),
+        (["--run-dir", "setup.py/run"], "setup.py/run"),
         (["--epochs", "0"], "epochs must be a whole number of at least 1"),
         (["--model", "resnet_fr"], "Did you mean 'resnet_rf'"),
         (["--recipe", "no_such"], "no recipe 'no_such'"),
@@ -187,7 +214,7 @@ def test_recipe_sets_defaults_and_flags_win(tone_folder, tmp_path):
     ],
 )
 def test_nonsense_is_one_line_on_standard_error_and_status_1(arguments, message, tmp_path):
-    if "--resume" not in arguments:
+    if not {"--resume", "--run-dir"} & set(arguments):
         arguments = [*arguments, "--run-dir", str(tmp_path / "run")]
     status, out, err = run("train.py", *arguments, cwd=ROOT)
     assert status == 1

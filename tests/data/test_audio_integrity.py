@@ -182,7 +182,7 @@ def test_bad_files_are_written_and_the_limit_stops_with_names(mixed, tmp_path):
     log = BadFileLog(report, total_files=10, max_bad_share=0.29)
     with pytest.raises(DatasetError, match=r"3 of 10 .* limit is 29\.00%.*7\.wav: empty") as e:
         log.record_all(bad)
-    assert "raise max_bad_share above 0.3000" in str(e.value)
+    assert "raise max_bad_share (--max-bad-share) above 0.3000" in str(e.value)
     with pytest.raises(DatasetError, match="3 of 10"):
         log.raise_if_stopped()
     assert not list(report.parent.glob("*.part*"))

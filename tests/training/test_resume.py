@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import signal
 import time
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 FLAGS = (
     "--dataset folder --width 4 --rho 2 --epochs 3 --batch-size 4 --excerpt-seconds 0.5 "
-    "--window-seconds 1 --learning-rate 0.01 --checkpoint-steps 1 --devices cpu"
+    "--window-seconds 1 --learning-rate 0.01 --checkpoint-steps 3 --devices cpu"
 ).split()
 
 
@@ -56,7 +57,7 @@ def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(tone_folder, 
     assert status == 0, err
     total = steps_done(whole)
 
-    moments = sorted(random.Random().sample(range(1, total - 2), 2))  # any moment must do
+    moments = sorted(random.Random().sample(range(1, total - 4), 2))  # any moment must do
     process = start("train.py", *flags, "--run-dir", broken)
     err, status = stop_after(process, broken, moments[0], signal.SIGINT)
     assert status == 130, err
@@ -76,6 +77,18 @@ def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(tone_folder, 
         for name, value in row.items():
             assert float(resumed[name]) == pytest.approx(float(value), rel=1e-5)
     assert resumed_report["summary"]["macro"] == pytest.approx(report["summary"]["macro"])
+
+
+def test_a_run_is_not_resumed_with_other_data(tone_folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tone_folder, data)
+    process = start("train.py", *FLAGS, "--data-dir", data, "--run-dir", tmp_path / "run")
+    stop_after(process, tmp_path / "run", 3, signal.SIGKILL)
+    shutil.copy(data / "low/03.wav", data / "low/new.wav")
+    status, _, err = run("train.py", "--resume", tmp_path / "run")
+    assert status == 1
+    assert "has changed since the run began" in err
+    assert "Traceback" not in err
 
 
 def test_resume_without_a_run(tmp_path):
