@@ -157,6 +157,15 @@ def test_shards_keep_the_contract_of_order(packed):
                 np.testing.assert_array_equal(expected, received)
 
 
+def test_the_order_hangs_on_no_other_seed_of_the_process(packed):
+    orders = []
+    for process_seed in (0, 1, 87654321):
+        tf.random.set_seed(process_seed)
+        orders.append([batch[0] for batch in train(packed.splits["train"]).as_numpy_iterator()])
+    for other in orders[1:]:
+        np.testing.assert_array_equal(other, orders[0])
+
+
 def test_fewer_records_than_a_batch_come_round_again(packed):
     options = {"batch_size": 10, "steps_per_epoch": 1, "total_steps": 3}
     batches = list(train(packed.splits["test"], **options).as_numpy_iterator())
