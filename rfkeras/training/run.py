@@ -67,7 +67,7 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
     _announce(model, inputs, devices)
     try:
         _fit(model, config, folder, inputs, strategy, resume)
-    except Exception:
+    except tf.errors.OpError:
         inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
         raise
     load_snapshot(folder.best, state_variables(model))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.data.windows import EvaluationPlan
@@ -65,7 +66,7 @@ def score_split(
     batches, plan = inputs.evaluation(split)
     try:
         scores = predict_scores(model, batches, plan)
-    except Exception:
+    except tf.errors.OpError:
         inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
         raise
     labels, mask = inputs.truth(split, plan.kept_rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,9 @@ from rfkeras.evaluation.inputs import BoolArray, FloatArray
 
 
 @pytest.fixture
-def mediaeval() -> Path:
+def mediaeval(shared_folder: Path) -> Path:
     """The folder with the MediaEval 2019 ground truth and submissions."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared"
-    folder = Path(os.environ.get("RFKERAS_SHARED", beside)) / "datasets" / "mediaeval2019"
-    if not folder.is_dir():
-        pytest.skip(f"no MediaEval 2019 files in {folder}")
-    return folder
+    return shared_folder / "datasets" / "mediaeval2019"
 
 
 @pytest.fixture

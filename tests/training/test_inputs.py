@@ -12,6 +12,7 @@ from rfkeras.data.audio import AudioFormat
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.training.inputs import open_inputs
 from rfkeras.training.run import log_odds
+from rfkeras.training.scoring import score_split
 from tests.processes import run
 
 AUDIO = AudioFormat(22050)
@@ -111,3 +112,17 @@ def test_he_initialisation_starts_without_zeros():
     assert model.get_layer("classifier_conv").kernel.numpy().std() > 0
     with pytest.raises(ConfigError, match="Did you mean 'he'"):
         zoo.create_model("resnet_rf_tiny", 3, initialization="hee", frontend=None)
+
+
+def test_a_file_that_breaks_while_it_is_scored_is_named_not_a_tensorflow_error(
+    tone_folder, tmp_path
+):
+    folder = damaged_copy(tone_folder, tmp_path / "data", bad=0)
+    inputs = open_inputs(configure(folder, cache_gb=0), AUDIO, None, ("test",))
+    model = zoo.create_model("resnet_rf", 3, width=2)
+    original = inputs.evaluation("test")
+    for path in inputs.dataset.split("test").paths:
+        path.write_bytes(path.read_bytes()[:44])  # after the plan was made from the headers
+    object.__setattr__(inputs, "evaluation", lambda split: original)
+    with pytest.raises(DatasetError, match="audio files cannot be used"):
+        score_split(model, inputs, "test")
