@@ -120,6 +120,13 @@ class TrainConfig:
     allow_absolute: bool = option(
         False, switch, "admit paths outside the CSV's folder, for folder alone"
     )
+    subset: str | None = option(
+        None, text, "part of the data set, such as moodtheme (mtg_jamendo) or 2020-1b (dcase)"
+    )
+    fold: int | None = option(
+        None, whole(0), "official split or fold of a data set that has several"
+    )
+    audio_dir: str | None = option(None, text, "where the audio lies, if not in --data-dir")
     rho: int | tuple[int, ...] | None = option(
         None, whole_numbers(1, 2), "receptive field, 0 to 22: RHO, or RHO_TIME,RHO_FREQUENCY"
     )

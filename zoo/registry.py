@@ -52,8 +52,8 @@ def _register(info: ModelInfo) -> None:
 def register_model(builder: Builder) -> Builder:
     """Make a function an architecture of the zoo, under the function's own name.
 
-    The function takes `num_classes`, and as keyword-only arguments `name`, `label_names`
-    and its options with their defaults; it returns a Keras model. The first line of its
+    The function takes `num_classes`, and as keyword-only arguments `name`, `label_names`,
+    `task` and its options with their defaults; it returns a Keras model. The first line of its
     docstring is the summary.
 
     Raises:
@@ -63,7 +63,7 @@ def register_model(builder: Builder) -> Builder:
     options = {
         p.name: p.default
         for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.name not in ("name", "label_names")
+        if p.kind is p.KEYWORD_ONLY and p.name not in ("name", "label_names", "task")
     }
     summary = (inspect.getdoc(builder) or "").partition("\n")[0]
     _register(ModelInfo(builder.__name__, summary, options, builder))
@@ -112,6 +112,7 @@ def create_model(
     num_classes: int | None = None,
     *,
     label_names: tuple[str, ...] | None = None,
+    task: str = "multi_label",
     weights: str | Path | None = None,
     **options: Any,
 ) -> Any:
@@ -121,6 +122,7 @@ def create_model(
         name: One of `list_models()`.
         num_classes: Number of tags; may be left out where `label_names` tells it.
         label_names: Name of each tag, kept in the model.
+        task: "multi_label", or "single_label" where each clip has exactly one class.
         weights: None for the initialisation; else a file written by `model.save`
             (.keras) or `model.save_weights` (.weights.h5), or a PyTorch checkpoint of the
             published networks (.npz, .pth, .pt).
@@ -152,7 +154,11 @@ def create_model(
             f"Received: num_classes={num_classes!r}."
         )
     model = info.builder(
-        num_classes, name=name, label_names=label_names, **{**info.options, **options}
+        num_classes,
+        name=name,
+        label_names=label_names,
+        task=task,
+        **{**info.options, **options},
     )
     if weights is not None:
         _load_weights(model, Path(weights))

@@ -32,6 +32,7 @@ def resnet_rf(
     *,
     name: str = "resnet_rf",
     label_names: tuple[str, ...] | None = None,
+    task: str = "multi_label",
     rho: int | tuple[int, int] = 7,
     width: int = 128,
     blocks: tuple[int, int, int] = (4, 4, 4),
@@ -46,6 +47,7 @@ def resnet_rf(
         num_classes: Number of tags.
         name: Name of the Keras model.
         label_names: Names of the tags, kept in the model.
+        task: "multi_label" or "single_label".
         rho: Receptive field: 3-wide convolutions after the first block, one number or
             (rho_time, rho_frequency).
         width: Channels of the first stage; the others have 2 and 4 times as many.
@@ -75,7 +77,7 @@ def resnet_rf(
         raise ConfigError(f"width must be a whole number of at least 1. Received: {width!r}.")
     inputs, spectrogram = build_input(frontend, input_channels, minimum_frames(plan))
     features = trunk(spectrogram, plan, width, initialization)
-    logits = head(features, num_classes, label_names, initialization)
+    logits = head(features, num_classes, label_names, task, initialization)
     return keras.Model(inputs, logits, name=name)
 
 
@@ -115,7 +117,11 @@ def trunk(x: Any, plan: TrunkPlan, width: int, initialization: str) -> Any:
 
 
 def head(
-    x: Any, num_classes: int, label_names: tuple[str, ...] | None, initialization: str
+    x: Any,
+    num_classes: int,
+    label_names: tuple[str, ...] | None,
+    task: str,
+    initialization: str,
 ) -> Any:
     """1x1 convolution to the tags, batch normalisation, average over time and mel."""
     import keras
@@ -131,7 +137,7 @@ def head(
         name="classifier_conv",
     )(x)
     x = BatchNormalization(name="classifier_bn")(x)
-    return ClipLogits(label_names, name="logits", dtype="float32")(x)
+    return ClipLogits(label_names, task, name="logits", dtype="float32")(x)
 
 
 def minimum_frames(plan: TrunkPlan) -> int:

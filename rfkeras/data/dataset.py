@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rfkeras.errors import ConfigError, DatasetError
 
 SPLITS = ("train", "validation", "test")
+TASKS = ("multi_label", "single_label")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class AudioDataset:
             for one leaves it out.
         clip_seconds: Length that every file has by the data set's own definition, used to
             find truncated files; None where lengths vary.
+        task: "multi_label": any number of tags a clip, some perhaps unknown;
+            "single_label": exactly one class a clip, all known.
         info: Anything else worth writing into the run folder (version, seed, rates).
     """
 
@@ -73,6 +76,7 @@ class AudioDataset:
     label_names: tuple[str, ...]
     splits: dict[str, Split]
     clip_seconds: float | None = None
+    task: str = "multi_label"
     info: dict[str, object] = field(default_factory=dict)
 
     def split(self, name: str) -> Split:

@@ -8,16 +8,24 @@ from typing import Any
 import keras
 from keras import ops
 
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, unknown_name
+
+TASKS = ("multi_label", "single_label")
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class ClipLogits(keras.layers.Layer):
     """Average of a map of logits over time and frequency, in float32.
 
+    It also keeps what is needed to read its outputs wherever the model is loaded: the
+    tags' names, whether tags exclude each other, and from which score a tag applies.
+
     Args:
-        label_names: Tag of each channel, kept with the model so that its outputs can be
-            named wherever it is loaded; None when unknown.
+        label_names: Tag of each channel; None when unknown.
+        task: "multi_label": a tag's score is the sigmoid of its logit. "single_label": the
+            scores are the softmax of all logits.
+        thresholds: Score of each tag from which it applies; None: 0.5. May be set on the
+            layer after training.
         **kwargs: As for `keras.layers.Layer`.
 
     Input shape:
@@ -27,12 +35,22 @@ class ClipLogits(keras.layers.Layer):
         (batch, classes).
 
     Raises:
-        ConfigError: The number of names differs from the number of classes.
+        ConfigError: Unknown task, or names or thresholds differ in number from the classes.
     """
 
-    def __init__(self, label_names: Sequence[str] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        label_names: Sequence[str] | None = None,
+        task: str = "multi_label",
+        thresholds: Sequence[float] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
+        if task not in TASKS:
+            raise ConfigError(unknown_name("task", str(task), TASKS))
         self.label_names = None if label_names is None else tuple(label_names)
+        self.task = task
+        self.thresholds = None if thresholds is None else tuple(float(t) for t in thresholds)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         if self.label_names is not None and len(self.label_names) != input_shape[-1]:
@@ -40,12 +58,32 @@ class ClipLogits(keras.layers.Layer):
                 f"The model has {input_shape[-1]} classes but {len(self.label_names)} "
                 f"label names were given: {', '.join(self.label_names)}."
             )
+        if self.thresholds is not None and len(self.thresholds) != input_shape[-1]:
+            raise ConfigError(
+                f"The model has {input_shape[-1]} classes but {len(self.thresholds)} "
+                "thresholds were given."
+            )
 
     def call(self, inputs: Any) -> Any:
         return ops.mean(ops.cast(inputs, "float32"), axis=(1, 2))
+
+    def scores(self, logits: Any) -> Any:
+        """Scores in [0, 1] of logits (batch, classes), float32."""
+        logits = ops.cast(logits, "float32")
+        return ops.sigmoid(logits) if self.task == "multi_label" else ops.softmax(logits)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return (input_shape[0], input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "label_names": self.label_names}
+        return {
+            **super().get_config(),
+            "label_names": self.label_names,
+            "task": self.task,
+            "thresholds": self.thresholds,
+        }
+
+
+def find_head(model: Any) -> ClipLogits | None:
+    """The model's `ClipLogits`, or None where it has none."""
+    return next((layer for layer in model.layers if isinstance(layer, ClipLogits)), None)
