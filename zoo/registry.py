@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import CheckpointError, ConfigError, unknown_name
+from rfkeras.receptive_field.arithmetic import LayerChain
 
-ARCHITECTURES = ("zoo.resnet_rf",)  # one module an architecture
+ARCHITECTURES = ("zoo.resnet_rf", "zoo.resnet")  # one module an architecture
 
 Builder = Callable[..., Any]
+Planner = Callable[..., LayerChain]
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,24 @@ class ModelInfo:
         summary: One line on what it is.
         options: Its options and their default values.
         builder: The function that builds it.
+        plan: The function from its options to its chain of layers.
     """
 
     name: str
     summary: str
     options: dict[str, Any]
     builder: Builder
+    plan: Planner
+
+    def plan_for(self, **options: Any) -> LayerChain:
+        """The layers that decide the receptive field, of a model with these options.
+
+        Raises:
+            ConfigError: One of the options that count here is out of its range.
+        """
+        values = {**self.options, **options}
+        used = inspect.signature(self.plan).parameters
+        return self.plan(**{name: values[name] for name in used if name in values})
 
 
 _MODELS: dict[str, ModelInfo] = {}
@@ -49,25 +63,33 @@ def _register(info: ModelInfo) -> None:
     _MODELS[info.name] = info
 
 
-def register_model(builder: Builder) -> Builder:
+def register_model(plan: Planner) -> Callable[[Builder], Builder]:
     """Make a function an architecture of the zoo, under the function's own name.
 
     The function takes `num_classes`, and as keyword-only arguments `name`, `label_names`,
-    `task` and its options with their defaults; it returns a Keras model. The first line of its
-    docstring is the summary.
+    `task` and its options with their defaults; it returns a Keras model. The first line of
+    its docstring is the summary.
+
+    Args:
+        plan: Takes some of the options, by name, and returns the chain of layers that
+            decides the receptive field; it imports no framework.
 
     Raises:
         ConfigError: The name is taken.
     """
-    parameters = inspect.signature(builder).parameters.values()
-    options = {
-        p.name: p.default
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.name not in ("name", "label_names", "task")
-    }
-    summary = (inspect.getdoc(builder) or "").partition("\n")[0]
-    _register(ModelInfo(builder.__name__, summary, options, builder))
-    return builder
+
+    def register(builder: Builder) -> Builder:
+        parameters = inspect.signature(builder).parameters.values()
+        options = {
+            p.name: p.default
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.name not in ("name", "label_names", "task")
+        }
+        summary = (inspect.getdoc(builder) or "").partition("\n")[0]
+        _register(ModelInfo(builder.__name__, summary, options, builder, plan))
+        return builder
+
+    return register
 
 
 def register_alias(name: str, of: str, summary: str, **preset: Any) -> None:
@@ -77,7 +99,9 @@ def register_alias(name: str, of: str, summary: str, **preset: Any) -> None:
         ConfigError: The name is taken.
     """
     target = _MODELS[of]
-    _register(ModelInfo(name, summary, {**target.options, **preset}, target.builder))
+    _register(
+        ModelInfo(name, summary, {**target.options, **preset}, target.builder, target.plan)
+    )
 
 
 def _models() -> dict[str, ModelInfo]:

@@ -1,23 +1,15 @@
-"""The paper's CP-ResNet: a ResNet whose receptive field is set by rho.
+"""The paper's CP-ResNet: a ResNet whose receptive field is set by rho, and its variants.
 
 Reference: Koutini et al., "Receptive-Field Regularized CNNs for Music Classification and
-Tagging", arXiv 2007.13503.
+Tagging", arXiv 2007.13503. Low-complexity variants: arXiv 2011.02955.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.errors import ConfigError
-from rfkeras.receptive_field.arithmetic import AxisLayer
-from rfkeras.receptive_field.plan import (
-    POOL_SIZE,
-    STEM_KERNEL,
-    STEM_PADDING,
-    STEM_STRIDE,
-    TrunkPlan,
-    plan_trunk,
-)
+from rfkeras.receptive_field.plan import POOL_SIZE, TrunkPlan, plan_trunk
+from zoo.parts import stem, tagger
 from zoo.registry import register_alias, register_model
 
 if TYPE_CHECKING:
@@ -25,8 +17,21 @@ if TYPE_CHECKING:
 
     from rfkeras.frontend import Frontend
 
+SIZES = {"": 128, "_small": 64, "_tiny": 32}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "": ("", {}),
+    "_shake": (" with Shake-Shake", {"shake": True}),
+    "_fa": (", frequency-aware", {"frequency_aware": True}),
+    "_shake_fa": (
+        " with Shake-Shake, frequency-aware",
+        {"shake": True, "frequency_aware": True},
+    ),
+    "_damped": (" with frequency damping", {"damping": 0.01}),
+    "_decomposed": (" of decomposed convolutions", {"decomposition": 4}),
+}
 
-@register_model
+
+@register_model(plan=plan_trunk)
 def resnet_rf(
     num_classes: int,
     *,
@@ -37,6 +42,13 @@ def resnet_rf(
     width: int = 128,
     blocks: tuple[int, int, int] = (4, 4, 4),
     allow_rf_change: bool = False,
+    shake: bool = False,
+    branches: int | None = None,
+    shake_per: str = "sample",
+    frequency_aware: bool = False,
+    damping: float | None = None,
+    damp_time: bool = False,
+    decomposition: int | None = None,
     initialization: str = "published",
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
@@ -53,6 +65,16 @@ def resnet_rf(
         width: Channels of the first stage; the others have 2 and 4 times as many.
         blocks: Blocks kept in each stage.
         allow_rf_change: Let blocks go that count for the receptive field.
+        shake: Shake-Shake: two branches a block, added with random shares in training.
+        branches: Branches of a block; None: 2 with `shake`, else 1. Without `shake` they
+            are averaged.
+        shake_per: Random shares for each "sample", or one for the "batch".
+        frequency_aware: Tell the convolutions of every block which row they are at.
+        damping: What is left of each kernel at its ends, 0 to 1 (published: 0.01 and
+            0.1); None for no damping.
+        damp_time: Damp along time too, not along frequency alone.
+        decomposition: Divide the channels by this factor (published: 4) inside each
+            convolution of the blocks; None for whole convolutions.
         initialization: "published": the classifier and the last convolution of each block
             start at zero; "he": they start He-normal, which learns faster in a short run
             (under batch normalisation Adam's steps are large beside weights that began at
@@ -68,87 +90,60 @@ def resnet_rf(
     Raises:
         ConfigError: An option is out of its range.
     """
-    import keras
-
-    from rfkeras.frontend import build_input
-
     plan = plan_trunk(rho, blocks, allow_rf_change)
-    if not isinstance(width, int) or width < 1:
-        raise ConfigError(f"width must be a whole number of at least 1. Received: {width!r}.")
-    inputs, spectrogram = build_input(frontend, input_channels, minimum_frames(plan))
-    features = trunk(spectrogram, plan, width, initialization)
-    logits = head(features, num_classes, label_names, task, initialization)
-    return keras.Model(inputs, logits, name=name)
+    block_options = {
+        "branches": (2 if shake else 1) if branches is None else branches,
+        "shake": shake,
+        "shake_per": shake_per,
+        "frequency_aware": frequency_aware,
+        "damping": damping,
+        "damp_time": damp_time,
+        "decomposition": decomposition,
+        "initialization": initialization,
+    }
+    return tagger(
+        lambda x: trunk(stem(x, width, damping, damp_time), plan, width, block_options),
+        plan,
+        num_classes=num_classes,
+        name=name,
+        label_names=label_names,
+        task=task,
+        initialization=initialization,
+        frontend=frontend,
+        input_channels=input_channels,
+    )
 
 
-register_alias("resnet_rf_small", "resnet_rf", "resnet_rf of width 64.", width=64)
-register_alias("resnet_rf_tiny", "resnet_rf", "resnet_rf of width 32.", width=32)
-
-
-def trunk(x: Any, plan: TrunkPlan, width: int, initialization: str) -> Any:
-    """Stem and residual stages: (batch, time, mel, c) -> (batch, time', mel', channels)."""
+def trunk(x: Any, plan: TrunkPlan, width: int, block_options: dict[str, Any]) -> Any:
+    """Residual stages: stem output (batch, time, mel, width) to features."""
     import keras
 
-    from rfkeras.layers import BatchNormalization, ResidualBlock
-    from rfkeras.layers.residual import he_normal
+    from rfkeras.layers import ResidualBlock
 
-    x = keras.layers.ZeroPadding2D(STEM_PADDING, name="stem_pad")(x)
-    x = keras.layers.Conv2D(
-        width,
-        STEM_KERNEL,
-        strides=STEM_STRIDE,
-        use_bias=False,
-        kernel_initializer=he_normal("fan_in"),
-        name="stem_conv",
-    )(x)
-    x = BatchNormalization(name="stem_bn")(x)
-    x = keras.layers.ReLU(name="stem_relu")(x)
     for block in plan.blocks:
         x = ResidualBlock(
             width * 2 ** (block.stage - 1),
             block.kernels,
             depth=len(plan.blocks),
-            initialization=initialization,
             name=block.name,
+            **block_options,
         )(x)
         if block.pooled:
             x = keras.layers.MaxPooling2D(POOL_SIZE, name=f"{block.name}_pool")(x)
     return x
 
 
-def head(
-    x: Any,
-    num_classes: int,
-    label_names: tuple[str, ...] | None,
-    task: str,
-    initialization: str,
-) -> Any:
-    """1x1 convolution to the tags, batch normalisation, average over time and mel."""
-    import keras
-
-    from rfkeras.layers import BatchNormalization, ClipLogits
-    from rfkeras.layers.residual import he_normal
-
-    x = keras.layers.Conv2D(
-        num_classes,
-        1,
-        use_bias=False,
-        kernel_initializer="zeros" if initialization == "published" else he_normal("fan_in"),
-        name="classifier_conv",
-    )(x)
-    x = BatchNormalization(name="classifier_bn")(x)
-    return ClipLogits(label_names, task, name="logits", dtype="float32")(x)
+def _register_variants() -> None:
+    for variant, (what, options) in VARIANTS.items():
+        for size, width in SIZES.items():
+            if variant or size:
+                register_alias(
+                    f"resnet_rf{variant}{size}",
+                    "resnet_rf",
+                    f"resnet_rf{what}, width {width}.",
+                    width=width,
+                    **options,
+                )
 
 
-def minimum_frames(plan: TrunkPlan) -> int:
-    """Fewest spectrogram frames that leave one position after the last pooling."""
-    strided = [layer for layer in plan.axis_layers(0) if layer.stride > 1]
-    positions = 1
-    for layer in reversed(strided):
-        positions = _inputs_needed(layer, positions)
-    return positions
-
-
-def _inputs_needed(layer: AxisLayer, outputs: int) -> int:
-    """Input positions (padding aside, on both ends) for that many output positions."""
-    return (outputs - 1) * layer.stride + layer.kernel - 2 * layer.padding
+_register_variants()

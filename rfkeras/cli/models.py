@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from rfkeras.receptive_field.arithmetic import AxisField
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
@@ -22,7 +24,6 @@ def run(options: argparse.Namespace) -> int:
 
     import zoo
     from rfkeras.errors import ConfigError
-    from rfkeras.receptive_field import rf_of_rho
 
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "rho", "RF (pixels)", "width", "what it is"):
@@ -33,8 +34,14 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"No model matches {options.pattern!r}. There are: {known}.")
     for name in names:
         info = zoo.model_info(name)
-        rho, width = (info.options.get(option, "") for option in ("rho", "width"))
-        size = " x ".join(str(side) for side in rf_of_rho(rho)) if rho != "" else ""
-        table.add_row(name, str(rho), size, str(width), info.summary)
+        rho, width = (str(info.options.get(option, "")) for option in ("rho", "width"))
+        plan = info.plan_for()
+        table.add_row(
+            name, rho, f"{_size(plan.time)} x {_size(plan.frequency)}", width, info.summary
+        )
     Console().print(table)
     return 0
+
+
+def _size(field: AxisField | None) -> str:
+    return "all" if field is None else str(field.size)

@@ -1,8 +1,9 @@
 """Weights of the published PyTorch networks, loaded into ours.
 
 Their names: `in_c` is the stem, `stage<s>.block<b>` the residual blocks, `feed_forward`
-the head; each convolution is followed by a batch normalisation. Their convolution kernels
-are (out, in, frequency, time); ours are (time, frequency, in, out).
+the head; each convolution is followed by a batch normalisation. A decomposed convolution
+is three, `conv1` to `conv3`. Their convolution kernels are (out, in, frequency, time); ours
+are (time, frequency, in, out).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError
 from rfkeras.files import open_npz
+from rfkeras.layers import DecomposedConv2D, ResidualBlock
 
 Array = NDArray[Any]
 
@@ -45,11 +47,12 @@ class _Slot:
 def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) -> None:
     """Load a checkpoint of the published PyTorch networks into a model of the zoo.
 
-    The model keeps its weights unless all of the checkpoint fits.
+    The model keeps its weights unless all of the checkpoint fits. Damping leaves no trace in
+    a checkpoint: whether and how strongly a network was damped must be known.
 
     Args:
         model: A residual model of the zoo, with the checkpoint's rho, width, channels,
-            classes and blocks.
+            classes, blocks and variant; of one branch, for there are no other checkpoints.
         source: A state dict (name to array or tensor), possibly under the key
             "state_dict"; or a file: `.npz` whose arrays are named "state.<name>", or
             `.pth`/`.pt`, which needs the `torch` extra and is read with weights_only.
@@ -58,6 +61,7 @@ def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) ->
         CheckpointError: The file cannot be read, or it belongs to another configuration;
             the message says which value the checkpoint has.
     """
+    _check_model(model)
     state = read_state(source)
     slots = list(_slots(model))
     _check_names(slots, state)
@@ -138,23 +142,31 @@ def _slots(model: Any) -> Iterator[_Slot]:
     for layer in model.layers:
         block = BLOCK.match(layer.name)
         if layer.name == "stem_conv":
-            yield _Slot("in_c.0.weight", layer.kernel, True)
+            yield from _conv_slots("in_c.0", layer)
         elif layer.name == "stem_bn":
             yield from _bn_slots("in_c.1", layer)
         elif layer.name == "classifier_conv":
-            yield _Slot("feed_forward.0.weight", layer.kernel, True)
+            yield from _conv_slots("feed_forward.0", layer)
         elif layer.name == "classifier_bn":
             yield from _bn_slots("feed_forward.1", layer)
         elif block:
             prefix = f"stage{block[1]}.block{block[2]}"
-            for number in (1, 2):
-                conv, bn = getattr(layer, f"conv{number}"), getattr(layer, f"bn{number}")
-                yield _Slot(f"{prefix}.conv{number}.weight", conv.kernel, True)
-                yield from _bn_slots(f"{prefix}.bn{number}", bn)
+            for branch in layer.residuals:
+                for number in (1, 2):
+                    conv, bn = getattr(branch, f"conv{number}"), getattr(branch, f"bn{number}")
+                    yield from _conv_slots(f"{prefix}.conv{number}", conv)
+                    yield from _bn_slots(f"{prefix}.bn{number}", bn)
             if layer.shortcut_conv is not None:
-                conv = layer.shortcut_conv
-                yield _Slot(f"{prefix}.shortcut.conv.weight", conv.kernel, True)
+                yield from _conv_slots(f"{prefix}.shortcut.conv", layer.shortcut_conv)
                 yield from _bn_slots(f"{prefix}.shortcut.bn", layer.shortcut_bn)
+
+
+def _conv_slots(prefix: str, layer: Any) -> Iterator[_Slot]:
+    if isinstance(layer, DecomposedConv2D):
+        for number, part in enumerate((layer.narrow, layer.spread, layer.widen), start=1):
+            yield _Slot(f"{prefix}.conv{number}.weight", part.kernel, True)
+    else:
+        yield _Slot(f"{prefix}.weight", layer.kernel, True)
 
 
 def _bn_slots(prefix: str, layer: Any) -> Iterator[_Slot]:
@@ -162,19 +174,35 @@ def _bn_slots(prefix: str, layer: Any) -> Iterator[_Slot]:
         yield _Slot(f"{prefix}.{torch_name}", getattr(layer, name), False)
 
 
+def _check_model(model: Any) -> None:
+    branches = {layer.branches for layer in model.layers if isinstance(layer, ResidualBlock)}
+    if branches != {1}:
+        raise CheckpointError(
+            f"Model {model.name!r} is no residual model of one branch: the published "
+            "checkpoints are of such models alone. Build it without shake and branches."
+        )
+
+
 def _check_names(slots: list[_Slot], state: Mapping[str, Array]) -> None:
     wanted = {slot.torch_name for slot in slots}
     missing, left_over = sorted(wanted - set(state)), sorted(set(state) - wanted)
     if not missing and not left_over:
         return
-    counts = [
+    counts = tuple(
         len({n.split(".")[1] for n in state if n.startswith(f"stage{stage}.block")})
         for stage in (1, 2, 3)
-    ]
+    )
+    factor = _decomposition(state)
     raise CheckpointError(
-        f"The checkpoint has blocks={tuple(counts)}; the model differs. "
+        f"The checkpoint has blocks={counts} and decomposition={factor}; the model differs. "
         f"Missing in the checkpoint: {_some(missing)}. Not in the model: {_some(left_over)}."
     )
+
+
+def _decomposition(state: Mapping[str, Array]) -> int | None:
+    """Factor of a checkpoint's decomposed convolutions."""
+    widen = state.get("stage1.block1.conv1.conv3.weight")
+    return None if widen is None else widen.shape[0] // widen.shape[1]
 
 
 def _some(names: list[str]) -> str:
@@ -184,11 +212,11 @@ def _some(names: list[str]) -> str:
 
 def _rho(state: Mapping[str, Array]) -> tuple[int, int]:
     """(rho_time, rho_frequency) of a checkpoint: its 3-wide convolutions after block 1."""
+    wide = r"stage\d+\.block\d+\.conv[12](\.conv2)?\.weight"
     kernels = [
         value.shape[:-3:-1]
         for name, value in state.items()
-        if re.fullmatch(r"stage\d+\.block\d+\.conv[12]\.weight", name)
-        and not name.startswith("stage1.block1.")
+        if re.fullmatch(wide, name) and not name.startswith("stage1.block1.")
     ]
     return sum(k[0] > 1 for k in kernels), sum(k[1] > 1 for k in kernels)
 
@@ -202,11 +230,15 @@ def _shape_message(slot: _Slot, value: Array, state: Mapping[str, Array]) -> str
         cause = f"The checkpoint has width={has[-1]}, the model {wants[-1]}"
     elif name.startswith("feed_forward.") and has[-1] != wants[-1]:
         cause = f"The checkpoint has num_classes={has[-1]}, the model {wants[-1]}"
-    elif slot.is_kernel and has[:2] != wants[:2]:
+    elif slot.is_kernel and len(has) == 4 and has[:2] != wants[:2]:
         cause = (
             f"The checkpoint has rho={_rho(state)} (time, frequency): its kernel {name} is "
             f"{has[:2]}, the model's {wants[:2]}"
         )
+    elif slot.is_kernel and abs(has[2] - wants[2]) == 1:
+        cause = f"The checkpoint has frequency_aware={has[2] > wants[2]}, the model the other"
+    elif _decomposition(state) is not None and slot.is_kernel:
+        cause = f"The checkpoint has decomposition={_decomposition(state)}"
     else:
         cause = f"The checkpoint's {name} has shape {has}, the model's {wants}"
     return f"{cause}. Build the model with the checkpoint's value."

@@ -1,7 +1,22 @@
 """Keras layers: the blocks from which receptive-field-regularised networks are built."""
 
+from rfkeras.layers.conv import DampedConv2D, DecomposedConv2D, make_conv
+from rfkeras.layers.frequency import FrequencyChannel
 from rfkeras.layers.head import ClipLogits, find_head
 from rfkeras.layers.normalization import BatchNormalization
+from rfkeras.layers.random import ReplicaSeedGenerator
 from rfkeras.layers.residual import ResidualBlock
+from rfkeras.layers.shake import ShakeShake
 
-__all__ = ["BatchNormalization", "ClipLogits", "ResidualBlock", "find_head"]
+__all__ = [
+    "BatchNormalization",
+    "ClipLogits",
+    "DampedConv2D",
+    "DecomposedConv2D",
+    "FrequencyChannel",
+    "ReplicaSeedGenerator",
+    "ResidualBlock",
+    "ShakeShake",
+    "find_head",
+    "make_conv",
+]

@@ -1,6 +1,6 @@
 """The receptive field (RF): its arithmetic, and the plan from rho to kernels."""
 
-from rfkeras.receptive_field.arithmetic import AxisField, AxisLayer, compose
+from rfkeras.receptive_field.arithmetic import AxisField, AxisLayer, LayerChain, compose
 from rfkeras.receptive_field.plan import (
     RHO_MAX,
     BlockPlan,
@@ -14,6 +14,7 @@ __all__ = [
     "AxisField",
     "AxisLayer",
     "BlockPlan",
+    "LayerChain",
     "TrunkPlan",
     "compose",
     "plan_trunk",

@@ -8,7 +8,7 @@ convolutions. Each axis (time, frequency) follows this recurrence by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rfkeras.errors import ConfigError
@@ -73,3 +73,33 @@ def compose(layers: Iterable[AxisLayer]) -> AxisField:
     for layer in layers:
         field = field.after(layer)
     return field
+
+
+class LayerChain:
+    """A network whose receptive field follows from a chain of layers on each axis.
+
+    Where branches run side by side, the chain is the one that sees most.
+    """
+
+    def axis_layers(self, axis: int) -> Iterator[AxisLayer]:
+        """Sliding-window layers along one axis (0 time, 1 frequency), in order."""
+        raise NotImplementedError
+
+    @property
+    def time(self) -> AxisField | None:
+        """Receptive field along time, in spectrogram frames; None: without limit."""
+        return compose(self.axis_layers(0))
+
+    @property
+    def frequency(self) -> AxisField | None:
+        """Receptive field along frequency, in mel bands; None: without limit."""
+        return compose(self.axis_layers(1))
+
+    @property
+    def minimum_frames(self) -> int:
+        """Fewest spectrogram frames that leave one position after the last stride."""
+        strided = [layer for layer in self.axis_layers(0) if layer.stride > 1]
+        positions = 1
+        for layer in reversed(strided):
+            positions = (positions - 1) * layer.stride + layer.kernel - 2 * layer.padding
+        return positions

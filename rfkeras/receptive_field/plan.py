@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rfkeras.errors import ConfigError
-from rfkeras.receptive_field.arithmetic import AxisField, AxisLayer, compose
+from rfkeras.receptive_field.arithmetic import AxisField, AxisLayer, LayerChain, compose
 
 STAGES = 3
 BLOCKS_PER_STAGE = 4
@@ -48,7 +48,7 @@ class BlockPlan:
 
 
 @dataclass(frozen=True)
-class TrunkPlan:
+class TrunkPlan(LayerChain):
     """All blocks of a network, and the receptive field that they give.
 
     Attributes:
@@ -60,7 +60,6 @@ class TrunkPlan:
     blocks: tuple[BlockPlan, ...]
 
     def axis_layers(self, axis: int) -> Iterator[AxisLayer]:
-        """Sliding-window layers along one axis (0 time, 1 frequency), in order."""
         yield AxisLayer("stem", STEM_KERNEL, STEM_STRIDE, STEM_PADDING)
         for block in self.blocks:
             for number, kernel in enumerate(block.kernels, start=1):

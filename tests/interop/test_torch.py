@@ -18,6 +18,9 @@ NETWORKS = {
     "cp_resnet_rho4_w8_c1_n10_b431": {"num_classes": 10, "rho": 4, "blocks": (4, 3, 1)},
     "cp_resnet_rho5_w8_c1_n20": {"num_classes": 20, "rho": 5},
     "cp_resnet_rho12_w8_c2_n10": {"num_classes": 10, "rho": 12, "input_channels": 2},
+    "cp_faresnet_rho5_w8_c1_n20": {"num_classes": 20, "rho": 5, "frequency_aware": True},
+    "cp_resnet_decomp_rho5_w8_c1_n20": {"num_classes": 20, "rho": 5, "decomposition": 4},
+    "cp_resnet_freq_damp_rho7_w8_c1_n20": {"num_classes": 20, "rho": 7, "damping": 0.01},
 }
 RHO5 = FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz"
 
@@ -45,7 +48,7 @@ def test_logits_and_input_gradient_of_the_published_networks(name):
 def test_weights_option_of_create_model_takes_the_file():
     model = build(**NETWORKS[RHO5.stem], weights=RHO5)
     state = read_state(RHO5)
-    kernel = model.get_layer("stage1_block2").conv1.kernel.numpy()
+    kernel = model.get_layer("stage1_block2").residuals[0].conv1.kernel.numpy()
     expected = state["stage1.block2.conv1.weight"].transpose(3, 2, 1, 0)
     np.testing.assert_array_equal(kernel, expected)
 
@@ -70,6 +73,9 @@ def test_state_dict_of_arrays_and_counters():
         ({"num_classes": 10}, "checkpoint has num_classes=20, the model 10"),
         ({"input_channels": 2}, "checkpoint has input_channels=1, the model 2"),
         ({"blocks": (4, 4, 3)}, r"checkpoint has blocks=\(4, 4, 4\)"),
+        ({"frequency_aware": True}, "checkpoint has frequency_aware=False"),
+        ({"decomposition": 4}, "and decomposition=None"),
+        ({"shake": True}, "no residual model of one branch"),
     ],
 )
 def test_wrong_model_is_told_what_the_checkpoint_has(options, message):

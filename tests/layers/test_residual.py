@@ -36,8 +36,9 @@ def test_block_computes_conv_bn_relu_conv_bn_add_relu():
             for f in range(kernel.shape[1])
         )
 
-    inner = np.maximum(bn(conv(x, block.conv1), block.bn1), 0)
-    inner = bn(conv(inner, block.conv2), block.bn2)
+    (branch,) = block.residuals
+    inner = np.maximum(bn(conv(x, branch.conv1), branch.bn1), 0)
+    inner = bn(conv(inner, branch.conv2), branch.bn2)
     shortcut = bn(conv(x, block.shortcut_conv), block.shortcut_bn)
     np.testing.assert_allclose(block(x), np.maximum(inner + shortcut, 0), rtol=1e-4, atol=1e-4)
 
@@ -47,8 +48,8 @@ def test_published_initialisation():
     block = ResidualBlock(256, kernel_size=((3, 3), (3, 3)), depth=12)
     block.build((None, 8, 8, 128))
     expected = 12**-0.5 * np.sqrt(2 / (3 * 3 * 256))
-    assert np.std(block.conv1.kernel.numpy()) == pytest.approx(expected, rel=0.01)
-    assert not block.conv2.kernel.numpy().any()
+    assert np.std(block.residuals[0].conv1.kernel.numpy()) == pytest.approx(expected, rel=0.01)
+    assert not block.residuals[0].conv2.kernel.numpy().any()
     assert np.std(block.shortcut_conv.kernel.numpy()) == pytest.approx(
         np.sqrt(2 / 256), rel=0.02
     )
@@ -86,7 +87,7 @@ def test_wrong_kernels(kernel):
 
 
 def test_wrong_filters():
-    with pytest.raises(ConfigError, match="filters >= 1"):
+    with pytest.raises(ConfigError, match="at least 1"):
         ResidualBlock(0)
 
 

@@ -7,7 +7,6 @@ import pytest
 import zoo
 from rfkeras.errors import CheckpointError, ConfigError
 from rfkeras.receptive_field import RHO_MAX, plan_trunk
-from zoo.resnet_rf import minimum_frames
 
 # Parameters of width 128, 1 channel, 20 classes; the last three: 2 channels, 10 classes.
 PUBLISHED_PARAMETERS = {5: 3_568_552, 7: 3_961_768}
@@ -66,13 +65,113 @@ def test_first_logits_are_exactly_zero(name):
     np.testing.assert_array_equal(model(x), np.zeros((2, 20)))
 
 
-def test_widths_of_the_sizes():
-    widths = [zoo.model_info(name).options["width"] for name in zoo.list_models("resnet_rf*")]
-    assert dict(zip(zoo.list_models("resnet_rf*"), widths, strict=True)) == {
-        "resnet_rf": 128,
-        "resnet_rf_small": 64,
-        "resnet_rf_tiny": 32,
-    }
+def test_aliases_are_options_of_one_architecture():
+    names = zoo.list_models("resnet_rf*")
+    assert len(names) == 18  # 6 variants in 3 sizes
+    for name in names:
+        width = 32 if "_tiny" in name else 64 if "_small" in name else 128
+        options = zoo.model_info(name).options
+        assert options["width"] == width
+        assert options["shake"] is ("_shake" in name)
+        assert options["frequency_aware"] is ("_fa" in name)
+        assert options["damping"] == (0.01 if "_damped" in name else None)
+        assert options["decomposition"] == (4 if "_decomposed" in name else None)
+        assert options["rho"] == 7
+    assert zoo.model_info("resnet").options["rho"] == RHO_MAX
+
+
+# The counts that were published for low-complexity networks are those of stereo input and
+# ten outputs, which the code counted before the task's three classes were set.
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"rho": 3, "blocks": (4, 0, 0), "decomposition": 4}, 18_740),
+        ({"rho": 4, "blocks": (4, 3, 1), "damping": 0.1}, 247_316),
+    ],
+)
+def test_published_low_complexity_counts(options, count):
+    model = zoo.create_model(
+        "resnet_rf", 10, width=48, input_channels=2, frontend=None, **options
+    )
+    assert trainable_parameters(model) == count
+
+
+def test_shake_doubles_the_branches_and_nothing_else():
+    plain = zoo.create_model("resnet_rf_tiny", 20, frontend=None)
+    shaken = zoo.create_model("resnet_rf_shake_tiny", 20, frontend=None)
+    per_branch = sum(
+        trainable_parameters(layer.residuals[0])
+        for layer in plain.layers
+        if layer.name.endswith(("block1", "block2", "block3", "block4"))
+    )
+    assert trainable_parameters(shaken) - trainable_parameters(plain) == per_branch
+    assert not any("shake" in v.path and "seed" not in v.path for v in shaken.variables)
+
+
+def test_anisotropic_rho_gives_the_three_kinds_of_kernels():
+    model = zoo.create_model("resnet_rf", 2, rho=(4, 2), width=4, frontend=None)
+    kernels = [
+        conv.kernel.shape[:2]
+        for block in ("stage1_block2", "stage1_block3", "stage1_block4")
+        for branch in model.get_layer(block).residuals
+        for conv in (branch.conv1, branch.conv2)
+    ]
+    assert kernels == [(3, 3), (3, 3), (3, 1), (3, 1), (1, 1), (1, 1)]
+    model = zoo.create_model("resnet_rf", 2, rho=(0, 1), width=4, frontend=None)
+    branch = model.get_layer("stage1_block2").residuals[0]
+    assert branch.conv1.kernel.shape[:2] == (1, 3)
+
+
+def test_all_variants_in_one_call():
+    """Shake, frequency channel, damping, decomposition and two rhos, by their parameters."""
+    width, factor = 16, 4
+    model = zoo.create_model(
+        "resnet_rf",
+        5,
+        rho=(7, 3),
+        width=width,
+        shake=True,
+        frequency_aware=True,
+        damping=0.01,
+        decomposition=factor,
+        frontend=None,
+    )
+
+    def conv(kernel, before, after):
+        narrow = after // factor
+        return before * narrow + kernel[0] * kernel[1] * narrow**2 + narrow * after
+
+    count, before = 25 * width + 2 * width, width
+    for block in plan_trunk((7, 3)).blocks:
+        after = width * 2 ** (block.stage - 1)
+        first, second = block.kernels
+        branch = conv(first, before + 1, after) + conv(second, after + 1, after) + 4 * after
+        count += 2 * branch
+        count += conv((1, 1), before, after) + 2 * after if before != after else 0
+        before = after
+    assert trainable_parameters(model) == count + before * 5 + 2 * 5
+    assert model.get_layer("stem_conv").damping == 0.01
+    spread = model.get_layer("stage1_block2").residuals[1].conv1.spread
+    assert spread.damping == 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shake": True, "branches": 1}, "branches=2"),
+        ({"shake": True, "branches": 3}, "branches=2"),
+        ({"shake_per": "clip", "shake": True}, "Allowed|sample"),
+        ({"damping": 1.5}, "from 0 to 1"),
+        ({"damping": True}, "from 0 to 1"),
+        ({"decomposition": 0}, "from 1 to"),
+        ({"decomposition": 64}, "from 1 to the 8 channels"),
+        ({"blocks": (4, 4, 4), "rho": (23, 0)}, "rho"),
+        ({"blocks": (4, 1, 3), "rho": 14}, "whose kernels"),
+    ],
+)
+def test_wrong_variant_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("resnet_rf", 2, **{"width": 8, "frontend": None, **options})
 
 
 def test_stereo_waveforms():
@@ -84,7 +183,7 @@ def test_shortest_audio_that_the_network_takes():
     for frontend in ("perceptual_mel_22k", "mel_32k"):
         model = zoo.create_model("resnet_rf_tiny", 3, frontend=frontend)
         assert model(np.zeros((1, 10), "float32")).shape == (1, 3)
-    frames = minimum_frames(plan_trunk(7))
+    frames = plan_trunk(7).minimum_frames
     network = zoo.create_model("resnet_rf_tiny", 3, frontend=None)
     assert np.isfinite(network(np.zeros((1, frames, 64, 1), "float32"))).all()
     body = keras.Model(network.input, network.get_layer("stage1_block4_pool").output)

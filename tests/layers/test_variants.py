@@ -1,0 +1,118 @@
+"""Damped and decomposed convolutions, and the channel that tells the frequency."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rfkeras.errors import ConfigError
+from rfkeras.layers import (
+    DampedConv2D,
+    DecomposedConv2D,
+    FrequencyChannel,
+    ResidualBlock,
+    make_conv,
+)
+from rfkeras.layers.conv import damping_window
+
+
+def test_damping_window():
+    np.testing.assert_allclose(damping_window(3, 0.01), [0.01, 1, 0.01])
+    np.testing.assert_allclose(damping_window(5, 0.1), [0.1, 0.55, 1, 0.55, 0.1])
+    np.testing.assert_array_equal(damping_window(1, 0.01), [1])
+    np.testing.assert_array_equal(damping_window(7, 1.0), np.ones(7))
+
+
+@pytest.mark.parametrize("damp_time", [False, True])
+def test_damped_convolution_is_one_with_a_damped_kernel(damp_time):
+    x = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype("float32")
+    layer = DampedConv2D(4, (3, 5), 0.1, damp_time, padding="same")
+    out = layer(x)
+    kernel = layer.kernel.numpy().copy()
+    for t in range(3):
+        for f in range(5):
+            distance = abs(f - 2) / 2
+            factor = 1 - 0.9 * distance
+            if damp_time:
+                factor *= 1 - 0.9 * abs(t - 1)
+            kernel[t, f] *= factor
+    np.testing.assert_allclose(out, tf.nn.conv2d(x, kernel, 1, "SAME") + 0.0, atol=1e-5)
+
+
+def test_frequency_channel_values():
+    x = np.zeros((2, 3, 8, 2), "float32")
+    out = FrequencyChannel()(x).numpy()
+    assert out.shape == (2, 3, 8, 3)
+    for i in range(8):
+        np.testing.assert_array_equal(out[:, :, i, 2], 2 * i / 8 - 1)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_frequency_channel_of_256_bands_in_half_precision(policy):
+    x = np.zeros((1, 1, 256, 1), "float32")
+    out = np.asarray(FrequencyChannel(dtype=policy)(x), "float32")[0, 0, :, 1]
+    exact = 2 * np.arange(256) / 256 - 1
+    np.testing.assert_allclose(out, exact, atol=2**-8)
+    assert len(set(out)) > 128  # not rounded into a few steps
+
+
+def test_decomposed_convolution_is_linear_and_narrow():
+    layer = DecomposedConv2D(8, (3, 1), factor=4)
+    x = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype("float32")
+    y = np.random.default_rng(1).normal(size=(2, 6, 5, 3)).astype("float32")
+    np.testing.assert_allclose(layer(x) + layer(y), layer(x + y), atol=1e-5)
+    shapes = [tuple(w.shape) for w in layer.weights]
+    assert shapes == [(1, 1, 3, 2), (3, 1, 2, 2), (1, 1, 2, 8)]
+
+
+def test_decomposed_and_damped_damps_the_middle_alone():
+    layer = DecomposedConv2D(8, (3, 3), factor=2, damping=0.01)
+    x = np.random.default_rng(0).normal(size=(1, 6, 5, 4)).astype("float32")
+    out = layer(x)
+    narrow, spread, widen = (w.numpy() for w in layer.weights)
+    spread = spread * np.array([0.01, 1, 0.01])[None, :, None, None]
+    expected = tf.nn.conv2d(x @ narrow[0, 0], spread.astype("float32"), 1, "SAME")
+    np.testing.assert_allclose(out, expected.numpy() @ widen[0, 0], atol=1e-5)
+
+
+def test_make_conv_chooses_the_layer():
+    assert type(make_conv(4, (3, 3))) is keras.layers.Conv2D
+    assert isinstance(make_conv(4, (3, 3), damping=0.1), DampedConv2D)
+    assert type(make_conv(4, (3, 1), damping=0.1)) is keras.layers.Conv2D
+    assert isinstance(make_conv(4, (3, 1), damping=0.1, damp_time=True), DampedConv2D)
+    assert isinstance(make_conv(4, (3, 3), decomposition=2), DecomposedConv2D)
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        make_conv(4, (1, 1), damping=2.0)
+
+
+def test_published_start_of_a_decomposed_block():
+    block = ResidualBlock(8, decomposition=2, frequency_aware=True)
+    x = np.random.default_rng(0).normal(size=(2, 8, 6, 8)).astype("float32")
+    np.testing.assert_allclose(block(x), np.maximum(x, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"branches": 2},
+        {"branches": 3, "shake": False},
+        {"frequency_aware": True},
+        {"damping": 0.01, "damp_time": True},
+        {"decomposition": 4},
+        {"branches": 2, "frequency_aware": True, "damping": 0.1, "decomposition": 2},
+    ],
+)
+def test_block_of_every_variant_comes_back_from_its_file(tmp_path, options, policy):
+    inputs = keras.Input((None, 6, 3))
+    block = ResidualBlock(8, ((3, 3), (1, 3)), initialization="he", dtype=policy, **options)
+    model = keras.Model(inputs, block(inputs))
+    model.save(tmp_path / "block.keras")
+    loaded = keras.models.load_model(tmp_path / "block.keras")
+    assert loaded.layers[1].get_config() == block.get_config()
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype("float32")
+    np.testing.assert_allclose(
+        np.asarray(loaded(x), "float32"), np.asarray(model(x), "float32"), atol=1e-6
+    )
+    names = {layer.dtype_policy.name for layer in block._flatten_layers()}
+    assert names == {policy}

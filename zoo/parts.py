@@ -1,0 +1,101 @@
+"""What the architectures share: the stem, the head, and the model around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rfkeras.errors import ConfigError
+from rfkeras.receptive_field.arithmetic import LayerChain
+from rfkeras.receptive_field.plan import STEM_KERNEL, STEM_PADDING, STEM_STRIDE
+
+if TYPE_CHECKING:
+    import keras
+
+    from rfkeras.frontend import Frontend
+
+
+def tagger(
+    trunk: Callable[[Any], Any],
+    plan: LayerChain,
+    *,
+    num_classes: int,
+    name: str,
+    label_names: tuple[str, ...] | None,
+    task: str,
+    initialization: str,
+    frontend: str | Frontend | None,
+    input_channels: int,
+) -> keras.Model:
+    """Front-end, trunk and head as one model.
+
+    Args:
+        trunk: From spectrogram (batch, time, mel, input_channels) to features
+            (batch, time', mel', channels).
+        plan: The trunk's chain of layers; tells how many frames it needs.
+        num_classes: Number of tags.
+        name: Of the model.
+        label_names: Names of the tags, kept in the model.
+        task: "multi_label" or "single_label".
+        initialization: "published": the classifier starts at zero; "he".
+        frontend: Preset, layer, or None for a model that takes spectrograms.
+        input_channels: 1 or 2.
+
+    Raises:
+        ConfigError: An option is out of its range.
+    """
+    import keras
+
+    from rfkeras.frontend import build_input
+
+    inputs, spectrogram = build_input(frontend, input_channels, plan.minimum_frames)
+    logits = head(trunk(spectrogram), num_classes, label_names, task, initialization)
+    return keras.Model(inputs, logits, name=name)
+
+
+def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = False) -> Any:
+    """5x5 convolution of stride 2, padded by 1 on each side; BN; ReLU."""
+    import keras
+
+    from rfkeras.layers import BatchNormalization, make_conv
+    from rfkeras.layers.conv import he_normal
+
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ConfigError(f"width must be a whole number of at least 1. Received: {width!r}.")
+    x = keras.layers.ZeroPadding2D(STEM_PADDING, name="stem_pad")(x)
+    x = make_conv(
+        width,
+        (STEM_KERNEL, STEM_KERNEL),
+        damping=damping,
+        damp_time=damp_time,
+        strides=STEM_STRIDE,
+        padding="valid",
+        initializer=he_normal("fan_in"),
+        name="stem_conv",
+    )(x)
+    x = BatchNormalization(name="stem_bn")(x)
+    return keras.layers.ReLU(name="stem_relu")(x)
+
+
+def head(
+    x: Any,
+    num_classes: int,
+    label_names: tuple[str, ...] | None,
+    task: str,
+    initialization: str,
+) -> Any:
+    """1x1 convolution to the tags, batch normalisation, average over time and mel."""
+    import keras
+
+    from rfkeras.layers import BatchNormalization, ClipLogits
+    from rfkeras.layers.conv import he_normal
+
+    x = keras.layers.Conv2D(
+        num_classes,
+        1,
+        use_bias=False,
+        kernel_initializer="zeros" if initialization == "published" else he_normal("fan_in"),
+        name="classifier_conv",
+    )(x)
+    x = BatchNormalization(name="classifier_bn")(x)
+    return ClipLogits(label_names, task, name="logits", dtype="float32")(x)
