@@ -35,3 +35,13 @@ def tone_folder(tmp_path_factory):
             tone += 0.02 * rng.normal(size=t.size)
             soundfile.write(root / name / f"{i:02d}.wav", tone.astype("float32"), 22050)
     return root
+
+
+@pytest.fixture
+def averaging_pools(monkeypatch):
+    """Networks built with mean pooling, whose gradients show the whole window."""
+    import keras
+
+    from tests.receptive_field.support import MeanPooling
+
+    monkeypatch.setattr(keras.layers, "MaxPooling2D", MeanPooling)

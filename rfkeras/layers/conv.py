@@ -154,10 +154,10 @@ class DecomposedConv2D(keras.layers.Layer):
         self.damp_time = damp_time
         self.initializer = keras.initializers.get(initializer or he_normal("fan_out"))
         narrow = filters // factor
-        self.narrow = self._conv(narrow, (1, 1), "narrow", he_normal("fan_out"))
-        self.spread = self._conv(
-            narrow, self.kernel_size, "spread", he_normal("fan_out"), damping, damp_time
-        )
+        # No ReLU follows these two, so they get no factor 2 to make up for one.
+        linear = he_normal("fan_out", scale=1.0)
+        self.narrow = self._conv(narrow, (1, 1), "narrow", linear)
+        self.spread = self._conv(narrow, self.kernel_size, "spread", linear, damping, damp_time)
         self.widen = self._conv(filters, (1, 1), "widen", self.initializer)
 
     def _conv(

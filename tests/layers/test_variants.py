@@ -13,7 +13,7 @@ from rfkeras.layers import (
     ResidualBlock,
     make_conv,
 )
-from rfkeras.layers.conv import damping_window
+from rfkeras.layers.conv import damping_window, he_normal
 
 
 def test_damping_window():
@@ -116,3 +116,16 @@ def test_block_of_every_variant_comes_back_from_its_file(tmp_path, options, poli
     )
     names = {layer.dtype_policy.name for layer in block._flatten_layers()}
     assert names == {policy}
+
+
+def test_decomposed_convolution_keeps_the_scale_of_its_gradient():
+    """He initialisation of a whole convolution does: the same for the three in a row."""
+    keras.utils.set_random_seed(0)
+    x = tf.random.stateless_normal((4, 16, 16, 64), (0, 0))
+    spreads = []
+    for decomposition in (None, 4):
+        layer = make_conv(
+            64, (3, 3), decomposition=decomposition, initializer=he_normal("fan_out")
+        )
+        spreads.append(float(np.std(layer(x))))
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.35)
