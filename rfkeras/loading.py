@@ -24,7 +24,7 @@ def load_model(path: str | Path) -> Any:
     import keras
 
     # Importing registers the layers that the file names.
-    import rfkeras.frontend
+    import rfkeras.frontend.layer
     import rfkeras.layers  # noqa: F401
 
     path = Path(path)

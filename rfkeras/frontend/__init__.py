@@ -1,7 +1,8 @@
-"""From waveform to standardised mel spectrogram, inside the model."""
+"""Front-ends: from waveform to standardised mel spectrogram, inside the model."""
+
+from typing import Any
 
 from rfkeras.frontend.build import build_input, find_frontend
-from rfkeras.frontend.layer import Frontend
 from rfkeras.frontend.presets import PRESETS, create_frontend, preset_config
 
 __all__ = [
@@ -12,3 +13,11 @@ __all__ = [
     "find_frontend",
     "preset_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Frontend":  # imports TensorFlow and kapre
+        from rfkeras.frontend.layer import Frontend
+
+        return Frontend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,20 @@
-"""The input end of a model: with a front-end, or without."""
+"""The input end of a model: with a front-end, or without.
+
+The front-end itself, and with it TensorFlow and kapre, is imported only where a model has
+one: networks that take spectrograms run on every Keras backend.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from rfkeras.errors import ConfigError
-from rfkeras.frontend.layer import Frontend
 from rfkeras.frontend.presets import create_frontend
+
+if TYPE_CHECKING:
+    from rfkeras.frontend.layer import Frontend
 
 
 def build_input(
@@ -36,6 +42,8 @@ def build_input(
     if frontend is None:
         spectrogram = keras.Input((None, None, input_channels), name="spectrogram")
         return spectrogram, spectrogram
+    from rfkeras.frontend.layer import Frontend
+
     layer = create_frontend(frontend) if isinstance(frontend, str) else frontend
     if not isinstance(layer, Frontend):
         raise ConfigError(
@@ -50,6 +58,8 @@ def build_input(
 
 def find_frontend(model: keras.Model) -> Frontend | None:
     """The model's front-end, or None where it takes spectrograms."""
+    from rfkeras.frontend.layer import Frontend
+
     for layer in model.layers:
         if isinstance(layer, Frontend):
             return layer
