@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rfkeras.config import TrainConfig, number, resolve
+
+_CHOICE = (
+    "dataset",
+    "data_dir",
+    "subset",
+    "fold",
+    "audio_dir",
+    "dataset_size",
+    "validation_share",
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -23,20 +34,52 @@ def add_parser(commands: Any) -> None:
         ),
     )
     pack.add_argument("output", type=Path, metavar="DIR", help="folder to make")
-    for name in ("dataset", "data_dir", "dataset_size", "frontend", "max_bad_share"):
+    _add_options(pack, (*_CHOICE, "frontend", "max_bad_share"))
+    pack.add_argument(
+        "--input-channels", default=argparse.SUPPRESS, help="1 mono, 2 stereo (default: 1)"
+    )
+    pack.add_argument("--shard-mb", default=128.0, metavar="MB", help="shard size (128)")
+    pack.set_defaults(run=run_pack)
+    check = actions.add_parser(
+        "check",
+        help="check a data set without training",
+        description=(
+            "Count the clips and labels of every split, compare them with what is published, "
+            "look for clips and artists in two splits, and check every audio file. Ends with "
+            "status 1 if anything is missing, broken or not as published."
+        ),
+    )
+    _add_options(check, _CHOICE)
+    check.add_argument(
+        "--audio",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="check the audio files, not only lists and labels (default: --audio)",
+    )
+    check.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON")
+    check.add_argument(
+        "--bad-files", type=Path, metavar="FILE", help="write all unusable files as CSV"
+    )
+    check.set_defaults(run=run_check)
+
+
+def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Flags of a training run that mean the same here."""
+    for name in names:
         field = TrainConfig.__dataclass_fields__[name]
-        pack.add_argument(
+        parser.add_argument(
             "--" + name.replace("_", "-"),
             default=argparse.SUPPRESS,
             metavar=name.upper(),
             help=field.metadata["help"]
             + (" (its sample rate is what counts here)" if name == "frontend" else ""),
         )
-    pack.add_argument(
-        "--input-channels", default=argparse.SUPPRESS, help="1 mono, 2 stereo (default: 1)"
-    )
-    pack.add_argument("--shard-mb", default=128.0, metavar="MB", help="shard size (128)")
-    pack.set_defaults(run=run_pack)
+
+
+def _config(options: argparse.Namespace, own: Sequence[str]) -> TrainConfig:
+    """The configuration that the flags give, without the command's own flags."""
+    own = ("command", "action", "run", *own)
+    return resolve(TrainConfig, {k: v for k, v in vars(options).items() if k not in own})
 
 
 def run_pack(options: argparse.Namespace) -> int:
@@ -46,9 +89,7 @@ def run_pack(options: argparse.Namespace) -> int:
     from rfkeras.frontend.presets import preset_config
     from rfkeras.training.inputs import open_dataset
 
-    own = ("command", "action", "run", "output", "shard_mb")
-    flags = {key: value for key, value in vars(options).items() if key not in own}
-    config = resolve(TrainConfig, flags)
+    config = _config(options, ("output", "shard_mb"))
     rate_hz = preset_config(config.frontend)["sample_rate_hz"]
     index = pack(
         open_dataset(config),
@@ -59,3 +100,23 @@ def run_pack(options: argparse.Namespace) -> int:
     )
     print(f"Index: {index}")
     return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Run `rfkeras data check`."""
+    from rfkeras.data.bad_files import write_bad_files
+    from rfkeras.data.check import check_dataset
+    from rfkeras.data.check_table import print_check
+    from rfkeras.files import write_text
+    from rfkeras.training.inputs import open_dataset
+
+    config = _config(options, ("audio", "json", "bad_files"))
+    check = check_dataset(open_dataset(config), audio=options.audio)
+    print_check(check)
+    if options.json is not None:
+        write_text(options.json, check.to_json())
+        print(f"JSON: {options.json}")
+    if options.bad_files is not None:
+        write_bad_files(options.bad_files, check.bad)
+        print(f"Unusable files: {options.bad_files}")
+    return 0 if check.ok else 1

@@ -3,7 +3,8 @@
 from rfkeras.data.audio import AudioFormat, AudioInfo, probe, read_audio
 from rfkeras.data.bad_files import BadFile, BadFileLog
 from rfkeras.data.cache import WaveformCache
-from rfkeras.data.dataset import AudioDataset, Split, hold_out
+from rfkeras.data.check import DatasetCheck, check_dataset
+from rfkeras.data.dataset import AudioDataset, Published, Split, hold_out, hold_out_groups
 from rfkeras.data.integrity import check_file
 from rfkeras.data.order import default_steps_per_epoch
 from rfkeras.data.pack import pack
@@ -19,14 +20,18 @@ __all__ = [
     "AudioInfo",
     "BadFile",
     "BadFileLog",
+    "DatasetCheck",
     "EvaluationPlan",
+    "Published",
     "ScanResult",
     "Split",
     "WaveformCache",
+    "check_dataset",
     "check_file",
     "default_steps_per_epoch",
     "evaluation_batches",
     "hold_out",
+    "hold_out_groups",
     "load_dataset",
     "load_packed",
     "pack",

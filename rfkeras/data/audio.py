@@ -6,11 +6,7 @@ release the interpreter lock, so threads read in parallel.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import ceil, gcd
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,13 +19,18 @@ from rfkeras.data.audio_format import (
     resampled_length,
     to_channels,
 )
-from rfkeras.data.containers import mp3_layout
+from rfkeras.data.mp3 import RESERVOIR_SAMPLES
+from rfkeras.data.opening import (
+    Source,
+    open_sound_file,
+    reading,
+    source_name,
+    undeclared_layout,
+)
 from rfkeras.errors import AudioError
 
 if TYPE_CHECKING:
     import soundfile
-
-Source = str | Path | bytes
 
 __all__ = [
     "AudioFile",
@@ -51,24 +52,6 @@ _MARGIN_SAMPLES = 512
 _MAX_FRAMES = 1 << 40
 
 
-def source_name(source: Source) -> str:
-    """How messages call this source."""
-    return "<bytes>" if isinstance(source, bytes) else str(source)
-
-
-@contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Turn what libsndfile and soundfile raise on broken input into AudioError."""
-    import soundfile
-
-    try:
-        yield
-    except soundfile.LibsndfileError as error:
-        raise AudioError(name, f"undecodable: {error.error_string}") from error
-    except (RuntimeError, ValueError, OSError, MemoryError) as error:
-        raise AudioError(name, f"undecodable: {error}") from error
-
-
 class AudioFile:
     """One open file, read in samples of the model's format.
 
@@ -84,9 +67,9 @@ class AudioFile:
     def __init__(self, source: Source, audio: AudioFormat, name: str | None = None) -> None:
         self.name = source_name(source) if name is None else name
         self.audio = audio
-        self._file = _open(source, self.name)
+        self._file = open_sound_file(source, self.name)
         try:
-            with _reading(self.name):
+            with reading(self.name):
                 self.info = _info(self._file, source, self.name)
             if self.info.frames == 0:
                 raise AudioError(self.name, "no audio samples")
@@ -146,10 +129,12 @@ class AudioFile:
 
     def _frames(self, first: int, last: int) -> Waveform:
         """Frames [first, last) at the file's own rate, mixed to the wanted channels."""
-        with _reading(self.name):
+        with reading(self.name):
+            run_up = min(first, RESERVOIR_SAMPLES) if self._file.format == "MP3" else 0
             if first:
-                self._file.seek(first)
-            samples = self._file.read(last - first, dtype="float32", always_2d=True)
+                self._file.seek(first - run_up)
+            samples = self._file.read(run_up + last - first, dtype="float32", always_2d=True)
+            samples = samples[run_up:]
         if len(samples) < last - first:
             raise AudioError(
                 self.name,
@@ -160,35 +145,12 @@ class AudioFile:
         return to_channels(samples, self.audio.channels)
 
 
-def _open(source: Source, name: str) -> soundfile.SoundFile:
-    import soundfile
-
-    if isinstance(source, bytes):
-        size = len(source)
-    elif not Path(source).is_file():
-        raise AudioError(
-            name, "not a file" if Path(source).exists() else "missing file or broken link"
-        )
-    else:
-        size = Path(source).stat().st_size
-    if size == 0:
-        raise AudioError(name, "empty file (0 bytes)")
-    with _reading(name):
-        return soundfile.SoundFile(
-            io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        )
-
-
 def _info(file: soundfile.SoundFile, source: Source, name: str) -> AudioInfo:
     frames = int(file.frames)
-    if file.format == "MP3":
-        # Without a Xing header libsndfile guesses the length from the first bitrate.
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        layout = mp3_layout(data)
-        if layout is not None and layout.declared_frames is None:
-            frames = layout.frames * layout.samples_per_frame
-    elif frames > _MAX_FRAMES:
+    if frames > _MAX_FRAMES:
         raise AudioError(name, "its header declares no length (re-encode it)")
+    if file.format == "MP3" and (layout := undeclared_layout(source)) is not None:
+        frames = min(frames, layout.samples)
     rate = int(file.samplerate)
     return AudioInfo(
         rate, int(file.channels), frames, frames / rate, f"{file.format}/{file.subtype}"

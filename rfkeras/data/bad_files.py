@@ -24,6 +24,16 @@ class BadFile:
     stage: str
 
 
+def write_bad_files(csv_path: Path, files: Iterable[BadFile]) -> None:
+    """Write a CSV of bad files, whole or not at all, with a header even if there are none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "reason", "stage"))
+    writer.writerows((file.path, file.reason, file.stage) for file in files)
+    # A path need not be valid Unicode.
+    write_bytes(csv_path, text.getvalue().encode(errors="backslashreplace"))
+
+
 class BadFileLog:
     """Collects bad files from any thread, writes them to a CSV, stops at a limit.
 
@@ -102,16 +112,8 @@ class BadFileLog:
             raise self.error
 
     def _write(self) -> None:
-        if self.csv_path is None:
-            return
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("path", "reason", "stage"))
-        for path in sorted(self._files):
-            file = self._files[path]
-            writer.writerow((file.path, file.reason, file.stage))
-        # A path need not be valid Unicode.
-        write_bytes(self.csv_path, text.getvalue().encode(errors="backslashreplace"))
+        if self.csv_path is not None:
+            write_bad_files(self.csv_path, (self._files[path] for path in sorted(self._files)))
 
     def _message(self) -> str:
         bad = [self._files[path] for path in sorted(self._files)]

@@ -16,7 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rfkeras.data.audio import AudioFile, AudioFormat, AudioInfo
-from rfkeras.data.containers import mp3_layout, ogg_cut, riff_cut
+from rfkeras.data.containers import ogg_cut, riff_cut
+from rfkeras.data.mp3 import mp3_file_layout
 from rfkeras.errors import AudioError
 
 TOLERANCE_SECONDS = 0.1  # encoders pad and trim by up to a few codec frames of 20-26 ms
@@ -60,7 +61,7 @@ def check_file(
 def _cut(path: Path, info: AudioInfo) -> str | None:
     kind = info.container.split("/")[0]
     if kind == "MP3":
-        layout = mp3_layout(path.read_bytes())
+        layout = mp3_file_layout(path)
         return None if layout is None else layout.cut
     if kind == "FLAC":
         return _flac_cut(path, info)

@@ -16,7 +16,7 @@ import numpy as np
 from rfkeras.data.audio import AudioFormat, Waveform, read_audio
 from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.dataset import AudioDataset, Split
-from rfkeras.data.integrity import check_file
+from rfkeras.data.presence import check_present
 from rfkeras.data.records import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -24,6 +24,7 @@ from rfkeras.data.records import (
     PackedSplit,
     sha256,
 )
+from rfkeras.data.scan import check_clip
 from rfkeras.errors import AudioError, ConfigError
 from rfkeras.files import write_text
 
@@ -74,7 +75,7 @@ def pack(
 
     Raises:
         ConfigError: out_dir already has an index, or the data set is packed already.
-        DatasetError: Too many files are bad.
+        DatasetError: Too many files are missing or bad.
     """
     out_dir = Path(out_dir)
     index_path = out_dir / INDEX_NAME
@@ -84,6 +85,7 @@ def pack(
         raise ConfigError("This data set is packed already. Pack from its source.")
     if shard_mb <= 0:
         raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
+    check_present(dataset, max_bad_share=max_bad_share)
     out_dir.mkdir(parents=True, exist_ok=True)
     total = sum(len(split) for split in dataset.splits.values())
     bad_files = BadFileLog(
@@ -99,6 +101,7 @@ def pack(
         "label_names": list(dataset.label_names),
         "audio": asdict(audio),
         "clip_seconds": dataset.clip_seconds,
+        "task": dataset.task,
         "info": dataset.info,
         "splits": {name: packer.split(name, split) for name, split in dataset.splits.items()},
         "left_out": [asdict(file) for file in bad_files.files],
@@ -194,7 +197,7 @@ class _Packer:
     def _clip(self, split: Split, row: int) -> _Clip | AudioError:
         path = split.paths[row]
         try:
-            check_file(path, self.clip_seconds)
+            check_clip(split, row, self.clip_seconds)
             waveform = read_audio(path, self.audio)
             wav, clipped = to_wav(waveform, self.audio)
             stored = read_audio(wav, self.audio, name=str(path))

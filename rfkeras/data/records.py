@@ -152,6 +152,7 @@ def _dataset(index: dict[str, Any], folder: str) -> AudioDataset:
         label_names=tuple(index["label_names"]),
         splits=splits,
         clip_seconds=index["clip_seconds"],
+        task=index.get("task", "multi_label"),  # indexes of the first version do not say
         info={**index["info"], "packed": folder},
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from rfkeras.data.dataset import Split
 from rfkeras.data.integrity import check_file
 from rfkeras.errors import AudioError
 
+# Durations in metadata are rounded and come from another decoder, which may count padding
+# or guess from a bit rate; what a broken download lacks is longer.
+METADATA_TOLERANCE_SECONDS = 2.0
 _PROGRESS_FROM_FILES = 200  # shorter scans end before a bar can be read
 
 
@@ -27,11 +30,13 @@ class ScanResult:
         good_rows: Rows of the split whose file can be used, ascending.
         bad: The other files, in the split's order.
         sample_rates: Good files by their own sample rate in Hz.
+        infos: What each good file holds, in the order of good_rows.
     """
 
     good_rows: NDArray[np.int64]
     bad: tuple[BadFile, ...]
     sample_rates: dict[int, int]
+    infos: tuple[AudioInfo, ...] = field(default=(), repr=False)
 
     def resampling(self, target_hz: int) -> list[str]:
         """One line for each source rate that has to be resampled.
@@ -44,6 +49,23 @@ class ScanResult:
             for rate, count in sorted(self.sample_rates.items())
             if rate != target_hz
         ]
+
+
+def check_clip(split: Split, row: int, expected_seconds: float | None) -> AudioInfo:
+    """Check the file of one clip: `check_file` with the length that is known of it.
+
+    Args:
+        split: The clips.
+        row: Which of them.
+        expected_seconds: Length of every file by the data set's definition; what the split
+            says of its clips' lengths goes before it.
+
+    Raises:
+        AudioError: The file cannot be used.
+    """
+    if split.seconds is None:
+        return check_file(split.paths[row], expected_seconds)
+    return check_file(split.paths[row], float(split.seconds[row]), METADATA_TOLERANCE_SECONDS)
 
 
 def scan_split(
@@ -64,17 +86,17 @@ def scan_split(
         stage: What the list of bad files calls this scan.
     """
 
-    def check(path: object) -> AudioInfo | AudioError:
+    def check(row: int) -> AudioInfo | AudioError:
         try:
-            return check_file(str(path), expected_seconds)
+            return check_clip(split, row, expected_seconds)
         except AudioError as error:
             return error
 
     good: list[int] = []
     bad: list[BadFile] = []
-    rates: Counter[int] = Counter()
+    infos: list[AudioInfo] = []
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        results = pool.map(check, split.paths)
+        results = pool.map(check, range(len(split)))
         if progress and len(split) >= _PROGRESS_FROM_FILES:
             from rich.console import Console
             from rich.progress import track
@@ -93,5 +115,6 @@ def scan_split(
                 bad.append(BadFile(result.path, result.reason, stage))
             else:
                 good.append(row)
-                rates[result.sample_rate_hz] += 1
-    return ScanResult(np.asarray(good, dtype=np.int64), tuple(bad), dict(rates))
+                infos.append(result)
+    rates = Counter(info.sample_rate_hz for info in infos)
+    return ScanResult(np.asarray(good, dtype=np.int64), tuple(bad), dict(rates), tuple(infos))

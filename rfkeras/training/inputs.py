@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from rfkeras.data.cache import WaveformCache
 from rfkeras.data.dataset import AudioDataset, Split
 from rfkeras.data.order import default_steps_per_epoch
 from rfkeras.data.pipeline import evaluation_batches, training_batches
+from rfkeras.data.presence import check_present
+from rfkeras.data.published import differences
 from rfkeras.data.records import PackedSplit
 from rfkeras.data.scan import scan_split
 from rfkeras.data.sources import load_dataset
@@ -108,12 +111,16 @@ def open_inputs(
 
     Raises:
         ConfigError: Unknown data set, or an option that it does not take.
-        DatasetError: It cannot be read, lacks a split, or too many files are unusable.
+        DatasetError: It cannot be read, lacks a split, or too many files are missing or
+            unusable.
     """
     dataset = open_dataset(config)
     missing = [name for name in splits if name not in dataset.splits]
     if missing:
         raise DatasetError(f"Data set {dataset.name!r} has no clips for: {', '.join(missing)}.")
+    for difference in differences(dataset):
+        print(f"Note on {dataset.name}: {difference}", file=sys.stderr)
+    check_present(dataset, splits, max_bad_share=config.max_bad_share)
     total = sum(len(dataset.splits[name]) for name in splits)
     log = BadFileLog(bad_files_csv, total_files=total, max_bad_share=config.max_bad_share)
     kept, resampling = {}, {}
@@ -147,6 +154,8 @@ def open_dataset(config: TrainConfig) -> AudioDataset:
         raise ConfigError("--dataset-size goes with --dataset gm_instruments alone.")
     if config.dataset == "folder":
         options |= {"test_share": config.test_share, "allow_absolute": config.allow_absolute}
+    chosen = {"subset": config.subset, "fold": config.fold, "audio_dir": config.audio_dir}
+    options |= {name: value for name, value in chosen.items() if value is not None}
     return load_dataset(
         config.dataset,
         data_dir=config.data_dir,

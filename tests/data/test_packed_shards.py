@@ -40,7 +40,7 @@ def source(tmp_path_factory) -> AudioDataset:
     keys = tuple(path.name for path in paths)
     every = Split(keys, tuple(paths), labels, mask)
     splits = {"train": every.select(range(21)), "test": every.select(range(21, 25))}
-    return AudioDataset("tones", ("a", "b", "c"), splits, None, {"seed": 7})
+    return AudioDataset("tones", ("a", "b", "c"), splits, info={"seed": 7})
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +227,34 @@ def test_peaks_above_full_scale_are_clipped_and_counted(tmp_path):
     )
     expected = np.clip(np.linspace(-2, 2, 8000), -1, 1)
     np.testing.assert_allclose(next(batches.as_numpy_iterator())[0], expected, atol=2**-15)
+
+
+def test_the_task_is_kept_and_old_indexes_are_multi_label(source, packed, tmp_path):
+    assert packed.task == "multi_label"
+    split = source.splits["test"]
+    labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    scenes = Split(split.keys, split.paths, labels, np.ones_like(labels))
+    dataset = AudioDataset("s", source.label_names, {"test": scenes}, task="single_label")
+    index = pack(dataset, AUDIO, tmp_path, progress=False)
+    assert load_packed(str(tmp_path)).task == "single_label"
+    content = json.loads(index.read_text())
+    del content["task"]
+    index.write_text(json.dumps(content))
+    assert load_packed(str(tmp_path)).task == "multi_label"
+    content["task"] = "single_label"
+    content["splits"]["test"]["labels"][2] = [1, 0, 1]
+    index.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=f"{split.keys[2]!r} has 2 classes"):
+        load_packed(str(tmp_path))
+
+
+def test_missing_audio_stops_the_packing_before_it_starts(source, tmp_path):
+    split = source.splits["test"]
+    gone = Split(split.keys, tuple(tmp_path / k for k in split.keys), split.labels, split.mask)
+    dataset = AudioDataset("t", source.label_names, {"test": gone})
+    with pytest.raises(DatasetError, match="4 of the 4 audio files of t are missing"):
+        pack(dataset, AUDIO, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_files_are_left_out_up_to_the_limit(source, tmp_path):

@@ -22,14 +22,16 @@ def load_dataset(
 
     Args:
         name: "gm_instruments" (rendered when absent; options size, workers, progress),
-            "openmic", "folder" (options test_share, allow_absolute) or "packed".
-        data_dir: Folder of the data set: openmic-2018 or its parent; for "folder" a CSV
+            "openmic", "mtg_jamendo" (options subset, fold, audio_dir), "dcase" and
+            "magnatagatune" (subset, audio_dir), "gtzan" (audio_dir), "folder" (test_share,
+            allow_absolute) or "packed".
+        data_dir: Folder of the data set, as its source describes it; for "folder" a CSV
             file or a folder with one sub-folder a class; for "packed" a folder of shards,
             which may be an s3://, az://, hdfs:// or http(s):// URL. gm_instruments has a
             default in the user's cache.
         seed: Seed of the composition (gm_instruments) or of the splits (folder).
         validation_share: Share of the training clips held out where the data set has no
-            validation split of its own.
+            validation split of its own (openmic, dcase, folder).
         **options: Options of that data set.
 
     Raises:
@@ -40,6 +42,11 @@ def load_dataset(
         raise ConfigError(unknown_name("data set", name, _LOADERS))
     loader, allowed = _LOADERS[name]
     for option in options:
+        if option not in allowed and option in _COMMON_OPTIONS:
+            takers = sorted(n for n, (_, takes) in _LOADERS.items() if option in takes)
+            raise ConfigError(
+                f"Data set {name!r} takes no {option}. Those that do: {', '.join(takers)}."
+            )
         if option not in allowed:
             raise ConfigError(unknown_name(f"option of {name}", option, allowed))
     if data_dir is None and name != "gm_instruments":
@@ -60,6 +67,7 @@ def _gm_instruments(
         validation_share=validation_share,
         name="gm_instruments",
         info={"version": folder.parent.name, "seed": seed},
+        published=None,
     )
     dataset.info["size"] = sum(len(split) for split in dataset.splits.values())
     return dataset
@@ -82,6 +90,43 @@ def _folder(
     return folder.load(Path(data_dir), seed=seed, validation_share=validation_share, **options)
 
 
+def _mtg_jamendo(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.data.sources import mtg_jamendo
+
+    return mtg_jamendo.load(Path(data_dir), **_with_paths(options))
+
+
+def _dcase(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.data.sources import dcase
+
+    return dcase.load(Path(data_dir), validation_share=validation_share, **_with_paths(options))
+
+
+def _magnatagatune(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.data.sources import magnatagatune
+
+    return magnatagatune.load(Path(data_dir), **_with_paths(options))
+
+
+def _gtzan(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.data.sources import gtzan
+
+    return gtzan.load(Path(data_dir), **_with_paths(options))
+
+
+def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
+    folder = options.get("audio_dir")
+    return options | {"audio_dir": None if folder is None else Path(folder)}
+
+
 def _packed(
     data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
 ) -> AudioDataset:
@@ -90,10 +135,15 @@ def _packed(
     return load_packed(str(data_dir))
 
 
+_COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # of several data sets, not of all
 _LOADERS: dict[str, tuple[Callable[[Any, int, float, dict[str, Any]], AudioDataset], set[str]]]
 _LOADERS = {
     "gm_instruments": (_gm_instruments, {"size", "workers", "progress"}),
     "openmic": (_openmic, {"split_seed"}),
+    "mtg_jamendo": (_mtg_jamendo, {"subset", "fold", "audio_dir"}),
+    "dcase": (_dcase, {"subset", "audio_dir", "split_seed"}),
+    "magnatagatune": (_magnatagatune, {"subset", "audio_dir"}),
+    "gtzan": (_gtzan, {"audio_dir"}),
     "folder": (_folder, {"test_share", "allow_absolute"}),
     "packed": (_packed, set()),
 }

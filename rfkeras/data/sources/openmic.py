@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.data.dataset import AudioDataset, Split, hold_out
+from rfkeras.data.dataset import AudioDataset, Published, Split, hold_out
 from rfkeras.data.sources.safe_npz import load_array, load_strings
 from rfkeras.errors import DatasetError
 
+HOMEPAGE = "https://zenodo.org/record/1432913 (openmic-2018-v1.0.0.tgz)"
 CLIP_SECONDS = 10.0
 SPLIT_SEED = 2018
 FOLDER = "openmic-2018"
@@ -34,6 +35,10 @@ _LABELS_CSV = "openmic-2018-aggregated-labels.csv"
 _CSV_COLUMNS = ("sample_key", "instrument", "relevance")
 _RELEVANT = 0.5
 _NAMED_IN_ERROR = 3
+_CLIPS = {"train+validation": 14915, "test": 5085}
+_CLASSES = 20
+
+PUBLISHED = Published(HOMEPAGE, _CLIPS, _CLASSES)
 
 Labels = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -45,6 +50,7 @@ def load(
     split_seed: int = SPLIT_SEED,
     name: str = "openmic",
     info: Mapping[str, object] | None = None,
+    published: Published | None = PUBLISHED,
 ) -> AudioDataset:
     """Read an OpenMIC-2018 folder; audio files are not opened.
 
@@ -54,6 +60,7 @@ def load(
         split_seed: Seed of that choice, fixed so that results compare.
         name: Name of the data set.
         info: Anything to add to the data set's info.
+        published: What to hold the copy against; None for another data set in this layout.
 
     Returns:
         Splits train, validation and test. Labels come from openmic-2018.npz, or from
@@ -100,6 +107,7 @@ def load(
             "validation": f"{validation_share:g} of train, by seed {split_seed}",
             **(info or {}),
         },
+        published=published,
     )
 
 

@@ -1,0 +1,90 @@
+"""Opening audio files with libsndfile, and what it raises turned into AudioError."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfkeras.data.mp3 import (
+    Mp3Layout,
+    mp3_declared_frames,
+    mp3_file_layout,
+    mp3_layout,
+    mp3_with_frame_count,
+)
+from rfkeras.errors import AudioError
+
+if TYPE_CHECKING:
+    import soundfile
+
+Source = str | Path | bytes
+
+
+def source_name(source: Source) -> str:
+    """How messages call this source."""
+    return "<bytes>" if isinstance(source, bytes) else str(source)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what libsndfile and soundfile raise on broken input into AudioError."""
+    import soundfile
+
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise AudioError(name, f"undecodable: {error.error_string}") from error
+    except (RuntimeError, ValueError, OSError, MemoryError) as error:
+        raise AudioError(name, f"undecodable: {error}") from error
+
+
+def open_sound_file(source: Source, name: str) -> soundfile.SoundFile:
+    """Open an audio file for reading.
+
+    Args:
+        source: A path, or the bytes of a file.
+        name: What errors call it.
+
+    Raises:
+        AudioError: It is missing, empty or undecodable.
+    """
+    import soundfile
+
+    if isinstance(source, bytes):
+        size = len(source)
+    elif not Path(source).is_file():
+        raise AudioError(
+            name, "not a file" if Path(source).exists() else "missing file or broken link"
+        )
+    else:
+        size = Path(source).stat().st_size
+    if size == 0:
+        raise AudioError(name, "empty file (0 bytes)")
+    with reading(name):
+        file = soundfile.SoundFile(
+            io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        )
+        return _to_its_end(file, source) if file.format == "MP3" else file
+
+
+def _to_its_end(file: soundfile.SoundFile, source: Source) -> soundfile.SoundFile:
+    """The same MP3 file, opened so that libsndfile reads all of it."""
+    layout = undeclared_layout(source)
+    if layout is None or layout.samples <= file.frames:
+        return file
+    file.close()
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    return type(file)(io.BytesIO(mp3_with_frame_count(data, layout)))
+
+
+def undeclared_layout(source: Source) -> Mp3Layout | None:
+    """Layout of an MP3 file whose header declares no length, for libsndfile guesses it."""
+    if isinstance(source, bytes):
+        declared = mp3_declared_frames(io.BytesIO(source))
+        return mp3_layout(source) if declared is None else None
+    with Path(source).open("rb") as stream:
+        declared = mp3_declared_frames(stream)
+    return mp3_file_layout(Path(source)) if declared is None else None
