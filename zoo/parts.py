@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.receptive_field.arithmetic import LayerChain
 from rfkeras.receptive_field.plan import STEM_KERNEL, STEM_PADDING, STEM_STRIDE
 
@@ -89,7 +89,10 @@ def head(
 
     from rfkeras.layers import BatchNormalization, ClipLogits
     from rfkeras.layers.conv import he_normal
+    from rfkeras.layers.residual import INITIALIZATIONS
 
+    if initialization not in INITIALIZATIONS:
+        raise ConfigError(unknown_name("initialization", str(initialization), INITIALIZATIONS))
     x = keras.layers.Conv2D(
         num_classes,
         1,

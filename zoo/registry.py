@@ -19,7 +19,13 @@ from typing import Any
 from rfkeras.errors import CheckpointError, ConfigError, unknown_name
 from rfkeras.receptive_field.arithmetic import LayerChain
 
-ARCHITECTURES = ("zoo.resnet_rf", "zoo.resnet")  # one module an architecture
+ARCHITECTURES = (  # one module an architecture
+    "zoo.resnet_rf",
+    "zoo.resnet",
+    "zoo.vgg_rf",
+    "zoo.densenet_rf",
+    "zoo.crnn",
+)
 
 Builder = Callable[..., Any]
 Planner = Callable[..., LayerChain]

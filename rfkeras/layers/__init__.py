@@ -1,6 +1,8 @@
 """Keras layers: the blocks from which receptive-field-regularised networks are built."""
 
 from rfkeras.layers.conv import DampedConv2D, DecomposedConv2D, make_conv
+from rfkeras.layers.dense import DenseLayer
+from rfkeras.layers.dropout import ReplicaDropout
 from rfkeras.layers.frequency import FrequencyChannel
 from rfkeras.layers.head import ClipLogits, find_head
 from rfkeras.layers.normalization import BatchNormalization
@@ -13,7 +15,9 @@ __all__ = [
     "ClipLogits",
     "DampedConv2D",
     "DecomposedConv2D",
+    "DenseLayer",
     "FrequencyChannel",
+    "ReplicaDropout",
     "ReplicaSeedGenerator",
     "ResidualBlock",
     "ShakeShake",

@@ -1,6 +1,12 @@
 """The receptive field (RF): its arithmetic, and the plan from rho to kernels."""
 
-from rfkeras.receptive_field.arithmetic import AxisField, AxisLayer, LayerChain, compose
+from rfkeras.receptive_field.arithmetic import (
+    AxisField,
+    AxisLayer,
+    FiniteChain,
+    LayerChain,
+    compose,
+)
 from rfkeras.receptive_field.plan import (
     RHO_MAX,
     BlockPlan,
@@ -8,15 +14,19 @@ from rfkeras.receptive_field.plan import (
     plan_trunk,
     rf_of_rho,
 )
+from rfkeras.receptive_field.stages import StagedPlan, plan_stages
 
 __all__ = [
     "RHO_MAX",
     "AxisField",
     "AxisLayer",
     "BlockPlan",
+    "FiniteChain",
     "LayerChain",
+    "StagedPlan",
     "TrunkPlan",
     "compose",
+    "plan_stages",
     "plan_trunk",
     "rf_of_rho",
 ]

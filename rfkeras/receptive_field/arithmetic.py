@@ -88,12 +88,12 @@ class LayerChain:
     @property
     def time(self) -> AxisField | None:
         """Receptive field along time, in spectrogram frames; None: without limit."""
-        return compose(self.axis_layers(0))
+        raise NotImplementedError
 
     @property
     def frequency(self) -> AxisField | None:
         """Receptive field along frequency, in mel bands; None: without limit."""
-        return compose(self.axis_layers(1))
+        raise NotImplementedError
 
     @property
     def minimum_frames(self) -> int:
@@ -103,3 +103,17 @@ class LayerChain:
         for layer in reversed(strided):
             positions = (positions - 1) * layer.stride + layer.kernel - 2 * layer.padding
         return positions
+
+
+class FiniteChain(LayerChain):
+    """A chain of sliding windows alone: it sees so far and no farther."""
+
+    @property
+    def time(self) -> AxisField:
+        """Receptive field along time, in spectrogram frames."""
+        return compose(self.axis_layers(0))
+
+    @property
+    def frequency(self) -> AxisField:
+        """Receptive field along frequency, in mel bands."""
+        return compose(self.axis_layers(1))

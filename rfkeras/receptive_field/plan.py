@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rfkeras.errors import ConfigError
-from rfkeras.receptive_field.arithmetic import AxisField, AxisLayer, LayerChain, compose
+from rfkeras.receptive_field.arithmetic import AxisLayer, FiniteChain
 
 STAGES = 3
 BLOCKS_PER_STAGE = 4
@@ -48,7 +48,7 @@ class BlockPlan:
 
 
 @dataclass(frozen=True)
-class TrunkPlan(LayerChain):
+class TrunkPlan(FiniteChain):
     """All blocks of a network, and the receptive field that they give.
 
     Attributes:
@@ -68,23 +68,18 @@ class TrunkPlan(LayerChain):
             if block.pooled:
                 yield AxisLayer(f"{block.name}_pool", POOL_SIZE, POOL_SIZE)
 
-    @property
-    def time(self) -> AxisField:
-        """Receptive field along time, in spectrogram frames."""
-        return compose(self.axis_layers(0))
 
-    @property
-    def frequency(self) -> AxisField:
-        """Receptive field along frequency, in mel bands."""
-        return compose(self.axis_layers(1))
+def rho_pair(rho: int | Pair, maximum: int = RHO_MAX) -> Pair:
+    """rho as (rho_time, rho_frequency).
 
-
-def _as_rho_pair(rho: int | Pair) -> Pair:
+    Raises:
+        ConfigError: It is neither a whole number from 0 to the maximum nor a pair of them.
+    """
     pair = tuple(rho) if isinstance(rho, tuple | list) else (rho, rho)
     whole = all(isinstance(r, int) and not isinstance(r, bool) for r in pair)
-    if len(pair) != 2 or not whole or not all(0 <= r <= RHO_MAX for r in pair):
+    if len(pair) != 2 or not whole or not all(0 <= r <= maximum for r in pair):
         raise ConfigError(
-            f"rho must be a whole number from 0 to {RHO_MAX}, or a pair of them "
+            f"rho must be a whole number from 0 to {maximum}, or a pair of them "
             f"(rho_time, rho_frequency). Received: rho={rho!r}."
         )
     return pair[0], pair[1]
@@ -111,7 +106,7 @@ def plan_trunk(
         ConfigError: rho or blocks out of range, or a block left out had a kernel larger
             than 1 or a pooling layer and `allow_rf_change` is False.
     """
-    pair = _as_rho_pair(rho)
+    pair = rho_pair(rho)
     kept = tuple(blocks)
     in_range = all(
         isinstance(b, int) and not isinstance(b, bool) and 0 <= b <= BLOCKS_PER_STAGE

@@ -13,10 +13,14 @@ class MeanPooling(keras.layers.AveragePooling2D):
 
 
 def open_all_paths(model):
-    """Positive kernels, so that with positive input no ReLU and no zero cuts a path."""
+    """Positive kernels, so that with positive input no ReLU and no zero cuts a path.
+
+    Each output's weights add up to 1, so that no gate of a recurrence saturates.
+    """
     for variable in model.variables:
         if variable.name == "kernel":
-            variable.assign(np.abs(variable.numpy()) + 0.01)
+            value = np.abs(variable.numpy()) + 0.01
+            variable.assign(value / value.sum(axis=tuple(range(value.ndim - 1))))
 
 
 def gradient_support(model, frames, bands, output="classifier_conv"):

@@ -1,0 +1,152 @@
+"""One layer of a densely connected network (DenseNet)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from rfkeras.errors import ConfigError
+from rfkeras.layers.conv import he_normal, make_conv
+from rfkeras.layers.frequency import FrequencyChannel
+from rfkeras.layers.normalization import EPSILON, MOMENTUM, BatchNormalization
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class DenseLayer(keras.layers.Layer):
+    """Appends channels: BN, ReLU, 1x1 conv, BN, ReLU, conv, joined to the input.
+
+    The 1x1 convolution narrows the map to `bottleneck * growth_rate` channels, whatever
+    has gathered before it; the second convolution's kernel sets how much the layer widens
+    the receptive field. Zero padding keeps the map's size. All kernels start He-normal
+    (fan-in).
+
+    Args:
+        growth_rate: Channels that are appended.
+        kernel_size: (time, frequency) of the second convolution, odd.
+        bottleneck: Channels between the convolutions, as a multiple of the growth rate.
+        frequency_aware: Give both convolutions a `FrequencyChannel`.
+        damping: Damp the second convolution, see `DampedConv2D`; None for no damping.
+        damp_time: Damp along time too.
+        decomposition: Make the second convolution a `DecomposedConv2D` with this factor;
+            None for a whole one. The first stays whole: it is a 1x1 reduction itself.
+        momentum: Of the batch normalisations.
+        epsilon: Of the batch normalisations.
+        **kwargs: As for `keras.layers.Layer`.
+
+    Input shape:
+        (batch, time, frequency, channels); time and frequency may be unknown.
+
+    Output shape:
+        (batch, time, frequency, channels + growth_rate): the input's channels come first.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+
+    Example:
+        >>> DenseLayer(16)(np.zeros((1, 50, 20, 32), "float32")).shape
+        (1, 50, 20, 48)
+
+    Reference:
+        Huang et al., "Densely Connected Convolutional Networks", arXiv 1608.06993 (there:
+        DenseNet-B).
+    """
+
+    def __init__(
+        self,
+        growth_rate: int,
+        kernel_size: Sequence[int] = (3, 3),
+        bottleneck: int = 4,
+        frequency_aware: bool = False,
+        damping: float | None = None,
+        damp_time: bool = False,
+        decomposition: int | None = None,
+        momentum: float = MOMENTUM,
+        epsilon: float = EPSILON,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (("growth_rate", growth_rate), ("bottleneck", bottleneck)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(
+                    f"{name} must be a whole number of at least 1. Received: {value!r}."
+                )
+        kernel = tuple(kernel_size)
+        if len(kernel) != 2 or any(k < 1 or k % 2 == 0 for k in kernel):
+            raise ConfigError(
+                "kernel_size must be a pair (time, frequency) of odd numbers such as (3, 1). "
+                f"Received: {kernel_size!r}."
+            )
+        self.growth_rate = growth_rate
+        self.kernel_size = (kernel[0], kernel[1])
+        self.bottleneck = bottleneck
+        self.frequency_aware = frequency_aware
+        self.damping = damping
+        self.damp_time = damp_time
+        self.decomposition = decomposition
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self._make_layers()
+
+    def _make_layers(self) -> None:
+        policy = self.dtype_policy
+        self.bn1, self.bn2 = (
+            BatchNormalization(self.momentum, self.epsilon, dtype=policy, name=name)
+            for name in ("bn1", "bn2")
+        )
+        self.relu = keras.layers.ReLU(dtype=policy, name="relu")
+        self.frequency = (
+            FrequencyChannel(dtype=policy, name="frequency") if self.frequency_aware else None
+        )
+        self.conv1 = make_conv(
+            self.bottleneck * self.growth_rate,
+            (1, 1),
+            initializer=he_normal("fan_in"),
+            dtype=policy,
+            name="conv1",
+        )
+        self.conv2 = make_conv(
+            self.growth_rate,
+            self.kernel_size,
+            damping=self.damping,
+            damp_time=self.damp_time,
+            decomposition=self.decomposition,
+            initializer=he_normal("fan_in"),
+            dtype=policy,
+            name="conv2",
+        )
+        self.join = keras.layers.Concatenate(dtype=policy, name="join")
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        shape = tuple(input_shape)
+        for bn, conv in ((self.bn1, self.conv1), (self.bn2, self.conv2)):
+            bn.build(shape)
+            if self.frequency is not None:
+                shape = self.frequency.compute_output_shape(shape)
+            conv.build(shape)
+            shape = (*shape[:-1], conv.filters)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        x = inputs
+        for bn, conv in ((self.bn1, self.conv1), (self.bn2, self.conv2)):
+            x = self.relu(bn(x, training=training))
+            x = conv(x if self.frequency is None else self.frequency(x))
+        return self.join([inputs, x])
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
+        return (*input_shape[:-1], input_shape[-1] + self.growth_rate)  # type: ignore[operator]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "growth_rate": self.growth_rate,
+            "kernel_size": self.kernel_size,
+            "bottleneck": self.bottleneck,
+            "frequency_aware": self.frequency_aware,
+            "damping": self.damping,
+            "damp_time": self.damp_time,
+            "decomposition": self.decomposition,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
