@@ -17,12 +17,17 @@ ARRAY_FLAGS = ("groundtruth", "decisions", "mask", "label_names")
 DATA_FLAGS = (
     "dataset",
     "data_dir",
+    "audio_dir",
+    "subset",
+    "fold",
     "dataset_size",
     "batch_size",
     "window_seconds",
     "max_bad_share",
     "decoder",
 )
+# Of these, what belongs to one data set and says nothing of another.
+OWN_DATA_FLAGS = ("data_dir", "audio_dir", "subset", "fold", "dataset_size")
 
 
 def add_parser(commands: Any) -> None:
@@ -54,6 +59,17 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="resamples (1000; 0: none)",
     )
+    parser.add_argument(
+        "--thresholds",
+        choices=("model", "half"),
+        help="decide by the thresholds kept in the model (the default), or at 0.5",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("auto", "multi_label", "single_label"),
+        help="of --predictions: single_label where each clip has exactly one class (default: "
+        "auto, that is multi_label); a model knows its own",
+    )
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
     for name in DATA_FLAGS:
         parser.add_argument(
@@ -67,7 +83,7 @@ def add_parser(commands: Any) -> None:
             "--" + name.replace("_", "-"), type=Path, metavar="FILE", help=_ARRAY_HELP[name]
         )
     parser.epilog = (
-        "Without --output the report goes to DIR/report of --run (or, with other data "
+        "Without --output the report goes to DIR/report of --run (or, with other "
         "options, DIR/report-DATASET-SPLIT), to FILE-report beside --model-path, and nowhere "
         "for arrays."
     )
@@ -76,7 +92,8 @@ def add_parser(commands: Any) -> None:
 
 _ARRAY_HELP = {
     "groundtruth": ".npy, (clips, classes) of 0 and 1",
-    "decisions": ".npy, (clips, classes) of 0 and 1 (default: score >= 0.5)",
+    "decisions": ".npy, (clips, classes) of 0 and 1 (default: score >= 0.5; single_label: "
+    "the highest)",
     "mask": ".npy, (clips, classes), 1 where the label is known (default: everywhere)",
     "label_names": "text, one tag a line",
 }
@@ -88,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--bootstrap must not be negative. Received: {options.bootstrap}.")
     if options.predictions is not None:
         return _evaluate_arrays(options)
-    given = [name for name in ARRAY_FLAGS if getattr(options, name) is not None]
+    given = [n for n in (*ARRAY_FLAGS, "task") if getattr(options, n) is not None]
     if given:
         raise ConfigError(f"These go with --predictions alone: {', '.join(given)}.")
     return _evaluate_model(options)
@@ -102,6 +119,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
     if options.groundtruth is None:
         raise ConfigError("--predictions needs --groundtruth.")
     given = [name for name in DATA_FLAGS if hasattr(options, name)]
+    given += [] if options.thresholds is None else ["thresholds"]
     if given:
         raise ConfigError(f"These go with --run and --model-path alone: {', '.join(given)}.")
     files = [options.predictions, *(getattr(options, name) for name in ARRAY_FLAGS)]
@@ -113,6 +131,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
         label_names=arrays.label_names,
         decisions=arrays.decisions,
         bootstrap_samples=options.bootstrap,
+        task="single_label" if options.task == "single_label" else "multi_label",
     )
     print_report(report, title="Arrays")
     if options.output is not None:
@@ -128,14 +147,14 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     flags = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
     config, model_path, output, log = _sources(options, flags)
     scored = _score(config, model_path, options, output)
-    history = None
+    curves: dict[str, Any] = {}
     if log is not None and log.exists():
         from rfkeras.training.finish import read_columns
+        from rfkeras.training.selection import first_eligible_epoch
 
-        history = read_columns(log)
-    write_report(
-        scored.report, output, scored.scores, scored.labels, scored.mask, history=history
-    )
+        curves = {"history": read_columns(log), "monitor": config.monitor}
+        curves["first_epoch"] = first_eligible_epoch(config)
+    write_report(scored.report, output, scored.scores, scored.labels, scored.mask, **curves)
     print_report(scored.report, title=options.split.capitalize())
     print(f"Report: {output}")
     return 0
@@ -154,10 +173,15 @@ def _sources(
     folder = RunFolder(options.run_folder)
     recorded = dataclasses.asdict(folder.read_config())
     if flags.get("dataset", recorded["dataset"]) != recorded["dataset"]:
-        recorded |= {"data_dir": None, "dataset_size": None}  # those of the other data set
+        recorded |= dict.fromkeys(OWN_DATA_FLAGS)
     config = complete(resolve(TrainConfig, flags, [(str(folder.config), recorded)]))
     # The run's own report stays as it is, unless this is the same evaluation again.
-    same = not flags and options.split == "test" and options.bootstrap == BOOTSTRAP_SAMPLES
+    same = (
+        not flags
+        and options.split == "test"
+        and options.bootstrap == BOOTSTRAP_SAMPLES
+        and options.thresholds != "half"
+    )
     name = "report" if same else f"report-{config.dataset}-{options.split}"
     return config, folder.model, options.output or folder.root / name, folder.log
 
@@ -171,12 +195,17 @@ def _score(
     from rfkeras.loading import load_model
     from rfkeras.training.inputs import open_inputs
     from rfkeras.training.run_folder import RunFolder, check_same_data
-    from rfkeras.training.scoring import score_split
+    from rfkeras.training.scoring import model_task, score_split
 
     model = load_model(model_path)
     frontend = find_frontend(model)
     if frontend is None:
         raise ConfigError(f"{model_path} has no front-end: it cannot take audio.")
+    task = model_task(model)
+    if task == "single_label" and options.thresholds is not None:
+        raise ConfigError(
+            f"--thresholds goes with multi-label models; {model_path} is not one."
+        )
     channels = 1 if len(model.input_shape) == 2 else model.input_shape[-1]
     audio = AudioFormat(frontend.sample_rate_hz, channels)
     inputs = open_inputs(config, audio, output / "bad_files.csv", (options.split,))
@@ -187,4 +216,10 @@ def _score(
             f"The tags of the model and of data set {config.dataset!r} differ: "
             f"{', '.join(label_names(model))} and {', '.join(inputs.dataset.label_names)}."
         )
-    return score_split(model, inputs, options.split, options.bootstrap)
+    if task != inputs.dataset.task:
+        raise ConfigError(
+            f"The model is {task} but data set {config.dataset!r} is {inputs.dataset.task}: "
+            "their scores and labels do not mean the same."
+        )
+    threshold = 0.5 if options.thresholds == "half" else None
+    return score_split(model, inputs, options.split, options.bootstrap, threshold)

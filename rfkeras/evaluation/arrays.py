@@ -16,6 +16,7 @@ from rfkeras.evaluation.inputs import (
     check_scored,
 )
 from rfkeras.evaluation.report import Report, evaluate
+from rfkeras.evaluation.tasks import MULTI_LABEL
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ def evaluate_arrays(
     mask: str | Path | None = None,
     label_names: str | Path | None = None,
     *,
-    threshold: ArrayLike = 0.5,
+    threshold: ArrayLike | None = None,
     bootstrap_samples: int = 1000,
     seed: int = 0,
+    task: str = MULTI_LABEL,
 ) -> Report:
     """Evaluate scores from files: `load_arrays`, then `evaluate`.
 
@@ -98,14 +100,16 @@ def evaluate_arrays(
         decisions: Decisions; None: `predictions >= threshold`.
         mask: Which labels are known.
         label_names: Names of the tags.
-        threshold: As for `evaluate`, and so the next two.
+        threshold: As for `evaluate`, and so the next three.
         bootstrap_samples: Resamples behind the confidence intervals.
         seed: Seed of the resampling.
+        task: "multi_label" or "single_label".
 
     Raises:
         DatasetError: A file is missing, is not what it should be, or does not fit the
             others.
-        ConfigError: The threshold or the number of resamples is not allowed.
+        ConfigError: The threshold, the task or the number of resamples is not allowed, or
+            does not fit the arrays.
     """
     arrays = load_arrays(predictions, groundtruth, decisions, mask, label_names)
     return evaluate(
@@ -117,6 +121,7 @@ def evaluate_arrays(
         threshold=threshold,
         bootstrap_samples=bootstrap_samples,
         seed=seed,
+        task=task,
     )
 
 

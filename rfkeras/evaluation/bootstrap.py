@@ -86,11 +86,11 @@ def bootstrap_intervals(
     precision, auc = bootstrap_replicates(scores, labels, mask, samples=samples, seed=seed)
 
     def bounds(replicates: FloatArray) -> FloatArray:
-        return np.stack([_percentiles(column, confidence) for column in replicates.T])
+        return np.stack([percentiles(column, confidence) for column in replicates.T])
 
     def macro(replicates: FloatArray, figure: float) -> FloatArray:
         means = np.array([mean_of_defined(row) for row in replicates])
-        reflected = 2 * figure - _percentiles(means, confidence)[::-1]
+        reflected = 2 * figure - percentiles(means, confidence)[::-1]
         return np.clip(reflected, 0, 1)
 
     return Intervals(
@@ -122,7 +122,7 @@ def bootstrap_replicates(
     rankings = [_Ranking.of(scored, tag) for tag in range(scored.scores.shape[1])]
     precision = np.full((samples, len(rankings)), np.nan)
     auc = np.full((samples, len(rankings)), np.nan)
-    for rows, counts in _resample_counts(len(scored.scores), samples, seed):
+    for rows, counts in resample_counts(len(scored.scores), samples, seed):
         for tag, ranking in enumerate(rankings):
             if ranking.starts.size:
                 precision[rows, tag], auc[rows, tag] = ranking.metrics(counts)
@@ -195,10 +195,17 @@ class _Ranking:
         )
 
 
-def _resample_counts(
+def resample_counts(
     clips: int, samples: int, seed: int
 ) -> Iterator[tuple[slice, NDArray[np.int32]]]:
-    """Counts (resamples, clips) in portions, with the resample numbers they stand for."""
+    """Counts (resamples, clips) in portions, with the resample numbers they stand for.
+
+    Args:
+        clips: Clips in the test set.
+        samples: Number of resamples.
+        seed: Seed of the draws; the metrics of one report share it, so each resample is
+            the same set of clips to all of them.
+    """
     generator = np.random.default_rng(seed)
     portion = max(1, _COUNTS_AT_ONCE // clips)
     for start in range(0, samples, portion):
@@ -215,7 +222,8 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return np.where(undefined, np.nan, numerator / np.where(undefined, 1, denominator))
 
 
-def _percentiles(values: FloatArray, confidence: float) -> FloatArray:
+def percentiles(values: FloatArray, confidence: float) -> FloatArray:
+    """Lower and upper bound (2,) of the middle share of the defined values; else NaN."""
     defined = values[~np.isnan(values)]
     if not defined.size:
         return np.full(2, np.nan)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from rfkeras.files import replacing
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GREY, LIGHT = "#222222", "#6B6B6B", "#E4E4E4"
 
 _DOTS_PER_INCH = 150

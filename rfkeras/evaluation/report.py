@@ -10,7 +10,14 @@ from numpy.typing import ArrayLike
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.bootstrap import Intervals, bootstrap_intervals
-from rfkeras.evaluation.inputs import check_binary, check_scored, check_threshold
+from rfkeras.evaluation.inputs import (
+    BoolArray,
+    FloatArray,
+    Scored,
+    check_binary,
+    check_scored,
+    check_threshold,
+)
 from rfkeras.evaluation.metrics import (
     PerTag,
     average_precision,
@@ -20,12 +27,26 @@ from rfkeras.evaluation.metrics import (
     positive_rate,
     roc_auc,
 )
+from rfkeras.evaluation.notes import (
+    notes_on_classes,
+    notes_on_resamples,
+    notes_on_scores,
+    notes_on_tags,
+)
 from rfkeras.evaluation.result import Report, TagRow
+from rfkeras.evaluation.single_label import ClassFigures, class_figures
+from rfkeras.evaluation.tasks import (
+    HALF,
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    check_single_label,
+    check_task,
+    decide_class,
+)
 
 __all__ = ["Report", "TagRow", "evaluate", "write_report"]
 
 CONFIDENCE = 0.95
-_NAMES_IN_A_NOTE = 8
 
 
 def evaluate(
@@ -35,33 +56,33 @@ def evaluate(
     *,
     label_names: Sequence[str],
     decisions: ArrayLike | None = None,
-    threshold: ArrayLike = 0.5,
+    threshold: ArrayLike | None = None,
     bootstrap_samples: int = 1000,
     seed: int = 0,
+    task: str = MULTI_LABEL,
 ) -> Report:
-    """Evaluate a tagger's scores.
+    """Evaluate a tagger's or a classifier's scores.
 
     Args:
         scores: (clips, classes) finite numbers, higher means more likely.
-        labels: (clips, classes) of 0 and 1.
-        mask: (clips, classes), 1 where the label is known; None: everywhere.
+        labels: (clips, classes) of 0 and 1; single-label: one 1 in each row.
+        mask: (clips, classes), 1 where the label is known; None: everywhere. Single-label:
+            1 everywhere.
         label_names: Name of each class, all different.
         decisions: (clips, classes) of 0 and 1; None: `scores >= threshold`.
-        threshold: One number, or one for each class; not used with decisions.
+        threshold: One number, or one for each class, 0.5 if None; not used with decisions.
         bootstrap_samples: Resamples behind the confidence intervals; 0 leaves them out.
         seed: Seed of the resampling.
+        task: "multi_label", or "single_label" where each clip has exactly one class: then
+            the highest score decides, and there are neither decisions nor thresholds.
 
     Raises:
         ConfigError: A shape, value or name is not allowed.
     """
     scored = check_scored(scores, labels, mask)
     names = _check_names(label_names, scored.scores.shape[1])
-    if decisions is None:
-        thresholds = check_threshold(threshold, len(names))
-        decided = decide(scored.scores, thresholds)
-    else:
-        thresholds = np.full(len(names), np.nan)
-        decided = check_binary("decisions", decisions, scored.scores.shape)
+    single = check_task(task) == SINGLE_LABEL
+    thresholds, decided = _decide(scored, decisions, threshold, single)
     arrays = (scored.scores, scored.labels, scored.mask)
     shares = decision_metrics(decided, scored.labels, scored.mask)
     figures = {
@@ -105,15 +126,23 @@ def evaluate(
         "chance": {"average_precision": chance.macro, "roc_auc": 0.5},
         "bootstrap": {"samples": bootstrap_samples, "seed": seed, "confidence": CONFIDENCE},
     }
-    notes = _notes_on_tags(names, figures)
-    notes += _notes_on_resamples(names, intervals, bootstrap_samples)
-    low, high = float(scored.scores.min()), float(scored.scores.max())
-    if decisions is None and (low < 0 or high > 1):
-        notes.append(
-            f"The scores run from {low:.3g} to {high:.3g}, so they are not probabilities: "
-            "F1, precision and recall compare them with the threshold as they are."
+    notes = notes_on_tags(names, figures)
+    notes += notes_on_resamples(names, intervals, bootstrap_samples)
+    if single:
+        of_classes = class_figures(
+            *arrays, samples=bootstrap_samples, confidence=CONFIDENCE, seed=seed
         )
-    return Report(rows, summary, tuple(notes))
+        summary["single_label"] = _class_summary(of_classes)
+        summary["chance"] |= _class_chance(of_classes)
+        notes += notes_on_classes(of_classes)
+        confusion = tuple(tuple(int(n) for n in row) for row in of_classes.confusion)
+        return Report(rows, summary, tuple(notes), task, confusion)
+    low, high = float(scored.scores.min()), float(scored.scores.max())
+    at_half = decision_metrics(decide(scored.scores, HALF), scored.labels, scored.mask).f1
+    summary["macro"]["f1_at_half"] = at_half.macro if low >= 0 and high <= 1 else float("nan")
+    if decisions is None:
+        notes += notes_on_scores(low, high)
+    return Report(rows, summary, tuple(notes), task)
 
 
 def write_report(
@@ -123,6 +152,8 @@ def write_report(
     labels: ArrayLike,
     mask: ArrayLike | None = None,
     history: Mapping[str, Sequence[float | str]] | None = None,
+    monitor: str | None = None,
+    first_epoch: int = 1,
 ) -> tuple[Path, ...]:
     """Write report.json, per_tag.csv and the plots into a folder, each whole or not at all.
 
@@ -134,6 +165,8 @@ def write_report(
         mask: (clips, classes), 1 where the label is known; None: everywhere.
         history: Columns of the training log, for the training curves; None or no epochs:
             no such plot.
+        monitor: Column of the history that tells the best epoch, as for `training_curves`.
+        first_epoch: The first epoch that may be the best.
 
     Returns:
         The files written.
@@ -143,6 +176,7 @@ def write_report(
     """
     # Here, so that matplotlib loads only when plots are wanted.
     from rfkeras.evaluation import plots
+    from rfkeras.evaluation.confusion_plot import confusion_matrix
     from rfkeras.evaluation.plot_style import save_png
     from rfkeras.evaluation.training_plot import training_curves
 
@@ -151,13 +185,54 @@ def write_report(
         "per_tag.png": plots.per_tag_bars(report),
         "precision_recall.png": plots.precision_recall_curves(report, scores, labels, mask),
     }
+    if report.confusion is not None:
+        figures["confusion.png"] = confusion_matrix(report)
     if history and any(len(column) for column in history.values()):
-        figures["training.png"] = training_curves(history)
+        figures["training.png"] = training_curves(history, monitor, first_epoch)
     report.to_json(folder / "report.json")
     report.to_csv(folder / "per_tag.csv")
     for name, figure in figures.items():
         save_png(figure, folder / name)
     return tuple(folder / name for name in ("report.json", "per_tag.csv", *figures))
+
+
+def _decide(
+    scored: Scored, decisions: ArrayLike | None, threshold: ArrayLike | None, single: bool
+) -> tuple[FloatArray, BoolArray]:
+    """Thresholds (classes,), NaN where they do not decide, and decisions (clips, classes)."""
+    shape = scored.scores.shape
+    if single:
+        if decisions is not None or threshold is not None:
+            raise ConfigError(
+                "With task 'single_label' the highest score decides. Leave out decisions and "
+                "threshold, or use task 'multi_label'."
+            )
+        check_single_label(scored.labels, scored.mask)
+        return np.full(shape[1], np.nan), decide_class(scored.scores)
+    if decisions is not None:
+        return np.full(shape[1], np.nan), check_binary("decisions", decisions, shape)
+    thresholds = check_threshold(HALF if threshold is None else threshold, shape[1])
+    return thresholds, decide(scored.scores, thresholds)
+
+
+def _class_summary(figures: ClassFigures) -> dict[str, float]:
+    summary = {"log_loss": figures.log_loss}
+    for key, value, bounds in (
+        ("accuracy", figures.accuracy, figures.accuracy_interval),
+        ("macro_accuracy", figures.macro_accuracy, figures.macro_accuracy_interval),
+    ):
+        low, high = (float(bound) for bound in bounds)
+        summary |= {key: value, f"{key}_low": low, f"{key}_high": high}
+    return summary
+
+
+def _class_chance(figures: ClassFigures) -> dict[str, float]:
+    """What the best answer that does not look at the clip reaches."""
+    per_class = figures.confusion.sum(axis=1)
+    return {
+        "accuracy": float(per_class.max() / per_class.sum()),
+        "macro_accuracy": 1 / int((per_class > 0).sum()),
+    }
 
 
 def _check_names(label_names: Sequence[str], classes: int) -> tuple[str, ...]:
@@ -180,39 +255,3 @@ def _macro(figures: Mapping[str, PerTag], intervals: Intervals) -> dict[str, flo
     ):
         macro[f"{key}_low"], macro[f"{key}_high"] = (float(bound) for bound in bounds)
     return macro
-
-
-def _notes_on_tags(names: Sequence[str], figures: Mapping[str, PerTag]) -> list[str]:
-    notes = []
-    for key, title in (
-        ("average_precision", "average precision or F1"),
-        ("roc_auc", "ROC-AUC"),
-    ):
-        figure = figures[key]
-        if figure.left_out:
-            why = [f"{n} ({r})" for n, r in zip(names, figure.reasons, strict=True) if r]
-            notes.append(
-                f"No {title} for {figure.left_out} of {len(names)} tags, which the macro mean "
-                f"leaves out: {_listed(why)}."
-            )
-    return notes
-
-
-def _notes_on_resamples(names: Sequence[str], intervals: Intervals, samples: int) -> list[str]:
-    partly = [
-        f"{name} ({held} of {samples})"
-        for name, held in zip(names, intervals.resamples_with_tag, strict=True)
-        if 0 < held < samples
-    ]
-    if not partly:
-        return []
-    return [
-        "So few positives that some resamples had none; the interval rests on the others: "
-        f"{_listed(partly)}."
-    ]
-
-
-def _listed(items: Sequence[str]) -> str:
-    shown = ", ".join(items[:_NAMES_IN_A_NOTE])
-    more = len(items) - _NAMES_IN_A_NOTE
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from rfkeras.evaluation.tasks import HALF, MULTI_LABEL
 from rfkeras.files import replacing
 
 
@@ -24,7 +25,8 @@ class TagRow:
         average_precision: With `_low` and `_high`, the bounds of its 95 % interval.
         roc_auc: With `_low` and `_high` likewise.
         f1: From the decisions, as precision and recall.
-        threshold: Score from which on the tag is decided; NaN if decisions were given.
+        threshold: Score from which on the tag is decided; NaN if decisions were given, or
+            if the highest score decides (single-label).
         undefined: Why average precision or ROC-AUC is undefined; "" if both are defined.
     """
 
@@ -53,15 +55,23 @@ class Report:
         tags: One row per tag, in the order of the label columns.
         summary: Tables of numbers by name. "counts": clips, tags, annotated and positive
             entries; "macro": means over the tags, with `_low` and `_high` for
-            average_precision and roc_auc; "tags_in_macro": how many tags each mean is
-            over; "micro": all annotated entries pooled; "chance": what guessing reaches;
-            "bootstrap": samples, seed, confidence.
+            average_precision and roc_auc, and for multi-label f1_at_half, the F1 with a
+            threshold of 0.5 for every tag (NaN if the scores are no probabilities);
+            "tags_in_macro": how many tags each mean is over; "micro": all annotated entries
+            pooled; "chance": what guessing reaches; "bootstrap": samples, seed, confidence;
+            and for single-label alone "single_label": accuracy and macro_accuracy (mean
+            recall of the classes), each with `_low` and `_high`, and log_loss in nats.
         notes: What a reader of the figures has to know, in sentences.
+        task: "multi_label" or "single_label".
+        confusion: Single-label: for each class, how many of its clips were taken for each
+            class; multi-label: None.
     """
 
     tags: tuple[TagRow, ...]
     summary: dict[str, dict[str, float]]
     notes: tuple[str, ...]
+    task: str = MULTI_LABEL
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def mean_average_precision(self) -> float:
@@ -72,6 +82,12 @@ class Report:
     def chance_level(self) -> float:
         """The label prior: the mAP of a random ranking."""
         return self.summary["chance"]["average_precision"]
+
+    @property
+    def has_own_thresholds(self) -> bool:
+        """Whether a tag is decided from another score than 0.5."""
+        thresholds = [row.threshold for row in self.tags if not math.isnan(row.threshold)]
+        return any(threshold != HALF for threshold in thresholds)
 
     def to_json(self, path: str | Path) -> None:
         """Write everything as JSON, undefined figures as null; whole or not at all."""

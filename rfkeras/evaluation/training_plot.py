@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from sklearn.isotonic import isotonic_regression
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.inputs import FloatArray
+from rfkeras.evaluation.inputs import BoolArray, FloatArray
 from rfkeras.evaluation.plot_style import (
     BLUE,
     GREEN,
@@ -18,6 +19,7 @@ from rfkeras.evaluation.plot_style import (
     INK,
     LIGHT,
     ORANGE,
+    PURPLE,
     bare,
     label,
     new_figure,
@@ -26,21 +28,44 @@ from rfkeras.evaluation.plot_style import (
 # Panels from top to bottom: axis title, share of the height, and (column, label, colour).
 _PANELS = (
     ("loss", 3.0, (("loss", "training", BLUE), ("val_loss", "validation", ORANGE))),
-    ("validation mAP", 3.0, (("val_mAP", "", GREEN),)),
+    (
+        "validation",
+        3.0,
+        (
+            ("val_mAP", "mAP", GREEN),
+            ("val_roc_auc", "ROC-AUC", BLUE),
+            ("val_f1", "F1", PURPLE),
+            ("val_accuracy", "accuracy", ORANGE),
+        ),
+    ),
     ("learning rate", 1.2, (("learning_rate", "", GREY),)),
 )
-COLUMNS = ("loss", "val_loss", "val_mAP", "learning_rate")
+COLUMNS = tuple(column for _, _, lines in _PANELS for column, _, _ in lines)
 
 
-def training_curves(history: Mapping[str, Sequence[float | str]]) -> Figure:
-    """Loss, validation mAP and learning rate by epoch, the best epoch marked.
+_SHOWN = {
+    column: f"{name} loss" if title == "loss" else f"{title} {name}"
+    for title, _, lines in _PANELS[:2]
+    for column, name, _ in lines
+}
 
-    The best epoch has the highest val_mAP; without that column, the lowest val_loss.
+
+def training_curves(
+    history: Mapping[str, Sequence[float | str]],
+    monitor: str | None = None,
+    first_epoch: int = 1,
+) -> Figure:
+    """Loss, validation figures and learning rate by epoch, the best epoch marked.
 
     Args:
-        history: Columns of equal length by name: loss, val_loss, val_mAP, learning_rate,
-            at least one of them, and epoch (else epochs count from 1). Cells may be text,
-            as a CSV reader gives them; empty ones are gaps. Other columns are ignored.
+        history: Columns of equal length by name: loss, val_loss, val_mAP, val_roc_auc,
+            val_f1, val_accuracy, learning_rate, at least one of them, and epoch (else
+            epochs count from 1). Cells may be text, as a CSV reader gives them; empty ones
+            are gaps. Other columns are ignored.
+        monitor: Column that tells the best epoch, by the lowest value of a loss and the
+            highest of the rest; None: val_mAP or, without that column, val_loss.
+        first_epoch: The first epoch that may be the best; a pruned model is not in its
+            final form before.
 
     Raises:
         ConfigError: None of these columns, columns of different length, no epochs, or a
@@ -70,29 +95,25 @@ def training_curves(history: Mapping[str, Sequence[float | str]]) -> Figure:
         top=1 - 0.8 / height,
         hspace=0.22,
     )
-    best = _best(values)
+    name = monitor or ("val_mAP" if "val_mAP" in values else "val_loss")
+    best = None
+    if name in _SHOWN and name in values:
+        best = _best(values[name], name.endswith("loss"), epochs >= first_epoch)
     for place, (title, _, lines) in enumerate(panels):
         axes = figure.add_subplot(grid[place, 0])
         _panel(axes, title, epochs, [(values[c], n, k) for c, n, k in lines if c in values])
         axes.tick_params(labelbottom=place == len(panels) - 1)
         if best is not None:
             axes.axvline(epochs[best], color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
-            if title == "validation mAP":
-                axes.plot(
-                    epochs[best],
-                    values["val_mAP"][best],
-                    "o",
-                    color=INK,
-                    markersize=5,
-                    clip_on=False,
-                )
+            if name in [column for column, _, _ in lines]:
+                at = (epochs[best], values[name][best])
+                axes.plot(*at, "o", color=INK, markersize=5, clip_on=False)
         if place == len(panels) - 1:
             axes.set_xlabel("epoch", fontsize=9.5, color=INK)
     label(figure, 0.15 / width, 1 - 0.12 / height, "Training", 13, bold=True)
     if best is not None:
-        name = "val_mAP" if "val_mAP" in values else "val_loss"
-        shown = {"val_mAP": "validation mAP", "val_loss": "validation loss"}[name]
-        text = f"dotted: best epoch, {epochs[best]:g}, with {shown} {values[name][best]:.3f}"
+        shown = f"{_SHOWN[name]} {values[name][best]:.3f}"
+        text = f"dotted: best epoch, {epochs[best]:g}, with {shown}"
         label(figure, 0.15 / width, 1 - 0.42 / height, text, 8.5, colour=GREY)
     return figure
 
@@ -137,14 +158,17 @@ def _label_ends(
         defined = np.flatnonzero(~np.isnan(column))
         if name and defined.size:
             ends.append((float(column[defined[-1]]), name, colour))
+    if not ends:
+        return
+    ends.sort()
     low, high = axes.get_ylim()
-    apart = 0.09 * (high - low)
-    previous = -np.inf
-    for value, name, colour in sorted(ends):
-        previous = max(value, previous + apart)
+    steps = 0.09 * (high - low) * np.arange(len(ends))
+    # As near to the lines' ends, in least squares, as names a step apart can stand.
+    places = isotonic_regression([value for value, _, _ in ends] - steps) + steps
+    for place, (_, name, colour) in zip(places, ends, strict=True):
         axes.annotate(
             name,
-            (1.0, previous),
+            (1.0, place),
             xycoords=("axes fraction", "data"),
             xytext=(5, 0),
             textcoords="offset points",
@@ -154,12 +178,9 @@ def _label_ends(
         )
 
 
-def _best(values: Mapping[str, FloatArray]) -> int | None:
-    for name, sign in (("val_mAP", 1.0), ("val_loss", -1.0)):
-        if name in values:
-            column = sign * values[name]
-            return None if np.isnan(column).all() else int(np.nanargmax(column))
-    return None
+def _best(column: FloatArray, lowest: bool, eligible: BoolArray) -> int | None:
+    values = np.where(eligible, -column if lowest else column, np.nan)
+    return None if np.isnan(values).all() else int(np.nanargmax(values))
 
 
 def _numbers(name: str, column: Sequence[float | str]) -> FloatArray:

@@ -1,4 +1,4 @@
-"""SavedModels for TensorFlow Serving: waveform in, tag probabilities out."""
+"""SavedModels for TensorFlow Serving: waveform in, scores of the tags out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
+from rfkeras.evaluation.tasks import HALF, MULTI_LABEL
 from rfkeras.frontend import find_frontend
-from rfkeras.layers import ClipLogits
+from rfkeras.layers import ClipLogits, find_head
 
 LABELS_FILE = "labels.txt"
 CARD_FILE = "model.json"
@@ -30,10 +31,14 @@ def saved_model(
     at the rate that `assets/model.json` names; audio too short for the network is padded
     with zeros. A model without a front-end takes `spectrogram` instead. It returns
     `scores`, float32 (batch, classes), the probability of each tag of
-    `assets/labels.txt`. An empty batch is an InvalidArgument error.
+    `assets/labels.txt`: the sigmoid of its logit, or the softmax of all where the model's
+    head says that one class excludes the others. `assets/model.json` says which ("task")
+    and from which score each tag applies ("thresholds", null where the highest score
+    decides). An empty batch is an InvalidArgument error.
 
     Args:
-        model: A model of the zoo, or one with the same input and a `ClipLogits` output.
+        model: A model of the zoo, or one with the same input and a `ClipLogits` output. A
+            model without such a head is taken as multi-label.
         path: Folder to make; TensorFlow Serving wants its name to be a version number.
         labels: Tag of each output; by default those kept in the model.
 
@@ -62,15 +67,27 @@ def saved_model(
 
 def label_names(model: keras.Model) -> tuple[str, ...]:
     """Tags kept in the model; "class_0", "class_1", ... where it has none."""
-    for layer in model.layers:
-        if isinstance(layer, ClipLogits) and layer.label_names is not None:
-            return layer.label_names
+    head = find_head(model)
+    if head is not None and head.label_names is not None:
+        return head.label_names
     return tuple(f"class_{i}" for i in range(model.output_shape[-1]))
+
+
+def model_head(model: keras.Model) -> ClipLogits:
+    """What reads the model's logits: its own head, or a multi-label one if it has none."""
+    return find_head(model) or ClipLogits()
 
 
 def _write_assets(folder: Path, model: keras.Model, names: Sequence[str]) -> list[Path]:
     frontend = find_frontend(model)
-    card: dict[str, Any] = {"name": model.name, "input": model.inputs[0].name}
+    head = model_head(model)
+    thresholds = list(head.thresholds or [HALF] * len(names))
+    card: dict[str, Any] = {
+        "name": model.name,
+        "input": model.inputs[0].name,
+        "task": head.task,
+        "thresholds": thresholds if head.task == MULTI_LABEL else None,
+    }
     if frontend is not None:
         shape = model.inputs[0].shape
         card |= {
@@ -97,7 +114,7 @@ class _Inference(tf.Module):
         # TensorFlow tracks what its graph reads; these lists keep it reachable.
         self.model_variables = [variable.value for variable in model.variables]
         self.assets = [tf.saved_model.Asset(str(path)) for path in assets]
-        source = model.inputs[0]
+        source, head = model.inputs[0], model_head(model)
 
         def serve(batch: Any) -> dict[str, Any]:
             not_empty = tf.debugging.assert_positive(
@@ -105,7 +122,7 @@ class _Inference(tf.Module):
             )
             with tf.control_dependencies([not_empty]):
                 logits = model(tf.identity(batch), training=False)
-            return {"scores": tf.sigmoid(tf.cast(logits, tf.float32))}
+            return {"scores": head.scores(logits)}
 
         spec = tf.TensorSpec(source.shape, tf.float32, name=source.name)
         self.serve = tf.function(serve, input_signature=[spec])

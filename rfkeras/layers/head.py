@@ -85,5 +85,11 @@ class ClipLogits(keras.layers.Layer):
 
 
 def find_head(model: Any) -> ClipLogits | None:
-    """The model's `ClipLogits`, or None where it has none."""
-    return next((layer for layer in model.layers if isinstance(layer, ClipLogits)), None)
+    """The model's `ClipLogits`, also inside of a model within it; None where it has none."""
+    for layer in model.layers:
+        if isinstance(layer, ClipLogits):
+            return layer
+        found = find_head(layer) if isinstance(layer, keras.Model) else None
+        if found is not None:
+            return found
+    return None

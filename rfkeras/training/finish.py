@@ -12,13 +12,17 @@ import keras
 import numpy as np
 
 from rfkeras.evaluation.report import Report, write_report
+from rfkeras.evaluation.tasks import MULTI_LABEL
+from rfkeras.evaluation.thresholds import best_f1_thresholds
 from rfkeras.export import saved_model, verify
 from rfkeras.files import replacing
+from rfkeras.layers import find_head
 from rfkeras.loading import load_model
 from rfkeras.training.inputs import Inputs
 from rfkeras.training.progress import say
 from rfkeras.training.run_folder import RunFolder
-from rfkeras.training.scoring import score_split
+from rfkeras.training.scoring import score_clips, score_split
+from rfkeras.training.selection import first_eligible_epoch
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,14 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
     """Save the model, score the test split, export and compare the export.
 
     The saved file is what is scored and exported, so that both speak of what users load.
+    It keeps the decision thresholds: with `thresholds: validation`, those that give each
+    tag the most F1 on the validation split, of scores averaged over a clip's windows.
+
+    Args:
+        trained: The trained model, its weights as they are to be published: exact zeros
+            stay zeros in all files.
+        folder: Where everything goes.
+        inputs: The data, and the run's configuration.
 
     Raises:
         ExportError: The exported model differs from the trained one.
@@ -49,7 +61,9 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
     with replacing(folder.model) as aside:
         scratch = aside.with_suffix(".keras")  # Keras insists on its suffix
         trained.save(scratch)
-        load_model(scratch).save(scratch)  # once more, without the optimiser
+        model = load_model(scratch)
+        _keep_thresholds(model, inputs)
+        model.save(scratch)  # once more, with thresholds and without the optimiser
         scratch.replace(aside)
     model = load_model(folder.model)
     say("Scoring the test split")
@@ -61,10 +75,24 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
         test.labels,
         test.mask,
         history=read_columns(folder.log),
+        monitor=inputs.config.monitor,
+        first_epoch=first_eligible_epoch(inputs.config),
     )
     say("Exporting, and comparing the export in a clean process")
     difference = _export(model, folder, inputs)
     return TrainResult(folder, test.report, difference)
+
+
+def _keep_thresholds(model: keras.Model, inputs: Inputs) -> None:
+    head = find_head(model)
+    if head is None or head.task != MULTI_LABEL:
+        return
+    if inputs.config.thresholds == "half":
+        head.thresholds = None
+        return
+    say("Choosing each tag's threshold on the validation split")
+    best = best_f1_thresholds(*score_clips(model, inputs, "validation"))
+    head.thresholds = tuple(float(threshold) for threshold in best)
 
 
 def _export(model: keras.Model, folder: RunFolder, inputs: Inputs) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -16,6 +14,7 @@ from rfkeras.evaluation.plot_style import BLUE, ORANGE, save_png
 from rfkeras.evaluation.plots import panel_titles, per_tag_bars, precision_recall_curves
 from rfkeras.evaluation.report import evaluate
 from rfkeras.evaluation.training_plot import training_curves
+from tests.evaluation.figures import has_colour, texts_overlap
 
 HISTORY = {
     "epoch": [1, 2, 3, 4],
@@ -36,48 +35,6 @@ def example(tags: int, clips: int = 300):
     names = [f"mood/theme---longish{i}" for i in range(tags)]
     report = evaluate(scores / 2, labels, mask, label_names=names, bootstrap_samples=20)
     return report, scores / 2, labels, mask
-
-
-def has_colour(image: np.ndarray, colour: str) -> int:
-    """How many pixels have exactly this colour."""
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.round(image[..., :3] * 255) == wanted).all(axis=-1).sum())
-
-
-def texts_overlap(figure) -> list[tuple[str, str]]:
-    """Pairs of drawn texts whose boxes overlap, and texts that leave the figure."""
-    renderer = figure.canvas.get_renderer()
-    figure.draw(renderer)
-    texts = [
-        text
-        for text in figure.findobj(mpl.text.Text)
-        if text.get_visible() and text.get_text().strip()
-    ]
-    # Ticks beyond the ends of an axis exist but are not drawn.
-    hidden = {
-        label
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in axis.get_major_ticks()
-        for label in (tick.label1, tick.label2)
-        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
-    }
-    boxes = [
-        (text.get_text(), text.get_window_extent(renderer).padded(-0.5))
-        for text in texts
-        if text not in hidden
-    ]
-    frame = figure.bbox
-    outside = [
-        (name, "figure")
-        for name, box in boxes
-        if box.x0 < frame.x0 or box.y0 < frame.y0 or box.x1 > frame.x1 or box.y1 > frame.y1
-    ]
-    return outside + [
-        (one, other)
-        for (one, box), (other, second) in itertools.combinations(boxes, 2)
-        if box.overlaps(second)
-    ]
 
 
 @pytest.mark.parametrize("tags", [1, 20, 56])
@@ -216,6 +173,33 @@ def test_training_curves_are_an_image_without_overlap(epochs, tmp_path):
     assert has_colour(image, BLUE) > 10
 
 
+@pytest.mark.parametrize("ends", [(0.5, 0.5, 0.5, 0.5), (0.9, 0.8, 0.1, 0.11), (0, 0, 1, 1)])
+def test_all_validation_figures_share_a_panel_and_are_told_apart(ends):
+    names = ("val_mAP", "val_roc_auc", "val_f1", "val_accuracy")
+    columns = {name: [0.2, 0.3, 0.4, end] for name, end in zip(names, ends, strict=True)}
+    figure = training_curves({**HISTORY, **columns, "seconds": [10.0, 20.0, 30.0, 40.0]})
+    assert len(figure.axes) == 3
+    panel = figure.axes[1]
+    for line, name in zip(panel.lines, names, strict=False):
+        assert list(line.get_ydata()) == columns[name]
+    assert len({line.get_color() for line in panel.lines[:4]}) == 4
+    shown = {text.get_text(): text.xy[1] for text in panel.texts}
+    assert set(shown) == {"mAP", "ROC-AUC", "F1", "accuracy"}
+    assert texts_overlap(figure) == []
+    # The names stand about their lines: none drifts off to one side.
+    assert np.mean(list(shown.values())) == pytest.approx(np.mean(ends), abs=1e-9)
+
+
+def test_figures_that_no_tag_defined_leave_gaps():
+    history = {
+        "val_mAP": ["0.1", "0.2"],
+        "val_roc_auc": ["nan", "nan"],
+        "val_f1": ["nan", "0.1"],
+    }
+    panel = training_curves(history).axes[0]
+    assert [text.get_text() for text in panel.texts] == ["F1", "mAP"]
+
+
 def test_training_curves_draw_the_log_and_mark_the_best_map():
     figure = training_curves(HISTORY)
     losses, means, rates = figure.axes
@@ -226,6 +210,34 @@ def test_training_curves_draw_the_log_and_mark_the_best_map():
     assert [axes.lines[-1].get_xdata()[0] for axes in (losses, rates)] == [3, 3]
     assert list(means.lines[-1].get_data()) == [[3], [0.7]]
     assert any("best epoch, 3, with validation mAP 0.700" in t.get_text() for t in figure.texts)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "first_epoch", "panel", "best", "shown"),
+    [
+        ("val_f1", 1, 1, (2, 0.6), "best epoch, 2, with validation F1 0.600"),
+        ("val_loss", 1, 0, (4, 0.44), "best epoch, 4, with validation loss 0.440"),
+        ("loss", 1, 0, (4, 0.35), "best epoch, 4, with training loss 0.350"),
+        ("val_mAP", 4, 1, (4, 0.6), "best epoch, 4, with validation mAP 0.600"),
+    ],
+)
+def test_the_monitored_figure_tells_the_best_epoch(monitor, first_epoch, panel, best, shown):
+    history = {**HISTORY, "val_f1": [0.1, 0.6, 0.5, float("nan")]}
+    figure = training_curves(history, monitor, first_epoch)
+    assert any(shown in text.get_text() for text in figure.texts)
+    marks = [
+        (place, tuple(float(part[0]) for part in line.get_data()))
+        for place, axes in enumerate(figure.axes)
+        for line in axes.lines
+        if line.get_markersize() == 5
+    ]
+    assert marks == [(panel, best)]
+
+
+@pytest.mark.parametrize(("monitor", "first_epoch"), [("val_accuracy", 1), ("val_mAP", 9)])
+def test_without_the_figure_or_an_eligible_epoch_none_is_marked(monitor, first_epoch):
+    figure = training_curves(HISTORY, monitor, first_epoch)
+    assert not any("best epoch" in text.get_text() for text in figure.texts)
 
 
 def test_without_map_the_lowest_validation_loss_is_best_and_text_cells_are_read():

@@ -213,3 +213,17 @@ def test_matplotlib_loads_only_for_plots_and_tensorflow_never():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_f1_at_one_half_stands_beside_f1_at_the_tags_own_thresholds(partly_labelled):
+    thresholds = np.linspace(0.2, 0.7, 6)
+    own = evaluate(
+        *partly_labelled, label_names=NAMES, threshold=thresholds, bootstrap_samples=0
+    )
+    half = evaluate(*partly_labelled, label_names=NAMES, bootstrap_samples=0)
+    assert half.summary["macro"]["f1"] == half.summary["macro"]["f1_at_half"]
+    assert own.summary["macro"]["f1_at_half"] == half.summary["macro"]["f1"]
+    assert own.summary["macro"]["f1"] != half.summary["macro"]["f1"]
+    assert (own.has_own_thresholds, half.has_own_thresholds) == (True, False)
+    logits = evaluate([[-2.0], [3.0]], [[0], [1]], label_names=["a"], bootstrap_samples=0)
+    assert math.isnan(logits.summary["macro"]["f1_at_half"])

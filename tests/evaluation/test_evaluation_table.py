@@ -108,3 +108,18 @@ def test_195_tags_have_a_line_each():
 def test_bar_is_as_long_as_the_value(value, drawn, plain):
     assert bar(value) == drawn
     assert bar(value, unicode=False) == plain
+
+
+def test_own_thresholds_get_a_column_and_f1_at_one_half_a_line(partly_labelled, report):
+    thresholds = [0.3, 0.45, 0.5, 0.5, 0.5, 0.5]
+    own = evaluate(
+        *partly_labelled, label_names=NAMES, threshold=thresholds, bootstrap_samples=30
+    )
+    text = printed(own)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    line = next(line for line in text.splitlines() if line.startswith("mallet_percussion"))
+    assert line.split()[-2] == ".45"
+    at_half = own.summary["macro"]["f1_at_half"]
+    assert f"macro F1 with a threshold of 0.5 for every tag {at_half:.3f}" in text
+    assert "threshold" not in printed(report)
+    assert " cut" not in printed(report)

@@ -1,7 +1,9 @@
 """SavedModels: what is in them, and that they compute what the model computes."""
 
 import json
+import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +12,8 @@ import zoo
 from rfkeras.errors import ConfigError
 from rfkeras.export import ExportError, saved_model, verify
 from rfkeras.export.clean_process import REFUSED
+from rfkeras.export.verify import tolerance
+from rfkeras.layers import find_head
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,28 @@ def exported(model, tmp_path_factory):
 
 def noise(batch, samples):
     return np.random.default_rng(1).normal(0, 0.1, (batch, samples)).astype("float32")
+
+
+def trained_like(policy, **options):
+    """A small network whose statistics fit its input, so that its scores are not extreme."""
+    keras.utils.set_random_seed(0)
+    default = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(policy)
+        names = ("flute", "voice", "organ")
+        network = zoo.create_model(
+            "resnet_rf", label_names=names, width=4, rho=3, initialization="he", **options
+        )
+    finally:
+        keras.config.set_dtype_policy(default)
+    for _ in range(20):
+        network(noise(2, 11025), training=True)
+    network.get_layer("classifier_bn").gamma.assign([3.0, 3.0, 3.0])
+    return network
+
+
+def served(path, **inputs):
+    return tf.saved_model.load(str(path)).signatures["serving_default"](**inputs)["scores"]
 
 
 def test_clean_process_computes_the_same(model, exported):
@@ -126,3 +152,82 @@ def test_an_existing_folder_is_left_alone(model, exported):
 def test_wrong_number_of_labels(model, tmp_path):
     with pytest.raises(ConfigError, match="3 outputs but 2 labels"):
         saved_model(model, tmp_path / "1", labels=["a", "b"])
+
+
+def test_a_single_label_model_serves_the_softmax(tmp_path):
+    network = trained_like("float32", task="single_label")
+    path = saved_model(network, tmp_path / "1")
+    assert verify(path, network, [noise(3, 22050), noise(1, 50)]) <= 1e-5
+    scores = served(path, waveform=tf.constant(noise(3, 22050))).numpy()
+    powers = np.exp(np.asarray(network(noise(3, 22050)), np.float64))
+    np.testing.assert_allclose(scores, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+    card = json.loads((path / "assets/model.json").read_text())
+    assert (card["task"], card["thresholds"]) == ("single_label", None)
+
+
+def test_thresholds_lie_in_the_card(model, exported, tmp_path):
+    card = json.loads((exported / "assets/model.json").read_text())
+    assert (card["task"], card["thresholds"]) == ("multi_label", [0.5, 0.5, 0.5])
+    network = zoo.create_model("resnet_rf", 3, width=2, frontend=None)
+    find_head(network).thresholds = (0.25, 0.5, 0.75)
+    path = saved_model(network, tmp_path / "1")
+    card = json.loads((path / "assets/model.json").read_text())
+    assert card["thresholds"] == [0.25, 0.5, 0.75]
+
+
+def test_a_model_without_a_head_is_taken_as_multi_label(tmp_path):
+    inputs = keras.Input((3,), name="spectrogram")
+    network = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+    path = saved_model(network, tmp_path / "1")
+    logits = np.array([[-1.0, 0.0, 2.0]], "float32")
+    scores = served(path, spectrogram=tf.constant(logits))
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-6)
+
+
+def test_a_bfloat16_model_agrees_within_its_bound_and_a_wrong_one_does_not(
+    tmp_path, monkeypatch
+):
+    network = trained_like("mixed_bfloat16")
+    path = saved_model(network, tmp_path / "1")
+    batch = noise(2, 44100)
+    assert verify(path, network, [batch, noise(1, 22050)]) <= tolerance(network) == 2.0**-9
+    scores = served(path, waveform=tf.constant(batch)).numpy()
+    monkeypatch.setattr(sys.modules[verify.__module__], "_run_clean", lambda *_: [scores])
+    bias = network.get_layer("classifier_bn").beta
+    bias.assign(bias.numpy() + 0.05)
+    with pytest.raises(ExportError, match=r"by 0\.01.*at most 0\.002 is allowed"):
+        verify(path, network, [batch])
+
+
+@pytest.mark.parametrize(
+    ("policy", "bound"),
+    [("float32", 1e-5), ("mixed_float16", 2.0**-12), ("mixed_bfloat16", 2.0**-9)],
+)
+def test_the_tolerance_is_that_of_the_coarsest_layer(policy, bound):
+    inputs = keras.Input((3,))
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=policy)])
+    outputs = keras.layers.Activation("linear", dtype="float32")(inner(inputs))
+    assert tolerance(keras.Model(inputs, outputs)) == bound
+
+
+def test_zeros_of_a_pruned_model_stay_zeros(tmp_path):
+    network = zoo.create_model("resnet_rf", 3, width=4, initialization="he")
+    rng = np.random.default_rng(0)
+    zeros = {}
+    for variable in network.trainable_variables:
+        if len(variable.shape) > 1:
+            kept = variable.numpy() * (rng.random(variable.shape) < 0.2)
+            variable.assign(kept)
+        zeros[variable.path] = int((variable.numpy() == 0).sum())
+    assert sum(zeros.values()) > 0.7 * sum(v.numpy().size for v in network.trainable_variables)
+    network.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    path = saved_model(loaded, tmp_path / "1")
+    exported_zeros = sum(
+        int((variable.numpy() == 0).sum())
+        for variable in tf.saved_model.load(str(path)).model_variables
+    )
+    everywhere = sum(int((v.numpy() == 0).sum()) for v in network.variables)
+    assert exported_zeros == everywhere
+    assert {v.path: int((v.numpy() == 0).sum()) for v in loaded.trainable_variables} == zeros

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers import ClipLogits, ResidualBlock
+from rfkeras.layers import ClipLogits, ResidualBlock, find_head
 
 
 def test_block_starts_as_its_shortcut():
@@ -103,3 +103,25 @@ def test_clip_logits_keep_label_names():
     assert ClipLogits.from_config(layer.get_config()).label_names == ("a", "b")
     with pytest.raises(ConfigError, match="3 classes but 2 label names"):
         layer.build((None, 1, 1, 3))
+
+
+def test_head_is_found_inside_of_a_model_too():
+    inputs = keras.Input((4, 4, 3))
+    inner = keras.Model(inputs, ClipLogits(task="single_label", name="logits")(inputs))
+    outer = keras.Model(inputs, inner(keras.layers.ReLU()(inputs)))
+    assert find_head(outer) is find_head(inner) is inner.get_layer("logits")
+    assert find_head(keras.Model(inputs, keras.layers.ReLU()(inputs))) is None
+
+
+def test_scores_of_either_task():
+    logits = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    tags = ClipLogits().scores(logits)
+    np.testing.assert_allclose(tags, 1 / (1 + np.exp(-logits)), atol=1e-6)
+    classes = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        ClipLogits(task="single_label").scores(logits), classes, atol=1e-6
+    )
+    with pytest.raises(ConfigError, match="Did you mean 'multi_label'"):
+        ClipLogits(task="multilabel")
+    with pytest.raises(ConfigError, match="4 classes but 2 thresholds"):
+        ClipLogits(thresholds=[0.5, 0.5]).build((None, 1, 1, 4))

@@ -1,0 +1,196 @@
+"""`evaluate` for both tasks: arrays, single-label runs, thresholds, what does not fit."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn import metrics
+
+import zoo
+from rfkeras.cli.main import run
+from rfkeras.cli.train import complete
+from rfkeras.config import TrainConfig, resolve
+from rfkeras.data.audio import AudioFormat
+from rfkeras.layers import find_head
+from rfkeras.training import finish as finishing
+from rfkeras.training.inputs import open_inputs
+from rfkeras.training.run_folder import create_run_folder, write_environment
+from tests.data.layouts import write_dcase
+
+
+def report_in(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def finished_run(root, flags):
+    """A run folder as `train` leaves it, of a model that was never trained."""
+    config = complete(resolve(TrainConfig, {**flags, "width": 2, "rho": 1, "batch_size": 4}))
+    folder = create_run_folder(config, root)
+    inputs = open_inputs(config, AudioFormat(22050), folder.bad_files)
+    write_environment(folder, [], {"fingerprints": inputs.fingerprints})
+    keras.utils.set_random_seed(0)
+    model = zoo.create_model(
+        "resnet_rf",
+        label_names=inputs.dataset.label_names,
+        task=inputs.dataset.task,
+        width=2,
+        rho=1,
+        initialization="he",
+    )
+    model.get_layer("classifier_bn").beta.assign([-1.0, 0.0, 1.0])  # so thresholds differ
+    folder.log.write_text("epoch,loss\n1,0.5\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finishing, "verify", lambda *_: 0.0)
+        finishing.finish(model, folder, inputs)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A small single-label data set of three scenes."""
+    return write_dcase(tmp_path_factory.mktemp("dcase"), locations=3, takes=1, audio=True)
+
+
+@pytest.fixture(scope="module")
+def single_run(scenes, tmp_path_factory):
+    flags = {"dataset": "dcase", "data_dir": str(scenes), "subset": "2020-1b"}
+    flags |= {"validation_share": 0.5}
+    return finished_run(tmp_path_factory.mktemp("runs") / "single", flags)
+
+
+@pytest.fixture(scope="module")
+def multi_run(tone_folder, tmp_path_factory):
+    flags = {"dataset": "folder", "data_dir": str(tone_folder), "window_seconds": 1.0}
+    return finished_run(tmp_path_factory.mktemp("runs") / "multi", flags)
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Flags that name the files of softmax scores and their labels; and class numbers."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 50)
+    np.save(tmp_path / "p.npy", 0.7 * rng.dirichlet(np.ones(3), 50) + 0.3 * np.eye(3)[truth])
+    np.save(tmp_path / "g.npy", np.eye(3)[truth])
+    files = ["--predictions", tmp_path / "p.npy", "--groundtruth", tmp_path / "g.npy"]
+    return [str(part) for part in files], truth
+
+
+def test_arrays_of_a_single_label_task(arrays, tmp_path, capsys):
+    flags, truth = arrays
+    output = tmp_path / "report"
+    more = ["--task", "single_label", "--bootstrap", "20", "--output", str(output)]
+    assert run(["evaluate", *flags, *more]) == 0
+    chosen = np.load(tmp_path / "p.npy").argmax(axis=1)
+    content = report_in(output)
+    accuracy = metrics.accuracy_score(truth, chosen)
+    assert content["summary"]["single_label"]["accuracy"] == accuracy
+    assert content["confusion"] == metrics.confusion_matrix(truth, chosen).tolist()
+    assert (output / "confusion.png").is_file()
+    printed = capsys.readouterr().out
+    assert f"Arrays accuracy {accuracy:.3f}" in printed
+
+
+@pytest.mark.parametrize("task", [[], ["--task", "auto"], ["--task", "multi_label"]])
+def test_arrays_are_multi_label_by_default(arrays, tmp_path, task):
+    flags, _ = arrays
+    output = tmp_path / "report"
+    more = ["--bootstrap", "0", "--output", str(output)]
+    assert run(["evaluate", *flags, *task, *more]) == 0
+    content = report_in(output)
+    assert (content["task"], content["confusion"]) == ("multi_label", None)
+    assert [row["threshold"] for row in content["tags"]] == [0.5] * 3
+
+
+def test_a_single_label_run_is_evaluated_with_its_own_task(single_run, tmp_path, capsys):
+    assert run(["evaluate", "--run", str(single_run.root), "--output", str(tmp_path)]) == 0
+    once, again = report_in(single_run.report), report_in(tmp_path)
+    assert again["summary"]["single_label"] == pytest.approx(once["summary"]["single_label"])
+    assert again["confusion"] == once["confusion"]
+    assert np.sum(again["confusion"]) == 3
+    printed = capsys.readouterr().out
+    assert "Test accuracy" in printed
+    assert printed.index("accuracy") < printed.index("mAP")
+
+
+def test_data_options_of_a_run_reach_the_data_set(single_run, scenes, tmp_path, capsys):
+    moved = tmp_path / "recordings"
+    (scenes / "audio").rename(moved)
+    try:
+        flags = ["--run", str(single_run.root), "--output", str(tmp_path / "report")]
+        flags += ["--bootstrap", "0"]
+        assert run(["evaluate", *flags]) == 1
+        capsys.readouterr()
+        assert run(["evaluate", *flags, "--audio-dir", str(moved)]) == 0, capsys.readouterr()
+        assert run(["evaluate", *flags, "--subset", "2019-1a"]) == 1
+        assert "holds the subset 2020-1b" in capsys.readouterr().err
+    finally:
+        moved.rename(scenes / "audio")
+
+
+def test_the_thresholds_kept_in_the_model_decide_unless_half_is_asked(multi_run, tmp_path):
+    run_flags = ["evaluate", "--run", str(multi_run.root), "--bootstrap", "0"]
+    assert run([*run_flags, "--output", str(tmp_path / "own")]) == 0
+    assert run([*run_flags, "--thresholds", "half", "--output", str(tmp_path / "half")]) == 0
+    first, own, half = (
+        report_in(path) for path in (multi_run.report, tmp_path / "own", tmp_path / "half")
+    )
+    kept = [row["threshold"] for row in first["tags"]]
+    assert [row["threshold"] for row in own["tags"]] == kept
+    assert len(set(kept)) > 1
+    assert [row["threshold"] for row in half["tags"]] == [0.5] * 3
+    macro = [content["summary"]["macro"] for content in (own, half)]
+    assert macro[0]["f1_at_half"] == pytest.approx(macro[1]["f1"])
+    assert macro[0]["average_precision"] == pytest.approx(macro[1]["average_precision"])
+
+
+def test_another_threshold_leaves_the_runs_own_report_alone(multi_run, capsys):
+    before = (multi_run.report / "report.json").read_bytes()
+    assert run(["evaluate", "--run", str(multi_run.root), "--thresholds", "half"]) == 0
+    assert (multi_run.report / "report.json").read_bytes() == before
+    assert f"Report: {multi_run.root / 'report-folder-test'}" in capsys.readouterr().out
+
+
+def test_another_data_set_inherits_no_options_of_the_runs_own(single_run, tone_folder, capsys):
+    flags = ["--dataset", "folder", "--data-dir", str(tone_folder), "--bootstrap", "0"]
+    assert run(["evaluate", "--run", str(single_run.root), *flags]) == 1
+    said = capsys.readouterr().err
+    assert "tags of the model and of data set 'folder' differ" in said
+    assert "subset" not in said
+
+
+def test_a_model_of_the_other_task_is_refused(tone_folder, tmp_path, capsys):
+    model = zoo.create_model(
+        "resnet_rf", label_names=("high", "low", "mid"), task="single_label", width=2
+    )
+    assert find_head(model).task == "single_label"
+    model.save(tmp_path / "model.keras")
+    flags = ["--model-path", str(tmp_path / "model.keras"), "--dataset", "folder"]
+    flags += ["--data-dir", str(tone_folder)]
+    assert run(["evaluate", *flags]) == 1
+    assert "is single_label but data set 'folder' is multi_label" in capsys.readouterr().err
+
+
+def test_what_does_not_go_together_is_refused(arrays, single_run, tmp_path, capsys):
+    flags, _ = arrays
+    np.save(tmp_path / "d.npy", np.load(tmp_path / "g.npy"))
+    decisions = ["--task", "single_label", "--decisions", str(tmp_path / "d.npy")]
+    own_run = ["--run", str(single_run.root)]
+    for wrong, says in (
+        ([*flags, "--thresholds", "half"], "with --run and --model-path alone: thresholds"),
+        ([*flags, "--fold", "1"], "with --run and --model-path alone: fold"),
+        ([*flags, *decisions], "the highest score decides"),
+        ([*own_run, "--task", "single_label"], "with --predictions alone: task"),
+        ([*own_run, "--thresholds", "half"], "goes with multi-label models"),
+    ):
+        assert run(["evaluate", *wrong]) == 1
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+
+
+def test_labels_of_several_classes_are_no_single_label_task(arrays, tmp_path, capsys):
+    flags, _ = arrays
+    np.save(tmp_path / "g.npy", np.ones((50, 3)))
+    assert run(["evaluate", *flags, "--task", "single_label"]) == 1
+    assert "exactly one class a clip. Received 50 clips" in capsys.readouterr().err
