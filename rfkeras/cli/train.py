@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rfkeras.config import TrainConfig, add_flags, read_yaml, resolve
+from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError
+from rfkeras.recipes import Recipe, list_recipes, read_recipe
 
 OWN_FLAGS = ("command", "run", "recipe", "run_dir", "resume")
 LATEST = ""  # --resume without a folder
@@ -84,24 +85,12 @@ def _train(config: TrainConfig, folder: Any, resume: bool) -> int:
     return 0
 
 
-def recipes_for(flags: dict[str, Any], recipe: str | None) -> list[tuple[str, dict[str, Any]]]:
+def recipes_for(flags: dict[str, Any], recipe: str | None) -> list[Recipe]:
     """Recipes that apply, the stronger last: the named one, else the data set's own."""
-    from zoo import RECIPES
-
     if recipe is not None:
-        path = Path(recipe)
-        if not path.suffix and not path.exists():
-            path = RECIPES / f"{recipe}.yaml"
-            if not path.exists():
-                known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-                raise ConfigError(
-                    f"There is no recipe {recipe!r}: neither a file of that name nor one "
-                    f"of {', '.join(known)}."
-                )
-        return [(str(path), read_yaml(path))]
+        return read_recipe(recipe)
     dataset = flags.get("dataset", TrainConfig.dataset)
-    path = RECIPES / f"{dataset}.yaml"
-    return [(str(path), read_yaml(path))] if path.is_file() else []
+    return read_recipe(dataset) if dataset in list_recipes() else []
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -117,18 +106,19 @@ def complete(config: TrainConfig) -> TrainConfig:
     from rfkeras.data.remote import is_remote
     from rfkeras.data.sources.gm_instruments.layout import DEFAULT_SIZE
     from rfkeras.errors import unknown_name
-    from rfkeras.receptive_field import plan_trunk
 
-    known = zoo.model_info(config.model).options
+    info = zoo.model_info(config.model)
+    known = info.options
     given = config.model_options()
     for name in given:
         if name not in known:
             raise ConfigError(unknown_name(f"option of {config.model}", name, known))
     filled = {name: known[name] for name in config.model_option_names if name in known} | given
-    if "rho" in filled:
-        plan_trunk(filled["rho"], tuple(filled["blocks"]), filled["allow_rf_change"])
+    info.plan_for(**given)  # refuses a receptive field that cannot be
     if config.dataset == "gm_instruments" and config.dataset_size is None:
         filled["dataset_size"] = DEFAULT_SIZE
     if config.data_dir is not None and not is_remote(config.data_dir):
         filled["data_dir"] = str(Path(config.data_dir).resolve())
+    if config.audio_dir is not None:
+        filled["audio_dir"] = str(Path(config.audio_dir).resolve())
     return replace(config, **filled)

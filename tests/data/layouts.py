@@ -1,5 +1,6 @@
 """Tiny copies of public data sets, in the layout in which each is published."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,34 @@ def write_tone(path, seconds=0.3, hz=440.0, rate_hz=RATE_HZ):
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(round(seconds * rate_hz)) / rate_hz
     signal = (0.3 * np.sin(2 * np.pi * hz * time)).astype("float32")
-    formats = {".mp3": "MP3", ".wav": "WAV", ".au": "AU"}
+    formats = {".mp3": "MP3", ".wav": "WAV", ".au": "AU", ".ogg": "OGG"}
     soundfile.write(path, signal, rate_hz, format=formats[path.suffix])
+
+
+# OpenMIC: each clip is known to have two instruments and not to have a third
+
+INSTRUMENTS = (
+    "accordion banjo bass cello clarinet cymbals drums flute guitar mallet_percussion "
+    "mandolin organ piano saxophone synthesizer trombone trumpet ukulele violin voice"
+).split()
+
+
+def write_openmic(root, train=10, test=4):
+    """A folder openmic-2018 in `root`, with audio, its labels as CSV; returns it."""
+    folder = root / "openmic-2018"
+    (folder / "partitions").mkdir(parents=True)
+    columns = {name: number for number, name in enumerate(INSTRUMENTS)}
+    (folder / "class-map.json").write_text(json.dumps(columns))
+    keys = [f"{number:06d}_{number * 30}" for number in range(train + test)]
+    rows = ["sample_key,instrument,relevance,num_responses"]
+    for number, key in enumerate(keys):
+        for offset, relevance in ((0, 1.0), (7, 0.7), (11, 0.1)):
+            rows.append(f"{key},{INSTRUMENTS[(number + offset) % 20]},{relevance},3")
+        write_tone(folder / "audio" / key[:3] / f"{key}.ogg", 10.0, 150 + 40 * number)
+    (folder / "openmic-2018-aggregated-labels.csv").write_text("\n".join(rows) + "\n")
+    for name, part in (("train", keys[:train]), ("test", keys[train:])):
+        (folder / "partitions" / f"split01_{name}.csv").write_text("\n".join(part) + "\n")
+    return folder
 
 
 # MTG-Jamendo: track number -> artist, seconds, tags

@@ -1,0 +1,153 @@
+"""The recipes of the paper's experiments, each run for two steps on data of its format."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from rfkeras.cli.main import run
+from rfkeras.cli.train import complete
+from rfkeras.config import TrainConfig, resolve
+from rfkeras.data.audio import AudioFormat
+from rfkeras.errors import ConfigError
+from rfkeras.frontend import preset_config
+from rfkeras.recipes import list_recipes, read_recipe
+from rfkeras.training.build import build_training_model
+from rfkeras.training.inputs import open_inputs
+from rfkeras.training.snapshot import state_variables
+from rfkeras.training.strategy import make_strategy
+from tests.data.layouts import write_dcase, write_jamendo, write_jamendo_audio, write_openmic
+
+RECIPES = [name for name in list_recipes() if name != "gm_instruments"]
+MOODS = ("happy", "dark", "sad")
+# What makes a recipe small: the network's width and the audio, nothing that it is about.
+SMALL = {"width": 8, "excerpt_seconds": 1.0, "batch_size": 4, "cache_gb": 0.0}
+
+
+def tracks(first, count):
+    tags = [f"mood/theme---{mood}" for mood in MOODS]
+    return {
+        first + i: (first + i, 1.5, f"{tags[i % 3]} {tags[(i + 1) % 3]}") for i in range(count)
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """{data set: folder in its published layout}."""
+    root = tmp_path_factory.mktemp("datasets")
+    songs = {"train": tracks(0, 9), "validation": tracks(20, 4), "test": tracks(40, 4)}
+    write_jamendo(root / "jamendo", tracks=songs)
+    write_jamendo_audio(root / "jamendo", tracks=songs)
+    return {
+        "openmic": write_openmic(root, train=12),
+        "mtg_jamendo": root / "jamendo",
+        "dcase": write_dcase(root, audio=True),
+    }
+
+
+def resolved(name, **flags):
+    return complete(resolve(TrainConfig, flags, read_recipe(name)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_trains_for_two_steps(name, folders):
+    config = resolved(name, **SMALL)
+    config = dataclasses.replace(config, data_dir=str(folders[config.dataset]))
+    audio = AudioFormat(preset_config(config.frontend)["sample_rate_hz"], config.input_channels)
+    inputs = open_inputs(config, audio, None)
+    model = build_training_model(config, inputs, make_strategy("cpu"))
+    before = [v.numpy() for v in state_variables(model.tagger)]
+    history = model.fit(inputs.training(0, 2), steps_per_epoch=2, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+    after = [v.numpy() for v in state_variables(model.tagger)]
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+    assert len(model.augmentation) == 1
+    assert model.mixup.alpha == 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("openmic_resnet_rf_shake", []),
+        ("jamendo_moodtheme_resnet_rf_shake_fa", []),
+        ("dcase2020_1b_pruned", ["--prune-epochs=1", "--prune-to-parameters=5000"]),
+    ],
+)
+def test_recipe_runs_from_the_command_line_to_the_export(name, flags, folders, tmp_path):
+    data_dir = folders[resolved(name).dataset]
+    small = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+    arguments = ["train", "--recipe", name, "--data-dir", str(data_dir), *small, *flags]
+    arguments += ["--run-dir", str(tmp_path / "run"), "--epochs=2", "--hold-epochs=0"]
+    arguments += ["--decay-end-epoch=2", "--devices=cpu"]
+    assert run(arguments) == 0
+    assert (tmp_path / "run/saved_model/1/saved_model.pb").is_file()
+    assert (tmp_path / "run/report/report.json").is_file()
+
+
+def parameters(name):
+    config = resolved(name)
+    classes = {"openmic": 20, "mtg_jamendo": 56, "dcase": 3}[config.dataset]
+    model = zoo.create_model(
+        config.model,
+        classes,
+        frontend=None,
+        input_channels=config.input_channels,
+        **config.model_options(),
+    )
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def test_full_size_networks_of_the_recipes():
+    counts = {name: parameters(name) for name in RECIPES}
+    assert counts["openmic_resnet_rf"] == 3_961_768  # as published for 20 classes
+    assert counts["dcase2020_1b_decomposed"] == 18_390  # as their comments say
+    assert counts["dcase2020_1b_damped"] == counts["dcase2020_1b_pruned"] == 245_958
+    assert counts["openmic_resnet_rf_shake"] > 1.9 * counts["openmic_resnet_rf"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_schedule(name):
+    config = resolved(name)
+    assert (config.learning_rate, config.final_learning_rate) == (1e-4, 1e-6)
+    assert (config.batch_size, config.mixup, config.time_roll) == (10, 0.3, True)
+    assert (config.averaging, config.swa_every) == ("swa", 3)
+    published = config.dataset == "dcase"
+    assert config.epochs == (350 if published else 200)
+    assert config.hold_epochs == pytest.approx(50 / 350 * config.epochs, abs=0.5)
+    assert config.decay_end_epoch == pytest.approx(250 / 350 * config.epochs, abs=0.5)
+    assert config.first_averaged_epoch == pytest.approx(config.decay_end_epoch, abs=1)
+
+
+def test_a_recipe_of_ones_own_extends_one_of_the_library(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: openmic_resnet\nwidth: 64\n")
+    config = resolved(str(own), epochs=300)
+    assert (config.model, config.rho, config.width, config.epochs) == ("resnet", 22, 64, 300)
+    second = tmp_path / "second.yaml"
+    second.write_text("extends: own.yaml\nwidth: 32\n")
+    assert resolved(str(second)).width == 32
+
+
+def test_recipes_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'openmic_resnet_rf'"):
+        read_recipe("openmic_resnet_fr")
+    loop = tmp_path / "loop.yaml"
+    loop.write_text("extends: loop.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        read_recipe(str(loop))
+    loop.write_text("extends: [a, b]\n")
+    with pytest.raises(ConfigError, match="must name a recipe"):
+        read_recipe(str(loop))
+    loop.write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match="table of options"):
+        read_recipe(str(loop))
+    loop.write_text("extends: openmic_resnet\nmixupp: 0.3\n")
+    with pytest.raises(ConfigError, match="Did you mean 'mixup'"):
+        resolved(str(loop))
+
+
+def test_policy_is_left_as_it_was():
+    assert keras.config.dtype_policy().name == "float32"
