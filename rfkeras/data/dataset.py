@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.errors import ConfigError, DatasetError, unknown_name
+from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
 
 SPLITS = ("train", "validation", "test")
-TASKS = ("multi_label", "single_label")
 
 
 @dataclass(frozen=True)
@@ -114,21 +114,20 @@ class AudioDataset:
     label_names: tuple[str, ...]
     splits: dict[str, Split]
     clip_seconds: float | None = None
-    task: str = "multi_label"
+    task: str = MULTI_LABEL
     info: dict[str, object] = field(default_factory=dict)
     published: Published | None = field(default=None, kw_only=True)
     remarks: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise DatasetError(unknown_name("task", str(self.task), TASKS))
+        check_task(self.task)
         for name, split in self.splits.items():
             if split.labels.shape[1] != len(self.label_names):
                 raise DatasetError(
                     f"{self.name}, split {name!r}: labels of shape {split.labels.shape} do not "
                     f"fit {len(self.label_names)} label names."
                 )
-            if self.task == "single_label":
+            if self.task == SINGLE_LABEL:
                 _check_single_label(f"{self.name}, split {name!r}", split)
 
     def split(self, name: str) -> Split:

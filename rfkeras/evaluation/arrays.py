@@ -16,7 +16,7 @@ from rfkeras.evaluation.inputs import (
     check_scored,
 )
 from rfkeras.evaluation.report import Report, evaluate
-from rfkeras.evaluation.tasks import MULTI_LABEL
+from rfkeras.tasks import MULTI_LABEL
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,10 @@ from rfkeras.evaluation.result import Report, TagRow
 from rfkeras.evaluation.single_label import ClassFigures, class_figures
 from rfkeras.evaluation.tasks import (
     HALF,
-    MULTI_LABEL,
-    SINGLE_LABEL,
     check_single_label,
-    check_task,
     decide_class,
 )
+from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
 
 __all__ = ["Report", "TagRow", "evaluate", "write_report"]
 

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfkeras.evaluation.tasks import HALF, MULTI_LABEL
+from rfkeras.evaluation.tasks import HALF
 from rfkeras.files import replacing
+from rfkeras.tasks import MULTI_LABEL
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from rfkeras.evaluation.bootstrap import percentiles, resample_counts
 from rfkeras.evaluation.inputs import FloatArray, check_scores
 from rfkeras.evaluation.metrics import mean_of_defined
-from rfkeras.evaluation.tasks import SINGLE_LABEL, check_single_label, decide_class, log_loss
+from rfkeras.evaluation.tasks import check_single_label, decide_class, log_loss
+from rfkeras.tasks import SINGLE_LABEL
 
 # How far the scores of a clip may sum from 1 and still be probabilities in float16.
 _SUM_ERROR = 5e-3

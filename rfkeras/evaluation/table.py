@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rfkeras.evaluation.result import Report, TagRow
-from rfkeras.evaluation.tasks import SINGLE_LABEL
+from rfkeras.tasks import SINGLE_LABEL
 
 _BAR_CELLS = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉"

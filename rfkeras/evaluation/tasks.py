@@ -1,34 +1,18 @@
-"""The two tasks: from logits to scores, and from scores to decisions and a loss.
-
-"multi_label": any number of tags a clip; a tag's score is the sigmoid of its logit.
-"single_label": exactly one class a clip; the scores are the softmax of all logits.
-"""
+"""Of either task: from logits to scores, and from scores to decisions and a loss."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.errors import ConfigError
 from rfkeras.evaluation.inputs import BoolArray, FloatArray, check_scored, check_scores
+from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
 
-MULTI_LABEL, SINGLE_LABEL = "multi_label", "single_label"
-TASKS = (MULTI_LABEL, SINGLE_LABEL)
 HALF = 0.5  # the score from which a tag applies unless its threshold says otherwise
 
 # Probabilities are kept this far from 0 and 1 inside a logarithm, as Keras does.
 _NEAREST = 1e-7
-
-
-def check_task(task: str) -> str:
-    """The task, if there is one of that name.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if task not in TASKS:
-        raise ConfigError(unknown_name("task", str(task), TASKS))
-    return task
 
 
 def probabilities(logits: ArrayLike, task: str) -> FloatArray:

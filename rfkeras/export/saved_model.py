@@ -12,9 +12,10 @@ import keras
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.tasks import HALF, MULTI_LABEL
+from rfkeras.evaluation.tasks import HALF
 from rfkeras.frontend import find_frontend
 from rfkeras.layers import ClipLogits, find_head
+from rfkeras.tasks import MULTI_LABEL
 
 LABELS_FILE = "labels.txt"
 CARD_FILE = "model.json"

@@ -8,9 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from rfkeras.errors import ConfigError, unknown_name
-
-TASKS = ("multi_label", "single_label")
+from rfkeras.errors import ConfigError
+from rfkeras.tasks import MULTI_LABEL, check_task
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
@@ -41,15 +40,13 @@ class ClipLogits(keras.layers.Layer):
     def __init__(
         self,
         label_names: Sequence[str] | None = None,
-        task: str = "multi_label",
+        task: str = MULTI_LABEL,
         thresholds: Sequence[float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if task not in TASKS:
-            raise ConfigError(unknown_name("task", str(task), TASKS))
         self.label_names = None if label_names is None else tuple(label_names)
-        self.task = task
+        self.task = check_task(task)
         self.thresholds = None if thresholds is None else tuple(float(t) for t in thresholds)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -70,7 +67,7 @@ class ClipLogits(keras.layers.Layer):
     def scores(self, logits: Any) -> Any:
         """Scores in [0, 1] of logits (batch, classes), float32."""
         logits = ops.cast(logits, "float32")
-        return ops.sigmoid(logits) if self.task == "multi_label" else ops.softmax(logits)
+        return ops.sigmoid(logits) if self.task == MULTI_LABEL else ops.softmax(logits)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return (input_shape[0], input_shape[-1])

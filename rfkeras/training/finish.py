@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from rfkeras.evaluation.report import Report, write_report
-from rfkeras.evaluation.tasks import MULTI_LABEL
 from rfkeras.evaluation.thresholds import best_f1_thresholds
 from rfkeras.export import saved_model, verify
 from rfkeras.files import replacing
 from rfkeras.layers import find_head
 from rfkeras.loading import load_model
+from rfkeras.tasks import MULTI_LABEL
 from rfkeras.training.inputs import Inputs
 from rfkeras.training.progress import say
 from rfkeras.training.run_folder import RunFolder

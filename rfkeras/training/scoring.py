@@ -13,14 +13,13 @@ from rfkeras.data.windows import EvaluationPlan
 from rfkeras.evaluation.metrics import average_precision, decide, decision_metrics, roc_auc
 from rfkeras.evaluation.report import Report, evaluate
 from rfkeras.evaluation.tasks import (
-    MULTI_LABEL,
-    SINGLE_LABEL,
     check_single_label,
     decide_class,
     log_loss,
     probabilities,
 )
 from rfkeras.layers import find_head
+from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.training.inputs import Inputs
 
 Array = NDArray[Any]

@@ -54,7 +54,7 @@ def test_the_first_clip_without_exactly_one_class_is_named(labels, mask, fault):
 
 def test_unknown_task_and_wrong_number_of_names():
     with pytest.raises(
-        DatasetError, match=r"Unknown task 'multilabel'. Did you mean 'multi_lab"
+        ConfigError, match=r"Unknown task 'multilabel'. Did you mean 'multi_lab"
     ):
         AudioDataset("x", ("a",), {}, task="multilabel")
     with pytest.raises(
