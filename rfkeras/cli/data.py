@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rfkeras.config import TrainConfig, number, resolve
+from rfkeras.config import TrainConfig, resolve
+from rfkeras.options.parsers import number
 
 _CHOICE = (
     "dataset",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rfkeras.config import TrainConfig, add_flags, resolve
+from rfkeras.config import WEIGHT_DECAY, TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError
 from rfkeras.recipes import Recipe, list_recipes, read_recipe
 
@@ -113,7 +113,9 @@ def complete(config: TrainConfig) -> TrainConfig:
     for name in given:
         if name not in known:
             raise ConfigError(unknown_name(f"option of {config.model}", name, known))
-    filled = {name: known[name] for name in config.model_option_names if name in known} | given
+    filled = {
+        name: known[name] for name in config.model_option_names() if name in known
+    } | given
     info.plan_for(**given)  # refuses a receptive field that cannot be
     if config.dataset == "gm_instruments" and config.dataset_size is None:
         filled["dataset_size"] = DEFAULT_SIZE
@@ -121,4 +123,8 @@ def complete(config: TrainConfig) -> TrainConfig:
         filled["data_dir"] = str(Path(config.data_dir).resolve())
     if config.audio_dir is not None:
         filled["audio_dir"] = str(Path(config.audio_dir).resolve())
+    if config.optimizer == "adamw" and config.weight_decay is None:
+        filled["weight_decay"] = WEIGHT_DECAY
+    if config.averaging == "swa":
+        filled["swa_start_epoch"] = config.first_averaged_epoch
     return replace(config, **filled)

@@ -156,12 +156,13 @@ def open_dataset(config: TrainConfig) -> AudioDataset:
         options |= {"test_share": config.test_share, "allow_absolute": config.allow_absolute}
     chosen = {"subset": config.subset, "fold": config.fold, "audio_dir": config.audio_dir}
     options |= {name: value for name, value in chosen.items() if value is not None}
-    return load_dataset(
+    dataset = load_dataset(
         config.dataset,
         data_dir=config.data_dir,
         validation_share=config.validation_share,
         **options,
     )
+    return dataset if config.task == "auto" else replace(dataset, task=config.task)
 
 
 def _fingerprint(split: Split) -> str:

@@ -15,19 +15,23 @@ PLAIN_SECONDS = 30.0  # between two lines where there is no terminal to draw a b
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """A bar with epoch, step, loss, last validation score and time left; else plain lines.
+    """A bar with epoch, step, loss, the monitored figure and time left; else plain lines.
 
     Args:
         total_steps: Steps of the whole run.
         steps_done: Steps done before, by the run that is resumed.
         epochs: Epochs of the whole run.
+        monitor: Name of the figure that tells the best epoch, such as val_mAP.
     """
 
-    def __init__(self, total_steps: int, steps_done: int, epochs: int):
+    def __init__(
+        self, total_steps: int, steps_done: int, epochs: int, monitor: str = "val_mAP"
+    ):
         super().__init__()
         self.total_steps = total_steps
         self.steps_done = steps_done
         self.epochs = epochs
+        self.monitor = monitor
         self.console = Console(file=sys.stderr)
         self._first_step = steps_done
         self._started = self._last_line = time.monotonic()
@@ -79,10 +83,10 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        self._validation = f"  val mAP {logs['val_mAP']:.4f}"
+        name, value = spoken(self.monitor), logs[self.monitor]
+        self._validation = f"  {name} {value:.4f}"
         self._print(
-            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.4f}, "
-            f"validation mAP {logs['val_mAP']:.4f}"
+            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.4f}, {name} {value:.4f}"
         )
 
     def _print(self, line: str) -> None:
@@ -92,6 +96,12 @@ class ProgressDisplay(keras.callbacks.Callback):
 def say(text: str) -> None:
     """A line about what the program does now, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def spoken(figure: str) -> str:
+    """A figure of log.csv in words: val_mAP is "validation mAP"."""
+    name = figure.removeprefix("val_").replace("_", " ")
+    return f"validation {name}" if figure.startswith("val_") else f"training {name}"
 
 
 def _minutes(seconds: float) -> str:

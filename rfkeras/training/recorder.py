@@ -16,6 +16,7 @@ import keras
 from rfkeras.errors import CheckpointError
 from rfkeras.files import write_text
 from rfkeras.training.run_folder import RunFolder
+from rfkeras.training.selection import Selection
 from rfkeras.training.snapshot import load_snapshot, read_record, save_snapshot
 
 
@@ -32,8 +33,9 @@ class Progress:
         loss_sum: Sum of the loss over the steps of the current epoch.
         loss_steps: Number of those steps.
         history: One row of log.csv an epoch.
-        best: Best validation score so far, None before the first.
+        best: Best value of the monitored figure so far, None before the first.
         best_epoch: Its epoch, counted from 1.
+        stopped: Whether training was ended before its last epoch.
         seconds: Time spent in training and validation.
         data: SHA-256 of the data of each split, so that no other data is resumed with.
     """
@@ -44,6 +46,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float | None = None
     best_epoch: int = 0
+    stopped: bool = False
     seconds: float = 0.0
     data: dict[str, str] = field(default_factory=dict)
 
@@ -57,31 +60,39 @@ class Recorder(keras.callbacks.Callback):
 
     Args:
         folder: The run's folder.
-        model_variables: The model's state, in a fixed order: `state_variables(model)`.
-        optimizer_variables: The optimiser's, in a fixed order.
+        best_variables: What is kept of the best epoch, in a fixed order: the tagger's
+            `state_variables`.
+        variables: All that a step depends on, in a fixed order.
         steps_per_epoch: Steps in an epoch.
         checkpoint_steps: Steps between two snapshots.
-        validate: Gives the figures of an epoch for log.csv, "val_mAP" among them.
+        validate: Gives the figures of an epoch for log.csv.
+        selection: Which epoch is the best, and when training stops.
+        end_epoch: Called with the number of an epoch (from 1) after its validation, for
+            what must be done between two epochs.
         progress: Where the run stands; changed in place.
     """
 
     def __init__(
         self,
         folder: RunFolder,
-        model_variables: list[Any],
-        optimizer_variables: list[Any],
+        best_variables: list[Any],
+        variables: list[Any],
         steps_per_epoch: int,
         checkpoint_steps: int,
         validate: Callable[[], dict[str, float]],
+        selection: Selection,
+        end_epoch: Callable[[int], None],
         progress: Progress,
     ):
         super().__init__()
         self.folder = folder
-        self.model_variables = model_variables
-        self.variables = [*model_variables, *optimizer_variables]
+        self.best_variables = best_variables
+        self.variables = variables
         self.steps_per_epoch = steps_per_epoch
         self.checkpoint_steps = checkpoint_steps
         self.validate = validate
+        self.selection = selection
+        self.end_epoch = end_epoch
         self.progress = progress
         self._carried = (progress.loss_sum, progress.loss_steps)
         self._steps_this_epoch = 0
@@ -140,9 +151,14 @@ class Recorder(keras.callbacks.Callback):
         self._tick()
         progress.history.append({**row, "seconds": round(progress.seconds, 1)})
         progress.loss_sum, progress.loss_steps = 0.0, 0
-        if progress.best is None or row["val_mAP"] > progress.best:
-            progress.best, progress.best_epoch = row["val_mAP"], epoch + 1
-            save_snapshot(self.folder.best, self.model_variables, {"epoch": epoch + 1})
+        value = row[self.selection.monitor]
+        eligible = epoch + 1 >= self.selection.first_epoch
+        if eligible and self.selection.better(value, progress.best):
+            progress.best, progress.best_epoch = value, epoch + 1
+            save_snapshot(self.folder.best, self.best_variables, {"epoch": epoch + 1})
+        progress.stopped = eligible and self.selection.is_over(epoch + 1, progress.best_epoch)
+        self.model.stop_training = progress.stopped
+        self.end_epoch(epoch + 1)
         write_text(self.folder.log, to_csv(progress.history))
         self._save()
         self._stop_if_interrupted()

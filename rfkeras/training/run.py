@@ -9,22 +9,23 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-import zoo
 from rfkeras.config import TrainConfig
 from rfkeras.data.audio import AudioFormat
-from rfkeras.errors import DatasetError
-from rfkeras.evaluation.metrics import mean_average_precision
-from rfkeras.frontend import create_frontend, preset_config
+from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.frontend import preset_config
+from rfkeras.training.build import build_tagger, build_training_model
+from rfkeras.training.final import load_final_weights
 from rfkeras.training.finish import TrainResult, finish
 from rfkeras.training.inputs import Inputs, open_inputs
-from rfkeras.training.losses import MaskedBinaryCrossentropy
 from rfkeras.training.progress import ProgressDisplay, say
+from rfkeras.training.pruning import Pruner, write_counts
 from rfkeras.training.recorder import Progress, Recorder
 from rfkeras.training.run_folder import RunFolder, write_environment
-from rfkeras.training.schedule import HoldThenLinear
-from rfkeras.training.scoring import masked_cross_entropy, predict_scores
-from rfkeras.training.snapshot import load_snapshot, state_variables
+from rfkeras.training.scoring import predict_scores, validation_figures
+from rfkeras.training.selection import Selection, is_averaged, make_selection
+from rfkeras.training.snapshot import state_variables
 from rfkeras.training.strategy import check_batch_size, make_strategy
+from rfkeras.training.training_model import TrainingModel
 
 
 def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> TrainResult:
@@ -62,16 +63,37 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
         **inputs.dataset.info,
     }
     _check_validation(inputs)
+    selection = make_selection(config, _figure_names(inputs))
     write_environment(folder, devices, data)
-    model = _build(config, inputs, strategy)
-    _announce(model, inputs, devices)
+    model = build_training_model(config, inputs, strategy)
+    _announce(model.tagger, inputs, devices)
     try:
-        _fit(model, config, folder, inputs, strategy, resume)
+        _fit(model, config, folder, inputs, selection, resume)
     except tf.errors.OpError:
         inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
         raise
-    load_snapshot(folder.best, state_variables(model))
-    return finish(model, folder, inputs)
+    return finish(_finished(model, config, folder, inputs), folder, inputs)
+
+
+def _figure_names(inputs: Inputs) -> list[str]:
+    """Names of the validation figures: those of scores that know nothing."""
+    split = inputs.dataset.split("validation")
+    scores = np.full(split.labels.shape, 1.0 / split.labels.shape[1])
+    return list(validation_figures(scores, split.labels, split.mask, inputs.dataset.task))
+
+
+def _finished(
+    model: TrainingModel, config: TrainConfig, folder: RunFolder, inputs: Inputs
+) -> keras.Model:
+    """The trained tagger as a float32 model on one device, whatever trained it."""
+    tagger = build_tagger(config, inputs)
+    pairs = zip(state_variables(tagger), state_variables(model.tagger), strict=True)
+    for variable, trained in pairs:
+        variable.assign(trained.numpy())
+    if config.prunes:
+        left = write_counts(tagger, folder.pruning)
+        say(f"Pruned: {left:,} parameters are left, counted in {folder.pruning}")
+    return tagger
 
 
 def _check_validation(inputs: Inputs) -> None:
@@ -96,73 +118,50 @@ def _announce(model: keras.Model, inputs: Inputs, devices: list[str]) -> None:
     say(f"Model: {model.name}, {parameters:,} parameters, on {', '.join(devices)}")
 
 
-def _build(config: TrainConfig, inputs: Inputs, strategy: Any) -> keras.Model:
-    steps = inputs.steps_per_epoch
-    with strategy.scope():
-        frontend = create_frontend(config.frontend, fixed_floor=config.fixed_floor)
-        model = zoo.create_model(
-            config.model,
-            label_names=inputs.dataset.label_names,
-            frontend=frontend,
-            input_channels=config.input_channels,
-            **config.model_options(),
-        )
-        schedule = HoldThenLinear(
-            config.learning_rate,
-            hold_steps=round(config.hold_epochs * steps),
-            end_step=config.epochs * steps,
-            final_learning_rate=config.final_learning_rate,
-        )
-        model.compile(
-            optimizer=keras.optimizers.Adam(schedule),
-            loss=MaskedBinaryCrossentropy(),
-            jit_compile=False,
-        )
-        model.optimizer.build(model.trainable_variables)
-    return model
-
-
 def _fit(
-    model: keras.Model,
+    model: TrainingModel,
     config: TrainConfig,
     folder: RunFolder,
     inputs: Inputs,
-    strategy: Any,
+    selection: Selection,
     resume: bool,
 ) -> None:
+    """Train to the end and load the final weights."""
     steps = inputs.steps_per_epoch
     total_steps = config.epochs * steps
     val_batches, val_plan = inputs.evaluation("validation")
+    pruner = Pruner(model, config) if config.prunes else None
 
     def validate() -> dict[str, float]:
-        scores = predict_scores(model, val_batches, val_plan)
+        scores = predict_scores(model.tagger, val_batches, val_plan)
         labels, mask = inputs.truth("validation", val_plan.kept_rows)
-        return {
-            "val_loss": masked_cross_entropy(scores, labels, mask),
-            "val_mAP": mean_average_precision(scores, labels, mask),
-        }
+        return validation_figures(scores, labels, mask, inputs.dataset.task)
+
+    def end_epoch(epoch: int) -> None:
+        if is_averaged(config, epoch):
+            model.average_epoch()
+        if pruner is not None and epoch < config.epochs:
+            pruner.prune_for(epoch)  # the next, counted from 0
 
     progress = Progress(data=inputs.fingerprints)
     recorder = Recorder(
         folder,
-        model_variables=state_variables(model),
-        optimizer_variables=model.optimizer.variables,
+        best_variables=state_variables(model.tagger),
+        variables=[*state_variables(model), *model.optimizer.variables],
         steps_per_epoch=steps,
         checkpoint_steps=config.checkpoint_steps,
         validate=validate,
+        selection=selection,
+        end_epoch=end_epoch,
         progress=progress,
     )
     if resume and folder.last.exists():
         recorder.restore()
     else:
-        say("Computing mean and deviation of every mel band over the training clips")
-        waveforms = (batch[0] for batch in inputs.training(0, steps))
-        model.get_layer("frontend").adapt(waveforms)
-        if config.prior_bias:
-            train_split = inputs.dataset.split("train")
-            bias = log_odds(train_split.labels, train_split.mask)
-            model.get_layer("classifier_bn").beta.assign(bias)
-    display = ProgressDisplay(total_steps, progress.steps_done, config.epochs)
+        _prepare(model.tagger, config, inputs)
+    display = ProgressDisplay(
+        total_steps, progress.steps_done, config.epochs, selection.monitor
+    )
     callbacks = [
         recorder,
         display,
@@ -170,6 +169,8 @@ def _fit(
     ]
     try:
         for start, stop in fit_calls(progress.steps_done, total_steps, steps):
+            if progress.stopped:
+                break
             model.fit(
                 inputs.training(start, stop),
                 initial_epoch=start // steps,
@@ -181,11 +182,39 @@ def _fit(
     finally:
         display.stop()
         recorder.release_signal()
+    load_final_weights(model, config, folder, inputs, validate, progress, selection)
 
 
-def log_odds(labels: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float32]:
-    """Log-odds of each tag among its known labels, smoothed by half a clip either way."""
+def _prepare(tagger: keras.Model, config: TrainConfig, inputs: Inputs) -> None:
+    """Set what the training data tells before the first step.
+
+    Raises:
+        ConfigError: prior_bias for a model whose classifier has no such bias.
+    """
+    classifier = [layer for layer in tagger.layers if layer.name == "classifier_bn"]
+    if config.prior_bias and not classifier:
+        raise ConfigError(
+            f"prior_bias needs a model whose classifier ends in batch normalisation; "
+            f"{config.model!r} does not: leave prior_bias off."
+        )
+    say("Computing mean and deviation of every mel band over the training clips")
+    waveforms = (batch[0] for batch in inputs.training(0, inputs.steps_per_epoch))
+    tagger.get_layer("frontend").adapt(waveforms)
+    if config.prior_bias:
+        split = inputs.dataset.split("train")
+        bias = first_logits(split.labels, split.mask, inputs.dataset.task)
+        classifier[0].beta.assign(bias)
+
+
+def first_logits(labels: NDArray[Any], mask: NDArray[Any], task: str) -> NDArray[np.float32]:
+    """Logits of a model that knows the tags' frequencies alone.
+
+    Multi-label: the log-odds of each tag among its known labels; single-label: the log of
+    each class's share. Smoothed by half a clip.
+    """
     positives = (labels * mask).sum(axis=0) + 0.5
+    if task == "single_label":
+        return np.asarray(np.log(positives / positives.sum()), np.float32)
     negatives = ((1 - labels) * mask).sum(axis=0) + 0.5
     return np.asarray(np.log(positives / negatives), np.float32)
 

@@ -73,8 +73,18 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """Snapshot of the weights with the best validation score."""
+        """Snapshot of the weights of the best epoch."""
         return self.root / "checkpoints" / "best.npz"
+
+    @property
+    def choice(self) -> Path:
+        """Which weights the run ended with, and the figures that were compared."""
+        return self.root / "final_weights.json"
+
+    @property
+    def pruning(self) -> Path:
+        """How many weights of each kernel are left, of a pruned model."""
+        return self.root / "pruning.json"
 
     @property
     def model(self) -> Path:
@@ -167,17 +177,15 @@ def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any
 def check_same_data(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> None:
     """Refuse to score a run's own data set when its splits are no longer the run's.
 
-    Files that came or went move the splits: training clips would be among the test clips.
+    Files that came or went move the splits, and so does another fold: training clips would
+    be among the test clips.
 
     Raises:
         DatasetError: A split has changed.
     """
     own = folder.read_config()
-    if (config.dataset, config.data_dir, config.dataset_size) != (
-        own.dataset,
-        own.data_dir,
-        own.dataset_size,
-    ):
+    names = ("dataset", "data_dir", "dataset_size", "subset")
+    if any(getattr(config, name) != getattr(own, name) for name in names):
         return
     recorded = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]
     for name, value in inputs.fingerprints.items():

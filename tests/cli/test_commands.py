@@ -203,7 +203,7 @@ def test_recipe_sets_defaults_and_flags_win(tone_folder, tmp_path):
         (["--run-dir", "setup.py/run"], "setup.py/run"),
         (["--epochs", "0"], "epochs must be a whole number of at least 1"),
         (["--model", "resnet_fr"], "Did you mean 'resnet_rf'"),
-        (["--recipe", "no_such"], "no recipe 'no_such'"),
+        (["--recipe", "no_such"], "Unknown recipe 'no_such'"),
         (["--frontend", "mel_32"], "Did you mean 'mel_32k'"),
         (["--learning-rate", "nan"], "learning_rate must be a number"),
         (["--dataset", "openmik"], "Did you mean 'openmic'"),

@@ -11,7 +11,7 @@ from rfkeras.config import TrainConfig, resolve
 from rfkeras.data.audio import AudioFormat
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.training.inputs import open_inputs
-from rfkeras.training.run import log_odds
+from rfkeras.training.run import first_logits
 from rfkeras.training.scoring import score_split
 from tests.processes import run
 
@@ -102,12 +102,24 @@ def test_prior_bias_is_the_log_odds_of_the_known_labels():
     labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
     mask = np.array([[1, 1], [1, 1], [1, 1], [1, 0]], "float32")
     expected = [np.log(2.5 / 2.5), np.log(1.5 / 2.5)]
-    np.testing.assert_allclose(log_odds(labels, mask), expected, rtol=1e-6)
+    odds = first_logits(labels, mask, "multi_label")
+    np.testing.assert_allclose(odds, expected, rtol=1e-6)
+
+
+def test_prior_bias_of_classes_gives_their_shares():
+    labels = np.eye(3, dtype="float32")[[0, 0, 0, 1]]
+    logits = first_logits(labels, np.ones_like(labels), "single_label")
+    shares = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(shares, np.array([3.5, 1.5, 0.5]) / 5.5, rtol=1e-6)
 
 
 def test_he_initialisation_starts_without_zeros():
     model = zoo.create_model("resnet_rf_tiny", 3, initialization="he", frontend=None)
-    second = model.get_layer("stage2_block2").conv2.kernel.numpy()
+    second = next(
+        v.numpy()
+        for v in model.get_layer("stage2_block2").trainable_variables
+        if v.path.endswith("conv2/kernel")
+    )
     assert second.std() == pytest.approx(np.sqrt(2 / (second.shape[0] ** 2 * 64)), rel=0.1)
     assert model.get_layer("classifier_conv").kernel.numpy().std() > 0
     with pytest.raises(ConfigError, match="Did you mean 'he'"):

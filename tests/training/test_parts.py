@@ -4,9 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_class_weight
 
 from rfkeras.errors import ConfigError
-from rfkeras.training.losses import MaskedBinaryCrossentropy
+from rfkeras.training.class_weights import class_weights
+from rfkeras.training.losses import MaskedBinaryCrossentropy, SoftmaxCrossentropy, loss_for
 from rfkeras.training.run import fit_calls
 from rfkeras.training.schedule import HoldThenLinear
 from rfkeras.training.scoring import masked_cross_entropy
@@ -96,8 +99,57 @@ def test_batches_divide_over_the_devices():
         check_batch_size(5, TwoReplicas())
 
 
-def test_loss_survives_a_config_round_trip():
-    loss = keras.losses.deserialize(keras.losses.serialize(MaskedBinaryCrossentropy()))
+def test_softmax_loss_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (50, 4)).astype("float32")
+    classes = rng.integers(0, 4, 50)
+    p = np.exp(logits.astype("float64"))
+    p /= p.sum(axis=1, keepdims=True)
+    loss = SoftmaxCrossentropy()(np.eye(4, dtype="float32")[classes], logits)
+    assert float(loss) == pytest.approx(log_loss(classes, p, labels=range(4)), rel=1e-6)
+    soft = rng.dirichlet(np.ones(4), 50).astype("float32")
+    expected = -(soft * np.log(p)).sum(axis=1).mean()
+    assert float(SoftmaxCrossentropy()(soft, logits)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_softmax_loss_is_finite_and_float32_for_any_logit():
+    logits = tf.constant([[-6e4, 6e4, 0.0]], tf.float16)
+    loss = SoftmaxCrossentropy()([[1.0, 0.0, 0.0]], logits)
+    assert loss.dtype == "float32"
+    assert float(loss) == pytest.approx(2 * 6e4, rel=1e-3)
+
+
+def test_balanced_classes_are_those_of_scikit_learn():
+    classes = np.random.default_rng(0).choice(4, 200, p=[0.6, 0.3, 0.08, 0.02])
+    labels = np.eye(5)[classes]  # the last class has no clip
+    names = list("abcde")
+    weights = class_weights("balanced", labels, np.ones_like(labels), names, "single_label")
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=classes)
+    np.testing.assert_allclose(weights[:4], expected * 4 / 5, rtol=1e-6)
+    assert weights[4] == 1.0
+
+
+def test_balanced_tags_make_positives_weigh_as_much_as_negatives():
+    labels = np.zeros((100, 4))
+    labels[:20, 0] = labels[:90, 1] = labels[:1, 2] = 1
+    mask = np.ones_like(labels)
+    mask[50:, 0] = 0
+    weights = class_weights("balanced", labels, mask, list("abcd"), "multi_label")
+    np.testing.assert_allclose(weights, [30 / 20, 10 / 90, 20.0, 20.0], rtol=1e-6)
+
+
+def test_weights_from_a_table():
+    labels = np.zeros((4, 3))
+    weights = class_weights({"b": 2.5}, labels, labels, ["a", "b", "c"], "multi_label")
+    np.testing.assert_array_equal(weights, np.float32([1, 2.5, 1]))
+    assert class_weights("none", labels, labels, list("abc"), "multi_label") is None
+    with pytest.raises(ConfigError, match="Did you mean 'drums'"):
+        class_weights({"drum": 2.0}, labels, labels, ["a", "drums"], "multi_label")
+
+
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+def test_loss_survives_a_config_round_trip(task):
+    loss = keras.losses.deserialize(keras.losses.serialize(loss_for(task)))
     labels, mask, logits = some_labels()
-    expected = MaskedBinaryCrossentropy()(labels, logits, sample_weight=mask)
+    expected = loss_for(task)(labels, logits, sample_weight=mask)
     assert float(loss(labels, logits, sample_weight=mask)) == float(expected)

@@ -21,6 +21,19 @@ FLAGS = (
     "--window-seconds 1 --learning-rate 0.01 --checkpoint-steps 3 --devices cpu"
 ).split()
 
+RECIPES = {
+    "plain": "",
+    "swa": (
+        "--mixup 0.3 --time-roll --spec-augment --precision mixed_bfloat16 --averaging swa "
+        "--swa-start-epoch 2 --swa-every 1 --prune-share 0.5 --prune-epochs 1 --clip-norm 1 "
+        "--class-weights balanced --final-weights average"
+    ),
+    "ema": (
+        "--mixup 0.3 --gain-db 6 --averaging ema --ema-decay 0.9 --optimizer adamw --shake "
+        "--monitor val_loss --task single_label"
+    ),
+}
+
 
 def steps_done(folder):
     try:
@@ -47,12 +60,16 @@ def final_state(folder):
     for row in rows:
         del row["seconds"]
     report = json.loads((folder / "report/report.json").read_text())
-    return arrays, rows, report
+    choice = json.loads((folder / "final_weights.json").read_text())
+    return arrays, rows, report, choice
 
 
-def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(tone_folder, tmp_path):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(
+    recipe, tone_folder, tmp_path
+):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    flags = [*FLAGS, "--data-dir", tone_folder]
+    flags = [*FLAGS, *RECIPES[recipe].split(), "--data-dir", tone_folder]
     status, out, err = run("train.py", *flags, "--run-dir", whole)
     assert status == 0, err
     total = steps_done(whole)
@@ -68,14 +85,16 @@ def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(tone_folder, 
     status, out, err = run("train.py", "--resume", broken)
     assert status == 0, err
 
-    arrays, rows, report = final_state(whole)
-    resumed_arrays, resumed_rows, resumed_report = final_state(broken)
+    arrays, rows, report, choice = final_state(whole)
+    resumed_arrays, resumed_rows, resumed_report, resumed_choice = final_state(broken)
     for array, resumed in zip(arrays, resumed_arrays, strict=True):
         np.testing.assert_array_equal(resumed, array, err_msg=str(moments))
     assert [row["epoch"] for row in resumed_rows] == ["1", "2", "3"]
     for row, resumed in zip(rows, resumed_rows, strict=True):
         for name, value in row.items():
             assert float(resumed[name]) == pytest.approx(float(value), rel=1e-5)
+    assert resumed_choice == choice
+    assert (choice["weights"] == "average") >= (recipe == "swa")
     assert resumed_report["summary"]["macro"] == pytest.approx(report["summary"]["macro"])
 
 

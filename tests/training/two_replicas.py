@@ -6,9 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rfkeras.layers import BatchNormalization, ClipLogits, ResidualBlock
+from rfkeras.layers import BatchNormalization, ClipLogits, Mixup, RandomTimeRoll, ResidualBlock
+from rfkeras.training.build import dtype_policy
 from rfkeras.training.losses import MaskedBinaryCrossentropy
+from rfkeras.training.optimizer import AdamW
 from rfkeras.training.strategy import make_strategy
+from tests.training.small_tagger import batch, fit, small_tagger, training_model
 
 STRATEGY = make_strategy("cpu:2")
 RNG = np.random.default_rng(0)
@@ -43,6 +46,77 @@ def train_block():
     return losses.history["loss"]
 
 
+def recipe(strategy, steps=4, policy="float32", **options):
+    """A few steps of `TrainingModel` with what does not depend on chance."""
+    with strategy.scope(), dtype_policy(policy):
+        optimizer = AdamW(1e-2, weight_decay=0.1, global_clipnorm=0.05)
+        model = training_model(
+            small_tagger(norm=options.pop("norm", False)),
+            optimizer,
+            averaging="ema",
+            prune=True,
+            class_weights=np.array([1.0, 3.0, 0.5], "float32"),
+            **options,
+        )
+        kernel, mask = model.masks[0]
+        mask.assign(np.arange(np.prod(kernel.shape)).reshape(kernel.shape) % 2)
+    return model, fit(model, steps, batch())
+
+
+def largest_difference(one, other):
+    pairs = zip(one, other, strict=True)
+    return max(float(np.abs(a.numpy() - b.numpy()).max()) for a, b in pairs)
+
+
+def recipe_differences(**options):
+    """How far two replicas are from one: weights, average, optimiser, losses."""
+    one, one_losses = recipe(tf.distribute.get_strategy(), **options)
+    two, two_losses = recipe(STRATEGY, **options)
+    return {
+        "weights": largest_difference(
+            one.tagger.trainable_variables, two.tagger.trainable_variables
+        ),
+        "averages": largest_difference(
+            [a for _, a in one.averages], [a for _, a in two.averages]
+        ),
+        "optimizer": largest_difference(one.optimizer.variables, two.optimizer.variables),
+        "losses": float(np.abs(np.subtract(one_losses, two_losses)).max()),
+    }
+
+
+def copies_agree(model):
+    """Whether both replicas hold the same masks, averages and weights."""
+    variables = [*model.tagger.trainable_variables, *(v for _, v in model.averages)]
+    local = [STRATEGY.experimental_local_results(v.value) for v in variables]
+    return all(np.array_equal(a.numpy(), b.numpy()) for a, b in local)
+
+
+def overflow_in_one_replica():
+    """Whether a step is skipped when only the second replica's gradient overflows."""
+    with STRATEGY.scope(), dtype_policy("mixed_float16"):
+        model = training_model(small_tagger(norm=False))
+    waveform, labels, mask = batch()
+    mask[4:] = 1e38  # times the loss scale: infinite, and only there
+    before = [v.numpy() for v in model.tagger.trainable_variables]
+    fit(model, data=(waveform, labels, mask))
+    after = [v.numpy() for v in model.tagger.trainable_variables]
+    return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def draws():
+    """Of two replicas that get the same clips: how far their augmented ones are apart."""
+    with STRATEGY.scope():
+        model = training_model(
+            small_tagger(), augmentation=[RandomTimeRoll()], mixup=Mixup(1.0)
+        )
+    halves = [np.concatenate([part[:4]] * 2) for part in batch()]
+    data = tf.data.Dataset.from_tensors(tuple(halves))
+    (distributed,) = STRATEGY.experimental_distribute_dataset(data.unbatch().batch(8))
+    prepared = STRATEGY.run(lambda parts: model.prepare(*parts), args=(distributed,))
+    local = [STRATEGY.experimental_local_results(value) for value in prepared]
+    return [float(np.abs(one.numpy() - other.numpy()).max()) for one, other in local]
+
+
 single, single_loss = train_step(tf.distribute.get_strategy(), norm=False)
 double, double_loss = train_step(STRATEGY, norm=False)
 pairs = zip(single.get_weights(), double.get_weights(), strict=True)
@@ -68,6 +142,13 @@ print(
                 for name, value in expected.items()
             },
             "block_losses": train_block(),
+            "recipe": recipe_differences(),
+            "recipe_jit": recipe_differences(jit=True),
+            "recipe_float16": recipe_differences(policy="mixed_float16", steps=1),
+            "copies_agree": copies_agree(recipe(STRATEGY)[0]),
+            "jit_losses": recipe(STRATEGY, steps=100, jit=True, norm=True)[1],
+            "overflow_is_skipped": overflow_in_one_replica(),
+            "draws": draws(),
         }
     )
 )

@@ -1,0 +1,98 @@
+"""Parsers of option values, and the dataclass field that carries one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from rfkeras.errors import ConfigError, unknown_name
+
+
+def whole(minimum: int, maximum: int | None = None) -> Callable[[str, Any], int]:
+    """Parser of whole numbers of at least `minimum` and at most `maximum`."""
+    allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+
+    def parse(name: str, value: Any) -> int:
+        try:
+            number = int(str(value))
+        except ValueError:
+            number = minimum - 1
+        too_large = maximum is not None and number > maximum
+        if number < minimum or too_large or isinstance(value, bool):
+            raise ConfigError(f"{name} must be a whole number {allowed}. Received: {value!r}.")
+        return number
+
+    return parse
+
+
+def number(minimum: float, maximum: float = float("inf")) -> Callable[[str, Any], float]:
+    """Parser of finite numbers between two bounds, both included."""
+
+    def parse(name: str, value: Any) -> float:
+        try:
+            result = float(str(value))
+        except ValueError:
+            result = float("nan")
+        if not minimum <= result <= maximum or result == float("inf"):
+            raise ConfigError(
+                f"{name} must be a number from {minimum:g} to {maximum:g}. Received: {value!r}."
+            )
+        return result
+
+    return parse
+
+
+def text(name: str, value: Any) -> str:
+    """Parser of strings."""
+    if not isinstance(value, str | Path) or not str(value):
+        raise ConfigError(f"{name} must be a text. Received: {value!r}.")
+    return str(value)
+
+
+def choice(*allowed: str) -> Callable[[str, Any], str]:
+    """Parser of one of several names."""
+
+    def parse(name: str, value: Any) -> str:
+        if value not in allowed:
+            raise ConfigError(unknown_name(name, str(value), allowed))
+        return str(value)
+
+    return parse
+
+
+def switch(name: str, value: Any) -> bool:
+    """Parser of yes and no."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false. Received: {value!r}.")
+    return value
+
+
+def whole_numbers(*lengths: int) -> Callable[[str, Any], int | tuple[int, ...]]:
+    """Parser of lists of whole numbers, "7,5" or [7, 5], of these lengths."""
+
+    def parse(name: str, value: Any) -> int | tuple[int, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        parts = list(parts) if isinstance(parts, Sequence) else [parts]
+        if len(parts) not in lengths:
+            raise ConfigError(
+                f"{name} takes {' or '.join(map(str, lengths))} whole numbers, separated by "
+                f"commas. Received: {value!r}."
+            )
+        numbers = tuple(whole(0)(name, part) for part in parts)
+        return numbers[0] if len(numbers) == 1 else numbers
+
+    return parse
+
+
+def weights(name: str, value: Any) -> str | dict[str, float]:
+    """Parser of class weights: none, balanced, or a table from tag to weight."""
+    if isinstance(value, Mapping):
+        return {str(tag): number(0.0)(f"{name}: {tag}", each) for tag, each in value.items()}
+    return choice("none", "balanced")(f"{name} (or, in a recipe, a table)", value)
+
+
+def option(default: Any, parse: Callable[[str, Any], Any], help: str) -> Any:
+    """A dataclass field with the parser and the help of its flag."""
+    return field(default=default, metadata={"parse": parse, "help": help})

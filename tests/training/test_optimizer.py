@@ -1,0 +1,73 @@
+"""Optimisers: what decays, how gradients are clipped, when the decay of the rate ends."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rfkeras.config import TrainConfig
+from rfkeras.training.optimizer import make_optimizer
+from tests.training.small_tagger import small_tagger
+
+
+def optimizer_for(tagger, steps_per_epoch=10, **options):
+    config = TrainConfig(**{"epochs": 20, "hold_epochs": 5, **options})
+    optimizer = make_optimizer(config, tagger.trainable_variables, steps_per_epoch)
+    optimizer.build(tagger.trainable_variables)
+    return optimizer
+
+
+def step(optimizer, variables, gradients):
+    """Apply gradients as a training step does; the changes of the variables."""
+    before = [v.numpy() for v in variables]
+    strategy = tf.distribute.get_strategy()
+    strategy.run(lambda: optimizer.apply_gradients(zip(gradients, variables, strict=True)))
+    return [v.numpy() - old for v, old in zip(variables, before, strict=True)]
+
+
+def test_weight_decay_is_decoupled_and_touches_kernels_alone():
+    tagger = small_tagger()
+    variables = tagger.trainable_variables
+    for variable in variables:
+        variable.assign(np.full(variable.shape, 2.0))
+    optimizer = optimizer_for(tagger, optimizer="adamw", weight_decay=0.3, learning_rate=0.1)
+    changes = step(optimizer, variables, [tf.zeros(v.shape) for v in variables])
+    names = {v.path.rpartition("/")[2] for v in variables}
+    assert names == {"kernel", "bias", "gamma", "beta"}
+    for variable, change in zip(variables, changes, strict=True):
+        expected = -0.1 * 0.3 * 2.0 if variable.path.endswith("kernel") else 0.0
+        np.testing.assert_allclose(change, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_adamw_has_a_default_decay_and_adam_none():
+    tagger = small_tagger()
+    assert optimizer_for(tagger, optimizer="adamw").weight_decay == 0.01
+    assert optimizer_for(tagger).weight_decay is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_clipping_is_by_the_norm_of_all_gradients_together(scale):
+    tagger = small_tagger()
+    variables = tagger.trainable_variables
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=v.shape).astype("float32") * scale for v in variables]
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    optimizer = optimizer_for(tagger, clip_norm=0.5, learning_rate=1e-3)
+    step(optimizer, variables, [tf.constant(g) for g in gradients])
+    momenta = {
+        v.path.rpartition("_")[0]: v for v in optimizer.variables if "momentum" in v.path
+    }
+    assert len(momenta) == len(variables)
+    factor = min(1.0, 0.5 / norm)
+    for gradient, momentum in zip(gradients, momenta.values(), strict=True):
+        np.testing.assert_allclose(momentum.numpy(), 0.1 * factor * gradient, rtol=1e-4)
+
+
+def test_the_published_schedule():
+    options = {"learning_rate": 1e-4, "hold_epochs": 50, "final_learning_rate": 1e-6}
+    config = TrainConfig(epochs=350, decay_end_epoch=250, **options)
+    optimizer = make_optimizer(config, small_tagger().trainable_variables, 7)
+    rate = optimizer._learning_rate
+    values = [float(rate(epoch * 7)) for epoch in (0, 50, 150, 250, 349)]
+    assert values == pytest.approx([1e-4, 1e-4, 5.05e-5, 1e-6, 1e-6], rel=1e-5)
+    ends_last = make_optimizer(TrainConfig(epochs=100, **options), [], 7)._learning_rate
+    assert float(ends_last(75 * 7)) == pytest.approx(5.05e-5, rel=1e-5)

@@ -1,0 +1,78 @@
+"""Options: values, recipes, contradictions, and their way through a run folder."""
+
+import argparse
+import dataclasses
+
+import pytest
+
+from rfkeras.cli.train import complete
+from rfkeras.config import TrainConfig, add_flags, from_json, resolve, to_json
+from rfkeras.errors import ConfigError
+
+
+def test_a_configuration_comes_back_from_json(tmp_path):
+    config = TrainConfig(
+        rho=(3, 5), blocks=(4, 3, 2), class_weights={"drums": 2.0}, prune_share=0.5, mixup=0.3
+    )
+    (tmp_path / "config.json").write_text(to_json(config))
+    again = from_json(TrainConfig, tmp_path / "config.json")
+    assert again == dataclasses.replace(config)
+
+
+def test_flags_win_over_recipes_over_defaults():
+    recipe = {"mixup": 0.3, "class_weights": {"drums": 2}, "swa_every": 5}
+    config = resolve(TrainConfig, {"mixup": "0.1"}, [("r.yaml", recipe)])
+    assert (config.mixup, config.swa_every, config.ema_decay) == (0.1, 5, 0.999)
+    assert config.class_weights == {"drums": 2.0}
+
+
+def test_every_option_has_a_flag_in_one_group():
+    parser = argparse.ArgumentParser()
+    add_flags(parser, TrainConfig)
+    titles = [group.title for group in parser._action_groups[2:]]
+    assert titles[0] == "model"
+    assert len(titles) == len(set(titles)) == 8
+    flags = {
+        action.dest for group in parser._action_groups[2:] for action in group._group_actions
+    }
+    assert flags == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+def test_by_default_the_training_is_plain():
+    config = TrainConfig()
+    augmentation = (config.mixup, config.time_roll, config.spec_augment, config.gain_db)
+    assert not any(augmentation)
+    assert (config.averaging, config.precision, config.jit) == ("none", "float32", False)
+    assert (config.class_weights, config.clip_norm, config.prunes) == ("none", None, False)
+    assert (config.monitor, config.thresholds) == ("val_mAP", "validation")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_decay": 0.1}, "weight_decay goes with optimizer adamw"),
+        ({"decay_end_epoch": 50}, "after hold_epochs=50"),
+        ({"averaging": "swa", "swa_start_epoch": 201}, "one of the 200 epochs"),
+        ({"swa_start_epoch": 100}, "goes with averaging swa alone"),
+        ({"final_weights": "average"}, "set averaging to swa or ema"),
+        ({"prune_share": 0.5, "prune_to_parameters": 100}, "give one of them"),
+        ({"prune_share": 0.5, "epochs": 50, "hold_epochs": 1}, "fewer than epochs"),
+        ({"class_weights": "balance"}, "Did you mean 'balanced'"),
+        ({"class_weights": {"drums": -1}}, "drums must be a number from 0"),
+        ({"precision": "float16"}, "Allowed: float32, mixed_bfloat16, mixed_float16"),
+        ({"prune_share": 1.0}, "prune_share must be a number from 0 to 0.9999"),
+        ({"mixup": "x"}, "mixup must be a number"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_runs(options, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(TrainConfig, options)
+
+
+def test_a_run_writes_out_what_it_defaults_to():
+    config = complete(TrainConfig(model="vgg_rf", dataset="folder", optimizer="adamw"))
+    assert (config.weight_decay, config.width, config.dropout) == (0.01, 48, 0.3)
+    assert config.shake is None  # the architecture has no such option
+    assert config.swa_start_epoch is None
+    config = complete(TrainConfig(dataset="folder", averaging="swa", epochs=14))
+    assert (config.swa_start_epoch, config.weight_decay) == (10, None)

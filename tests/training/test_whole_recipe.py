@@ -1,0 +1,117 @@
+"""Whole runs with the recipe's options: what they write, choose, refuse."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.processes import run
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--dataset folder --width 4 --rho 2 --batch-size 8 --excerpt-seconds 0.5 "
+    "--window-seconds 1 --learning-rate 0.01 --devices cpu"
+).split()
+
+
+def train(tone_folder, folder, options):
+    status, out, err = run(
+        *("train.py", *FLAGS, *options.split(), "--data-dir", tone_folder, "--run-dir", folder)
+    )
+    assert status == 0, err
+    return out, err
+
+
+def weights_and_policies(folder):
+    """Shares of zeros in kernels, and dtype policies, of the finished model."""
+    code = (
+        "import json, rfkeras, numpy as np; "
+        f"model = rfkeras.load_model({str(folder / 'model.keras')!r}); "
+        "kernels = [v.numpy() for v in model.trainable_variables if len(v.shape) > 1]; "
+        "zeros = sum(int((k == 0).sum()) for k in kernels); "
+        "policies = sorted({layer.dtype_policy.name for layer in model._flatten_layers()}); "
+        "print(json.dumps([zeros, sum(k.size for k in kernels), policies]))"
+    )
+    status, out, err = run("-c", code)
+    assert status == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def test_pruned_jit_bfloat16_run_with_early_stopping(tone_folder, tmp_path):
+    out, err = train(
+        tone_folder,
+        tmp_path / "run",
+        "--epochs 30 --prune-share 0.5 --prune-epochs 2 --prune-scope layer --jit "
+        "--initialization he --precision mixed_bfloat16 --early-stop-epochs 1 --mixup 0.3 "
+        "--time-roll --monitor val_roc_auc",
+    )
+    folder = tmp_path / "run"
+    zeros, weights, policies = weights_and_policies(folder)
+    assert zeros == 0.5 * weights  # every kernel has an even number of weights
+    assert policies == ["float32"]
+    counts = json.loads((folder / "pruning.json").read_text())
+    assert counts["nonzero"] == counts["parameters"] - zeros
+    assert f"Pruned: {counts['nonzero']:,} parameters are left" in err
+    log = np.genfromtxt(folder / "log.csv", delimiter=",", names=True)
+    assert 3 < len(log) < 30
+    choice = json.loads((folder / "final_weights.json").read_text())
+    best = choice["candidates"]["best"]
+    assert choice["weights"] == "best"
+    assert best["epoch"] >= 3  # no epoch before the last prune is the best
+    assert best["val_roc_auc"] == pytest.approx(log["val_roc_auc"][2:].max())
+    assert log["val_roc_auc"][-1] <= best["val_roc_auc"]
+    assert "validation roc auc" in err
+
+
+@pytest.mark.parametrize("final", ["best", "average", "last"])
+def test_final_weights(final, tone_folder, tmp_path):
+    _, err = train(
+        tone_folder,
+        tmp_path / "run",
+        f"--epochs 3 --averaging ema --ema-decay 0.5 --final-weights {final} "
+        "--task single_label --monitor val_accuracy",
+    )
+    choice = json.loads((tmp_path / "run/final_weights.json").read_text())
+    candidates = choice["candidates"]
+    if final == "best":
+        better = candidates["average"]["val_accuracy"] > candidates["best"]["val_accuracy"]
+        assert choice["weights"] == ("average" if better else "best")
+    else:
+        assert choice["weights"] == final
+    assert f"Final weights: {choice['weights']}" in err
+    report = json.loads((tmp_path / "run/report/report.json").read_text())
+    assert "accuracy" in json.dumps(report)
+
+
+def test_an_unknown_figure_is_refused_before_training(tone_folder, tmp_path):
+    status, _, err = run(
+        *("train.py", *FLAGS, "--data-dir", tone_folder, "--run-dir", tmp_path / "run"),
+        *("--monitor", "val_accuracy"),
+    )
+    assert status == 1
+    assert "Unknown monitor 'val_accuracy'" in err
+    assert "val_roc_auc" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run/log.csv").exists()
+
+
+def test_options_that_an_architecture_has_not_are_refused(tone_folder, tmp_path):
+    status, _, err = run(
+        *("train.py", "--dataset", "folder", "--data-dir", tone_folder),
+        *("--model", "vgg_rf", "--shake", "--run-dir", tmp_path / "run"),
+    )
+    assert status == 1
+    assert "Unknown option of vgg_rf 'shake'" in err
+    assert "rho" in err
+
+
+def test_two_devices_with_xla_clipping_and_averaging(tone_folder, tmp_path):
+    options = (
+        "--epochs 2 --devices cpu:2 --jit --clip-norm 1 --averaging swa --swa-every 1 "
+        "--swa-start-epoch 1 --final-weights average --mixup 0.3 --optimizer adamw"
+    )
+    train(tone_folder, tmp_path / "run", options)
+    choice = json.loads((tmp_path / "run/final_weights.json").read_text())
+    assert choice["weights"] == "average"
+    assert 0.0 <= choice["candidates"]["average"]["val_mAP"] <= 1.0
