@@ -36,7 +36,7 @@ EXTRAS_REQUIRE = {
     "torch": ["torch>=2.6"],  # reading .pth checkpoints; 2.6 made weights_only the default
     "dev": [
         "pytest>=8",
-        "pytest-xdist>=3.5",
+        "pytest-xdist>=3.7",
         "pytest-timeout>=2.3",
         "ruff>=0.6",
         "mypy>=1.11",

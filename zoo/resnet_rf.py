@@ -42,7 +42,7 @@ def resnet_rf(
     width: int = 128,
     blocks: tuple[int, int, int] = (4, 4, 4),
     allow_rf_change: bool = False,
-    shake: bool = False,
+    shake: bool | None = None,
     branches: int | None = None,
     shake_per: str = "sample",
     frequency_aware: bool = False,
@@ -65,9 +65,9 @@ def resnet_rf(
         width: Channels of the first stage; the others have 2 and 4 times as many.
         blocks: Blocks kept in each stage.
         allow_rf_change: Let blocks go that count for the receptive field.
-        shake: Shake-Shake: two branches a block, added with random shares in training.
-        branches: Branches of a block; None: 2 with `shake`, else 1. Without `shake` they
-            are averaged.
+        shake: Shake-Shake: two branches a block, added with random shares in training;
+            None: wherever there are two branches. False averages them.
+        branches: Branches of a block; None: 2 with `shake`, else 1.
         shake_per: Random shares for each "sample", or one for the "batch".
         frequency_aware: Tell the convolutions of every block which row they are at.
         damping: What is left of each kernel at its ends, 0 to 1 (published: 0.01 and
@@ -92,7 +92,7 @@ def resnet_rf(
     """
     plan = plan_trunk(rho, blocks, allow_rf_change)
     block_options = {
-        "branches": (2 if shake else 1) if branches is None else branches,
+        "branches": branches,
         "shake": shake,
         "shake_per": shake_per,
         "frequency_aware": frequency_aware,

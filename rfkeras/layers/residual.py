@@ -42,7 +42,7 @@ class ResidualBlock(keras.layers.Layer):
     Args:
         filters: Output channels.
         kernel_size: Kernels of the two convolutions, each (time, frequency) and odd.
-        branches: Parallel branches with weights of their own.
+        branches: Parallel branches with weights of their own; None: 2 with `shake`, else 1.
         shake: Add two branches by `ShakeShake` instead of by their mean; None: wherever
             there are two. That every branch has the block's kernels is this library's
             choice: for music the combination was never published in detail.
@@ -82,7 +82,7 @@ class ResidualBlock(keras.layers.Layer):
         self,
         filters: int,
         kernel_size: Sequence[Sequence[int]] = ((3, 3), (3, 3)),
-        branches: int = 1,
+        branches: int | None = None,
         shake: bool | None = None,
         shake_per: str = "sample",
         frequency_aware: bool = False,
@@ -96,6 +96,8 @@ class ResidualBlock(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if branches is None:
+            branches = 2 if shake else 1
         if filters < 1 or depth < 1 or branches < 1:
             raise ConfigError(
                 "ResidualBlock needs filters, depth and branches of at least 1. "

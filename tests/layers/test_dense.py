@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from rfkeras.errors import ConfigError
 from rfkeras.layers import DampedConv2D, DecomposedConv2D, DenseLayer
+from tests.layers.written_out import bn, conv
 
 
 def batch(*shape):
@@ -20,19 +21,7 @@ def randomise(layer):
 
 
 def bn_relu(y, layer):
-    scale = layer.gamma.numpy() / np.sqrt(layer.moving_variance.numpy() + 1e-5)
-    return np.maximum((y - layer.moving_mean.numpy()) * scale + layer.beta.numpy(), 0)
-
-
-def conv(y, kernel):
-    """Written out as sums over the kernel, zero padding."""
-    pads = [(0, 0), (kernel.shape[0] // 2,) * 2, (kernel.shape[1] // 2,) * 2, (0, 0)]
-    padded = np.pad(y, pads)
-    return sum(
-        padded[:, t : t + y.shape[1], f : f + y.shape[2]] @ kernel[t, f]
-        for t in range(kernel.shape[0])
-        for f in range(kernel.shape[1])
-    )
+    return np.maximum(bn(y, layer), 0)
 
 
 def ramp(y):
@@ -48,9 +37,9 @@ def test_layer_computes_what_its_docstring_says(frequency_aware):
     layer.build(x.shape)
     randomise(layer)
     prepare = ramp if frequency_aware else np.asarray
-    y = conv(prepare(bn_relu(x, layer.bn1)), layer.conv1.kernel.numpy())
+    y = conv(prepare(bn_relu(x, layer.bn1)), layer.conv1)
     assert y.shape[-1] == 6
-    y = conv(prepare(bn_relu(y, layer.bn2)), layer.conv2.kernel.numpy())
+    y = conv(prepare(bn_relu(y, layer.bn2)), layer.conv2)
     expected = np.concatenate([x, y], -1)
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-4)
 

@@ -6,6 +6,7 @@ import pytest
 
 from rfkeras.errors import ConfigError
 from rfkeras.layers import ClipLogits, ResidualBlock, find_head
+from tests.layers.written_out import bn, conv
 
 
 def test_block_starts_as_its_shortcut():
@@ -21,20 +22,6 @@ def test_block_computes_conv_bn_relu_conv_bn_add_relu():
     for weight in block.weights:
         shape = weight.shape
         weight.assign(np.random.default_rng(len(shape)).uniform(0.2, 1.0, shape))
-
-    def bn(y, layer):
-        scale = layer.gamma.numpy() / np.sqrt(layer.moving_variance.numpy() + 1e-5)
-        return (y - layer.moving_mean.numpy()) * scale + layer.beta.numpy()
-
-    def conv(y, layer):  # written out as sums over the kernel, zero padding
-        kernel = layer.kernel.numpy()
-        pads = [(0, 0), (kernel.shape[0] // 2,) * 2, (kernel.shape[1] // 2,) * 2, (0, 0)]
-        padded = np.pad(y, pads)
-        return sum(
-            padded[:, t : t + y.shape[1], f : f + y.shape[2]] @ kernel[t, f]
-            for t in range(kernel.shape[0])
-            for f in range(kernel.shape[1])
-        )
 
     (branch,) = block.residuals
     inner = np.maximum(bn(conv(x, branch.conv1), branch.bn1), 0)

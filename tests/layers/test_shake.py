@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import zoo
 from rfkeras.errors import ConfigError
 from rfkeras.layers import ResidualBlock, ShakeShake
 
@@ -149,6 +150,16 @@ def test_block_without_shake_takes_the_mean_of_its_branches():
     np.testing.assert_allclose(mean(x), shaken(x), atol=1e-6)
     by_hand = np.maximum(x + sum(branch(x) for branch in shaken.residuals) / 2, 0)
     np.testing.assert_allclose(shaken(x), by_hand, atol=1e-6)
+
+
+def test_one_option_means_one_thing_in_block_and_network():
+    for options in ({"shake": True}, {"branches": 2}, {"shake": True, "branches": 2}):
+        assert isinstance(ResidualBlock(3, **options).mix, ShakeShake)
+        model = zoo.create_model("resnet_rf", 2, width=4, frontend=None, **options)
+        assert isinstance(model.get_layer("stage1_block1").mix, ShakeShake)
+    for options in ({}, {"shake": False}, {"branches": 1}):
+        assert ResidualBlock(3, **options).mix is None
+    assert isinstance(ResidualBlock(3, branches=2, shake=False).mix, keras.layers.Average)
 
 
 def test_wrong_arguments():

@@ -105,6 +105,7 @@ def replica_figures():
     return json.loads(out.splitlines()[-1])
 
 
+@pytest.mark.slow
 @every_model
 def test_two_replicas_take_a_step(name, replica_figures):
     figures = replica_figures[name]

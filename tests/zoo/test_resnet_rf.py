@@ -72,7 +72,7 @@ def test_aliases_are_options_of_one_architecture():
         width = 32 if "_tiny" in name else 64 if "_small" in name else 128
         options = zoo.model_info(name).options
         assert options["width"] == width
-        assert options["shake"] is ("_shake" in name)
+        assert bool(options["shake"]) is ("_shake" in name)
         assert options["frequency_aware"] is ("_fa" in name)
         assert options["damping"] == (0.01 if "_damped" in name else None)
         assert options["decomposition"] == (4 if "_decomposed" in name else None)

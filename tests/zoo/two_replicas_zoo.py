@@ -14,7 +14,7 @@ from tests.zoo.configurations import configurations
 
 STRATEGY = make_strategy("cpu:2")
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(4, 130, 256, 1)).astype("float32")
+X = RNG.normal(size=(4, 60, 64, 1)).astype("float32")
 Y = RNG.integers(0, 2, (4, 3)).astype("float32")
 
 
