@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.options.consistency import check
 from rfkeras.options.inputs import DataOptions, FrontendOptions, ModelOptions
+from rfkeras.options.needs import check_needs
 from rfkeras.options.parsers import switch
 from rfkeras.options.recipe import (
     AugmentationOptions,
@@ -26,7 +27,11 @@ from rfkeras.options.recipe import (
 T = TypeVar("T")
 
 WEIGHT_DECAY = 0.01  # where AdamW is given none; PyTorch's default
-PUBLISHED_AVERAGED_FROM = 250 / 350  # epochs of the published recipe
+# Epochs of the published recipe, as shares of its 350.
+PUBLISHED_HOLD = 50 / 350
+PUBLISHED_DECAY_END = 250 / 350
+PUBLISHED_AVERAGED_FROM = 250 / 350
+LONGEST_PRUNING = 50  # epochs, unless more are asked for
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,41 @@ class TrainConfig(
         return {name: value for name, value in given.items() if value is not None}
 
     @property
+    def hold_until_epoch(self) -> float:
+        """Epochs, also part of one, at the first learning rate."""
+        return PUBLISHED_HOLD * self.epochs if self.hold_epochs is None else self.hold_epochs
+
+    @property
+    def decay_until_epoch(self) -> float:
+        """Epochs, also part of one, after which the learning rate is the final one."""
+        if self.decay_end_epoch is not None:
+            return self.decay_end_epoch
+        return self.epochs * (PUBLISHED_DECAY_END if self.schedule == "published" else 1.0)
+
+    @property
     def first_averaged_epoch(self) -> int:
-        """The first epoch, counted from 1, whose weights stochastic averaging takes in."""
-        return self.swa_start_epoch or math.ceil(PUBLISHED_AVERAGED_FROM * self.epochs)
+        """The first epoch, counted from 1, whose weights stochastic averaging takes in.
+
+        By default none before the model has its final size.
+        """
+        if self.swa_start_epoch is not None:
+            return self.swa_start_epoch
+        published = math.ceil(PUBLISHED_AVERAGED_FROM * self.epochs)
+        return max(published, self.prune_until_epoch + 1)
 
     @property
     def prunes(self) -> bool:
         """Whether the model is pruned."""
         return self.prune_share is not None or self.prune_to_parameters is not None
+
+    @property
+    def prune_until_epoch(self) -> int:
+        """Epochs after which the model has its final size; 0 without pruning."""
+        if not self.prunes:
+            return 0
+        if self.prune_epochs is not None:
+            return self.prune_epochs
+        return min(math.ceil(self.epochs / 2), LONGEST_PRUNING)
 
 
 def _parse(config_class: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -88,12 +120,15 @@ def resolve(
     """Defaults, then each recipe (its source, its options) in turn, then the flags.
 
     Raises:
-        ConfigError: An unknown option (the nearest is suggested), or a value not allowed.
+        ConfigError: An unknown option (the nearest is suggested), a value not allowed, or
+            an option that has no effect because another one is off.
     """
+    layers = [*recipes, ("command line", flags)]
+    given = [(source, _parse(config_class, table, source)) for source, table in layers]
+    check_needs(config_class, given)
     values: dict[str, Any] = {}
-    for source, recipe in recipes:
-        values |= _parse(config_class, recipe, source)
-    values |= _parse(config_class, flags, "command line")
+    for _, options in given:
+        values |= options
     return config_class(**values)
 
 

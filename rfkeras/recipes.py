@@ -6,12 +6,24 @@ takes a recipe it takes the path of a YAML file or the name of one in zoo/recipe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError, unknown_name
 
 EXTENDS = "extends"
+# What belongs to one data set and says nothing of another.
+DATA_SET_OPTIONS = (
+    "data_dir",
+    "audio_dir",
+    "subset",
+    "fold",
+    "dataset_size",
+    "test_share",
+    "allow_absolute",
+)
 
 Recipe = tuple[str, dict[str, Any]]  # where it stands, and its options
 
@@ -63,6 +75,39 @@ def read_recipe(name: str) -> list[Recipe]:
         if not isinstance(base, str):
             raise ConfigError(f"{path}: {EXTENDS} must name a recipe. Received: {base!r}.")
         path = find_recipe(base, beside=path.parent)
+
+
+def adapt_recipe(chain: list[Recipe], flags: Mapping[str, Any]) -> list[Recipe]:
+    """Leave out what recipes say of another data set or model than the flags name.
+
+    Where a flag names another data set than the recipe, the recipe's subset, fold and
+    folders are those of its own data set; where it names another model, options that this
+    model has not are those of the recipe's own. A recipe that names no model speaks of the
+    default one.
+
+    Args:
+        chain: As `read_recipe` returns it.
+        flags: Options of the command line, which win over the recipe.
+
+    Raises:
+        ConfigError: The flags name an unknown model.
+    """
+    import zoo
+
+    own: dict[str, Any] = {}
+    for _, options in chain:
+        own |= {name: options[name] for name in ("dataset", "model") if name in options}
+    foreign: set[str] = set()
+    if "dataset" in own and flags.get("dataset", own["dataset"]) != own["dataset"]:
+        foreign.update(DATA_SET_OPTIONS)
+    model = own.get("model", TrainConfig.model)
+    if flags.get("model", model) != model:
+        known = zoo.model_info(flags["model"]).options
+        foreign.update(set(TrainConfig.model_option_names()) - set(known))
+    return [
+        (source, {name: value for name, value in options.items() if name not in foreign})
+        for source, options in chain
+    ]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

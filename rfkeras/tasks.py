@@ -11,6 +11,7 @@ from rfkeras.errors import ConfigError, unknown_name
 
 MULTI_LABEL, SINGLE_LABEL = "multi_label", "single_label"
 TASKS = (MULTI_LABEL, SINGLE_LABEL)
+HALF = 0.5  # the score from which a tag applies unless its threshold says otherwise
 
 
 def check_task(task: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.flags import add_train_flags
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.options.parsers import number
 
@@ -18,6 +19,8 @@ _CHOICE = (
     "audio_dir",
     "dataset_size",
     "validation_share",
+    "test_share",
+    "allow_absolute",
 )
 
 
@@ -35,7 +38,13 @@ def add_parser(commands: Any) -> None:
         ),
     )
     pack.add_argument("output", type=Path, metavar="DIR", help="folder to make")
-    _add_options(pack, (*_CHOICE, "frontend", "max_bad_share"))
+    add_train_flags(pack, (*_CHOICE, "max_bad_share"))
+    pack.add_argument(
+        "--frontend",
+        default=argparse.SUPPRESS,
+        metavar="FRONTEND",
+        help="front-end preset whose sample rate the shards are made for",
+    )
     pack.add_argument(
         "--input-channels", default=argparse.SUPPRESS, help="1 mono, 2 stereo (default: 1)"
     )
@@ -50,7 +59,7 @@ def add_parser(commands: Any) -> None:
             "status 1 if anything is missing, broken or not as published."
         ),
     )
-    _add_options(check, _CHOICE)
+    add_train_flags(check, _CHOICE)
     check.add_argument(
         "--audio",
         action=argparse.BooleanOptionalAction,
@@ -62,19 +71,6 @@ def add_parser(commands: Any) -> None:
         "--bad-files", type=Path, metavar="FILE", help="write all unusable files as CSV"
     )
     check.set_defaults(run=run_check)
-
-
-def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Flags of a training run that mean the same here."""
-    for name in names:
-        field = TrainConfig.__dataclass_fields__[name]
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            metavar=name.upper(),
-            help=field.metadata["help"]
-            + (" (its sample rate is what counts here)" if name == "frontend" else ""),
-        )
 
 
 def _config(options: argparse.Namespace, own: Sequence[str]) -> TrainConfig:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import hashlib
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.flags import add_train_flags
 from rfkeras.cli.train import complete
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import ConfigError
+from rfkeras.recipes import DATA_SET_OPTIONS
 
 BOOTSTRAP_SAMPLES = 1000
 ARRAY_FLAGS = ("groundtruth", "decisions", "mask", "label_names")
@@ -21,13 +25,14 @@ DATA_FLAGS = (
     "subset",
     "fold",
     "dataset_size",
+    "validation_share",
+    "test_share",
+    "allow_absolute",
     "batch_size",
     "window_seconds",
     "max_bad_share",
     "decoder",
 )
-# Of these, what belongs to one data set and says nothing of another.
-OWN_DATA_FLAGS = ("data_dir", "audio_dir", "subset", "fold", "dataset_size")
 
 
 def add_parser(commands: Any) -> None:
@@ -70,22 +75,15 @@ def add_parser(commands: Any) -> None:
         help="of --predictions: single_label where each clip has exactly one class (default: "
         "auto, that is multi_label); a model knows its own",
     )
-    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
-    for name in DATA_FLAGS:
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            metavar=name.upper(),
-            help=fields[name].metadata["help"],
-        )
+    add_train_flags(parser, DATA_FLAGS)
     for name in ARRAY_FLAGS:
         parser.add_argument(
             "--" + name.replace("_", "-"), type=Path, metavar="FILE", help=_ARRAY_HELP[name]
         )
     parser.epilog = (
         "Without --output the report goes to DIR/report of --run (or, with other "
-        "options, DIR/report-DATASET-SPLIT), to FILE-report beside --model-path, and nowhere "
-        "for arrays."
+        "options, DIR/report-DATASET-SPLIT and what differs), to FILE-report beside "
+        "--model-path, and nowhere for arrays."
     )
     parser.set_defaults(run=run)
 
@@ -171,19 +169,44 @@ def _sources(
     from rfkeras.training.run_folder import RunFolder
 
     folder = RunFolder(options.run_folder)
-    recorded = dataclasses.asdict(folder.read_config())
-    if flags.get("dataset", recorded["dataset"]) != recorded["dataset"]:
-        recorded |= dict.fromkeys(OWN_DATA_FLAGS)
-    config = complete(resolve(TrainConfig, flags, [(str(folder.config), recorded)]))
-    # The run's own report stays as it is, unless this is the same evaluation again.
-    same = (
-        not flags
-        and options.split == "test"
-        and options.bootstrap == BOOTSTRAP_SAMPLES
-        and options.thresholds != "half"
-    )
-    name = "report" if same else f"report-{config.dataset}-{options.split}"
+    own, given = folder.read_config(), resolve(TrainConfig, flags)
+    if "dataset" in flags and given.dataset != own.dataset:
+        own = replace(own, **{n: getattr(TrainConfig, n) for n in DATA_SET_OPTIONS})
+    config = complete(replace(own, **{name: getattr(given, name) for name in flags}))
+    name = _report_name(config, own, options)
     return config, folder.model, options.output or folder.root / name, folder.log
+
+
+def _report_name(config: TrainConfig, own: TrainConfig, options: argparse.Namespace) -> str:
+    """Name of the report's folder: another one for another evaluation of a run.
+
+    Args:
+        config: The configuration of the evaluation.
+        own: What it would be without flags: the run's, as far as it fits the data set.
+        options: The flags.
+    """
+    differing = {
+        name: getattr(config, name)
+        for name in DATA_FLAGS
+        if getattr(config, name) not in (None, getattr(own, name))
+    }
+    if options.bootstrap != BOOTSTRAP_SAMPLES:
+        differing["bootstrap"] = options.bootstrap
+    if options.thresholds == "half":
+        differing["thresholds"] = options.thresholds
+    if not differing and options.split == "test":
+        return "report"
+    differing.pop("dataset", None)  # it is in the name anyway
+    parts = [f"{name}={_in_file_name(name, value)}" for name, value in differing.items()]
+    return "-".join(["report", config.dataset, options.split, *parts])
+
+
+def _in_file_name(name: str, value: Any) -> str:
+    """A value without the characters of paths; a folder's name with a digest of its path."""
+    if name not in ("data_dir", "audio_dir"):
+        return re.sub(r"[^\w.]+", "_", str(value))
+    last = re.sub(r"[^\w.]+", "_", Path(value).name)
+    return f"{last}.{hashlib.sha256(str(value).encode()).hexdigest()[:6]}"
 
 
 def _score(
@@ -208,7 +231,7 @@ def _score(
         )
     channels = 1 if len(model.input_shape) == 2 else model.input_shape[-1]
     audio = AudioFormat(frontend.sample_rate_hz, channels)
-    inputs = open_inputs(config, audio, output / "bad_files.csv", (options.split,))
+    inputs = open_inputs(config, audio, output / "bad_files.csv", (options.split,), task)
     if options.run_folder is not None:
         check_same_data(RunFolder(options.run_folder), config, inputs)
     if label_names(model) != inputs.dataset.label_names:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rfkeras.config import WEIGHT_DECAY, TrainConfig, add_flags, resolve
-from rfkeras.errors import ConfigError
-from rfkeras.recipes import Recipe, list_recipes, read_recipe
+from rfkeras.errors import ConfigError, RFKerasError
+from rfkeras.recipes import Recipe, adapt_recipe, list_recipes, read_recipe
 
 OWN_FLAGS = ("command", "run", "recipe", "run_dir", "resume")
 LATEST = ""  # --resume without a folder
@@ -20,10 +21,14 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model, evaluate it and export it",
+        usage=(
+            "%(prog)s [--recipe FILE] [--run-dir DIR] [OPTIONS]\n       %(prog)s --resume [DIR]"
+        ),
         description=(
             "Train a model, score the test split once, write tables and plots, and export "
             "a SavedModel. Defaults come from the recipe, flags win over it."
         ),
+        epilog=f"Recipes: {', '.join(list_recipes())}.",
     )
     parser.add_argument(
         "--recipe",
@@ -64,7 +69,17 @@ def run(options: argparse.Namespace) -> int:
         config = complete(resolve(TrainConfig, flags, recipes_for(flags, options.recipe)))
         folder = create_run_folder(config, options.run_dir)
     print(f"Run folder: {folder.root}", flush=True)
-    return _train(config, folder, resume)
+    try:
+        return _train(config, folder, resume)
+    except RFKerasError:
+        _remove_if_unused(folder)
+        raise
+
+
+def _remove_if_unused(folder: Any) -> None:
+    """Leave no folder of a run that failed before it began."""
+    if [path for path in folder.root.rglob("*") if path.is_file()] == [folder.config]:
+        shutil.rmtree(folder.root)
 
 
 def _train(config: TrainConfig, folder: Any, resume: bool) -> int:
@@ -86,11 +101,14 @@ def _train(config: TrainConfig, folder: Any, resume: bool) -> int:
 
 
 def recipes_for(flags: dict[str, Any], recipe: str | None) -> list[Recipe]:
-    """Recipes that apply, the stronger last: the named one, else the data set's own."""
-    if recipe is not None:
-        return read_recipe(recipe)
-    dataset = flags.get("dataset", TrainConfig.dataset)
-    return read_recipe(dataset) if dataset in list_recipes() else []
+    """Recipes that apply, the stronger last: the named one, else the data set's own.
+
+    They are without what belongs to another data set or model than the flags name.
+    """
+    if recipe is None:
+        dataset = flags.get("dataset", TrainConfig.dataset)
+        recipe = dataset if dataset in list_recipes() else None
+    return [] if recipe is None else adapt_recipe(read_recipe(recipe), flags)
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -127,4 +145,8 @@ def complete(config: TrainConfig) -> TrainConfig:
         filled["weight_decay"] = WEIGHT_DECAY
     if config.averaging == "swa":
         filled["swa_start_epoch"] = config.first_averaged_epoch
+    filled["hold_epochs"] = config.hold_until_epoch
+    filled["decay_end_epoch"] = config.decay_until_epoch
+    if config.prunes:
+        filled["prune_epochs"] = config.prune_until_epoch
     return replace(config, **filled)

@@ -12,7 +12,7 @@ import numpy as np
 from rfkeras.data.bad_files import BadFile
 from rfkeras.data.dataset import AudioDataset, Split
 from rfkeras.data.published import differences, overlaps, published_clips
-from rfkeras.data.records import PackedSplit, sha256
+from rfkeras.data.records import PackedSplit, damaged_shards
 from rfkeras.data.scan import scan_split
 
 
@@ -210,6 +210,6 @@ def _packed(split: PackedSplit, name: str) -> tuple[AudioSummary, tuple[BadFile,
         {rate_hz: len(split)},
         {split.audio.channels: len(split)},
     )
-    damaged = [shard.path for shard in split.shards if sha256(shard.path) != shard.sha256]
     reason = "its SHA-256 is not that of the index"
-    return summary, tuple(BadFile(path, reason, name) for path in damaged)
+    damaged = damaged_shards(split)
+    return summary, tuple(BadFile(shard.path, reason, name) for shard, _ in damaged)

@@ -171,7 +171,9 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     )
 
 
-def hold_out_groups(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+def hold_out_groups(
+    split: Split, share: float, seed: int, label_names: Sequence[str]
+) -> tuple[Split, Split]:
     """Divide a split into (kept, held out) so that no group is in both.
 
     Of each class about the share is held out. The choice depends on the seed, the groups
@@ -182,6 +184,7 @@ def hold_out_groups(split: Split, share: float, seed: int) -> tuple[Split, Split
         share: Share to hold out, between 0 and 1; of each class at least one group is held
             out and one is kept.
         seed: Seed of the choice.
+        label_names: Name of each class, for the error.
 
     Raises:
         ConfigError: share is not inside (0, 1), or the clips have no groups.
@@ -202,8 +205,9 @@ def hold_out_groups(split: Split, share: float, seed: int) -> tuple[Split, Split
         members = np.flatnonzero(owner == column)
         if len(members) < 2:
             raise DatasetError(
-                f"All clips of class {column} are of the group {names[members[0]]!r}: nothing "
-                "can be held out for validation without a group being in two splits."
+                f"All clips of {label_names[column]!r} are of the group "
+                f"{str(names[members[0]])!r}: nothing can be held out for validation without "
+                "a group being in two splits."
             )
         held_out += _draw(members, counts.sum(axis=1)[members], share, generator)
     mine = np.isin(group_of, held_out)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rfkeras.data.audio import AudioFile, AudioFormat, AudioInfo
 from rfkeras.data.containers import ogg_cut, riff_cut
-from rfkeras.data.mp3 import mp3_file_layout
+from rfkeras.data.mp3 import mp3_ends_as_declared, mp3_file_layout
 from rfkeras.errors import AudioError
 
 TOLERANCE_SECONDS = 0.1  # encoders pad and trim by up to a few codec frames of 20-26 ms
@@ -61,6 +61,9 @@ def check_file(
 def _cut(path: Path, info: AudioInfo) -> str | None:
     kind = info.container.split("/")[0]
     if kind == "MP3":
+        with path.open("rb") as stream:
+            if mp3_ends_as_declared(stream):
+                return None
         layout = mp3_file_layout(path)
         return None if layout is None else layout.cut
     if kind == "FLAC":

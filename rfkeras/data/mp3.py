@@ -20,6 +20,7 @@ _HEAD_BYTES = 1 << 16  # after the ID3 tags, the first frame is within a few byt
 # A frame may take up to 511 bytes of its sound from the frames before it; at the lowest bit
 # rate that is 24 of them. A decoder that has not read those gives silence.
 RESERVOIR_SAMPLES = 32 * 1152
+_LONGEST_FRAME_BYTES = 1441  # 320 kbit/s at 32 kHz; MPEG 2 and 2.5 reach 1441 too
 _XING_BITRATE = 5  # 64 or 40 kbit/s: at every sample rate, a frame with room for the header
 _XING_FRAMES_AND_BYTES = 3
 _REMEMBERED_LAYOUTS = 1 << 17  # about 30 MB, for more files than any data set here has
@@ -87,6 +88,15 @@ def _declared_frames(frame: bytes, xing_offset: int) -> int | None:
     return None
 
 
+def _declared_bytes(frame: bytes, xing_offset: int) -> int:
+    """Bytes from this frame to the end, in a Xing, Info or VBRI header; 0 without."""
+    if frame[xing_offset : xing_offset + 4] in (b"Xing", b"Info"):
+        flags = int.from_bytes(frame[xing_offset + 4 : xing_offset + 8], "big")
+        at = xing_offset + 8 + 4 * (flags & 1)
+        return int.from_bytes(frame[at : at + 4], "big") if flags & 2 else 0
+    return int.from_bytes(frame[46:50], "big") if frame[36:40] == b"VBRI" else 0
+
+
 def _id3_bytes(header: bytes) -> int:
     """Bytes of the ID3v2 tag that starts with these 10 bytes, 0 where none does."""
     if header[:3] != b"ID3" or len(header) < 10:
@@ -151,6 +161,43 @@ def mp3_declared_frames(stream: BinaryIO) -> int | None:
     Returns:
         The number, or None where the first frame holds none.
     """
+    _, frame, parsed = _read_first_frame(stream)
+    return None if parsed is None else _declared_frames(frame, parsed[2]) or None
+
+
+def mp3_ends_as_declared(stream: BinaryIO) -> bool:
+    """Whether a frame ends where a Xing, Info or VBRI header says that the audio does.
+
+    Then no frame is missing, and only the first and the last one had to be read. False says
+    nothing: there is no such header, or it counts its bytes in another way; walk the file.
+
+    Args:
+        stream: The file, seekable.
+    """
+    start, frame, parsed = _read_first_frame(stream)
+    declared = None if parsed is None else _declared_bytes(frame, parsed[2])
+    if declared is None or declared <= len(frame):
+        return False
+    end = start + declared
+    stream.seek(max(start + len(frame), end - _LONGEST_FRAME_BYTES))
+    tail = stream.read(end - stream.tell())
+    if stream.tell() != end:
+        return False
+    return any(
+        last is not None and position + last[0] == len(tail)
+        for position in range(len(tail))
+        if _stream_bits(tail[position : position + 4]) == _stream_bits(frame)
+        for last in [_mp3_frame(tail[position : position + 4])]
+    )
+
+
+def _stream_bits(header: bytes) -> int:
+    """What all frame headers of a file share: version, layer and sample rate."""
+    return int.from_bytes(header[:3], "big") & 0xFFFE0C
+
+
+def _read_first_frame(stream: BinaryIO) -> tuple[int, bytes, tuple[int, int, int] | None]:
+    """Offset and bytes of the first frame, and what `_mp3_frame` says of it, if any."""
     position = 0
     stream.seek(position)
     while tag := _id3_bytes(stream.read(10)):
@@ -159,10 +206,10 @@ def mp3_declared_frames(stream: BinaryIO) -> int | None:
     stream.seek(position)
     head = stream.read(_HEAD_BYTES)
     start = _first_mp3_frame(head)
-    frame = None if start is None else _mp3_frame(head[start : start + 4])
-    if start is None or frame is None:
-        return None
-    return _declared_frames(head[start : start + frame[0]], frame[2]) or None
+    parsed = None if start is None else _mp3_frame(head[start : start + 4])
+    if start is None or parsed is None:
+        return position, b"", None
+    return position + start, head[start : start + parsed[0]], parsed
 
 
 def mp3_with_frame_count(data: bytes, layout: Mp3Layout) -> bytes:

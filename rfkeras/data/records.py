@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Never, cast
@@ -104,22 +105,38 @@ def verify_packed(dataset: AudioDataset) -> None:
         DatasetError: A shard differs.
     """
     for split in dataset.splits.values():
-        for shard in cast(PackedSplit, split).shards:
-            digest = sha256(shard.path)
-            if digest != shard.sha256:
-                raise DatasetError(
-                    f"{shard.path} is damaged: SHA-256 {digest}, the index says "
-                    f"{shard.sha256}. Copy or pack it again."
-                )
+        for shard, digest in damaged_shards(cast(PackedSplit, split)):
+            raise DatasetError(
+                f"{shard.path} is damaged: SHA-256 {digest}, the index says {shard.sha256}. "
+                "Copy or pack it again."
+            )
+
+
+def damaged_shards(split: PackedSplit) -> Iterator[tuple[Shard, str]]:
+    """Shards whose SHA-256 is not that of the index, each with the one that it has.
+
+    Reads one shard after another, all of it.
+
+    Raises:
+        DatasetError: A shard cannot be read.
+    """
+    for shard in split.shards:
+        digest = sha256(shard.path)
+        if digest != shard.sha256:
+            yield shard, digest
 
 
 def sha256(path: str) -> str:
-    """SHA-256 of a local or remote file, in hex."""
+    """SHA-256 of a local or remote file, in hex.
+
+    Raises:
+        DatasetError: It cannot be read.
+    """
     import tensorflow as tf
 
     remote.prepare_for(path)
     digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as stream:
+    with _reading(path), tf.io.gfile.GFile(path, "rb") as stream:
         while block := stream.read(1 << 24):
             digest.update(block)
     return digest.hexdigest()
@@ -169,9 +186,17 @@ def _read(path: str) -> bytes:
     import tensorflow as tf
 
     remote.prepare_for(path)
+    with _reading(path), tf.io.gfile.GFile(path, "rb") as stream:
+        return cast(bytes, stream.read())
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn what TensorFlow's file systems raise into DatasetError."""
+    import tensorflow as tf
+
     try:
-        with tf.io.gfile.GFile(path, "rb") as stream:
-            return cast(bytes, stream.read())
+        yield
     except tf.errors.OpError as error:
         raise DatasetError(
             f"{path} cannot be read: {error.message or type(error).__name__}. Check the path "
@@ -183,10 +208,8 @@ def _check_size(shard: Shard) -> None:
     if remote.is_remote(shard.path):
         import tensorflow as tf
 
-        try:
+        with _reading(shard.path):
             size = tf.io.gfile.stat(shard.path).length
-        except tf.errors.OpError as error:
-            raise DatasetError(f"Shard {shard.path} cannot be read: {error}.") from error
     elif Path(shard.path).is_file():
         size = Path(shard.path).stat().st_size
     else:

@@ -1,4 +1,4 @@
-"""Evaluation of scores that another program wrote as .npy files."""
+"""Scores that another program wrote as .npy files, read and checked for `evaluate`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.evaluation.inputs import (
@@ -15,8 +15,6 @@ from rfkeras.evaluation.inputs import (
     check_binary,
     check_scored,
 )
-from rfkeras.evaluation.report import Report, evaluate
-from rfkeras.tasks import MULTI_LABEL
 
 
 @dataclass(frozen=True)
@@ -78,51 +76,6 @@ def load_arrays(
         else _read_names(Path(label_names), classes)
     )
     return Arrays(scored.scores, scored.labels, scored.mask, decided, names)
-
-
-def evaluate_arrays(
-    predictions: str | Path,
-    groundtruth: str | Path,
-    decisions: str | Path | None = None,
-    mask: str | Path | None = None,
-    label_names: str | Path | None = None,
-    *,
-    threshold: ArrayLike | None = None,
-    bootstrap_samples: int = 1000,
-    seed: int = 0,
-    task: str = MULTI_LABEL,
-) -> Report:
-    """Evaluate scores from files: `load_arrays`, then `evaluate`.
-
-    Args:
-        predictions: As for `load_arrays`, and so the next four.
-        groundtruth: Labels.
-        decisions: Decisions; None: `predictions >= threshold`.
-        mask: Which labels are known.
-        label_names: Names of the tags.
-        threshold: As for `evaluate`, and so the next three.
-        bootstrap_samples: Resamples behind the confidence intervals.
-        seed: Seed of the resampling.
-        task: "multi_label" or "single_label".
-
-    Raises:
-        DatasetError: A file is missing, is not what it should be, or does not fit the
-            others.
-        ConfigError: The threshold, the task or the number of resamples is not allowed, or
-            does not fit the arrays.
-    """
-    arrays = load_arrays(predictions, groundtruth, decisions, mask, label_names)
-    return evaluate(
-        arrays.scores,
-        arrays.labels,
-        arrays.mask,
-        label_names=arrays.label_names,
-        decisions=arrays.decisions,
-        threshold=threshold,
-        bootstrap_samples=bootstrap_samples,
-        seed=seed,
-        task=task,
-    )
 
 
 def _load(path: str | Path, role: str) -> NDArray[np.generic]:

@@ -126,14 +126,6 @@ def positive_rate(labels: ArrayLike, mask: ArrayLike | None = None) -> PerTag:
     return PerTag(np.where([bool(r) for r in reasons], np.nan, rates), reasons)
 
 
-def label_prior(labels: ArrayLike, mask: ArrayLike | None = None) -> float:
-    """Chance level of mAP: the mean over tags of the positive rate.
-
-    A random ranking reaches it on average (a little more when clips are few).
-    """
-    return positive_rate(labels, mask).macro
-
-
 def decide(scores: ArrayLike, threshold: ArrayLike = 0.5) -> BoolArray:
     """Decisions (clips, classes): True where the score is at or over the threshold.
 

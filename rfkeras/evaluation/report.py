@@ -35,12 +35,8 @@ from rfkeras.evaluation.notes import (
 )
 from rfkeras.evaluation.result import Report, TagRow
 from rfkeras.evaluation.single_label import ClassFigures, class_figures
-from rfkeras.evaluation.tasks import (
-    HALF,
-    check_single_label,
-    decide_class,
-)
-from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
+from rfkeras.evaluation.tasks import check_single_label, decide_class
+from rfkeras.tasks import HALF, MULTI_LABEL, SINGLE_LABEL, check_task
 
 __all__ = ["Report", "TagRow", "evaluate", "write_report"]
 

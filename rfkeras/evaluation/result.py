@@ -9,9 +9,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfkeras.evaluation.tasks import HALF
 from rfkeras.files import replacing
-from rfkeras.tasks import MULTI_LABEL
+from rfkeras.tasks import HALF, MULTI_LABEL
 
 
 @dataclass(frozen=True)

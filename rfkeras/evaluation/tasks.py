@@ -9,8 +9,6 @@ from rfkeras.errors import ConfigError
 from rfkeras.evaluation.inputs import BoolArray, FloatArray, check_scored, check_scores
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
 
-HALF = 0.5  # the score from which a tag applies unless its threshold says otherwise
-
 # Probabilities are kept this far from 0 and 1 inside a logarithm, as Keras does.
 _NEAREST = 1e-7
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rfkeras.evaluation.inputs import BoolArray, FloatArray, check_scored
-from rfkeras.evaluation.tasks import HALF
+from rfkeras.tasks import HALF
 
 
 def best_f1_thresholds(

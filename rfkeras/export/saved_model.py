@@ -12,10 +12,9 @@ import keras
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.tasks import HALF
 from rfkeras.frontend import find_frontend
 from rfkeras.layers import ClipLogits, find_head
-from rfkeras.tasks import MULTI_LABEL
+from rfkeras.tasks import HALF, MULTI_LABEL
 
 LABELS_FILE = "labels.txt"
 CARD_FILE = "model.json"

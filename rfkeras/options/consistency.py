@@ -18,14 +18,33 @@ def check(config: Any) -> None:
             "weight_decay goes with optimizer adamw alone. Received: "
             f"weight_decay={config.weight_decay:g}, optimizer={config.optimizer!r}."
         )
-    end = config.decay_end_epoch
-    if end is not None and not config.hold_epochs < end:
-        raise ConfigError(
-            f"decay_end_epoch must lie after hold_epochs={config.hold_epochs:g}. "
-            f"Received: {end:g}."
-        )
+    _check_schedule(config)
     _check_averaging(config)
     _check_pruning(config)
+
+
+def _check_schedule(config: Any) -> None:
+    hold, end = config.hold_until_epoch, config.decay_until_epoch
+    if hold >= config.epochs:
+        raise ConfigError(
+            f"hold_epochs must be fewer than the {config.epochs} epochs, or the learning rate "
+            "would never reach final_learning_rate. Leave it out to hold for 1/7 of the "
+            "epochs; for a constant rate set final_learning_rate to learning_rate. "
+            f"Received: hold_epochs={hold:g}."
+        )
+    if end > config.epochs:
+        raise ConfigError(
+            f"decay_end_epoch must not lie after the {config.epochs} epochs: leave it out to "
+            "decay to the last epoch, or with schedule published to 5/7 of them. "
+            f"Received: decay_end_epoch={end:g}."
+        )
+    if hold >= end:
+        raise ConfigError(
+            "The decay must end after it begins: set hold_epochs lower or decay_end_epoch "
+            f"higher. Received: the rate is held for {hold:g} epochs (hold_epochs, by default "
+            f"1/7 of all) and the decay ends at epoch {end:g} (decay_end_epoch, by default as "
+            f"schedule={config.schedule!r} says)."
+        )
 
 
 def _check_averaging(config: Any) -> None:
@@ -39,6 +58,12 @@ def _check_averaging(config: Any) -> None:
             "swa_start_epoch goes with averaging swa alone. Received: "
             f"averaging={config.averaging!r}."
         )
+    if start is not None and start <= config.prune_until_epoch:
+        raise ConfigError(
+            f"swa_start_epoch must lie after the {config.prune_until_epoch} epochs that prune "
+            "the model: weights of different sizes have no average. Leave it out, or set "
+            f"prune_epochs lower. Received: swa_start_epoch={start}."
+        )
     if config.final_weights == "average" and config.averaging == "none":
         raise ConfigError(
             "final_weights='average' needs an average: set averaging to swa or ema."
@@ -50,9 +75,9 @@ def _check_pruning(config: Any) -> None:
         raise ConfigError(
             "prune_share and prune_to_parameters say the same thing: give one of them."
         )
-    if config.prunes and config.prune_epochs >= config.epochs:
+    if config.prunes and config.prune_until_epoch >= config.epochs:
         raise ConfigError(
-            "prune_epochs must be fewer than epochs, so that the model is trained at its "
-            f"final size. Received: prune_epochs={config.prune_epochs}, "
-            f"epochs={config.epochs}."
+            "Pruning must end before the last epoch, so that the model is trained at its "
+            "final size: set prune_epochs lower than epochs. Received: "
+            f"prune_epochs={config.prune_until_epoch}, epochs={config.epochs}."
         )

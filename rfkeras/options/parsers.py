@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.options.needs import Needs
 
 
 def whole(minimum: int, maximum: int | None = None) -> Callable[[str, Any], int]:
@@ -56,7 +57,7 @@ def choice(*allowed: str) -> Callable[[str, Any], str]:
 
     def parse(name: str, value: Any) -> str:
         if value not in allowed:
-            raise ConfigError(unknown_name(name, str(value), allowed))
+            raise ConfigError(f"{name}: {unknown_name('value', str(value), allowed)}")
         return str(value)
 
     return parse
@@ -93,6 +94,8 @@ def weights(name: str, value: Any) -> str | dict[str, float]:
     return choice("none", "balanced")(f"{name} (or, in a recipe, a table)", value)
 
 
-def option(default: Any, parse: Callable[[str, Any], Any], help: str) -> Any:
-    """A dataclass field with the parser and the help of its flag."""
-    return field(default=default, metadata={"parse": parse, "help": help})
+def option(
+    default: Any, parse: Callable[[str, Any], Any], help: str, needs: Needs | None = None
+) -> Any:
+    """A dataclass field with the parser and the help of its flag, and what it needs."""
+    return field(default=default, metadata={"parse": parse, "help": help, "needs": needs})

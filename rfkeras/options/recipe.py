@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rfkeras.options.needs import AVERAGE_KEPT, EMA, PRUNING, SPEC_AUGMENT, SWA
 from rfkeras.options.parsers import choice, number, option, switch, text, weights, whole
 
 
@@ -27,10 +28,18 @@ class AugmentationOptions:
     spec_augment: bool = option(
         False, switch, "blank random stripes of each spectrogram (SpecAugment)"
     )
-    time_masks: int = option(2, whole(0), "SpecAugment: stripes across time")
-    time_mask_frames: int = option(40, whole(1), "SpecAugment: their largest width")
-    frequency_masks: int = option(2, whole(0), "SpecAugment: stripes across frequency")
-    frequency_mask_bands: int = option(24, whole(1), "SpecAugment: their largest width")
+    time_masks: int = option(
+        2, whole(0), "SpecAugment: stripes across time", needs=SPEC_AUGMENT
+    )
+    time_mask_frames: int = option(
+        40, whole(1), "SpecAugment: their largest width", needs=SPEC_AUGMENT
+    )
+    frequency_masks: int = option(
+        2, whole(0), "SpecAugment: stripes across frequency", needs=SPEC_AUGMENT
+    )
+    frequency_mask_bands: int = option(
+        24, whole(1), "SpecAugment: their largest width", needs=SPEC_AUGMENT
+    )
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,19 @@ class OptimizerOptions:
     batch_size: int = option(10, whole(1), "clips a step, over all devices together")
     optimizer: str = option("adam", choice("adam", "adamw"), "adam or adamw")
     learning_rate: float = option(1e-4, number(0.0, 10.0), "at the start")
-    hold_epochs: float = option(
-        50, number(0.0), "epochs at the first learning rate, before the linear decay"
+    schedule: str = option(
+        "linear",
+        choice("linear", "published"),
+        "end of the decay: linear (the last epoch) or published (5/7 of all, as 250 of 350)",
+    )
+    hold_epochs: float | None = option(
+        None,
+        number(0.0),
+        "epochs at the first learning rate, before the linear decay (default: 1/7 of all, "
+        "as 50 of 350)",
     )
     decay_end_epoch: float | None = option(
-        None, number(0.0), "epoch at which the decay ends (default: the last)"
+        None, number(0.0), "epoch at which the decay ends (default: by --schedule)"
     )
     final_learning_rate: float = option(1e-6, number(0.0, 10.0), "at the end of the decay")
     weight_decay: float | None = option(
@@ -76,13 +93,22 @@ class SelectionOptions:
         None, whole(1), "stop after this many epochs without a better one (default: never)"
     )
     averaging: str = option(
-        "none", choice("none", "swa", "ema"), "average of weights over epochs or steps"
+        "none",
+        choice("none", "swa", "ema"),
+        "average of weights over epochs or steps",
+        needs=AVERAGE_KEPT,
     )
     swa_start_epoch: int | None = option(
-        None, whole(1), "first epoch that is averaged (default: 5/7 of all, as 250 of 350)"
+        None,
+        whole(1),
+        "first epoch averaged (default: 5/7 of all, as 250 of 350; none while pruning)",
     )
-    swa_every: int = option(3, whole(1), "epochs from one that is averaged to the next")
-    ema_decay: float = option(0.999, number(0.0, 0.999999), "share of the old average a step")
+    swa_every: int = option(
+        3, whole(1), "epochs from one that is averaged to the next", needs=SWA
+    )
+    ema_decay: float = option(
+        0.999, number(0.0, 0.999999), "share of the old average a step", needs=EMA
+    )
     final_weights: str = option(
         "best",
         choice("best", "last", "average"),
@@ -111,11 +137,20 @@ class PruningOptions:
         "global",
         choice("global", "layer"),
         "smallest weights of the whole model, or of each kernel",
+        needs=PRUNING,
     )
     prune_ramp: str = option(
-        "linear", choice("linear", "exponential"), "how the share grows over the epochs"
+        "linear",
+        choice("linear", "exponential"),
+        "how the share grows over the epochs",
+        needs=PRUNING,
     )
-    prune_epochs: int = option(50, whole(1), "epochs after which the share is reached")
+    prune_epochs: int | None = option(
+        None,
+        whole(1),
+        "epochs after which the share is reached (default: half of all, 50 at most)",
+        needs=PRUNING,
+    )
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def open_inputs(
     audio: AudioFormat,
     bad_files_csv: Path | None,
     splits: tuple[str, ...] = ("train", "validation", "test"),
+    task: str | None = None,
 ) -> Inputs:
     """Open a data set and check its files.
 
@@ -108,13 +109,14 @@ def open_inputs(
         audio: Sample rate and channels of the model.
         bad_files_csv: Where unusable files are listed.
         splits: The splits that will be used.
+        task: As for `open_dataset`.
 
     Raises:
         ConfigError: Unknown data set, or an option that it does not take.
         DatasetError: It cannot be read, lacks a split, or too many files are missing or
             unusable.
     """
-    dataset = open_dataset(config)
+    dataset = open_dataset(config, task)
     missing = [name for name in splits if name not in dataset.splits]
     if missing:
         raise DatasetError(f"Data set {dataset.name!r} has no clips for: {', '.join(missing)}.")
@@ -138,12 +140,18 @@ def open_inputs(
     return Inputs(replace(dataset, splits=kept), audio, log, resampling, cache, config)
 
 
-def open_dataset(config: TrainConfig) -> AudioDataset:
+def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
     """The data set that a configuration names, its files not yet checked.
+
+    Args:
+        config: Names the data set, its options, and its task unless that is "auto".
+        task: Where the configuration says "auto", the task of one's own data (`folder`,
+            also packed), which do not say themselves whether a clip with one tag may have
+            others; None: multi_label. Other data sets know their own.
 
     Raises:
         ConfigError: Unknown data set, or an option that it does not take.
-        DatasetError: It cannot be read.
+        DatasetError: It cannot be read, or its labels are not of the task.
     """
     options: dict[str, Any] = {}
     if config.dataset == "gm_instruments":
@@ -162,7 +170,9 @@ def open_dataset(config: TrainConfig) -> AudioDataset:
         validation_share=config.validation_share,
         **options,
     )
-    return dataset if config.task == "auto" else replace(dataset, task=config.task)
+    if config.task != "auto":
+        return replace(dataset, task=config.task)
+    return replace(dataset, task=task) if task and dataset.name == "folder" else dataset
 
 
 def _fingerprint(split: Split) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from rfkeras.config import WEIGHT_DECAY, TrainConfig
+from rfkeras.training.kernels import is_kernel
 from rfkeras.training.schedule import HoldThenLinear
 
 
@@ -43,16 +44,15 @@ def make_optimizer(config: TrainConfig, variables: list[Any], steps_per_epoch: i
         variables: The trainable variables.
         steps_per_epoch: Steps in an epoch.
     """
-    end_epoch = config.epochs if config.decay_end_epoch is None else config.decay_end_epoch
     schedule = HoldThenLinear(
         config.learning_rate,
-        hold_steps=round(config.hold_epochs * steps_per_epoch),
-        end_step=round(end_epoch * steps_per_epoch),
+        hold_steps=round(config.hold_until_epoch * steps_per_epoch),
+        end_step=round(config.decay_until_epoch * steps_per_epoch),
         final_learning_rate=config.final_learning_rate,
     )
     if config.optimizer == "adam":
         return Adam(schedule, global_clipnorm=config.clip_norm)
     decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
     optimizer = AdamW(schedule, weight_decay=decay, global_clipnorm=config.clip_norm)
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
+    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if not is_kernel(v)])
     return optimizer

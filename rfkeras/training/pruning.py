@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError
 from rfkeras.files import write_text
+from rfkeras.training.kernels import is_kernel
 from rfkeras.training.training_model import TrainingModel
 
 
@@ -69,7 +70,7 @@ class Pruner:
 
     def prune_for(self, epoch: int) -> None:
         """Set masks and weights as they must be in an epoch, counted from 0."""
-        share = self.share * ramp(self.config.prune_ramp, epoch, self.config.prune_epochs)
+        share = self.share * ramp(self.config.prune_ramp, epoch, self.config.prune_until_epoch)
         kernels = [kernel.numpy() for kernel, _ in self.model.masks]
         masks = magnitude_masks(kernels, share, self.config.prune_scope)
         for (_, variable), mask in zip(self.model.masks, masks, strict=True):
@@ -84,19 +85,25 @@ def magnitude_masks(
 
     Args:
         kernels: The weights.
-        share: Share to mask, rounded to whole weights.
-        scope: "global": that share of all weights together; "layer": of each kernel.
+        share: Share to mask.
+        scope: "global": that share of all weights together, rounded to whole weights;
+            "layer": of each kernel, rounded up, so that all together lose the share at
+            least.
     """
     if scope == "layer":
-        return [_smallest_masked(kernel, share) for kernel in kernels]
+        # The margin keeps 0.55 * 100 = 55.00000000000001 and its like at 55.
+        counts = [math.ceil(share * kernel.size - 1e-6) for kernel in kernels]
+        return [
+            _smallest_masked(kernel, count)
+            for kernel, count in zip(kernels, counts, strict=True)
+        ]
     flat = np.concatenate([kernel.ravel() for kernel in kernels])
     ends = np.cumsum([kernel.size for kernel in kernels])[:-1]
-    parts = np.split(_smallest_masked(flat, share), ends)
+    parts = np.split(_smallest_masked(flat, round(share * flat.size)), ends)
     return [part.reshape(kernel.shape) for part, kernel in zip(parts, kernels, strict=True)]
 
 
-def _smallest_masked(values: NDArray[Any], share: float) -> NDArray[np.float32]:
-    count = round(share * values.size)
+def _smallest_masked(values: NDArray[Any], count: int) -> NDArray[np.float32]:
     mask = np.ones(values.size, np.float32)
     if count:
         order = np.argpartition(np.abs(values).ravel(), count - 1)
@@ -123,11 +130,6 @@ def write_counts(model: keras.Model, path: Path) -> int:
     counts = {"parameters": total, "nonzero": left, "kernels": kernels}
     write_text(path, json.dumps(counts, indent=2) + "\n")
     return left
-
-
-def is_kernel(variable: Any) -> bool:
-    """Whether a variable is pruned: it has more than one dimension."""
-    return len(variable.shape) > 1
 
 
 def _size(variable: Any) -> int:

@@ -20,7 +20,7 @@ from rfkeras.training.inputs import Inputs, open_inputs
 from rfkeras.training.progress import ProgressDisplay, say
 from rfkeras.training.pruning import Pruner, write_counts
 from rfkeras.training.recorder import Progress, Recorder
-from rfkeras.training.run_folder import RunFolder, write_environment
+from rfkeras.training.run_folder import RunFolder, write_environment, write_training_clips
 from rfkeras.training.scoring import predict_scores, validation_figures
 from rfkeras.training.selection import Selection, is_averaged, make_selection
 from rfkeras.training.snapshot import state_variables
@@ -65,6 +65,7 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
     _check_validation(inputs)
     selection = make_selection(config, _figure_names(inputs))
     write_environment(folder, devices, data)
+    write_training_clips(folder, inputs.dataset.name, inputs.dataset.split("train").keys)
     model = build_training_model(config, inputs, strategy)
     _announce(model.tagger, inputs, devices)
     try:

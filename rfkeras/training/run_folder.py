@@ -8,11 +8,13 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.config import TrainConfig, from_json, to_json
+from rfkeras.data.clip_record import recorded_clips, write_clip_record
 from rfkeras.errors import CheckpointError, ConfigError, DatasetError
 from rfkeras.files import write_text
 
@@ -33,6 +35,7 @@ RECORDED_PACKAGES = (
     "pretty_midi",
     "midirenderer",
 )
+_NAMED = 3  # clips in an error
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class RunFolder:
     def environment(self) -> Path:
         """Versions of the packages, the machine, the devices."""
         return self.root / "environment.json"
+
+    @property
+    def training_clips(self) -> Path:
+        """The data set's name and a digest of the key of every clip trained on."""
+        return self.root / "training_clips.json"
 
     @property
     def log(self) -> Path:
@@ -174,18 +182,59 @@ def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any
     write_text(folder.environment, json.dumps(environment, indent=2, default=str) + "\n")
 
 
-def check_same_data(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> None:
-    """Refuse to score a run's own data set when its splits are no longer the run's.
+def write_training_clips(folder: RunFolder, dataset: str, keys: Sequence[str]) -> None:
+    """Record which clips are trained on, so that no later evaluation counts them as unseen.
 
-    Files that came or went move the splits, and so does another fold: training clips would
-    be among the test clips.
+    A resumed run keeps the record of its first start.
+
+    Args:
+        folder: The run's folder.
+        dataset: Name of the data set, of a packed one that of its source.
+        keys: Keys of its training clips.
+    """
+    if not (folder.last.exists() and folder.training_clips.exists()):
+        write_clip_record(folder.training_clips, dataset, keys)
+
+
+def check_same_data(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> None:
+    """Refuse to score clips that a run was trained on as if it had never heard them.
+
+    They are found by their keys, wherever the data set lies and whichever its fold, subset
+    or shares, and also among the shards of a packed copy. Keys of one's own data (`folder`)
+    are paths, which other data may share: at another place they make a note on standard
+    error. The split "train" may be scored: whoever names it knows what it is.
+
+    Of the run's own data every split must be as it was, for files that came or went move
+    the splits.
+
+    Args:
+        folder: The run's folder. One without a record of its clips is held against its own
+            data alone.
+        config: The configuration of the evaluation.
+        inputs: The splits to be scored.
 
     Raises:
-        DatasetError: A split has changed.
+        DatasetError: Clips were trained on, or a split of the run's own data has changed.
     """
     own = folder.read_config()
     names = ("dataset", "data_dir", "dataset_size", "subset")
-    if any(getattr(config, name) != getattr(own, name) for name in names):
+    same_data = all(getattr(config, name) == getattr(own, name) for name in names)
+    for name, split in inputs.dataset.splits.items():
+        if name == "train":
+            continue
+        trained_on = recorded_clips(folder.training_clips, inputs.dataset.name, split.keys)
+        if not trained_on:
+            continue
+        found = (
+            f"{len(trained_on):,} of {len(split):,} clips of split {name!r} were trained on "
+            f"by {folder.root}: {', '.join(trained_on[:_NAMED])}"
+            f"{', ...' if len(trained_on) > _NAMED else ''}."
+        )
+        if inputs.dataset.name == "folder" and not same_data:
+            print(f"Note on folder, if these are the same files: {found}", file=sys.stderr)
+            continue
+        raise DatasetError(f"{found} {_way_out(config, own)}")
+    if not same_data:
         return
     recorded = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]
     for name, value in inputs.fingerprints.items():
@@ -195,6 +244,17 @@ def check_same_data(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> N
                 f"{folder.root} was trained, so clips trained on may be among them. Bring the "
                 "files back, or name the data by --dataset and another --data-dir."
             )
+
+
+def _way_out(config: TrainConfig, own: TrainConfig) -> str:
+    """What to do about training clips among those to be scored."""
+    if config.dataset == own.dataset and config.fold != own.fold:
+        fold = "the default one" if own.fold is None else own.fold
+        return (
+            "Another fold holds clips trained on: score the fold of the run, "
+            f"{fold}, or a model trained on this one."
+        )
+    return "Score data with the splits of the run, or other clips."
 
 
 def _version(package: str) -> str:

@@ -78,8 +78,9 @@ def validation_figures(
         task: "multi_label" or "single_label".
 
     Returns:
-        val_loss, the loss that was trained; val_mAP; val_roc_auc; val_f1, the macro mean
-        with a threshold of 0.5 or, single-label, of the most likely class; and for
+        val_loss, the loss that was trained but for class weights and mixup (so with class
+        weights it is not what training minimises); val_mAP; val_roc_auc; val_f1, the macro
+        mean with a threshold of 0.5 or, single-label, of the most likely class; and for
         single-label val_accuracy. Means are over the tags that define them; NaN where no
         tag does.
 
@@ -100,11 +101,6 @@ def validation_figures(
         decisions, accuracy = decide(scores), {}
     macro_f1 = decision_metrics(decisions, labels, mask).f1.macro
     return {**figures, "val_f1": macro_f1, **accuracy}
-
-
-def masked_cross_entropy(scores: Array, labels: Array, mask: Array) -> float:
-    """Binary cross-entropy of probabilities, reduced like `MaskedBinaryCrossentropy`."""
-    return log_loss(scores, labels, mask, MULTI_LABEL)
 
 
 def score_split(

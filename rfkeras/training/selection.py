@@ -48,37 +48,32 @@ def make_selection(config: TrainConfig, figures: Collection[str]) -> Selection:
         figures: Names of the validation figures.
 
     Raises:
-        ConfigError: There is no such figure, or the average of weights has none.
+        ConfigError: There is no such figure, or the average of weights has none such.
     """
     allowed = ("loss", *figures)
     if config.monitor not in allowed:
         raise ConfigError(unknown_name("monitor", config.monitor, allowed))
-    competes = config.averaging != "none" and config.final_weights == "best"
-    if config.monitor == "loss" and competes:
+    validated = config.averaging != "none" and config.final_weights != "last"
+    if config.monitor == "loss" and validated:
         raise ConfigError(
-            "An average of weights has no training loss that could be compared with that of "
-            f"the best epoch. Set monitor to one of {', '.join(figures)}, or final_weights to "
-            "last or average."
+            "monitor must be a validation figure where weights are averaged: the average has "
+            f"no training loss. Set monitor to one of {', '.join(figures)}, or averaging to "
+            f"none. Received: monitor='loss', averaging={config.averaging!r}."
         )
     return Selection(
         config.monitor,
         config.early_stop_epochs,
         first_epoch=first_eligible_epoch(config),
-        patient_until=first_averaged_epoch(config) if config.averaging == "swa" else 1,
+        patient_until=config.first_averaged_epoch if config.averaging == "swa" else 1,
     )
 
 
 def first_eligible_epoch(config: TrainConfig) -> int:
     """The first epoch, counted from 1, that trains the model at its final size."""
-    return config.prune_epochs + 1 if config.prunes else 1
-
-
-def first_averaged_epoch(config: TrainConfig) -> int:
-    """The first epoch, counted from 1, that stochastic weight averaging takes in."""
-    return max(config.first_averaged_epoch, first_eligible_epoch(config))
+    return config.prune_until_epoch + 1
 
 
 def is_averaged(config: TrainConfig, epoch: int) -> bool:
     """Whether stochastic weight averaging takes in an epoch, counted from 1."""
-    since = epoch - first_averaged_epoch(config)
+    since = epoch - config.first_averaged_epoch
     return config.averaging == "swa" and since >= 0 and since % config.swa_every == 0

@@ -18,8 +18,9 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
 
     Averaged weights have statistics of their own: those of training belong to other
     weights. As usual after stochastic weight averaging, each batch runs through the network
-    in training mode (normalised by its own statistics), and the batches count alike. The
-    batches are not augmented, for the clips that are scored later are not either.
+    in training mode (normalised by its own statistics; dropout and Shake-Shake drawn anew),
+    and the batches count alike. The batches are not augmented, for the clips that are scored
+    later are not either.
 
     Args:
         model: Its tagger gets the statistics; nothing else changes, no seed either.
@@ -36,25 +37,37 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
     variables = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
     if not variables:
         return
+    statistics = {id(variable) for variable in variables}
+    others = [v for v in model.trunk.non_trainable_variables if id(v) not in statistics]
 
-    def batch_statistics(waveform: Any) -> list[Any]:
+    def batch_statistics(waveform: Any) -> tuple[list[Any], dict[int, Any]]:
         spectrogram = waveform if model.frontend is None else model.frontend(waveform)
         with keras.StatelessScope() as scope:  # collects what would be assigned
             model.trunk(spectrogram, training=True)
-        return [scope.get_current_value(variable) for variable in variables]
+        moved = {i: scope.get_current_value(v) for i, v in enumerate(others)}
+        return (
+            [scope.get_current_value(variable) for variable in variables],
+            {i: value for i, value in moved.items() if value is not None},
+        )
 
     compiled = tf.function(batch_statistics, autograph=False)
     momenta = [layer.momentum for layer in layers]
+    before = [variable.numpy() for variable in others]
     sums = [np.zeros(variable.shape) for variable in variables]
     count = 0
     try:
         for layer in layers:
             layer.momentum = 0.0  # the new value is then the batch's own
         for waveform in waveforms:
-            for total, value in zip(sums, compiled(waveform), strict=True):
+            values, moved = compiled(waveform)
+            for total, value in zip(sums, values, strict=True):
                 total += value.numpy()
+            for i, value in moved.items():  # seeds: the next batch must not draw the same
+                others[i].assign(value)
             count += 1
     finally:
+        for variable, value in zip(others, before, strict=True):
+            variable.assign(value)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
     if count == 0:

@@ -13,6 +13,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.frontend import find_frontend
 from rfkeras.layers import Mixup, find_head
 from rfkeras.training.class_weights import weigh
+from rfkeras.training.kernels import is_kernel
 
 EMA_WARM_UP = 8.0  # steps after the first, which the average equals
 
@@ -104,7 +105,7 @@ class TrainingModel(keras.Model):
             trainable=False,
             name="average_count",
         )
-        kernels = [v for v in trainable if prune and len(v.shape) > 1]
+        kernels = [v for v in trainable if prune and is_kernel(v)]
         self.masks = [(v, self._twin(v, "mask", "ones")) for v in kernels]
         self.built = True
 
@@ -200,11 +201,6 @@ class TrainingModel(keras.Model):
         for variable, average in self.averages:
             average.assign(average + (variable - average) / count)
         self.average_count.assign(count)
-
-    @property
-    def has_average(self) -> bool:
-        """Whether anything has been averaged yet."""
-        return float(self.average_count.numpy()) > 0.0
 
     def load_average(self) -> None:
         """Give the tagger the averaged weights; what is pruned stays pruned."""

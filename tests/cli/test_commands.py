@@ -70,6 +70,8 @@ def test_run_folder_holds_what_the_contract_names(finished):
     assert names >= {
         "config.json",
         "environment.json",
+        "final_weights.json",
+        "training_clips.json",
         "log.csv",
         "tensorboard",
         "checkpoints",
@@ -107,7 +109,7 @@ def test_other_evaluations_leave_the_runs_own_report_alone(finished):
     before = (folder / "report/report.json").read_bytes()
     status, out, err = run("evaluate.py", "--run", folder, "--window-seconds", "0.5")
     assert status == 0, err
-    assert f"Report: {folder / 'report-folder-test'}" in out
+    assert f"Report: {folder / 'report-folder-test-window_seconds=0.5'}\n" in out
     assert (folder / "report/report.json").read_bytes() == before
 
 
@@ -257,3 +259,12 @@ def test_python_dash_m_and_scripts_are_the_same_program():
         run("-m", "rfkeras.cli", "train", "--help")[1].split("options:")[1]
         == (run("train.py", "--help")[1].split("options:")[1])
     )
+
+
+def test_a_run_that_fails_before_it_begins_leaves_no_folder(tmp_path, capsys):
+    from rfkeras.cli.main import run as command
+
+    arguments = ["train", "--dataset", "gtzan", "--data-dir", str(tmp_path)]
+    assert command([*arguments, "--run-dir", str(tmp_path / "run")]) == 1
+    assert "has no folders blues" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from rfkeras.cli import main
 from rfkeras.data.audio import AudioFormat
 from rfkeras.data.check import check_dataset
 from rfkeras.data.pack import pack
@@ -56,6 +57,23 @@ def test_a_sound_data_set_ends_with_status_0(tone_folder, tmp_path):
         expected = {"positive": positive, "known": 52, "share": positive / 52}
         assert train["labels"][tag] == pytest.approx(expected)
         assert f"{tag} {positive}/52 {positive / 52:.2%}" in out
+
+
+def test_ones_own_data_is_checked_with_the_shares_and_paths_of_a_run(
+    tone_folder, tmp_path, capsys
+):
+    rows = [f"{path},low" for path in sorted((tone_folder / "low").glob("*.wav"))]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,labels", *rows]))
+    flags = ["data", "check", "--dataset", "folder", "--no-audio"]
+    flags += ["--data-dir", str(tmp_path / "clips.csv")]
+    assert main.run(flags) == 1
+    assert "give --allow-absolute" in capsys.readouterr().err
+    shares = ["--test-share", "0.25", "--validation-share", "0.5"]
+    report = tmp_path / "check.json"
+    assert main.run([*flags, "--allow-absolute", *shares, "--json", str(report)]) == 0
+    splits = json.loads(report.read_text())["splits"]
+    clips = {name: split["clips"] for name, split in splits.items()}
+    assert clips == {"train": 9, "validation": 9, "test": 6}
 
 
 def test_broken_missing_and_straddling_are_all_reported(tmp_path):

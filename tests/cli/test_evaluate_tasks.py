@@ -1,6 +1,7 @@
 """`evaluate` for both tasks: arrays, single-label runs, thresholds, what does not fit."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -8,14 +9,19 @@ import pytest
 from sklearn import metrics
 
 import zoo
-from rfkeras.cli.main import run
+from rfkeras.cli.evaluate import DATA_FLAGS, _sources
+from rfkeras.cli.main import build_parser, run
 from rfkeras.cli.train import complete
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.data.audio import AudioFormat
 from rfkeras.layers import find_head
 from rfkeras.training import finish as finishing
 from rfkeras.training.inputs import open_inputs
-from rfkeras.training.run_folder import create_run_folder, write_environment
+from rfkeras.training.run_folder import (
+    create_run_folder,
+    write_environment,
+    write_training_clips,
+)
 from tests.data.layouts import write_dcase
 
 
@@ -29,6 +35,8 @@ def finished_run(root, flags):
     folder = create_run_folder(config, root)
     inputs = open_inputs(config, AudioFormat(22050), folder.bad_files)
     write_environment(folder, [], {"fingerprints": inputs.fingerprints})
+    keys = inputs.dataset.split("train").keys
+    write_training_clips(folder, inputs.dataset.name, keys)
     keras.utils.set_random_seed(0)
     model = zoo.create_model(
         "resnet_rf",
@@ -148,7 +156,32 @@ def test_another_threshold_leaves_the_runs_own_report_alone(multi_run, capsys):
     before = (multi_run.report / "report.json").read_bytes()
     assert run(["evaluate", "--run", str(multi_run.root), "--thresholds", "half"]) == 0
     assert (multi_run.report / "report.json").read_bytes() == before
-    assert f"Report: {multi_run.root / 'report-folder-test'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Report: {multi_run.root / 'report-folder-test-thresholds=half'}\n" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "report"),
+        (["--window-seconds", "1.0", "--thresholds", "model"], "report"),  # as in the run
+        (["--split", "train"], "report-folder-train"),
+        (["--window-seconds", "0.5"], "report-folder-test-window_seconds=0.5"),
+        (["--bootstrap", "0"], "report-folder-test-bootstrap=0"),
+        (["--fold", "1", "--decoder", "tfio"], "report-folder-test-fold=1-decoder=tfio"),
+        (["--allow-absolute"], "report-folder-test-allow_absolute=True"),
+        (
+            ["--dataset", "packed", "--data-dir", "s3://my/shards"],
+            r"report-packed-test-data_dir=shards\.[0-9a-f]{6}",
+        ),
+    ],
+)
+def test_each_evaluation_of_a_run_has_a_report_of_its_own(multi_run, flags, name):
+    options = build_parser().parse_args(["evaluate", "--run", str(multi_run.root), *flags])
+    given = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
+    output = _sources(options, given)[2]
+    assert output.parent == multi_run.root
+    assert re.fullmatch(name, output.name)
 
 
 def test_another_data_set_inherits_no_options_of_the_runs_own(single_run, tone_folder, capsys):
@@ -159,16 +192,52 @@ def test_another_data_set_inherits_no_options_of_the_runs_own(single_run, tone_f
     assert "subset" not in said
 
 
-def test_a_model_of_the_other_task_is_refused(tone_folder, tmp_path, capsys):
-    model = zoo.create_model(
-        "resnet_rf", label_names=("high", "low", "mid"), task="single_label", width=2
-    )
-    assert find_head(model).task == "single_label"
-    model.save(tmp_path / "model.keras")
-    flags = ["--model-path", str(tmp_path / "model.keras"), "--dataset", "folder"]
-    flags += ["--data-dir", str(tone_folder)]
-    assert run(["evaluate", *flags]) == 1
-    assert "is single_label but data set 'folder' is multi_label" in capsys.readouterr().err
+def saved_model(path, names, task):
+    """A .keras file of a small model that was never trained."""
+    model = zoo.create_model("resnet_rf", label_names=names, task=task, width=2, rho=1)
+    assert find_head(model).task == task
+    model.save(path)
+    return str(path)
+
+
+def test_ones_own_sounds_take_the_task_of_the_model(tone_folder, tmp_path, capsys):
+    model = saved_model(tmp_path / "model.keras", ("high", "low", "mid"), "single_label")
+    shards = tmp_path / "shards"
+    assert run(["data", "pack", str(shards), *own(tone_folder), "--test-share", "0.25"]) == 0
+    packed = ["--dataset", "packed", "--data-dir", str(shards)]
+    for data in ([*own(tone_folder), "--test-share", "0.25"], packed):
+        flags = ["--model-path", model, *data, "--output", str(tmp_path / "report")]
+        assert run(["evaluate", *flags, "--bootstrap", "0"]) == 0, capsys.readouterr().err
+        content = report_in(tmp_path / "report")
+        assert content["task"] == "single_label"
+        assert np.sum(content["confusion"]) == 18  # a quarter of 72 clips
+
+
+def own(folder):
+    return ["--dataset", "folder", "--data-dir", str(folder)]
+
+
+def test_sounds_with_several_tags_are_no_data_of_a_single_label_model(
+    tone_folder, tmp_path, capsys
+):
+    model = saved_model(tmp_path / "model.keras", ("high", "low"), "single_label")
+    rows = [f"{tone_folder}/low/{n:02d}.wav,low|high" for n in range(8)]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,labels", *rows]))
+    flags = ["evaluate", "--model-path", model, *own(tmp_path / "clips.csv")]
+    assert run(flags) == 1
+    assert "leads out of" in capsys.readouterr().err
+    assert run([*flags, "--allow-absolute"]) == 1
+    said = capsys.readouterr().err
+    assert "a single-label clip has exactly one class" in said
+    assert "has 2 classes" in said
+
+
+def test_a_model_of_the_other_task_is_refused(scenes, tmp_path, capsys):
+    names = ("indoor", "outdoor", "transportation")
+    model = saved_model(tmp_path / "model.keras", names, "multi_label")
+    flags = ["--model-path", model, "--dataset", "dcase", "--data-dir", str(scenes)]
+    assert run(["evaluate", *flags, "--validation-share", "0.5"]) == 1
+    assert "is multi_label but data set 'dcase' is single_label" in capsys.readouterr().err
 
 
 def test_what_does_not_go_together_is_refused(arrays, single_run, tmp_path, capsys):

@@ -99,7 +99,8 @@ def test_no_group_is_in_two_parts_and_every_class_is_in_both(sizes, share, seed)
     np.random.default_rng(seed).shuffle(rows)
     columns = np.array([int(column) for column, _ in rows])
     split = split_of(np.eye(len(sizes))[columns], tuple(str(group) for _, group in rows))
-    kept, held_out = hold_out_groups(split, share, seed)
+    names = [f"class {column}" for column in range(len(sizes))]
+    kept, held_out = hold_out_groups(split, share, seed, names)
     assert sorted(kept.keys + held_out.keys) == sorted(split.keys)
     assert not set(kept.groups) & set(held_out.groups)
     assert kept.labels.sum(axis=0).min() > 0
@@ -109,14 +110,15 @@ def test_no_group_is_in_two_parts_and_every_class_is_in_both(sizes, share, seed)
         wanted = share * sum(places)
         assert abs(held_out.labels[:, column].sum() - wanted) <= max(places)
     backwards = split.select(range(len(split))[::-1])
-    assert set(hold_out_groups(backwards, share, seed)[1].groups) == set(held_out.groups)
+    again = hold_out_groups(backwards, share, seed, names)[1]
+    assert set(again.groups) == set(held_out.groups)
 
 
 def test_holding_out_needs_groups_and_a_share():
     with pytest.raises(ConfigError, match="groups missing"):
-        hold_out_groups(split_of(np.eye(2)), 0.5, 0)
+        hold_out_groups(split_of(np.eye(2)), 0.5, 0, "ab")
     with pytest.raises(ConfigError, match="share=1"):
-        hold_out_groups(split_of(np.eye(2), ("a", "b")), 1, 0)
+        hold_out_groups(split_of(np.eye(2), ("a", "b")), 1, 0, "ab")
 
 
 # Copies that are not as published

@@ -6,10 +6,13 @@ import os
 import numpy as np
 import pytest
 
+from rfkeras.data import integrity
 from rfkeras.data.audio import AudioFile, AudioFormat, probe
+from rfkeras.data.integrity import check_file
 from rfkeras.data.mp3 import (
     RESERVOIR_SAMPLES,
     mp3_declared_frames,
+    mp3_ends_as_declared,
     mp3_file_layout,
     mp3_layout,
     mp3_with_frame_count,
@@ -54,6 +57,41 @@ def test_the_frame_count_is_read_from_the_first_frame(track):
     stream = Counted(cover + cover + data)
     assert mp3_declared_frames(stream) == declared
     assert stream.total <= 2**16 + 40
+
+
+def test_a_whole_file_is_known_by_its_first_and_last_frame(tmp_path):
+    path = tmp_path / "a.mp3"
+    write_tone(path, 20.0, rate_hz=RATE_HZ)
+    data = path.read_bytes()
+    cover = b"ID3\x04\0\0" + bytes([0, 16, 0, 0]) + bytes(16 << 14)
+    for before, after in ((b"", b""), (cover, b""), (b"", b"TAG" + bytes(125))):
+        stream = Counted(before + data + after)
+        assert mp3_ends_as_declared(stream)
+        assert stream.total <= 2**16 + 1500
+
+
+def test_a_cut_or_another_count_of_bytes_is_left_to_the_walk(tmp_path):
+    path = tmp_path / "a.mp3"
+    write_tone(path, 2.0, rate_hz=RATE_HZ)
+    data = path.read_bytes()
+    for keep in (0, 100, len(data) // 2, len(data) - 1):
+        assert not mp3_ends_as_declared(io.BytesIO(data[:keep]))
+    # Tagged after it was cut: there are bytes enough, but no frame ends there.
+    tagged = data[: len(data) // 2] + b"APETAGEX" + bytes(len(data))
+    assert not mp3_ends_as_declared(io.BytesIO(tagged))
+    at = max(data.find(b"Xing"), data.find(b"Info")) + 12
+    for count in (0, 1, 400, len(data) - 7, len(data) + 7, 2**32 - 1):
+        counted = data[:at] + count.to_bytes(4, "big") + data[at + 4 :]
+        assert not mp3_ends_as_declared(io.BytesIO(counted))
+        path.write_bytes(counted)
+        assert check_file(path).duration_seconds == pytest.approx(2.0, abs=0.001)
+
+
+def test_checking_a_whole_track_does_not_walk_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp3"
+    write_tone(path, 2.0, rate_hz=RATE_HZ)
+    monkeypatch.setattr(integrity, "mp3_file_layout", None)
+    assert check_file(path).duration_seconds == pytest.approx(2.0, abs=0.001)
 
 
 @pytest.mark.parametrize("data", [b"", b"ID3", b"ID3\x04\0\0\x7f\x7f\x7f\x7f", b"RIFF" * 99])

@@ -14,7 +14,7 @@ from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.dataset import AudioDataset, Split
 from rfkeras.data.pack import pack, to_wav
 from rfkeras.data.pipeline import evaluation_batches, training_batches
-from rfkeras.data.records import PackedSplit, load_packed, verify_packed
+from rfkeras.data.records import PackedSplit, damaged_shards, load_packed, sha256, verify_packed
 from rfkeras.errors import ConfigError, DatasetError
 from tests.data.conftest import music
 
@@ -318,9 +318,13 @@ def test_missing_cut_and_damaged_shards_are_named(packed_folder, tmp_path):
     dataset = load_packed(str(folder))
     with pytest.raises(DatasetError, match=r"train-00001\.tfrecord is damaged"):
         verify_packed(dataset)
+    found = list(damaged_shards(dataset.splits["train"]))
+    assert [(each.path, digest) for each, digest in found] == [(str(shard), sha256(str(shard)))]
     with pytest.raises(tf.errors.DataLossError):
         list(train(dataset.splits["train"]))
     shard.unlink()
+    with pytest.raises(DatasetError, match=r"train-00001\.tfrecord cannot be read"):
+        verify_packed(dataset)
     with pytest.raises(DatasetError, match=r"train-00001\.tfrecord is missing"):
         load_packed(str(folder))
 

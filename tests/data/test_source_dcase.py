@@ -143,7 +143,7 @@ def test_dcase_says_what_is_wrong(tmp_path, damage, message):
 
 def test_one_location_a_class_leaves_nothing_to_hold_out(tmp_path):
     write_dcase(tmp_path, locations=2)
-    with pytest.raises(DatasetError, match="All clips of class 0 are of the group 'vienna-0'"):
+    with pytest.raises(DatasetError, match="All clips of 'indoor' are of the group 'vienna-0'"):
         load(tmp_path)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.evaluation.arrays import evaluate_arrays, load_arrays
+from rfkeras.errors import DatasetError
+from rfkeras.evaluation.arrays import load_arrays
+from rfkeras.evaluation.report import evaluate
 
 # PR-AUC macro, ROC-AUC macro, F macro, PR-AUC micro, ROC-AUC micro, F micro: published by
 # the MediaEval 2019 task "Emotion and Theme Recognition in Music" for split-0's test set.
@@ -18,10 +19,17 @@ OFFICIAL = {
 
 @pytest.mark.parametrize("submission", OFFICIAL)
 def test_official_mediaeval_figures_are_reproduced_to_six_digits(submission, mediaeval):
-    report = evaluate_arrays(
+    arrays = load_arrays(
         mediaeval / f"{submission}-predictions.npy",
         mediaeval / "groundtruth.npy",
         decisions=mediaeval / f"{submission}-decisions.npy",
+    )
+    report = evaluate(
+        arrays.scores,
+        arrays.labels,
+        arrays.mask,
+        label_names=arrays.label_names,
+        decisions=arrays.decisions,
         bootstrap_samples=0,
     )
     figures = [
@@ -61,11 +69,11 @@ def test_scores_mask_and_names_come_from_their_files(files, tmp_path):
     assert arrays.scores[0, 0] == np.float32(0.9)
 
 
-def test_without_names_tags_are_numbered_and_the_threshold_decides(files):
-    report = evaluate_arrays(**files, threshold=0.3, bootstrap_samples=10)
-    assert [row.name for row in report.tags] == ["tag 0", "tag 1"]
-    assert [row.f1 for row in report.tags] == [1, pytest.approx(2 / 3)]
-    assert report.summary["bootstrap"]["samples"] == 10
+def test_without_names_mask_and_decisions_tags_are_numbered_and_all_labels_known(files):
+    arrays = load_arrays(**files)
+    assert arrays.label_names == ("tag 0", "tag 1")
+    assert arrays.mask.all()
+    assert arrays.decisions is None
 
 
 def test_numbers_of_tags_have_equal_width(files):
@@ -128,8 +136,3 @@ def test_unfit_label_names_are_refused(files, tmp_path, content, says):
     (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(DatasetError, match=says):
         load_arrays(**files, label_names=tmp_path / "names.txt")
-
-
-def test_a_wrong_threshold_is_the_options_fault_not_the_files(files):
-    with pytest.raises(ConfigError, match="threshold must be"):
-        evaluate_arrays(**files, threshold=[0.1, 0.2, 0.3])

@@ -18,7 +18,6 @@ from rfkeras.evaluation.metrics import (
     decide,
     decision_metrics,
     f1,
-    label_prior,
     mean_average_precision,
     micro_metrics,
     positive_rate,
@@ -80,18 +79,18 @@ def test_mean_average_precision_is_the_macro_mean_and_nan_without_positives(part
     assert np.isnan(mean_average_precision([[0.1], [0.2]], [[0], [0]]))
 
 
-def test_label_prior_is_the_mean_positive_rate_over_the_tags_of_the_map():
+def test_the_mean_positive_rate_is_over_the_tags_of_the_map():
     labels = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]])
     mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0]])
     np.testing.assert_allclose(positive_rate(labels, mask).values, [0.5, np.nan, 2 / 3])
-    assert label_prior(labels, mask) == pytest.approx((0.5 + 2 / 3) / 2)
+    assert positive_rate(labels, mask).macro == pytest.approx((0.5 + 2 / 3) / 2)
 
 
-def test_a_random_ranking_reaches_the_label_prior():
+def test_a_random_ranking_reaches_the_mean_positive_rate():
     rng = np.random.default_rng(3)
     labels = rng.random((20_000, 4)) < [0.05, 0.1, 0.2, 0.4]
     chance = mean_average_precision(rng.random((20_000, 4)), labels)
-    assert chance == pytest.approx(label_prior(labels), abs=0.01)
+    assert chance == pytest.approx(positive_rate(labels).macro, abs=0.01)
 
 
 def test_f1_precision_recall_are_scikit_learns_on_the_annotated_clips(partly_labelled):

@@ -14,7 +14,12 @@ import pytest
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.bootstrap import bootstrap_intervals
-from rfkeras.evaluation.metrics import average_precision, decision_metrics, label_prior, roc_auc
+from rfkeras.evaluation.metrics import (
+    average_precision,
+    decision_metrics,
+    positive_rate,
+    roc_auc,
+)
 from rfkeras.evaluation.report import Report, TagRow, evaluate, write_report
 from rfkeras.files import replacing
 
@@ -49,7 +54,7 @@ def test_rows_hold_the_metrics_counts_and_intervals_of_each_tag(report, partly_l
 def test_summary_holds_macro_micro_chance_and_how_many_tags(report, partly_labelled):
     _, labels, mask = partly_labelled
     assert report.mean_average_precision == average_precision(*partly_labelled).macro
-    assert report.chance_level == label_prior(labels, mask)
+    assert report.chance_level == positive_rate(labels, mask).macro
     macro = report.summary["macro"]
     assert macro["average_precision_low"] < macro["average_precision"]
     assert macro["average_precision"] < macro["average_precision_high"]

@@ -12,7 +12,6 @@ from matplotlib.image import imread
 from sklearn import metrics
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.arrays import evaluate_arrays
 from rfkeras.evaluation.confusion_plot import confusion_matrix
 from rfkeras.evaluation.plot_style import save_png
 from rfkeras.evaluation.report import evaluate, write_report
@@ -177,17 +176,6 @@ def test_what_does_not_fit_the_task_is_refused(options, says):
     settings = {"task": "single_label", "label_names": list("abc"), **options}
     with pytest.raises(ConfigError, match=says):
         evaluate(np.eye(3), np.eye(3), **settings)
-
-
-def test_arrays_from_files_take_the_task(tmp_path):
-    scores, labels, truth = example(3)
-    np.save(tmp_path / "p.npy", scores)
-    np.save(tmp_path / "g.npy", labels)
-    report = evaluate_arrays(
-        tmp_path / "p.npy", tmp_path / "g.npy", bootstrap_samples=0, task="single_label"
-    )
-    accuracy = metrics.accuracy_score(truth, scores.argmax(axis=1))
-    assert report.summary["single_label"]["accuracy"] == accuracy
 
 
 def test_the_table_gives_accuracy_first_and_a_row_a_class_by_recall():

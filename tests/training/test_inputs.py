@@ -10,9 +10,10 @@ import zoo
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.data.audio import AudioFormat
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.training.inputs import open_inputs
+from rfkeras.training.inputs import open_dataset, open_inputs
 from rfkeras.training.run import first_logits
 from rfkeras.training.scoring import score_split
+from tests.data.layouts import write_dcase
 from tests.processes import run
 
 AUDIO = AudioFormat(22050)
@@ -96,6 +97,17 @@ def test_a_split_without_clips_is_an_error(tone_folder):
         open_inputs(config, AUDIO, None, ("train", "holdout"))
     with pytest.raises(ConfigError, match="gm_instruments alone"):
         open_inputs(configure(tone_folder, dataset_size=100), AUDIO, None)
+
+
+def test_only_ones_own_data_takes_the_task_of_a_model(tone_folder, tmp_path):
+    config = configure(tone_folder)
+    assert open_dataset(config).task == "multi_label"
+    assert open_dataset(config, "single_label").task == "single_label"
+    said = configure(tone_folder, task="multi_label")
+    assert open_dataset(said, "single_label").task == "multi_label"
+    scenes = write_dcase(tmp_path, locations=3, takes=1)
+    other = configure(scenes, dataset="dcase", validation_share=0.5)
+    assert open_dataset(other, "multi_label").task == "single_label"
 
 
 def test_prior_bias_is_the_log_odds_of_the_known_labels():

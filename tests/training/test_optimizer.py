@@ -1,10 +1,12 @@
 """Optimisers: what decays, how gradients are clipped, when the decay of the rate ends."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from rfkeras.config import TrainConfig
+from rfkeras.training.kernels import is_kernel
 from rfkeras.training.optimizer import make_optimizer
 from tests.training.small_tagger import small_tagger
 
@@ -38,6 +40,23 @@ def test_weight_decay_is_decoupled_and_touches_kernels_alone():
         np.testing.assert_allclose(change, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_the_biases_of_a_gru_are_no_kernel():
+    gru = keras.layers.GRU(4)
+    gru.build((None, None, 3))
+    variables = gru.trainable_variables
+    assert [v.shape for v in variables] == [(3, 12), (4, 12), (2, 12)]
+    assert [is_kernel(v) for v in variables] == [True, True, False]
+    for variable in variables:
+        variable.assign(np.full(variable.shape, 2.0))
+    config = TrainConfig(optimizer="adamw", weight_decay=0.3, learning_rate=0.1)
+    optimizer = make_optimizer(config, variables, 10)
+    optimizer.build(variables)
+    changes = step(optimizer, variables, [tf.zeros(v.shape) for v in variables])
+    for variable, change in zip(variables, changes, strict=True):
+        expected = 0.0 if variable.path.endswith("bias") else -0.1 * 0.3 * 2.0
+        np.testing.assert_allclose(change, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_adamw_has_a_default_decay_and_adam_none():
     tagger = small_tagger()
     assert optimizer_for(tagger, optimizer="adamw").weight_decay == 0.01
@@ -62,12 +81,28 @@ def test_clipping_is_by_the_norm_of_all_gradients_together(scale):
         np.testing.assert_allclose(momentum.numpy(), 0.1 * factor * gradient, rtol=1e-4)
 
 
+def rates(config, epochs):
+    """Learning rates at the beginning of these epochs, counted from 0."""
+    rate = make_optimizer(config, [], 7)._learning_rate
+    return [float(rate(epoch * 7)) for epoch in epochs]
+
+
 def test_the_published_schedule():
-    options = {"learning_rate": 1e-4, "hold_epochs": 50, "final_learning_rate": 1e-6}
-    config = TrainConfig(epochs=350, decay_end_epoch=250, **options)
-    optimizer = make_optimizer(config, small_tagger().trainable_variables, 7)
-    rate = optimizer._learning_rate
-    values = [float(rate(epoch * 7)) for epoch in (0, 50, 150, 250, 349)]
-    assert values == pytest.approx([1e-4, 1e-4, 5.05e-5, 1e-6, 1e-6], rel=1e-5)
-    ends_last = make_optimizer(TrainConfig(epochs=100, **options), [], 7)._learning_rate
-    assert float(ends_last(75 * 7)) == pytest.approx(5.05e-5, rel=1e-5)
+    config = TrainConfig(epochs=350, schedule="published")
+    assert rates(config, (0, 50, 150, 250, 349)) == pytest.approx(
+        [1e-4, 1e-4, 5.05e-5, 1e-6, 1e-6], rel=1e-5
+    )
+    assert rates(config, (0, 50, 150, 250, 349)) == rates(
+        TrainConfig(epochs=350, hold_epochs=50, decay_end_epoch=250), (0, 50, 150, 250, 349)
+    )
+    short = TrainConfig(epochs=14, schedule="published")
+    assert rates(short, (2, 6, 10, 13)) == pytest.approx([1e-4, 5.05e-5, 1e-6, 1e-6], rel=1e-5)
+
+
+def test_the_linear_schedule_ends_with_the_last_epoch():
+    held_by_default = TrainConfig(epochs=14)
+    assert rates(held_by_default, (0, 2, 8, 14)) == pytest.approx(
+        [1e-4, 1e-4, 5.05e-5, 1e-6], rel=1e-5
+    )
+    config = TrainConfig(epochs=100, hold_epochs=50)
+    assert rates(config, (50, 75, 100)) == pytest.approx([1e-4, 5.05e-5, 1e-6], rel=1e-5)

@@ -3,6 +3,7 @@
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -50,9 +51,30 @@ def test_layer_masks_take_the_share_of_each():
         assert np.abs(kernel)[mask == 0].max() < np.abs(kernel)[mask == 1].min()
 
 
+@pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("share", [0.0, 1e-9])
-def test_a_share_of_nothing(share):
-    assert all(mask.all() for mask in magnitude_masks([np.ones((2, 3))], share, "global"))
+def test_a_share_of_nothing(share, scope):
+    assert all(mask.all() for mask in magnitude_masks([np.ones((2, 3))], share, scope))
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "zeros"), [(10, 0.41, 5), (10, 0.4, 4), (100, 0.55, 55)]
+)
+def test_layer_masks_round_up_what_is_not_whole(size, share, zeros):
+    (mask,) = magnitude_masks([np.arange(1.0, size + 1)], share, "layer")
+    np.testing.assert_array_equal(mask, np.arange(size) >= zeros)
+
+
+def test_the_biases_of_a_gru_are_not_pruned(tmp_path):
+    inputs = keras.Input((5, 3))
+    outputs = keras.layers.Dense(2)(keras.layers.GRU(4, bias_initializer="normal")(inputs))
+    model = training_model(keras.Model(inputs, outputs), prune=True)
+    assert [v.shape for v, _ in model.masks] == [(3, 12), (4, 12), (4, 2)]
+    Pruner(model, TrainConfig(prune_share=0.5)).prune_for(200)
+    left = write_counts(model.tagger, tmp_path / "pruning.json")
+    assert left == (36 + 48 + 8) // 2 + 24 + 2
+    biases = [v for v in model.tagger.trainable_variables if v.path.endswith("gru_cell/bias")]
+    assert np.count_nonzero(biases[0].numpy()) == 24
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -85,6 +107,18 @@ def test_a_target_count_is_met_exactly_and_written_down(tmp_path, target):
     assert counts["kernels"]["conv/kernel"]["weights"] == 36
     nonzero = np.count_nonzero(model.tagger.get_layer("conv").kernel.numpy())
     assert counts["kernels"]["conv/kernel"]["nonzero"] == nonzero
+
+
+def test_in_layer_scope_no_more_parameters_are_left_than_asked_for():
+    rng = np.random.default_rng(0)
+    shapes = [(3, 3, 1, 4), (10,), (10, 1), (5, 2), (2, 5), (7, 3), (1, 1, 13, 1)]
+    variables = [keras.Variable(rng.normal(size=shape), name="kernel") for shape in shapes]
+    kernels = [v.numpy() for v in variables if len(v.shape) > 1]
+    for target in range(11, 111):  # of 100 in six kernels, and 10 others
+        config = TrainConfig(prune_to_parameters=target)
+        masks = magnitude_masks(kernels, final_share(config, variables), "layer")
+        left = 10 + sum(int(mask.sum()) for mask in masks)
+        assert target - len(kernels) < left <= target
 
 
 def test_impossible_targets():

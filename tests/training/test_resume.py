@@ -22,7 +22,6 @@ FLAGS = (
 ).split()
 
 RECIPES = {
-    "plain": "",
     "swa": (
         "--mixup 0.3 --time-roll --spec-augment --precision mixed_bfloat16 --averaging swa "
         "--swa-start-epoch 2 --swa-every 1 --prune-share 0.5 --prune-epochs 1 --clip-norm 1 "

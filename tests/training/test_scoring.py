@@ -16,6 +16,7 @@ from rfkeras.data.audio import AudioFormat
 from rfkeras.data.windows import EvaluationPlan
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.metrics import f1
+from rfkeras.evaluation.tasks import log_loss
 from rfkeras.evaluation.thresholds import best_f1_thresholds
 from rfkeras.layers import find_head
 from rfkeras.loading import load_model
@@ -23,7 +24,6 @@ from rfkeras.training import finish as finishing
 from rfkeras.training.inputs import open_inputs
 from rfkeras.training.run_folder import RunFolder
 from rfkeras.training.scoring import (
-    masked_cross_entropy,
     model_task,
     predict_scores,
     score_clips,
@@ -72,7 +72,7 @@ def test_figures_of_an_epoch_of_a_tagger():
     figures = validation_figures(scores, labels, mask, "multi_label")
     known = [(labels[m, tag], scores[m, tag]) for tag, m in enumerate(mask.T)]
     expected = {
-        "val_loss": masked_cross_entropy(scores, labels, mask),
+        "val_loss": log_loss(scores, labels, mask, "multi_label"),
         "val_mAP": np.mean([metrics.average_precision_score(*pair) for pair in known]),
         "val_roc_auc": np.mean([metrics.roc_auc_score(*pair) for pair in known]),
         "val_f1": np.mean([metrics.f1_score(truth, s >= 0.5) for truth, s in known]),

@@ -1,5 +1,7 @@
 """Which epoch is the best, and when a run stops early."""
 
+from dataclasses import replace
+
 import pytest
 
 from rfkeras.config import TrainConfig
@@ -47,10 +49,16 @@ def test_unknown_figures_are_refused_with_the_known_ones():
     config = TrainConfig(monitor="val_map")
     with pytest.raises(ConfigError, match=r"Did you mean 'val_mAP'.*loss, val_loss, val_mAP"):
         make_selection(config, FIGURES)
-    config = TrainConfig(monitor="loss", averaging="ema")
-    with pytest.raises(ConfigError, match="no training loss that could be compared"):
-        make_selection(config, FIGURES)
     assert make_selection(TrainConfig(monitor="loss"), FIGURES).monitor == "loss"
+
+
+@pytest.mark.parametrize("averaging", ["swa", "ema"])
+def test_an_average_has_no_training_loss_to_be_chosen_by(averaging):
+    options = {"monitor": "loss", "averaging": averaging}
+    for final in ("best", "average"):
+        with pytest.raises(ConfigError, match="Set monitor to one of val_loss, val_mAP, or"):
+            make_selection(TrainConfig(**options, final_weights=final), FIGURES)
+    assert make_selection(TrainConfig(**options, final_weights="last"), FIGURES)
 
 
 def test_the_published_averaging():
@@ -62,8 +70,13 @@ def test_the_published_averaging():
 
 def test_only_epochs_at_the_final_size_are_averaged_or_best():
     config = TrainConfig(
-        epochs=20, averaging="swa", swa_start_epoch=2, prune_share=0.5, prune_epochs=12
+        epochs=20, averaging="swa", prune_share=0.5, prune_epochs=17, swa_every=2
     )
-    assert [e for e in range(1, 21) if is_averaged(config, e)] == [13, 16, 19]
+    assert [e for e in range(1, 21) if is_averaged(config, e)] == [18, 20]
     selection = make_selection(config, FIGURES)
-    assert selection.first_epoch == selection.patient_until == 13
+    assert selection.first_epoch == selection.patient_until == config.first_averaged_epoch == 18
+    earlier = replace(config, prune_epochs=12)
+    assert (earlier.first_averaged_epoch, make_selection(earlier, FIGURES).first_epoch) == (
+        15,
+        13,
+    )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers import RandomTimeRoll
+from rfkeras.layers import RandomTimeRoll, ReplicaDropout, ShakeShake
 from rfkeras.training.snapshot import state_variables
 from rfkeras.training.statistics import recompute_statistics
 from tests.training.small_tagger import batch, fit, small_tagger, training_model
@@ -42,6 +42,26 @@ def test_each_layer_sees_inputs_normalised_by_the_batch():
     recompute_statistics(model, batches)
     np.testing.assert_allclose(second.moving_mean.numpy(), 1.0, atol=1e-4)
     np.testing.assert_allclose(second.moving_variance.numpy(), 9.0, rtol=2e-3)
+
+
+def test_every_batch_has_random_draws_of_its_own():
+    """Of x and -x Shake-Shake makes (2a - 1) x, with a from [0, 1): a third of the power."""
+    inputs = keras.Input((8, 4, 2))
+    norm = keras.layers.BatchNormalization()
+    x = ShakeShake(per="batch", seed=1)([inputs, inputs * -1.0])
+    outputs = keras.layers.GlobalAveragePooling2D()(norm(ReplicaDropout(0.5, seed=2)(x)))
+    model = training_model(keras.Model(inputs, outputs))
+    before = [v.numpy() for v in state_variables(model)]
+    batches = np.random.default_rng(0).normal(size=(400, 6, 8, 4, 2)).astype("float32")
+    recompute_statistics(model, batches)
+    # (2a - 1)^2 has the deviation 0.3, its mean over 400 draws 0.015; dropout doubles both.
+    np.testing.assert_allclose(norm.moving_variance.numpy(), 2 / 3, atol=4 * 0.03)
+    first = norm.moving_variance.numpy()
+    recompute_statistics(model, batches)
+    np.testing.assert_array_equal(norm.moving_variance.numpy(), first)  # seeds came back
+    for variable, value in zip(state_variables(model), before, strict=True):
+        if "moving" not in variable.path:
+            np.testing.assert_array_equal(variable.numpy(), value)
 
 
 def test_no_batch_is_an_error_and_no_layer_is_none():

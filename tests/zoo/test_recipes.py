@@ -73,15 +73,14 @@ def test_recipe_trains_for_two_steps(name, folders):
     [
         ("openmic_resnet_rf_shake", []),
         ("jamendo_moodtheme_resnet_rf_shake_fa", []),
-        ("dcase2020_1b_pruned", ["--prune-epochs=1", "--prune-to-parameters=5000"]),
+        ("dcase2020_1b_pruned", ["--prune-to-parameters=5000"]),
     ],
 )
 def test_recipe_runs_from_the_command_line_to_the_export(name, flags, folders, tmp_path):
     data_dir = folders[resolved(name).dataset]
     small = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
     arguments = ["train", "--recipe", name, "--data-dir", str(data_dir), *small, *flags]
-    arguments += ["--run-dir", str(tmp_path / "run"), "--epochs=2", "--hold-epochs=0"]
-    arguments += ["--decay-end-epoch=2", "--devices=cpu"]
+    arguments += ["--run-dir", str(tmp_path / "run"), "--epochs=2", "--devices=cpu"]
     assert run(arguments) == 0
     assert (tmp_path / "run/saved_model/1/saved_model.pb").is_file()
     assert (tmp_path / "run/report/report.json").is_file()
@@ -116,9 +115,9 @@ def test_published_schedule(name):
     assert (config.averaging, config.swa_every) == ("swa", 3)
     published = config.dataset == "dcase"
     assert config.epochs == (350 if published else 200)
-    assert config.hold_epochs == pytest.approx(50 / 350 * config.epochs, abs=0.5)
-    assert config.decay_end_epoch == pytest.approx(250 / 350 * config.epochs, abs=0.5)
-    assert config.first_averaged_epoch == pytest.approx(config.decay_end_epoch, abs=1)
+    assert config.hold_until_epoch == pytest.approx(50 / 350 * config.epochs)
+    assert config.decay_until_epoch == pytest.approx(250 / 350 * config.epochs)
+    assert config.first_averaged_epoch == pytest.approx(config.decay_until_epoch, abs=1)
 
 
 def test_a_recipe_of_ones_own_extends_one_of_the_library(tmp_path):

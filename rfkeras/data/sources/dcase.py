@@ -127,7 +127,9 @@ def load(
     whole = {
         name: _as_split(files, meta, edition.scenes, folder) for name, files in lists.items()
     }
-    train, validation = hold_out_groups(whole["train"], validation_share, split_seed)
+    train, validation = hold_out_groups(
+        whole["train"], validation_share, split_seed, edition.scenes
+    )
     remarks: tuple[str, ...] = ()
     if edition.listed not in (None, len(meta)):
         remarks = (f"meta.csv lists {len(meta):,} clips, published are {edition.listed:,}",)

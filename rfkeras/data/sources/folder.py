@@ -157,7 +157,7 @@ def _clip(
     if outside and not allow_absolute:
         raise DatasetError(
             f"{where}: {text['path']} leads out of {csv_path.parent}. Use paths relative to "
-            "the CSV, or pass allow_absolute if you trust it."
+            "the CSV, or, if you trust it, give --allow-absolute (allow_absolute=True)."
         )
     split = text.get("split", "")
     if split and split not in SPLITS:

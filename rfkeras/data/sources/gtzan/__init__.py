@@ -74,7 +74,7 @@ def load(data_dir: Path, *, audio_dir: Path | None = None) -> AudioDataset:
             "splits": f"lists in {data_dir}" if own_lists else "fault-filtered (Kereliuk 2015)",
             "audio_dir": str(folder),
         },
-        published=Published(HOMEPAGE, _CLIPS, len(GENRES)),
+        published=Published(HOMEPAGE, {} if own_lists else _CLIPS, len(GENRES)),
         remarks=_counts(audio),
     )
 
