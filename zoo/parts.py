@@ -88,8 +88,8 @@ def head(
     import keras
 
     from rfkeras.layers import BatchNormalization, ClipLogits
+    from rfkeras.layers.branch import INITIALIZATIONS
     from rfkeras.layers.conv import he_normal
-    from rfkeras.layers.residual import INITIALIZATIONS
 
     if initialization not in INITIALIZATIONS:
         raise ConfigError(unknown_name("initialization", str(initialization), INITIALIZATIONS))
