@@ -15,7 +15,7 @@ from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.options.consistency import check
 from rfkeras.options.inputs import DataOptions, FrontendOptions, ModelOptions
 from rfkeras.options.needs import check_needs
-from rfkeras.options.parsers import switch
+from rfkeras.options.parsers import metavar, switch
 from rfkeras.options.recipe import (
     AugmentationOptions,
     MachineOptions,
@@ -153,7 +153,7 @@ def _add_flag(group: Any, field: dataclasses.Field[Any]) -> None:
     if field.metadata["parse"] is switch:
         settings["action"] = argparse.BooleanOptionalAction
     else:
-        settings["metavar"] = field.name.upper()
+        settings["metavar"] = metavar(field)
     group.add_argument("--" + field.name.replace("_", "-"), **settings)
 
 

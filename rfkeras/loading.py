@@ -28,6 +28,11 @@ def load_model(path: str | Path) -> Any:
     import rfkeras.layers  # noqa: F401
 
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder. A model is one .keras file: that of a finished run is "
+            "model.keras in its folder."
+        )
     if not path.is_file():
         raise CheckpointError(
             f"There is no model {path}. A run writes it at its end: go on with an unfinished "

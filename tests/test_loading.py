@@ -32,3 +32,8 @@ def test_a_file_that_names_unknown_layers(tmp_path):
             new.writestr(name, old.read(name).replace(b"ResidualBlock", b"ResidualBrick"))
     with pytest.raises(CheckpointError, match="ResidualBrick"):
         rfkeras.load_model(changed)
+
+
+def test_a_folder_is_no_model_and_the_message_names_the_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"is a folder\. A model is one \.keras file"):
+        rfkeras.load_model(tmp_path)

@@ -163,6 +163,8 @@ def _sources(
 ) -> tuple[TrainConfig, Path, Path, Path | None]:
     """(configuration, model file, report folder, training log)."""
     if options.run_folder is None:
+        if "dataset" not in flags:
+            raise ConfigError("--model-path needs --dataset (and --data-dir): what to score?")
         path = options.model_path
         output = options.output or path.with_name(f"{path.stem}-report")
         return complete(resolve(TrainConfig, flags)), path, output, None

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from rfkeras.config import TrainConfig
-from rfkeras.options.parsers import switch
+from rfkeras.options.parsers import metavar, switch
 
 
 def add_train_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -19,7 +19,8 @@ def add_train_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> No
         names: Fields of `TrainConfig`.
     """
     for name in names:
-        metadata = TrainConfig.__dataclass_fields__[name].metadata
+        field = TrainConfig.__dataclass_fields__[name]
+        metadata = field.metadata
         flag = "--" + name.replace("_", "-")
         if metadata["parse"] is switch:
             parser.add_argument(
@@ -30,5 +31,5 @@ def add_train_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> No
             )
         else:
             parser.add_argument(
-                flag, default=argparse.SUPPRESS, metavar=name.upper(), help=metadata["help"]
+                flag, default=argparse.SUPPRESS, metavar=metavar(field), help=metadata["help"]
             )

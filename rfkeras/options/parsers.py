@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import Field, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,27 @@ def text(name: str, value: Any) -> str:
     return str(value)
 
 
-def choice(*allowed: str) -> Callable[[str, Any], str]:
+@dataclass(frozen=True)
+class Choice:
     """Parser of one of several names."""
 
-    def parse(name: str, value: Any) -> str:
-        if value not in allowed:
-            raise ConfigError(f"{name}: {unknown_name('value', str(value), allowed)}")
+    allowed: tuple[str, ...]
+
+    def __call__(self, name: str, value: Any) -> str:
+        if value not in self.allowed:
+            raise ConfigError(f"{name}: {unknown_name('value', str(value), self.allowed)}")
         return str(value)
 
-    return parse
+
+def choice(*allowed: str) -> Choice:
+    """Parser of one of several names."""
+    return Choice(allowed)
+
+
+def metavar(field: Field[Any]) -> str:
+    """What `--help` shows for the value of a field: the names to choose from, if it has any."""
+    parse = field.metadata["parse"]
+    return f"{{{','.join(parse.allowed)}}}" if isinstance(parse, Choice) else field.name.upper()
 
 
 def switch(name: str, value: Any) -> bool:

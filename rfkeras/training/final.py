@@ -48,6 +48,7 @@ def load_final_weights(
         )
         figures = validate()
         candidates["average"] = figures
+        say(f"Averaged weights: {spoken(monitor)} {figures[monitor]:.4f}")
         wanted = config.final_weights == "average"
         if wanted or selection.better(figures[monitor], progress.best):
             chosen = "average"

@@ -132,5 +132,11 @@ def write_counts(model: keras.Model, path: Path) -> int:
     return left
 
 
+def empty_kernels(model: keras.Model) -> list[str]:
+    """Paths of the kernels in which pruning left nothing."""
+    kernels = (v for v in model.trainable_variables if is_kernel(v))
+    return [v.path for v in kernels if not np.any(v.numpy())]
+
+
 def _size(variable: Any) -> int:
     return int(np.prod(variable.shape))

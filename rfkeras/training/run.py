@@ -18,7 +18,7 @@ from rfkeras.training.final import load_final_weights
 from rfkeras.training.finish import TrainResult, finish
 from rfkeras.training.inputs import Inputs, open_inputs
 from rfkeras.training.progress import ProgressDisplay, say
-from rfkeras.training.pruning import Pruner, write_counts
+from rfkeras.training.pruning import Pruner, empty_kernels, write_counts
 from rfkeras.training.recorder import Progress, Recorder
 from rfkeras.training.run_folder import RunFolder, write_environment, write_training_clips
 from rfkeras.training.scoring import predict_scores, validation_figures
@@ -94,6 +94,12 @@ def _finished(
     if config.prunes:
         left = write_counts(tagger, folder.pruning)
         say(f"Pruned: {left:,} parameters are left, counted in {folder.pruning}")
+        empty = empty_kernels(tagger)
+        if empty:
+            say(
+                f"Note: nothing is left of {len(empty)} kernels, {empty[0]} first. Prune a "
+                "smaller share, more slowly, or with --prune-scope layer."
+            )
     return tagger
 
 
@@ -108,7 +114,7 @@ def _check_validation(inputs: Inputs) -> None:
 
 def _announce(model: keras.Model, inputs: Inputs, devices: list[str]) -> None:
     clips = ", ".join(f"{len(s):,} {name}" for name, s in inputs.dataset.splits.items())
-    say(f"Data: {inputs.dataset.name}, clips: {clips}")
+    say(f"Data: {inputs.dataset.name} ({inputs.dataset.task}), clips: {clips}")
     for name, lines in inputs.resampling.items():
         for line in lines:
             say(f"Resampling: {name}, {line}")

@@ -232,7 +232,10 @@ def test_unknown_recipe_key_names_the_nearest(tmp_path):
 
 
 def test_evaluate_refuses_what_is_missing(tmp_path):
-    status, _, err = run("evaluate.py", "--model-path", tmp_path / "m.keras")
+    model = ("--model-path", tmp_path / "m.keras")
+    status, _, err = run("evaluate.py", *model)
+    assert (status, "needs --dataset" in err) == (1, True)
+    status, _, err = run("evaluate.py", *model, "--dataset", "folder", "--data-dir", tmp_path)
     assert (status, "no model" in err) == (1, True)
     np.save(tmp_path / "p.npy", np.zeros((2, 2)))
     status, _, err = run("evaluate.py", "--predictions", tmp_path / "p.npy")

@@ -9,7 +9,14 @@ import pytest
 
 from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.training.pruning import Pruner, final_share, magnitude_masks, ramp, write_counts
+from rfkeras.training.pruning import (
+    Pruner,
+    empty_kernels,
+    final_share,
+    magnitude_masks,
+    ramp,
+    write_counts,
+)
 from tests.training.small_tagger import fit, small_tagger, training_model
 
 
@@ -127,3 +134,10 @@ def test_impossible_targets():
         with pytest.raises(ConfigError, match="must be from 12 .* to the 59 parameters"):
             final_share(TrainConfig(prune_to_parameters=target), variables)
     assert final_share(TrainConfig(prune_to_parameters=35), variables) == 0.5
+
+
+def test_kernels_of_which_nothing_is_left_are_named():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
+    assert empty_kernels(model) == []
+    model.layers[1].kernel.assign(np.zeros((2, 1)))
+    assert empty_kernels(model) == [model.layers[1].kernel.path]

@@ -50,7 +50,7 @@ def load_dataset(
         if option not in allowed:
             raise ConfigError(unknown_name(f"option of {name}", option, allowed))
     if data_dir is None and name != "gm_instruments":
-        raise ConfigError(f"Data set {name!r} needs data_dir: where is it?")
+        raise ConfigError(f"Data set {name!r} needs data_dir (--data-dir): where is it?")
     return loader(data_dir, seed, validation_share, options)
 
 
