@@ -8,6 +8,7 @@ convolutions. Each axis (time, frequency) follows this recurrence by itself.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -75,25 +76,25 @@ def compose(layers: Iterable[AxisLayer]) -> AxisField:
     return field
 
 
-class LayerChain:
+class LayerChain(ABC):
     """A network whose receptive field follows from a chain of layers on each axis.
 
     Where branches run side by side, the chain is the one that sees most.
     """
 
+    @abstractmethod
     def axis_layers(self, axis: int) -> Iterator[AxisLayer]:
         """Sliding-window layers along one axis (0 time, 1 frequency), in order."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def time(self) -> AxisField | None:
         """Receptive field along time, in spectrogram frames; None: without limit."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def frequency(self) -> AxisField | None:
         """Receptive field along frequency, in mel bands; None: without limit."""
-        raise NotImplementedError
 
     @property
     def minimum_frames(self) -> int:
