@@ -21,6 +21,7 @@ DATA_SET_OPTIONS = (
     "subset",
     "fold",
     "dataset_size",
+    "sound_font",
     "test_share",
     "allow_absolute",
 )

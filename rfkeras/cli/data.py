@@ -18,6 +18,7 @@ _CHOICE = (
     "fold",
     "audio_dir",
     "dataset_size",
+    "sound_font",
     "validation_share",
     "test_share",
     "allow_absolute",

@@ -25,6 +25,7 @@ DATA_FLAGS = (
     "subset",
     "fold",
     "dataset_size",
+    "sound_font",
     "validation_share",
     "test_share",
     "allow_absolute",
@@ -152,7 +153,8 @@ def _evaluate_model(options: argparse.Namespace) -> int:
 
         curves = {"history": read_columns(log), "monitor": config.monitor}
         curves["first_epoch"] = first_eligible_epoch(config)
-    write_report(scored.report, output, scored.scores, scored.labels, scored.mask, **curves)
+    arrays = (scored.scores, scored.labels, scored.mask)
+    write_report(scored.report, output, *arrays, keys=scored.keys, **curves)
     print_report(scored.report, title=options.split.capitalize())
     print(f"Report: {output}")
     return 0
@@ -205,7 +207,7 @@ def _report_name(config: TrainConfig, own: TrainConfig, options: argparse.Namesp
 
 def _in_file_name(name: str, value: Any) -> str:
     """A value without the characters of paths; a folder's name with a digest of its path."""
-    if name not in ("data_dir", "audio_dir"):
+    if name not in ("data_dir", "audio_dir", "sound_font"):
         return re.sub(r"[^\w.]+", "_", str(value))
     last = re.sub(r"[^\w.]+", "_", Path(value).name)
     return f"{last}.{hashlib.sha256(str(value).encode()).hexdigest()[:6]}"

@@ -92,10 +92,11 @@ def _train(config: TrainConfig, folder: Any, resume: bool) -> int:
     except Interrupted:
         raise KeyboardInterrupt(f"Saved; go on with: train.py --resume {folder.root}") from None
     print_report(result.report, title="Test")
-    print(
-        f"SavedModel: {folder.saved_model}, reloaded in a clean process, probabilities "
-        f"within {result.export_difference:.1e} of the model's"
-    )
+    if result.export_difference is not None:
+        print(
+            f"SavedModel: {folder.saved_model}, reloaded in a clean process, probabilities "
+            f"within {result.export_difference:.1e} of the model's"
+        )
     print(f"Run folder: {folder.root}")
     return 0
 
@@ -139,8 +140,9 @@ def complete(config: TrainConfig) -> TrainConfig:
         filled["dataset_size"] = DEFAULT_SIZE
     if config.data_dir is not None and not is_remote(config.data_dir):
         filled["data_dir"] = str(Path(config.data_dir).resolve())
-    if config.audio_dir is not None:
-        filled["audio_dir"] = str(Path(config.audio_dir).resolve())
+    for name in ("audio_dir", "sound_font"):
+        if getattr(config, name) is not None:
+            filled[name] = str(Path(getattr(config, name)).resolve())
     if config.optimizer == "adamw" and config.weight_decay is None:
         filled["weight_decay"] = WEIGHT_DECAY
     if config.averaging == "swa":

@@ -34,6 +34,7 @@ from rfkeras.evaluation.notes import (
     notes_on_tags,
 )
 from rfkeras.evaluation.result import Report, TagRow
+from rfkeras.evaluation.scores import SCORES_FILE, write_scores
 from rfkeras.evaluation.single_label import ClassFigures, class_figures
 from rfkeras.evaluation.tasks import check_single_label, decide_class
 from rfkeras.tasks import HALF, MULTI_LABEL, SINGLE_LABEL, check_task
@@ -148,8 +149,11 @@ def write_report(
     history: Mapping[str, Sequence[float | str]] | None = None,
     monitor: str | None = None,
     first_epoch: int = 1,
+    keys: Sequence[str] | None = None,
 ) -> tuple[Path, ...]:
-    """Write report.json, per_tag.csv and the plots into a folder, each whole or not at all.
+    """Write tables, scores and plots into a folder, each whole or not at all.
+
+    report.json comes last: where it is, the others are.
 
     Args:
         report: What `evaluate` returned for these arrays.
@@ -161,9 +165,11 @@ def write_report(
             no such plot.
         monitor: Column of the history that tells the best epoch, as for `training_curves`.
         first_epoch: The first epoch that may be the best.
+        keys: (clips,) key of each clip, kept beside its scores.
 
     Returns:
-        The files written.
+        The files written: per_tag.csv, scores.npz (see `write_scores`), the plots and
+        report.json.
 
     Raises:
         ConfigError: An array does not fit the report, or the history is malformed.
@@ -183,11 +189,13 @@ def write_report(
         figures["confusion.png"] = confusion_matrix(report)
     if history and any(len(column) for column in history.values()):
         figures["training.png"] = training_curves(history, monitor, first_epoch)
-    report.to_json(folder / "report.json")
     report.to_csv(folder / "per_tag.csv")
+    write_scores(folder / SCORES_FILE, scores, labels, mask, keys)
     for name, figure in figures.items():
         save_png(figure, folder / name)
-    return tuple(folder / name for name in ("report.json", "per_tag.csv", *figures))
+    report.to_json(folder / "report.json")
+    names = ("per_tag.csv", SCORES_FILE, *figures, "report.json")
+    return tuple(folder / name for name in names)
 
 
 def _decide(

@@ -100,6 +100,9 @@ class DataOptions:
     dataset_size: int | None = option(
         None, whole(40), "clips to render, for gm_instruments alone"
     )
+    sound_font: str | None = option(
+        None, text, ".sf2 file to render with, for gm_instruments alone (default: TimGM6mb)"
+    )
     validation_share: float = option(
         0.15, number(0.01, 0.5), "share of the training clips held out for validation"
     )

@@ -155,7 +155,7 @@ class PruningOptions:
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Devices, number formats, checkpoints."""
+    """Devices, number formats, checkpoints, files."""
 
     group_title: ClassVar[str] = "machine"
 
@@ -169,3 +169,6 @@ class MachineOptions:
     )
     jit: bool = option(False, switch, "compile the network's step by XLA")
     checkpoint_steps: int = option(50, whole(1), "steps between two checkpoints")
+    export: bool = option(
+        True, switch, "export a SavedModel, and compare it in a clean process"
+    )

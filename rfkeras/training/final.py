@@ -26,12 +26,15 @@ def load_final_weights(
     validate: Callable[[], dict[str, float]],
     progress: Progress,
     selection: Selection,
-) -> None:
+) -> float:
     """Give the tagger the weights that the run ends with, and write down which they are.
 
     The model must be as it was after its last step. An average of weights gets statistics
     of its own from one epoch of training batches, is validated like an epoch, and is taken
     if it is better than the best epoch, or if it is what was asked for.
+
+    Returns:
+        The monitored figure of these weights.
     """
     monitor = selection.monitor
     candidates: dict[str, dict[str, Any]] = {}
@@ -59,3 +62,4 @@ def load_final_weights(
     figures = candidates[chosen]
     epoch = f" of epoch {figures['epoch']}" if "epoch" in figures else ""
     say(f"Final weights: {chosen}{epoch}, {spoken(monitor)} {figures[monitor]:.4f}")
+    return float(figures[monitor])

@@ -33,16 +33,16 @@ class TrainResult:
         folder: Its folder.
         report: Figures on the test split.
         export_difference: Largest difference between the exported model's probabilities
-            and the model's own.
+            and the model's own; None where nothing was to be exported.
     """
 
     folder: RunFolder
     report: Report
-    export_difference: float
+    export_difference: float | None
 
 
 def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResult:
-    """Save the model, score the test split, export and compare the export.
+    """Save the model, score the test split and, unless told not to, export and compare.
 
     The saved file is what is scored and exported, so that both speak of what users load.
     It keeps the decision thresholds: with `thresholds: validation`, those that give each
@@ -77,9 +77,12 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
         history=read_columns(folder.log),
         monitor=inputs.config.monitor,
         first_epoch=first_eligible_epoch(inputs.config),
+        keys=test.keys,
     )
-    say("Exporting, and comparing the export in a clean process")
-    difference = _export(model, folder, inputs)
+    difference = None
+    if inputs.config.export:
+        say("Exporting, and comparing the export in a clean process")
+        difference = _export(model, folder, inputs)
     return TrainResult(folder, test.report, difference)
 
 
@@ -91,7 +94,8 @@ def _keep_thresholds(model: keras.Model, inputs: Inputs) -> None:
         head.thresholds = None
         return
     say("Choosing each tag's threshold on the validation split")
-    best = best_f1_thresholds(*score_clips(model, inputs, "validation"))
+    scores, labels, mask, _ = score_clips(model, inputs, "validation")
+    best = best_f1_thresholds(scores, labels, mask)
     head.thresholds = tuple(float(threshold) for threshold in best)
 
 

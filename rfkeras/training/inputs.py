@@ -158,8 +158,12 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
         options["workers"] = os.cpu_count()
         if config.dataset_size is not None:
             options["size"] = config.dataset_size
-    elif config.dataset_size is not None:
-        raise ConfigError("--dataset-size goes with --dataset gm_instruments alone.")
+        if config.sound_font is not None:
+            options["sound_font"] = Path(config.sound_font)
+    for name in ("dataset_size", "sound_font"):
+        if getattr(config, name) is not None and config.dataset != "gm_instruments":
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} goes with --dataset gm_instruments alone.")
     if config.dataset == "folder":
         options |= {"test_share": config.test_share, "allow_absolute": config.allow_absolute}
     chosen = {"subset": config.subset, "fold": config.fold, "audio_dir": config.audio_dir}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -28,8 +29,38 @@ from rfkeras.training.strategy import check_batch_size, make_strategy
 from rfkeras.training.training_model import TrainingModel
 
 
+@dataclass(frozen=True)
+class FittedRun:
+    """A run whose training is over, its test split untouched.
+
+    Attributes:
+        model: The tagger with its final weights, float32, on one device.
+        inputs: The data.
+        figure: The monitored figure of these weights on the validation split.
+    """
+
+    model: keras.Model
+    inputs: Inputs
+    figure: float
+
+
 def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> TrainResult:
     """Train, evaluate on the test split once, and export.
+
+    Arguments and errors as for `fit`, and:
+
+    Returns:
+        The result; all files of the run folder are written by then.
+
+    Raises:
+        ExportError: The exported model differs from the trained one.
+    """
+    fitted = fit(config, folder, resume)
+    return finish(fitted.model, folder, fitted.inputs)
+
+
+def fit(config: TrainConfig, folder: RunFolder, resume: bool = False) -> FittedRun:
+    """Train and choose the final weights by the validation split, and no more.
 
     Args:
         config: The resolved configuration.
@@ -37,14 +68,10 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
         resume: Go on from the folder's last snapshot, if it has one. The weights come out
             as if the run had never been interrupted.
 
-    Returns:
-        The result; all files of the run folder are written by then.
-
     Raises:
         ConfigError: An option does not fit the model, the data or the machine.
         DatasetError: The data cannot be used.
         CheckpointError: The snapshot cannot be used.
-        ExportError: The exported model differs from the trained one.
         Interrupted: Ctrl-C; the run can be resumed.
     """
     keras.utils.set_random_seed(config.seed)
@@ -69,11 +96,11 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
     model = build_training_model(config, inputs, strategy)
     _announce(model.tagger, inputs, devices)
     try:
-        _fit(model, config, folder, inputs, selection, resume)
+        figure = _fit(model, config, folder, inputs, selection, resume)
     except tf.errors.OpError:
         inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
         raise
-    return finish(_finished(model, config, folder, inputs), folder, inputs)
+    return FittedRun(_finished(model, config, folder, inputs), inputs, figure)
 
 
 def _figure_names(inputs: Inputs) -> list[str]:
@@ -132,8 +159,8 @@ def _fit(
     inputs: Inputs,
     selection: Selection,
     resume: bool,
-) -> None:
-    """Train to the end and load the final weights."""
+) -> float:
+    """Train to the end and load the final weights; returns their monitored figure."""
     steps = inputs.steps_per_epoch
     total_steps = config.epochs * steps
     val_batches, val_plan = inputs.evaluation("validation")
@@ -189,7 +216,7 @@ def _fit(
     finally:
         display.stop()
         recorder.release_signal()
-    load_final_weights(model, config, folder, inputs, validate, progress, selection)
+    return load_final_weights(model, config, folder, inputs, validate, progress, selection)
 
 
 def _prepare(tagger: keras.Model, config: TrainConfig, inputs: Inputs) -> None:

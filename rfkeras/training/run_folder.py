@@ -105,9 +105,21 @@ class RunFolder:
         return self.root / "report"
 
     @property
+    def figures(self) -> Path:
+        """The figures of the test split; the last file of the report."""
+        return self.report / "report.json"
+
+    @property
     def saved_model(self) -> Path:
         """The finished model for TensorFlow Serving; made last of all."""
         return self.root / "saved_model" / "1"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        if self.saved_model.exists():
+            return True
+        return self.figures.exists() and not self.read_config().export
 
     def read_config(self) -> TrainConfig:
         """The run's configuration.
@@ -135,7 +147,7 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
         moment = time.strftime("%Y%m%d-%H%M%S")
         root = Path("runs", f"{config.model}-{config.dataset}-seed{config.seed}-{moment}")
     folder = RunFolder(root)
-    if folder.last.exists() or folder.saved_model.exists():
+    if folder.last.exists() or folder.is_finished:
         raise ConfigError(
             f"{root} holds a run already. Go on with it by --resume {root}, or choose "
             "another --run-dir."
@@ -146,13 +158,13 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
 
 
 def latest_unfinished(parent: Path = Path("runs")) -> RunFolder:
-    """The newest run under `parent` that has a snapshot and no SavedModel yet.
+    """The newest run under `parent` that has a snapshot and has not come to its end.
 
     Raises:
         CheckpointError: There is none.
     """
     folders = [RunFolder(path.parent) for path in parent.glob("*/config.json")]
-    unfinished = [f for f in folders if f.last.exists() and not f.saved_model.exists()]
+    unfinished = [f for f in folders if f.last.exists() and not f.is_finished]
     if not unfinished:
         raise CheckpointError(
             f"There is no unfinished run with a checkpoint under {parent.resolve()}."
@@ -217,7 +229,7 @@ def check_same_data(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> N
         DatasetError: Clips were trained on, or a split of the run's own data has changed.
     """
     own = folder.read_config()
-    names = ("dataset", "data_dir", "dataset_size", "subset")
+    names = ("dataset", "data_dir", "dataset_size", "sound_font", "subset")
     same_data = all(getattr(config, name) == getattr(own, name) for name in names)
     for name, split in inputs.dataset.splits.items():
         if name == "train":

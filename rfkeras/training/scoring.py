@@ -33,12 +33,14 @@ class ScoredSplit:
         scores: (clips, classes) probabilities.
         labels: (clips, classes).
         mask: (clips, classes).
+        keys: (clips,) key of each clip.
         report: Figures.
     """
 
     scores: Array
     labels: Array
     mask: Array
+    keys: tuple[str, ...]
     report: Report
 
 
@@ -126,7 +128,7 @@ def score_split(
         ConfigError: A threshold for a single-label model, or labels that are not of the
             model's task.
     """
-    scores, labels, mask = score_clips(model, inputs, split)
+    scores, labels, mask, keys = score_clips(model, inputs, split)
     head = find_head(model)
     if threshold is None and head is not None and head.task == MULTI_LABEL:
         threshold = head.thresholds
@@ -139,11 +141,13 @@ def score_split(
         bootstrap_samples=bootstrap_samples,
         task=model_task(model),
     )
-    return ScoredSplit(scores, labels, mask, report)
+    return ScoredSplit(scores, labels, mask, keys, report)
 
 
-def score_clips(model: Any, inputs: Inputs, split: str) -> tuple[Array, Array, Array]:
-    """Scores, labels and mask, each (clips, classes), of the readable clips of a split.
+def score_clips(
+    model: Any, inputs: Inputs, split: str
+) -> tuple[Array, Array, Array, tuple[str, ...]]:
+    """Scores, labels and mask, each (clips, classes), and keys of a split's readable clips.
 
     Raises:
         DatasetError: Too many files cannot be read.
@@ -155,4 +159,5 @@ def score_clips(model: Any, inputs: Inputs, split: str) -> tuple[Array, Array, A
         inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
         raise
     labels, mask = inputs.truth(split, plan.kept_rows)
-    return scores, labels, mask
+    keys = inputs.dataset.split(split).keys
+    return scores, labels, mask, tuple(keys[row] for row in plan.kept_rows)

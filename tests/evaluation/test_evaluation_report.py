@@ -179,7 +179,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_write_report_writes_these_files_and_no_other(report, partly_labelled, tmp_path):
     history = {"epoch": ["1", "2"], "loss": ["0.5", "0.4"], "val_mAP": ["", "0.3"]}
     written = write_report(report, tmp_path, *partly_labelled, history=history)
-    names = {"report.json", "per_tag.csv", "per_tag.png", "precision_recall.png"}
+    names = {"report.json", "per_tag.csv", "scores.npz", "per_tag.png", "precision_recall.png"}
     assert {path.name for path in tmp_path.iterdir()} == names | {"training.png"}
     assert set(written) == set(tmp_path.iterdir())
 
@@ -188,7 +188,7 @@ def test_write_report_writes_these_files_and_no_other(report, partly_labelled, t
 def test_without_epochs_there_is_no_training_plot(report, partly_labelled, tmp_path, history):
     written = write_report(report, tmp_path, *partly_labelled, history=history)
     assert "training.png" not in {path.name for path in written}
-    assert len(written) == 4
+    assert len(written) == 5
 
 
 @pytest.mark.parametrize(

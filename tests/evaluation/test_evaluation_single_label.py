@@ -136,6 +136,7 @@ def test_files_hold_the_confusion_matrix(tmp_path):
     assert {path.name for path in written} == {
         "report.json",
         "per_tag.csv",
+        "scores.npz",
         "per_tag.png",
         "precision_recall.png",
         "confusion.png",

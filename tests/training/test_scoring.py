@@ -16,6 +16,7 @@ from rfkeras.data.audio import AudioFormat
 from rfkeras.data.windows import EvaluationPlan
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.metrics import f1
+from rfkeras.evaluation.scores import read_scores
 from rfkeras.evaluation.tasks import log_loss
 from rfkeras.evaluation.thresholds import best_f1_thresholds
 from rfkeras.layers import find_head
@@ -176,7 +177,7 @@ def finished(inputs, tmp_path_factory):
 def test_finish_keeps_the_thresholds_of_the_validation_split(finished, inputs):
     trained, folder, _ = finished
     model = load_model(folder.model)
-    expected = best_f1_thresholds(*score_clips(model, inputs, "validation"))
+    expected = best_f1_thresholds(*score_clips(model, inputs, "validation")[:3])
     assert find_head(model).thresholds == pytest.approx(expected.tolist(), rel=1e-5)
     assert max(find_head(model).thresholds) < 0.45
     card = json.loads((folder.saved_model / "assets/model.json").read_text())
@@ -188,7 +189,7 @@ def test_finish_keeps_the_thresholds_of_the_validation_split(finished, inputs):
 def test_the_test_report_decides_by_them_and_gives_one_half_beside(finished, inputs):
     _, folder, result = finished
     model = load_model(folder.model)
-    arrays = score_clips(model, inputs, "test")
+    arrays = score_clips(model, inputs, "test")[:3]
     thresholds = find_head(model).thresholds
     macro = json.loads((folder.report / "report.json").read_text())["summary"]["macro"]
     assert macro["f1"] == pytest.approx(f1(*arrays, threshold=thresholds).macro)
@@ -197,6 +198,10 @@ def test_the_test_report_decides_by_them_and_gives_one_half_beside(finished, inp
     assert [row.threshold for row in result.report.tags] == list(thresholds)
     with (folder.report / "per_tag.csv").open(newline="") as file:
         assert [float(row["threshold"]) for row in csv.DictReader(file)] == list(thresholds)
+    kept = read_scores(folder.report / "scores.npz")
+    for array, stored in zip(arrays, (kept.scores, kept.labels, kept.mask), strict=True):
+        np.testing.assert_allclose(stored, array, rtol=1e-6)
+    assert list(kept.keys) == list(inputs.dataset.split("test").keys)
     half = score_split(model, inputs, "test", bootstrap_samples=0, threshold=0.5)
     assert half.report.summary["macro"]["f1"] == pytest.approx(macro["f1_at_half"])
 

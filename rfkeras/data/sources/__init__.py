@@ -21,7 +21,8 @@ def load_dataset(
     """Load a data set by name.
 
     Args:
-        name: "gm_instruments" (rendered when absent; options size, workers, progress),
+        name: "gm_instruments" (rendered when absent; options size, workers, progress,
+            sound_font),
             "openmic", "mtg_jamendo" (options subset, fold, audio_dir), "dcase" and
             "magnatagatune" (subset, audio_dir), "gtzan" (audio_dir), "folder" (test_share,
             allow_absolute) or "packed".
@@ -138,7 +139,7 @@ def _packed(
 _COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # of several data sets, not of all
 _LOADERS: dict[str, tuple[Callable[[Any, int, float, dict[str, Any]], AudioDataset], set[str]]]
 _LOADERS = {
-    "gm_instruments": (_gm_instruments, {"size", "workers", "progress"}),
+    "gm_instruments": (_gm_instruments, {"size", "workers", "progress", "sound_font"}),
     "openmic": (_openmic, {"split_seed"}),
     "mtg_jamendo": (_mtg_jamendo, {"subset", "fold", "audio_dir"}),
     "dcase": (_dcase, {"subset", "audio_dir", "split_seed"}),

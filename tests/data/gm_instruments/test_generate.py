@@ -19,6 +19,7 @@ from rfkeras.data.sources import gm_instruments
 from rfkeras.data.sources.gm_instruments import files, layout, soundfont
 from rfkeras.data.sources.gm_instruments.compose import compose
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.locks import exclusive
 from tests.data.gm_instruments.conftest import SMALL
 
 
@@ -184,7 +185,7 @@ def test_a_second_process_waits_and_says_so(
     holding, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with files.exclusive(folder.parent / ".lock", lambda holder: None):
+        with exclusive(folder.parent / ".lock", lambda holder: None):
             holding.set()
             release.wait(10)
 

@@ -1,19 +1,14 @@
-"""Which files are whole: checksums, the journal, the lock."""
+"""Which files are whole: checksums and the journal."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _JOURNAL_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
-_POLL_SECONDS = 0.3
 
 
 def checksum(path: Path) -> str | None:
@@ -63,29 +58,3 @@ class Journal:
             for path, value in entries:
                 file.write(f"{value}  {path}\n")
                 file.flush()
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock between processes; the kernel frees it however its holder ends.
-
-    Args:
-        path: Lock file, made if absent.
-        on_wait: Called once, with the holder's process id as text, if one must wait.
-    """
-    with path.open("a+", encoding="utf-8") as file:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waited:
-                    file.seek(0)
-                    on_wait(file.read().strip() or "unknown")
-                    waited = True
-                time.sleep(_POLL_SECONDS)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

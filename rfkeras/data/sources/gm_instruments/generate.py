@@ -17,6 +17,7 @@ from rfkeras.data.sources.gm_instruments.song import CLIP_SECONDS
 from rfkeras.data.sources.gm_instruments.soundfont import SoundFont
 from rfkeras.errors import ConfigError
 from rfkeras.files import remove_leftovers, write_bytes, write_text
+from rfkeras.locks import exclusive
 
 CACHE_VARIABLE = "RFKERAS_CACHE_DIR"
 MANIFEST = "manifest.json"
@@ -88,7 +89,7 @@ def generate(
                 flush=True,
             )
 
-    with files.exclusive(variant / ".lock", announce_wait):
+    with exclusive(variant / ".lock", announce_wait):
         _complete(variant, [*train, *test], seed, size, font, workers, progress=progress)
     return folder
 
