@@ -132,16 +132,24 @@ def resolve(
     return config_class(**values)
 
 
-def add_flags(parser: argparse.ArgumentParser, config_class: Any) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser, config_class: Any, leave_out: Sequence[str] = ()
+) -> None:
     """One flag a field, in the groups of the classes that the configuration is made of.
 
     Flags that are not given leave no trace in the namespace.
+
+    Args:
+        parser: The parser of a command.
+        config_class: The dataclass of the options.
+        leave_out: Fields that get no flag.
     """
     fields = {f.name: f for f in dataclasses.fields(config_class)}
     for part in config_class.__mro__[1:-1]:
         group = parser.add_argument_group(part.group_title)
-        for name in (name for name in part.__annotations__ if name in fields):
-            _add_flag(group, fields[name])
+        for name in part.__annotations__:
+            if name in fields and name not in leave_out:
+                _add_flag(group, fields[name])
 
 
 def _add_flag(group: Any, field: dataclasses.Field[Any]) -> None:

@@ -216,37 +216,15 @@ def _in_file_name(name: str, value: Any) -> str:
 def _score(
     config: TrainConfig, model_path: Path, options: argparse.Namespace, output: Path
 ) -> Any:
-    from rfkeras.data.audio import AudioFormat
-    from rfkeras.export.saved_model import label_names
-    from rfkeras.frontend import find_frontend
-    from rfkeras.loading import load_model
-    from rfkeras.training.inputs import open_inputs
-    from rfkeras.training.run_folder import RunFolder, check_same_data
-    from rfkeras.training.scoring import model_task, score_split
+    from rfkeras.training.rescoring import score_model
+    from rfkeras.training.run_folder import RunFolder
 
-    model = load_model(model_path)
-    frontend = find_frontend(model)
-    if frontend is None:
-        raise ConfigError(f"{model_path} has no front-end: it cannot take audio.")
-    task = model_task(model)
-    if task == "single_label" and options.thresholds is not None:
-        raise ConfigError(
-            f"--thresholds goes with multi-label models; {model_path} is not one."
-        )
-    channels = 1 if len(model.input_shape) == 2 else model.input_shape[-1]
-    audio = AudioFormat(frontend.sample_rate_hz, channels)
-    inputs = open_inputs(config, audio, output / "bad_files.csv", (options.split,), task)
-    if options.run_folder is not None:
-        check_same_data(RunFolder(options.run_folder), config, inputs)
-    if label_names(model) != inputs.dataset.label_names:
-        raise ConfigError(
-            f"The tags of the model and of data set {config.dataset!r} differ: "
-            f"{', '.join(label_names(model))} and {', '.join(inputs.dataset.label_names)}."
-        )
-    if task != inputs.dataset.task:
-        raise ConfigError(
-            f"The model is {task} but data set {config.dataset!r} is {inputs.dataset.task}: "
-            "their scores and labels do not mean the same."
-        )
-    threshold = 0.5 if options.thresholds == "half" else None
-    return score_split(model, inputs, options.split, options.bootstrap, threshold)
+    return score_model(
+        model_path,
+        config,
+        options.split,
+        output / "bad_files.csv",
+        trained_in=None if options.run_folder is None else RunFolder(options.run_folder),
+        bootstrap_samples=options.bootstrap,
+        thresholds=options.thresholds,
+    )

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from rfkeras import __version__
-from rfkeras.cli import data, evaluate, models, train
+from rfkeras.cli import data, evaluate, models, sweep, train
 from rfkeras.errors import RFKerasError
 
-COMMANDS = (train, evaluate, data, models)
+COMMANDS = (train, evaluate, sweep, data, models)
 INTERRUPTED = 130  # what shells report for a command ended by Ctrl-C
 
 

@@ -106,6 +106,9 @@ class DataOptions:
     validation_share: float = option(
         0.15, number(0.01, 0.5), "share of the training clips held out for validation"
     )
+    train_share: float = option(
+        1.0, number(0.001, 1.0), "share of the training clips that is used, the same each time"
+    )
     test_share: float = option(
         0.15, number(0.01, 0.9), "share of all clips that is tested, for folder alone"
     )

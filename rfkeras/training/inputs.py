@@ -174,9 +174,22 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
         validation_share=config.validation_share,
         **options,
     )
+    if config.train_share < 1:
+        splits = {**dataset.splits, "train": _share(dataset.split("train"), config)}
+        dataset = replace(dataset, splits=splits)
     if config.task != "auto":
         return replace(dataset, task=config.task)
     return replace(dataset, task=task) if task and dataset.name == "folder" else dataset
+
+
+def _share(train: Split, config: TrainConfig) -> Split:
+    """The part of the training clips that is used; smaller parts lie inside larger ones.
+
+    It does not hang on the run's seed: runs with different seeds train on the same clips.
+    """
+    count = max(1, round(config.train_share * len(train)))
+    rows = np.random.default_rng(0).permutation(len(train))[:count]
+    return train.select(np.sort(rows))
 
 
 def _fingerprint(split: Split) -> str:

@@ -99,6 +99,19 @@ def test_a_split_without_clips_is_an_error(tone_folder):
         open_inputs(configure(tone_folder, dataset_size=100), AUDIO, None)
 
 
+def test_a_share_of_the_training_clips_is_the_same_for_every_seed_and_grows(tone_folder):
+    def keys(share, seed=0):
+        dataset = open_dataset(configure(tone_folder, train_share=share, seed=seed))
+        return {name: split.keys for name, split in dataset.splits.items()}
+
+    whole, half, quarter = keys(1.0), keys(0.5), keys(0.25)
+    assert len(half["train"]) == round(len(whole["train"]) / 2)
+    assert set(quarter["train"]) < set(half["train"]) < set(whole["train"])
+    assert half == keys(0.5, seed=1)
+    for name in ("validation", "test"):
+        assert half[name] == whole[name]
+
+
 def test_only_ones_own_data_takes_the_task_of_a_model(tone_folder, tmp_path):
     config = configure(tone_folder)
     assert open_dataset(config).task == "multi_label"
