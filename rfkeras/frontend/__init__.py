@@ -1,9 +1,16 @@
-"""Front-ends: from waveform to standardised mel spectrogram, inside the model."""
+"""Front-ends: from waveform to standardised mel spectrogram, inside the model.
 
-from typing import Any
+The presets are plain numbers; what imports a framework is imported on first use.
+"""
 
-from rfkeras.frontend.build import build_input, find_frontend
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rfkeras.frontend.presets import PRESETS, create_frontend, preset_config
+
+if TYPE_CHECKING:
+    from rfkeras.frontend.build import build_input, find_frontend
+    from rfkeras.frontend.layer import Frontend
 
 __all__ = [
     "PRESETS",
@@ -14,10 +21,10 @@ __all__ = [
     "preset_config",
 ]
 
+_LAZY = {"Frontend": "layer", "build_input": "build", "find_frontend": "build"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Frontend":  # imports TensorFlow and kapre
-        from rfkeras.frontend.layer import Frontend
-
-        return Frontend
+    if name in _LAZY:
+        return getattr(import_module(f"rfkeras.frontend.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

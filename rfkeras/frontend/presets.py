@@ -6,11 +6,12 @@ from typing import Any
 
 from rfkeras.errors import ConfigError, unknown_name
 
+_PERCEPTUAL = {"n_fft": 2048, "window_samples": 2048, "hop_samples": 512, "n_mels": 256}
 PRESETS: dict[str, dict[str, Any]] = {
     # The features of the published scene networks, step for step.
-    "perceptual_mel_22k": {"sample_rate_hz": 22050},
+    "perceptual_mel_22k": {"sample_rate_hz": 22050, **_PERCEPTUAL},
     # The MediaEval 2019 settings: 2048-sample window with 75 % overlap, 256 bands.
-    "perceptual_mel_44k": {"sample_rate_hz": 44100},
+    "perceptual_mel_44k": {"sample_rate_hz": 44100, **_PERCEPTUAL},
     # The usual choice of later work on OpenMIC; the FFT length is the next power of two.
     "mel_32k": {
         "sample_rate_hz": 32000,
