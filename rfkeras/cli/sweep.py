@@ -122,14 +122,16 @@ def plan(options: argparse.Namespace) -> list[Job]:
     Raises:
         ConfigError: An option is wrong, or the model has not what a variant sets.
     """
+    from rfkeras.errors import ConfigError
     from rfkeras.sweep.extra_tests import parse_extra_test
     from rfkeras.sweep.grid import check_free, make_grid, parse_rhos, parse_variants
     from rfkeras.sweep.plan import Job
     from rfkeras.training.run_folder import RunFolder
 
-    grid = make_grid(
-        parse_variants(options.variants), parse_rhos(options.rhos), check_seeds(options.seeds)
-    )
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1. Received: {options.seeds}.")
+    variants, rhos = parse_variants(options.variants), parse_rhos(options.rhos)
+    grid = make_grid(variants, rhos, options.seeds)
     tests = tuple(parse_extra_test(text) for text in options.also_test)
     flags = {key: value for key, value in vars(options).items() if key not in OWN_FLAGS}
     recipes = recipes_for(flags, options.recipe)
@@ -146,19 +148,6 @@ def plan(options: argparse.Namespace) -> list[Job]:
         )
         jobs.append(Job(cell, RunFolder(options.output / "runs" / cell.name), config, own))
     return jobs
-
-
-def check_seeds(seeds: int) -> int:
-    """The number of seeds.
-
-    Raises:
-        ConfigError: It is not positive.
-    """
-    from rfkeras.errors import ConfigError
-
-    if seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1. Received: {seeds}.")
-    return seeds
 
 
 def _run_all(jobs: list[Job], side_by_side: int | None) -> int:
@@ -210,23 +199,28 @@ def _print(points: list[Point]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from rfkeras.sweep.results import best_on_validation
+
     for test in dict.fromkeys(point.test for point in points):
-        table = Table(title=test, title_justify="left", box=None, pad_edge=False)
-        for heading in ("variant", "rho", "RF (pixels)", "RF (s)", "seeds", "mAP"):
-            table.add_column(heading)
-        for heading in ("95 % (clips)", "seeds from-to", "less largest RF", "validation"):
-            table.add_column(heading)
-        for p in (point for point in points if point.test == test):
+        of_test = [point for point in points if point.test == test]
+        seeds = " or ".join(str(count) for count in sorted({p.seeds for p in of_test}))
+        title = f"\n{test} (seeds: {seeds})"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for heading in ("variant", "rho", "RF (pixels)", "RF (s)", "mAP", "seeds"):
+            table.add_column(heading, no_wrap=True)
+        table.add_column("less largest RF (95 %)", no_wrap=True)
+        for p in of_test:
+            sizes = dict.fromkeys((p.rf_time_pixels, p.rf_frequency_pixels))
+            less = f"{p.difference:+.3f} ({p.difference_low:+.3f} to {p.difference_high:+.3f})"
             table.add_row(
                 p.variant,
                 p.rho,
-                f"{p.rf_time_pixels} x {p.rf_frequency_pixels}",
+                " x ".join(map(str, sizes)),
                 f"{p.rf_time_ms / 1000:.2f}",
-                str(p.seeds),
                 f"{p.mAP:.3f}",
-                f"{p.mAP_low:.3f}-{p.mAP_high:.3f}",
                 f"{p.seed_lowest:.3f}-{p.seed_highest:.3f}",
-                f"{p.difference:+.3f} ({p.difference_low:+.3f} to {p.difference_high:+.3f})",
-                f"{p.validation:.3f}",
+                "" if p.is_largest else less,
             )
         Console().print(table)
+        for best in best_on_validation(of_test):
+            print(f"Best on validation: {best.variant} rho {best.rho}, here {best.mAP:.3f}")

@@ -62,6 +62,7 @@ def _score_extra_tests(folder: RunFolder) -> None:
             test.split,
             figures.with_name("bad_files.csv"),
             trained_in=folder,
+            bootstrap_samples=0,  # the sweep resamples all of its runs together
         )
         arrays = (scored.scores, scored.labels, scored.mask)
         write_report(scored.report, figures.parent, *arrays, keys=scored.keys)

@@ -120,16 +120,17 @@ def variant_options(name: str) -> dict[str, Any]:
     return options
 
 
-def check_free(options: Mapping[str, Any]) -> None:
-    """Refuse options that the sweep itself sets.
+def check_free(recipe: Mapping[str, Any]) -> None:
+    """Refuse recipes that set what variants are made of; rho and seed are overridden.
 
     Raises:
-        ConfigError: One of them was given.
+        ConfigError: One of these options was given.
     """
-    own = {"rho", "seed", *(name for values in VARIANTS.values() for name in values)}
-    given = sorted(own & set(options))
+    own = {name for values in VARIANTS.values() for name in values}
+    given = sorted(own & set(recipe))
     if given:
         raise ConfigError(
-            f"A sweep sets {', '.join(given)} itself: by --rho, --seeds and --variants. "
-            "Leave the option out of the recipe and the flags."
+            f"The recipe sets {', '.join(given)}, and so would make every variant the same. "
+            "Use a recipe without (such as one that this one extends), and say by --variants "
+            f"what to compare: {', '.join(VARIANTS)}, or several joined by {JOIN!r}."
         )

@@ -33,7 +33,8 @@ _STYLES = (
     ("-", "v", GREY),
     ("--", "P", INK),
 )
-_PANEL_WIDTH, _PANEL_HEIGHT, _TOP, _BOTTOM = 4.6, 3.3, 1.15, 0.75  # inches
+_LEGEND = "Marker: mean over seeds; thick bar: all seeds; thin bar: 95 % interval over clips"
+_PANEL_WIDTH, _PANEL_HEIGHT, _TOP, _BOTTOM = 4.6, 3.2, 0.95, 0.7  # inches
 _COLUMNS = 2
 
 
@@ -61,6 +62,7 @@ def sweep_figure(points: Sequence[Point], subtitle: str = "") -> Figure:
     figure = new_figure(width, height)
     label(figure, 0.02, 1 - 0.12 / height, "Receptive field and mAP", 13, bold=True)
     label(figure, 0.02, 1 - 0.40 / height, subtitle, 8.5, colour=GREY)
+    label(figure, 0.02, 1 - 0.56 / height, _LEGEND, 8.5, colour=GREY)
     for number, test in enumerate(tests):
         row, column = divmod(number, columns)
         left = (column * width / columns + 0.62) / width
@@ -74,7 +76,7 @@ def sweep_figure(points: Sequence[Point], subtitle: str = "") -> Figure:
         handles,
         names,
         loc="upper left",
-        bbox_to_anchor=(0.012, 1 - 0.58 / height),
+        bbox_to_anchor=(0.012, 1 - 0.72 / height),
         ncols=len(variants),
         frameon=False,
         fontsize=9,
@@ -97,10 +99,8 @@ def _panel(axes: Axes, points: Sequence[Point], variants: Sequence[str]) -> None
             x, [p.mAP for p in mine], line, marker=marker, ms=5, color=colour, label=variant
         )
         axes.vlines(x, [p.mAP_low for p in mine], [p.mAP_high for p in mine], colour, lw=0.8)
-        axes.vlines(
-            x, [p.seed_lowest for p in mine], [p.seed_highest for p in mine], colour, lw=3.5,
-            alpha=0.45,
-        )  # fmt: skip
+        lowest, highest = [p.seed_lowest for p in mine], [p.seed_highest for p in mine]
+        axes.vlines(x, lowest, highest, colour, lw=3.5, alpha=0.45)
     sizes = {p.rf_time_pixels: p for p in points}
     axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Point:
         difference: mAP less that of the same variant with the largest receptive field.
         difference_low: Lower bound of its 95 % interval, by paired bootstrap over clips.
         difference_high: Upper bound.
+        is_largest: Whether its receptive field is that largest one.
     """
 
     test: str
@@ -81,6 +82,7 @@ class Point:
     difference: float
     difference_low: float
     difference_high: float
+    is_largest: bool
 
 
 def finished_runs(jobs: Iterable[Job]) -> list[FinishedRun]:
@@ -168,7 +170,20 @@ def _point(
         difference=difference.value,
         difference_low=difference.low,
         difference_high=difference.high,
+        is_largest=figure is largest,
     )
+
+
+def best_on_validation(points: Sequence[Point]) -> list[Point]:
+    """Of each variant the point whose runs did best on validation, of the first test's.
+
+    The monitored figure is taken to be better the higher it is.
+    """
+    best: dict[str, Point] = {}
+    for point in points:
+        if point.variant not in best or point.validation > best[point.variant].validation:
+            best[point.variant] = point
+    return list(best.values())
 
 
 def run_rows(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
@@ -194,16 +209,6 @@ def write_tables(folder: Path, runs: Sequence[FinishedRun], points: Sequence[Poi
     """Write runs.csv and summary.csv."""
     _write_csv(folder / "runs.csv", run_rows(runs))
     _write_csv(folder / "summary.csv", [asdict(point) for point in points])
-
-
-def read_points(path: Path) -> list[Point]:
-    """The points of a summary.csv."""
-    kinds = {"str": str, "int": int, "float": float}
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Point(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(Point)})
-            for row in csv.DictReader(file)
-        ]
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
