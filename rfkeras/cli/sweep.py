@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rfkeras.cli.train import complete, recipes_for
 from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import RFKerasError
+from rfkeras.files import write_text
 
 if TYPE_CHECKING:
     from rfkeras.sweep.plan import Job
@@ -97,23 +98,26 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    from rfkeras.sweep.markdown import markdown_tables
     from rfkeras.sweep.results import finished_runs, summarise, write_tables
 
     jobs = plan(options)
     print(f"Sweep: {options.output}, {len(jobs)} runs", flush=True)
-    failed = 0 if options.report_only else _run_all(jobs, options.jobs)
+    if not options.report_only:
+        _run_all(jobs, options.jobs)
     finished = finished_runs(jobs)
     if not finished:
         raise RFKerasError(f"No run of {options.output} is finished, so there is no result.")
     points = summarise(finished)
     write_tables(options.output, finished, points)
+    write_text(options.output / "summary.md", markdown_tables(points))
     _write_plot(options.output / "sweep.png", points, jobs, len(finished))
     _print(points)
-    print(f"Tables and plot: {options.output}/runs.csv, summary.csv, sweep.png")
+    print(f"Tables and plot: {options.output}/runs.csv, summary.csv and .md, sweep.png")
     missing = len(jobs) - len(finished)
     if missing:
         print(f"Not finished: {missing} of {len(jobs)} runs; the same command goes on.")
-    return 1 if failed else 0
+    return 1 if missing and not options.report_only else 0
 
 
 def plan(options: argparse.Namespace) -> list[Job]:
@@ -150,8 +154,8 @@ def plan(options: argparse.Namespace) -> list[Job]:
     return jobs
 
 
-def _run_all(jobs: list[Job], side_by_side: int | None) -> int:
-    """Run what is not done; returns how many failed."""
+def _run_all(jobs: list[Job], side_by_side: int | None) -> None:
+    """Run what is not done, a line for each run that ends."""
     from rfkeras.sweep.runner import Outcome, default_jobs, run_jobs
 
     done = sum(job.is_done for job in jobs)
@@ -172,10 +176,9 @@ def _run_all(jobs: list[Job], side_by_side: int | None) -> int:
 
     try:
         count = default_jobs() if side_by_side is None else side_by_side
-        outcomes = run_jobs(jobs, count, on_end)
+        run_jobs(jobs, count, on_end)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Saved; the same command goes on.") from None
-    return sum(outcome.status == "failed" for outcome in outcomes)
 
 
 def _told(outcome: Any) -> str:

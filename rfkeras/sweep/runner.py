@@ -42,9 +42,7 @@ def default_jobs() -> int:
     return max(1, len(visible_gpus()))
 
 
-def run_jobs(
-    jobs: Sequence[Job], side_by_side: int, on_end: Callable[[Outcome], None]
-) -> list[Outcome]:
+def run_jobs(jobs: Sequence[Job], side_by_side: int, on_end: Callable[[Outcome], None]) -> None:
     """Run what is not done yet; one that fails does not stop the others.
 
     Args:
@@ -63,22 +61,19 @@ def run_jobs(
     slots = slot_environments(side_by_side, visible_gpus(), os.cpu_count() or 1)
     waiting = [job for job in jobs if not job.is_done]
     running: dict[int, _Running] = {}
-    outcomes: list[Outcome] = []
     try:
         while waiting or running:
             for slot, environment in enumerate(slots):
                 if slot not in running and waiting:
                     running[slot] = _Running(waiting.pop(0), environment)
             for slot in [slot for slot, process in running.items() if process.has_ended]:
-                outcomes.append(running.pop(slot).outcome())
-                on_end(outcomes[-1])
+                on_end(running.pop(slot).outcome())
             time.sleep(_POLL_SECONDS)
     finally:
         for process in running.values():  # none, unless interrupted
             process.interrupt()
         for process in running.values():
             process.wait()
-    return outcomes
 
 
 class _Running:
