@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,9 @@ def _run_all(jobs: list[Job], side_by_side: int | None) -> None:
             flush=True,
         )
 
+    # Job systems stop a program by SIGTERM; in the background of a script SIGINT is ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         count = default_jobs() if side_by_side is None else side_by_side
         run_jobs(jobs, count, on_end)

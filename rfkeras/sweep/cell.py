@@ -6,6 +6,7 @@ python -m rfkeras.sweep.cell RUN_FOLDER
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ INTERRUPTED = 130
 
 def main(root: str) -> int:
     """Do what is left of the run; returns the exit status."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
     folder = RunFolder(Path(root))
     with try_exclusive(folder.root / ".lock") as holder:
         if holder is not None:

@@ -35,7 +35,7 @@ def test_a_sweep_stops_goes_on_reports_failures_and_skips_what_is_done(tone_fold
     process = start(*command(tone_folder, tmp_path, *extra))
     snapshots = [folder / "checkpoints/last.npz" for folder in (first, second)]
     wait_for(lambda: all(path.exists() for path in snapshots), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "the same command goes on" in err
