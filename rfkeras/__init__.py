@@ -23,12 +23,14 @@ _ROOMS = (
     "training",
 )
 
-__all__ = ["__version__", "load_model", *_ROOMS]
+_FUNCTIONS = {"load_model": "loading", "rho_for": "receptive_field.inverse"}
+
+__all__ = ["__version__", *_FUNCTIONS, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_model":
-        return importlib.import_module("rfkeras.loading").load_model
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"rfkeras.{_FUNCTIONS[name]}"), name)
     if name in _ROOMS:
         return importlib.import_module(f"rfkeras.{name}")
     raise AttributeError(f"module 'rfkeras' has no attribute {name!r}")

@@ -43,11 +43,19 @@ def test_every_make_target_and_linked_file_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, flags=re.M):
         assert f"\n{target}:" in makefile
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+    check_links(README, ROOT)
+
+
+def check_links(text, folder):
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (folder / link).exists(), link
 
 
 def test_every_flag_exists():
+    check_flags(README)
+
+
+def check_flags(text):
     from rfkeras.cli.main import build_parser
 
     parser = build_parser()
@@ -58,8 +66,8 @@ def test_every_flag_exists():
             known.update(action.option_strings)
             if isinstance(action.choices, dict):
                 stack.extend(action.choices.values())
-    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.S):
-        for line in block.splitlines():
-            if "train.py" in line or "evaluate.py" in line or "rfkeras " in line:
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            if any(name in line for name in ("train.py", "evaluate.py", "tune.py", "rfkeras ")):
                 for flag in re.findall(r"--[a-z-]+", line):
                     assert flag in known, flag

@@ -49,7 +49,9 @@ class CrnnPlan(LayerChain):
 
     Their chain (`axis_layers`) tells what one recurrent step reads and how many frames lie
     between two; the network itself sees everything. How far the first window of a pooling
-    layer begins before the map depends on the map's size, and is not counted.
+    layer begins before the map depends on the map's size: it begins with the map where the
+    layer's stride divides that, which is what the chain says. For another size
+    `rfkeras.receptive_field(model, "pool4", input_shape=...)` tells it.
 
     Attributes:
         pooling: Window and stride of each pooling layer, each (time, frequency).

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
+from rfkeras.receptive_field.units import scale_of_frontend
 
 AMIN = 1e-10  # power under which the dB stage does not go: librosa's and the paper's value
 NO_RANGE_LIMIT_DB = 1e6
@@ -210,6 +211,11 @@ class Frontend(keras.layers.Layer):
         else:
             mel = self._to_db(self.mel(power))
         return tf.transpose(mel, (0, 2, 3, 1))
+
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`: here pixels begin."""
+        shape = self.compute_output_shape(inputs.shape)
+        return inputs.spectrogram(shape, 1, 2, self, scale_of_frontend(self))
 
     def _to_db(self, power: Any) -> Any:
         return self.decibel(power) + self._reference_db

@@ -33,6 +33,10 @@ class Augmentation(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Nothing to make: there are no weights besides the seed."""
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`: nothing happens at inference."""
+        return inputs
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 

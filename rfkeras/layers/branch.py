@@ -73,6 +73,14 @@ class ResidualBranch(keras.layers.Layer):
         x = self.relu(self.bn1(x, training=training))
         return self.bn2(self.conv2(self._with_frequency(x)), training=training)
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`."""
+        x = inputs
+        for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+            x = x if self.frequency is None else call.apply(self.frequency, x)
+            x = call.apply(bn, call.apply(conv, x))
+        return x  # the ReLU between changes nothing
+
     def _with_frequency(self, x: Any) -> Any:
         return x if self.frequency is None else self.frequency(x)
 

@@ -188,6 +188,12 @@ class DecomposedConv2D(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         return self.widen(self.spread(self.narrow(inputs)))
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`."""
+        for layer in (self.narrow, self.spread, self.widen):
+            inputs = call.apply(layer, inputs)
+        return inputs
+
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return (*input_shape[:-1], self.filters)
 

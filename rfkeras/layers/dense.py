@@ -134,6 +134,15 @@ class DenseLayer(keras.layers.Layer):
             x = conv(x if self.frequency is None else self.frequency(x))
         return self.join([inputs, x])
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`."""
+        x = inputs
+        for bn, conv in ((self.bn1, self.conv1), (self.bn2, self.conv2)):
+            x = call.apply(self.relu, call.apply(bn, x))
+            x = x if self.frequency is None else call.apply(self.frequency, x)
+            x = call.apply(conv, x)
+        return call.apply(self.join, [inputs, x])
+
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return (*input_shape[:-1], input_shape[-1] + self.growth_rate)  # type: ignore[operator]
 

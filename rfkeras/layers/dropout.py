@@ -53,6 +53,10 @@ class ReplicaDropout(keras.layers.Layer):
             return inputs
         return keras.random.dropout(inputs, self.rate, seed=self.seed_generator)
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`: nothing happens at inference."""
+        return inputs
+
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return tuple(input_shape)
 

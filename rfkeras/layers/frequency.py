@@ -41,5 +41,10 @@ class FrequencyChannel(keras.layers.Layer):
         channel = ops.broadcast_to(ramp, (shape[0], shape[1], shape[2], 1))
         return ops.concatenate([inputs, channel], axis=-1)
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`: the channel is no input's."""
+        channels = inputs.shape[-1]
+        return inputs.as_channels(-1).resized(-1, None if channels is None else channels + 1)
+
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return (*input_shape[:-1], input_shape[-1] + 1)  # type: ignore[operator]

@@ -64,6 +64,10 @@ class ClipLogits(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         return ops.mean(ops.cast(inputs, "float32"), axis=(1, 2))
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`."""
+        return inputs.pool((1, 2))
+
     def scores(self, logits: Any) -> Any:
         """Scores in [0, 1] of logits (batch, classes), float32."""
         logits = ops.cast(logits, "float32")

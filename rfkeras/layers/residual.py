@@ -172,6 +172,15 @@ class ResidualBlock(keras.layers.Layer):
             shortcut = self.shortcut_bn(self.shortcut_conv(inputs), training=training)
         return self.relu(self.add([shortcut, x]))
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`."""
+        outputs = [call.apply(residual, inputs) for residual in self.residuals]
+        x = outputs[0] if self.mix is None else call.apply(self.mix, outputs)
+        shortcut = inputs
+        if self.shortcut_conv is not None:
+            shortcut = call.apply(self.shortcut_bn, call.apply(self.shortcut_conv, inputs))
+        return call.apply(self.add, [shortcut, x])
+
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return (*input_shape[:-1], self.filters)
 

@@ -72,6 +72,11 @@ class ShakeShake(keras.layers.Layer):
         # The value of the one, the gradient of the other.
         return backward + ops.stop_gradient(forward - backward)
 
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.receptive_field.register_rule`."""
+        first, second = inputs
+        return first.joined(second)
+
     def _draw(self, x: Any) -> Any:
         rows = ops.shape(x)[0] if self.per == "sample" else 1
         shape = (rows, *(1 for _ in x.shape[1:]))

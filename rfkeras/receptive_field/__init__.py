@@ -1,4 +1,12 @@
-"""The receptive field (RF): its arithmetic, and the plan from rho to kernels."""
+"""The receptive field (RF): of any Keras model, its arithmetic, the plan from rho to kernels.
+
+This package can be called: `rfkeras.receptive_field(model)` is `receptive_field(model)`.
+"""
+
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 from rfkeras.receptive_field.arithmetic import (
     AxisField,
@@ -7,6 +15,7 @@ from rfkeras.receptive_field.arithmetic import (
     LayerChain,
     compose,
 )
+from rfkeras.receptive_field.model import receptive_field
 from rfkeras.receptive_field.plan import (
     RHO_MAX,
     BlockPlan,
@@ -14,19 +23,45 @@ from rfkeras.receptive_field.plan import (
     plan_trunk,
     rf_of_rho,
 )
+from rfkeras.receptive_field.registry import Call, register_rule
+from rfkeras.receptive_field.result import LayerField, ReceptiveField
 from rfkeras.receptive_field.stages import StagedPlan, plan_stages
+from rfkeras.receptive_field.tensor import TensorField
 
 __all__ = [
     "RHO_MAX",
     "AxisField",
     "AxisLayer",
     "BlockPlan",
+    "Call",
     "FiniteChain",
     "LayerChain",
+    "LayerField",
+    "ReceptiveField",
     "StagedPlan",
+    "TensorField",
     "TrunkPlan",
     "compose",
     "plan_stages",
     "plan_trunk",
+    "receptive_field",
+    "register_rule",
     "rf_of_rho",
 ]
+
+
+class _CallablePackage(ModuleType):
+    """This package, which can be called like the function of its name."""
+
+    def __call__(
+        self,
+        model: Any,
+        layer: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+        input_name: str | None = None,
+    ) -> ReceptiveField:
+        """See `rfkeras.receptive_field.receptive_field`."""
+        return receptive_field(model, layer, input_shape, input_name)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

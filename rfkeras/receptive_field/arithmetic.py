@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rfkeras.errors import ConfigError
+from rfkeras.receptive_field.field import AxisField
+
+__all__ = ["AxisField", "AxisLayer", "FiniteChain", "LayerChain", "compose"]
 
 
 @dataclass(frozen=True)
@@ -38,34 +41,6 @@ class AxisLayer:
                 f"Received: kernel={self.kernel}, stride={self.stride}, "
                 f"padding={self.padding}."
             )
-
-
-@dataclass(frozen=True)
-class AxisField:
-    """Receptive field of every position of a map, along one axis, in input pixels.
-
-    Attributes:
-        size: Pixels that one position sees.
-        jump: Pixels between the windows of two neighbouring positions.
-        start: First pixel that position 0 sees; negative where it reaches into padding.
-    """
-
-    size: int = 1
-    jump: int = 1
-    start: int = 0
-
-    def after(self, layer: AxisLayer) -> AxisField:
-        """The field of the layer's output, where `self` is that of its input."""
-        return AxisField(
-            size=self.size + (layer.kernel - 1) * self.jump,
-            jump=self.jump * layer.stride,
-            start=self.start - layer.padding * self.jump,
-        )
-
-    def window(self, position: int) -> tuple[int, int]:
-        """First pixel seen by that position and the one after the last it sees."""
-        first = self.start + position * self.jump
-        return first, first + self.size
 
 
 def compose(layers: Iterable[AxisLayer]) -> AxisField:

@@ -1,0 +1,221 @@
+"""`rfkeras rf`: the receptive field of a model, in pixels, milliseconds and Hz."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfkeras.cli.flags import add_train_flags
+from rfkeras.cli.rf_subject import (
+    COUNTED_TAGS,
+    MODEL_FLAGS,
+    Subject,
+    open_subject,
+    trainable_parameters,
+)
+from rfkeras.errors import ConfigError
+from rfkeras.files import write_text
+from rfkeras.receptive_field.explain import RhoStep, explain_rho
+from rfkeras.receptive_field.inverse import RULES
+from rfkeras.receptive_field.model import receptive_field
+
+if TYPE_CHECKING:
+    from rfkeras.cli.rf_pictures import Pictures
+    from rfkeras.receptive_field.result import ReceptiveField
+
+_NARROWEST = 100
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "rf",
+        help="show the receptive field of a model",
+        description=(
+            "Show what one position of a model sees: exactly, layer by layer, and, measured "
+            "by gradients over audio, effectively. MODEL is a name of the zoo, a .keras file "
+            "or a run folder."
+        ),
+        epilog=(
+            "Pictures and receptive_field.json go to the folder of --output (default: "
+            "rf-MODEL-rhoRHO; DIR/receptive_field of a run; FILE-rf beside a .keras file). "
+            "A network of the zoo has random weights here."
+        ),
+    )
+    parser.add_argument("model", metavar="MODEL", help="name, .keras file or run folder")
+    _add_wishes(parser.add_argument_group("choose rho by the receptive field"))
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument(
+        "--all-rho", action="store_true", help="also what each rho sees, and what it adds"
+    )
+    shown.add_argument(
+        "--layer", metavar="NAME", help="layer whose output is meant (default: the last map)"
+    )
+    shown.add_argument(
+        "--all-layers",
+        action="store_true",
+        help="list parts of blocks and layers without windows too",
+    )
+    shown.add_argument(
+        "--audio",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="measure the effective field on these; the first is drawn (default: clips of "
+        "gm_instruments, rendered)",
+    )
+    shown.add_argument(
+        "--tags", metavar="NAMES", help='measure tags each by itself: "piano,drums", or all'
+    )
+    shown.add_argument("--output", type=Path, metavar="DIR", help="where pictures go")
+    shown.add_argument("--no-plots", action="store_true", help="draw and write nothing")
+    shown.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    add_train_flags(parser.add_argument_group("model of the zoo"), MODEL_FLAGS)
+    parser.set_defaults(run=run)
+
+
+def _add_wishes(group: Any) -> None:
+    group.add_argument("--for-rf-time", type=float, metavar="FRAMES", help="RF along time")
+    group.add_argument("--for-ms", type=float, metavar="MS", help="RF along time, in audio")
+    group.add_argument("--for-bands", type=float, metavar="BANDS", help="RF along frequency")
+    group.add_argument(
+        "--for-hz",
+        type=_width_and_centre,
+        metavar="WIDTH,CENTRE",
+        help="RF along frequency: so many Hz around that frequency",
+    )
+    group.add_argument(
+        "--rule", choices=RULES, help="how near to come to the wish (default: at_most)"
+    )
+
+
+def _width_and_centre(text: str) -> tuple[float, float]:
+    """Two numbers with a comma between."""
+    try:
+        width, centre = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"it takes two numbers, such as 2000,1000. Received: {text!r}"
+        ) from None
+    return width, centre
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    if options.no_plots and (options.audio or options.tags or options.output):
+        raise ConfigError("--no-plots leaves nothing to do for --audio, --tags and --output.")
+    subject = open_subject(options)
+    field = receptive_field(subject.model, layer=options.layer)
+    steps = explain_rho(subject.plan(), subject.parameters) if options.all_rho else ()
+    pictures, folder = None, options.output or subject.folder
+    if not options.no_plots:
+        from rfkeras.cli.rf_pictures import draw
+
+        pictures = draw(
+            folder,
+            subject,
+            field,
+            layer=options.layer,
+            audio=options.audio,
+            tags=options.tags,
+        )
+    text = json.dumps(_content(subject, field, steps, pictures), indent=2, default=str) + "\n"
+    if pictures is not None:
+        write_text(folder / "receptive_field.json", text)
+    if options.json:
+        print(text, end="")
+    else:
+        _print(subject, field, steps, pictures, all_layers=options.all_layers)
+    return 0
+
+
+def _content(
+    subject: Subject,
+    field: ReceptiveField,
+    steps: tuple[RhoStep, ...],
+    pictures: Pictures | None,
+) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "model": subject.name,
+        "architecture": subject.architecture,
+        "options": dict(subject.options),
+        "rho_chosen_by": subject.chosen_by,
+        "frontend": subject.frontend,
+        "parameters": trainable_parameters(subject.model),
+        "receptive_field": field.to_dict(),
+    }
+    if steps:
+        content["rhos"] = [step.to_dict(field.scale) for step in steps]
+    if pictures is not None and pictures.effective is not None:
+        content["effective"] = {"audio": pictures.audio, **pictures.effective.to_dict()}
+    if pictures is not None:
+        content["pictures"] = [str(path) for path in pictures.files]
+    return content
+
+
+def _print(
+    subject: Subject,
+    field: ReceptiveField,
+    steps: tuple[RhoStep, ...],
+    pictures: Pictures | None,
+    *,
+    all_layers: bool,
+) -> None:
+    from rich.console import Console
+
+    from rfkeras.cli.rf_tables import layer_table, rho_table, summary_table
+    from rfkeras.receptive_field.shown import shown_layers
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if console.width < _NARROWEST:
+        console.width = _NARROWEST
+    console.print(
+        f"{subject.name}: {trainable_parameters(subject.model):,} parameters to train\n"
+    )
+    if subject.chosen_by:
+        console.print(f"rho was chosen by {subject.chosen_by}; --all-rho shows the others.\n")
+    console.print(summary_table(field))
+    if field.pooled_by is not None:
+        console.print(
+            f"\nThis is what one position of the last map sees; {field.pooled_by!r} then pools "
+            "over all positions."
+        )
+    for note in field.notes:
+        console.print(f"Note: {note}")
+    layers = list(field.layers) if all_layers else shown_layers(field.layers)
+    console.print()
+    console.print(layer_table(layers, field.axes, field.scale))
+    if len(layers) < len(field.layers):
+        console.print(
+            f"\n{len(field.layers) - len(layers)} rows are left out: parts of blocks, and "
+            "layers that work on each pixel by itself (--all-layers)."
+        )
+    if steps:
+        rho = subject.options.get("rho")
+        chosen = [rho] if isinstance(rho, int) else list(rho or ())
+        console.print()
+        console.print(rho_table(steps, field.scale, chosen))
+        console.print(f"\n* this model. Parameters: with {COUNTED_TAGS} tags.")
+    _print_pictures(console, subject, pictures)
+
+
+def _print_pictures(console: Any, subject: Subject, pictures: Pictures | None) -> None:
+    if pictures is None:
+        return
+    console.print()
+    effective = pictures.effective
+    if effective is not None:
+        frames, bands = effective.window(0.95)
+        console.print(
+            f"Effective field: 95 % of the gradient's energy lies within {frames:.0f} frames "
+            f"along time and {bands:.0f} bands along frequency"
+            f"{'.' if subject.trained else ', at random weights: a trained network differs.'}\n"
+            f"Measured on {pictures.audio}."
+        )
+    if pictures.note:
+        console.print(pictures.note)
+    for path in pictures.files:
+        console.print(f"Picture: {path}")

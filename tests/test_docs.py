@@ -1,0 +1,32 @@
+"""What the pages in docs/ say, run."""
+
+import re
+
+import pytest
+
+from tests.processes import ROOT, run
+from tests.test_readme import check_flags, check_links
+
+DOCS = ROOT / "docs"
+
+
+def text_of(page):
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_receptive_field_page_print_what_they_say(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", text_of("receptive_field.md"), flags=re.S)
+    code = "\n".join(blocks)
+    status, out, err = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert status == 0, err
+    printed = out.splitlines()
+    for said in re.findall(r"^print\(.*\)  # (\(?[\w, .]+?\)?)(?::.*)?$", code, flags=re.M):
+        if re.match(r"[\d(T]|logits", said):
+            assert said in printed, said
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_flags_and_links_exist(page):
+    check_flags(text_of(page))
+    check_links(text_of(page), DOCS)
