@@ -23,7 +23,7 @@ _ROOMS = (
     "training",
 )
 
-_FUNCTIONS = {"load_model": "loading", "rho_for": "receptive_field.inverse"}
+_FUNCTIONS = {"load_model": "loading", "rho_for": "receptive_field"}
 
 __all__ = ["__version__", *_FUNCTIONS, *_ROOMS]
 

@@ -110,8 +110,8 @@ def _progress(done: int, whole: int) -> None:
 def _draw_effective(
     folder: Path, subject: Subject, effective: Any, spectrogram: Any
 ) -> list[Path]:
-    from rfkeras.receptive_field.effective_plot import plot_effective
-    from rfkeras.receptive_field.effective_tags_plot import plot_tags
+    from rfkeras.receptive_field.effective.plot import plot_effective
+    from rfkeras.receptive_field.effective.tags_plot import plot_tags
 
     weights = "" if subject.trained else ", not trained"
     files = [folder / "effective.png"]

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.inputs import FloatArray
-from rfkeras.evaluation.plot_style import BLUE, GREY, INK, bare, label, new_figure
 from rfkeras.evaluation.result import Report
+from rfkeras.plot_style import BLUE, GREY, INK, bare, label, new_figure
 
 _SHADES = LinearSegmentedColormap.from_list("white to blue", ["#FFFFFF", BLUE])
 _DARK = 0.7  # share from which white text is told better than black

@@ -16,7 +16,9 @@ from sklearn.metrics import precision_recall_curve
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.inputs import BoolArray, FloatArray, check_scored
-from rfkeras.evaluation.plot_style import (
+from rfkeras.evaluation.result import Report, TagRow
+from rfkeras.evaluation.table import by_average_precision
+from rfkeras.plot_style import (
     BLUE,
     GREY,
     INK,
@@ -26,8 +28,6 @@ from rfkeras.evaluation.plot_style import (
     label,
     new_figure,
 )
-from rfkeras.evaluation.result import Report, TagRow
-from rfkeras.evaluation.table import by_average_precision
 
 _ROWS_A_COLUMN = 40
 _ROW_INCHES = 0.24

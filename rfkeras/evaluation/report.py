@@ -177,8 +177,8 @@ def write_report(
     # Here, so that matplotlib loads only when plots are wanted.
     from rfkeras.evaluation import plots
     from rfkeras.evaluation.confusion_plot import confusion_matrix
-    from rfkeras.evaluation.plot_style import save_png
     from rfkeras.evaluation.training_plot import training_curves
+    from rfkeras.plot_style import save_png
 
     folder = Path(folder)
     figures = {

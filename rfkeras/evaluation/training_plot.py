@@ -12,7 +12,7 @@ from sklearn.isotonic import isotonic_regression
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.inputs import BoolArray, FloatArray
-from rfkeras.evaluation.plot_style import (
+from rfkeras.plot_style import (
     BLUE,
     GREEN,
     GREY,

@@ -15,6 +15,9 @@ from rfkeras.receptive_field.arithmetic import (
     LayerChain,
     compose,
 )
+from rfkeras.receptive_field.effective import EffectiveField, effective_receptive_field
+from rfkeras.receptive_field.explain import RhoStep, explain_rho
+from rfkeras.receptive_field.inverse import accepted_rhos, rho_for
 from rfkeras.receptive_field.model import receptive_field
 from rfkeras.receptive_field.plan import (
     RHO_MAX,
@@ -27,6 +30,11 @@ from rfkeras.receptive_field.registry import Call, register_rule
 from rfkeras.receptive_field.result import LayerField, ReceptiveField
 from rfkeras.receptive_field.stages import StagedPlan, plan_stages
 from rfkeras.receptive_field.tensor import TensorField
+from rfkeras.receptive_field.units import (
+    SpectrogramScale,
+    scale_of_frontend,
+    scale_of_preset,
+)
 
 __all__ = [
     "RHO_MAX",
@@ -34,19 +42,28 @@ __all__ = [
     "AxisLayer",
     "BlockPlan",
     "Call",
+    "EffectiveField",
     "FiniteChain",
     "LayerChain",
     "LayerField",
     "ReceptiveField",
+    "RhoStep",
+    "SpectrogramScale",
     "StagedPlan",
     "TensorField",
     "TrunkPlan",
+    "accepted_rhos",
     "compose",
+    "effective_receptive_field",
+    "explain_rho",
     "plan_stages",
     "plan_trunk",
     "receptive_field",
     "register_rule",
     "rf_of_rho",
+    "rho_for",
+    "scale_of_frontend",
+    "scale_of_preset",
 ]
 
 

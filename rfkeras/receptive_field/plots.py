@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.plot_style import (
+from rfkeras.plot_style import (
     BLUE,
     GREY,
     INK,

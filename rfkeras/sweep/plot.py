@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from rfkeras.evaluation.plot_style import (
+from rfkeras.plot_style import (
     BLUE,
     GREEN,
     GREY,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rfkeras.evaluation.inputs import FloatArray
-from rfkeras.evaluation.plot_style import (
+from rfkeras.plot_style import (
     BLUE,
     GREY,
     INK,

@@ -36,7 +36,7 @@ def test_help_is_instant_and_loads_no_framework():
         seconds.append(time.perf_counter() - started)
     assert status == 0
     assert min(seconds) < 1.0
-    for command in ("train", "evaluate", "data", "models"):
+    for command in ("train", "evaluate", "sweep", "tune", "rf", "data", "models"):
         assert command in out
     code = (
         "import sys, rfkeras, zoo; from rfkeras.cli.main import build_parser; "

@@ -10,10 +10,10 @@ from matplotlib.image import imread
 from sklearn.metrics import average_precision_score
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.plot_style import BLUE, ORANGE, save_png
 from rfkeras.evaluation.plots import panel_titles, per_tag_bars, precision_recall_curves
 from rfkeras.evaluation.report import evaluate
 from rfkeras.evaluation.training_plot import training_curves
+from rfkeras.plot_style import BLUE, ORANGE, save_png
 from tests.evaluation.figures import has_colour, texts_overlap
 
 HISTORY = {

@@ -13,10 +13,10 @@ from sklearn import metrics
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.confusion_plot import confusion_matrix
-from rfkeras.evaluation.plot_style import save_png
 from rfkeras.evaluation.report import evaluate, write_report
 from rfkeras.evaluation.single_label import class_figures
 from rfkeras.evaluation.table import print_report
+from rfkeras.plot_style import save_png
 from tests.evaluation.figures import texts_overlap
 
 SCENES = tuple(

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 import rfkeras
 
-
 RAISED = 1e6  # pixels are 1 to 2
 
 

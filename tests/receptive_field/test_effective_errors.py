@@ -7,7 +7,7 @@ import pytest
 from rfkeras.errors import ConfigError
 from rfkeras.receptive_field import AxisField
 from rfkeras.receptive_field.effective import effective_receptive_field
-from rfkeras.receptive_field.effective_windows import (
+from rfkeras.receptive_field.effective.windows import (
     AxisMap,
     choose_positions,
     disjoint_groups,

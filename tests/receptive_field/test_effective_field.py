@@ -8,9 +8,9 @@ from scipy.signal import convolve2d
 from rfkeras.errors import ConfigError
 from rfkeras.receptive_field import AxisField
 from rfkeras.receptive_field.effective import effective_receptive_field
-from rfkeras.receptive_field.effective_field import EffectiveField
-from rfkeras.receptive_field.effective_gradient import LaidOver
-from rfkeras.receptive_field.effective_windows import AxisMap
+from rfkeras.receptive_field.effective.field import EffectiveField
+from rfkeras.receptive_field.effective.gradient import LaidOver
+from rfkeras.receptive_field.effective.windows import AxisMap
 from tests.receptive_field.effective_models import (
     as_kernel,
     linear_model,

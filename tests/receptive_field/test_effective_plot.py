@@ -6,12 +6,12 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.plot_style import BLUE, ORANGE
+from rfkeras.plot_style import BLUE, ORANGE
 from rfkeras.receptive_field import AxisField
-from rfkeras.receptive_field.effective_field import EffectiveField
-from rfkeras.receptive_field.effective_plot import effective_figure, plot_effective
-from rfkeras.receptive_field.effective_tags_plot import plot_tags, tags_figure
-from rfkeras.receptive_field.effective_windows import AxisMap
+from rfkeras.receptive_field.effective.field import EffectiveField
+from rfkeras.receptive_field.effective.plot import effective_figure, plot_effective
+from rfkeras.receptive_field.effective.tags_plot import plot_tags, tags_figure
+from rfkeras.receptive_field.effective.windows import AxisMap
 from rfkeras.receptive_field.units import scale_of_preset
 from tests.evaluation.figures import has_colour, texts_overlap
 

@@ -57,7 +57,9 @@ def check_gradient(model, fields, exact):
         return
     for axis, (first, stop) in enumerate(windows):
         span = seen_span(gradient.max(axis=1 - axis))
-        inside = [b >= BORDER and e <= n - BORDER for (b, e), n in zip(windows, SHAPE, strict=True)]
+        inside = [
+            b >= BORDER and e <= n - BORDER for (b, e), n in zip(windows, SHAPE, strict=True)
+        ]
         assert span is None or (first <= span[0] and span[1] <= stop)
         if exact and all(inside):
             assert span == (first, stop)

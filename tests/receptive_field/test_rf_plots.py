@@ -7,7 +7,7 @@ from matplotlib import image
 
 import zoo
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.plot_style import BLUE, LIGHT, ORANGE
+from rfkeras.plot_style import BLUE, LIGHT, ORANGE
 from rfkeras.receptive_field import AxisField, LayerField, ReceptiveField, receptive_field
 from rfkeras.receptive_field.plots import layers_figure, plot_layers
 from rfkeras.receptive_field.shown import map_layers, shown_layers

@@ -6,7 +6,7 @@ from typing import Any
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.receptive_field.arithmetic import AxisField
-from rfkeras.receptive_field.effective_split import Split
+from rfkeras.receptive_field.effective.split import Split
 from rfkeras.receptive_field.units import SpectrogramScale
 
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
-from rfkeras.evaluation.plot_style import BLUE, GREY, INK, LIGHT, ORANGE, bare
-from rfkeras.receptive_field.effective_field import EffectiveField
+from rfkeras.plot_style import BLUE, GREY, INK, LIGHT, ORANGE, bare
+from rfkeras.receptive_field.effective.field import EffectiveField
 
 SHOWN_SHARES = (0.5, 0.95)
 

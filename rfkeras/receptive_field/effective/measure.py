@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.receptive_field.effective_cut import split_model
-from rfkeras.receptive_field.effective_field import EffectiveField
-from rfkeras.receptive_field.effective_gradient import LaidOver, gradient_energies
-from rfkeras.receptive_field.effective_windows import (
+from rfkeras.receptive_field.effective.cut import split_model
+from rfkeras.receptive_field.effective.field import EffectiveField
+from rfkeras.receptive_field.effective.gradient import LaidOver, gradient_energies
+from rfkeras.receptive_field.effective.windows import (
     AxisMap,
     Pair,
     Positions,

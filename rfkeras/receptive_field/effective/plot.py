@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.plot_style import (
+from rfkeras.plot_style import (
     BLUE,
     GREY,
     INK,
@@ -22,15 +22,15 @@ from rfkeras.evaluation.plot_style import (
     new_figure,
     save_png,
 )
-from rfkeras.receptive_field.effective_curves import (
+from rfkeras.receptive_field.effective.curves import (
     SHOWN_SHARES,
     draw_curve,
     percent,
     write_beside,
 )
-from rfkeras.receptive_field.effective_field import EffectiveField, FloatArray
-from rfkeras.receptive_field.effective_windows import Pair
-from rfkeras.receptive_field.spectrogram_plot import draw_spectrogram
+from rfkeras.receptive_field.effective.field import EffectiveField, FloatArray
+from rfkeras.receptive_field.effective.spectrogram_plot import draw_spectrogram
+from rfkeras.receptive_field.effective.windows import Pair
 
 
 def plot_effective(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.plot_style import (
+from rfkeras.plot_style import (
     GREY,
     INK,
     LIGHT,
@@ -18,13 +18,13 @@ from rfkeras.evaluation.plot_style import (
     new_figure,
     save_png,
 )
-from rfkeras.receptive_field.effective_curves import (
+from rfkeras.receptive_field.effective.curves import (
     SHOWN_SHARES,
     axis_length,
     axis_title,
     exact_text,
 )
-from rfkeras.receptive_field.effective_field import EffectiveField
+from rfkeras.receptive_field.effective.field import EffectiveField
 
 _ROW_INCHES = 0.235
 _HEADER_INCHES, _FOOTER_INCHES = 0.95, 0.6

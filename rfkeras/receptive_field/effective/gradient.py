@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from rfkeras.errors import ConfigError
-from rfkeras.receptive_field.effective_field import EffectiveField, FloatArray
-from rfkeras.receptive_field.effective_split import Split
-from rfkeras.receptive_field.effective_windows import AxisMap, Positions
+from rfkeras.receptive_field.effective.field import EffectiveField, FloatArray
+from rfkeras.receptive_field.effective.split import Split
+from rfkeras.receptive_field.effective.windows import AxisMap, Positions
 
 
 def gradient_energies(body: Any, shape: Sequence[int]) -> Any:

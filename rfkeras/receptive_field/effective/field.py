@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.receptive_field.arithmetic import AxisField
-from rfkeras.receptive_field.effective_windows import AXES, AxisMap, Pair, Positions
+from rfkeras.receptive_field.effective.windows import AXES, AxisMap, Pair, Positions
 from rfkeras.receptive_field.units import SpectrogramScale
 
 FloatArray = NDArray[np.float64]

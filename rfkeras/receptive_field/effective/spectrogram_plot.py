@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from rfkeras.evaluation.plot_style import INK, bare
-from rfkeras.receptive_field.effective_field import FloatArray
+from rfkeras.plot_style import INK, bare
+from rfkeras.receptive_field.effective.field import FloatArray
 from rfkeras.receptive_field.units import SpectrogramScale
 
 _TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)

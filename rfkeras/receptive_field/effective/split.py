@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
 from rfkeras.receptive_field.arithmetic import AxisField
-from rfkeras.receptive_field.effective_windows import AxisMap
+from rfkeras.receptive_field.effective.windows import AxisMap
 from rfkeras.receptive_field.units import SpectrogramScale
 
 
