@@ -17,7 +17,7 @@ INSTALL_REQUIRES = [
     "keras==3.13.2",
     "kapre==0.4.1",
     "tensorflow-io==0.37.1",
-    "keras-tuner>=1.4.8,<2",
+    "keras-tuner==1.4.8",  # tuning/oracle.py mends faults of this version
     "numpy>=1.26,<2",  # TensorFlow 2.16 is built against NumPy 1
     "scikit-learn>=1.4",
     "soundfile>=0.12.1",  # the first whose libsndfile reads MP3 and Opus

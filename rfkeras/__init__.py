@@ -20,7 +20,9 @@ _ROOMS = (
     "interop",
     "layers",
     "receptive_field",
+    "sweep",
     "training",
+    "tuning",
 )
 
 _FUNCTIONS = {"load_model": "loading", "rho_for": "receptive_field"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.cli.flags import add_train_flags
-from rfkeras.cli.train import complete
+from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import ConfigError
 from rfkeras.recipes import DATA_SET_OPTIONS

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rfkeras.cli.train import complete
+from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import ConfigError
 from rfkeras.options.inputs import ModelOptions

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.train import complete, recipes_for
+from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import RFKerasError
 from rfkeras.files import write_text

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rfkeras.config import WEIGHT_DECAY, TrainConfig, add_flags, resolve
+from rfkeras.complete import complete, recipes_for
+from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError, RFKerasError
-from rfkeras.recipes import Recipe, adapt_recipe, list_recipes, read_recipe
+from rfkeras.recipes import list_recipes
 
 OWN_FLAGS = ("command", "run", "recipe", "run_dir", "resume")
 LATEST = ""  # --resume without a folder
@@ -99,56 +99,3 @@ def _train(config: TrainConfig, folder: Any, resume: bool) -> int:
         )
     print(f"Run folder: {folder.root}")
     return 0
-
-
-def recipes_for(flags: dict[str, Any], recipe: str | None) -> list[Recipe]:
-    """Recipes that apply, the stronger last: the named one, else the data set's own.
-
-    They are without what belongs to another data set or model than the flags name.
-    """
-    if recipe is None:
-        dataset = flags.get("dataset", TrainConfig.dataset)
-        recipe = dataset if dataset in list_recipes() else None
-    return [] if recipe is None else adapt_recipe(read_recipe(recipe), flags)
-
-
-def complete(config: TrainConfig) -> TrainConfig:
-    """Write out what the model and the data set default to, and check the model's options.
-
-    A run that is resumed or evaluated later must not depend on later defaults, nor on the
-    folder it is called from.
-
-    Raises:
-        ConfigError: Unknown name, an option the model has not, or a wrong rho or blocks.
-    """
-    import zoo
-    from rfkeras.data.remote import is_remote
-    from rfkeras.data.sources.gm_instruments.layout import DEFAULT_SIZE
-    from rfkeras.errors import unknown_name
-
-    info = zoo.model_info(config.model)
-    known = info.options
-    given = config.model_options()
-    for name in given:
-        if name not in known:
-            raise ConfigError(unknown_name(f"option of {config.model}", name, known))
-    filled = {
-        name: known[name] for name in config.model_option_names() if name in known
-    } | given
-    info.plan_for(**given)  # refuses a receptive field that cannot be
-    if config.dataset == "gm_instruments" and config.dataset_size is None:
-        filled["dataset_size"] = DEFAULT_SIZE
-    if config.data_dir is not None and not is_remote(config.data_dir):
-        filled["data_dir"] = str(Path(config.data_dir).resolve())
-    for name in ("audio_dir", "sound_font"):
-        if getattr(config, name) is not None:
-            filled[name] = str(Path(getattr(config, name)).resolve())
-    if config.optimizer == "adamw" and config.weight_decay is None:
-        filled["weight_decay"] = WEIGHT_DECAY
-    if config.averaging == "swa":
-        filled["swa_start_epoch"] = config.first_averaged_epoch
-    filled["hold_epochs"] = config.hold_until_epoch
-    filled["decay_end_epoch"] = config.decay_until_epoch
-    if config.prunes:
-        filled["prune_epochs"] = config.prune_until_epoch
-    return replace(config, **filled)

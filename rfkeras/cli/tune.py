@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rfkeras.cli.train import recipes_for
+from rfkeras.complete import recipes_for
 from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError
 from rfkeras.options.parsers import number, whole

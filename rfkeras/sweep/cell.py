@@ -13,15 +13,16 @@ from pathlib import Path
 from rfkeras.errors import RFKerasError
 from rfkeras.locks import try_exclusive
 from rfkeras.sweep.plan import figures_of, read_extra_tests
+from rfkeras.training.child import INTERRUPTED, end_with_parent
 from rfkeras.training.run_folder import RunFolder
 
 TAKEN = 75  # exit status: another process works on this run
-INTERRUPTED = 130
 
 
 def main(root: str) -> int:
     """Do what is left of the run; returns the exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
+    end_with_parent()
     folder = RunFolder(Path(root))
     with try_exclusive(folder.root / ".lock") as holder:
         if holder is not None:

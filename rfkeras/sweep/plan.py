@@ -14,6 +14,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.files import write_text
 from rfkeras.sweep.extra_tests import ExtraTest
 from rfkeras.sweep.grid import Cell
+from rfkeras.training.child import differing_options
 from rfkeras.training.run_folder import RunFolder, create_run_folder
 
 EXTRA_TESTS = "extra_tests.json"
@@ -55,13 +56,7 @@ def prepare(job: Job) -> None:
     """
     if not job.folder.config.exists():
         create_run_folder(job.config, job.folder.root)
-    there = job.folder.read_config()
-    differing = [
-        f"{field.name} ({getattr(there, field.name)!r} there, "
-        f"{getattr(job.config, field.name)!r} now)"
-        for field in dataclasses.fields(TrainConfig)
-        if getattr(there, field.name) != getattr(job.config, field.name)
-    ]
+    differing = differing_options(job.folder.read_config(), job.config)
     if differing:
         raise ConfigError(
             f"{job.folder.root} holds a run with other options: {', '.join(differing)}. Go on "

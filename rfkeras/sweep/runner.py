@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rfkeras.errors import ConfigError
 from rfkeras.sweep.cell import TAKEN
 from rfkeras.sweep.plan import Job, prepare
 from rfkeras.sweep.slots import slot_environments, visible_gpus
+from rfkeras.training.child import last_line, start_child
 
-LOG = "output.txt"  # of a run's process
 _POLL_SECONDS = 0.2
 
 
@@ -81,17 +78,8 @@ class _Running:
 
     def __init__(self, job: Job, environment: dict[str, str]) -> None:
         self.job = job
-        self._log = job.folder.root / LOG
         self._started = time.monotonic()
-        with self._log.open("a", encoding="utf-8") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "rfkeras.sweep.cell", str(job.folder.root)],
-                env={**os.environ, **environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C comes to it from here, once
-            )
+        self._process = start_child("rfkeras.sweep.cell", job.folder, environment)
 
     @property
     def has_ended(self) -> bool:
@@ -104,7 +92,9 @@ class _Running:
             return Outcome(self.job, "elsewhere", seconds)
         if status == 0 and self.job.is_done:
             return Outcome(self.job, "done", seconds)
-        return Outcome(self.job, "failed", seconds, _last_line(self._log) or f"exit {status}")
+        return Outcome(
+            self.job, "failed", seconds, last_line(self.job.folder) or f"exit {status}"
+        )
 
     def interrupt(self) -> None:
         """Ask it to save and end."""
@@ -113,8 +103,3 @@ class _Running:
     def wait(self) -> None:
         """Wait for its end."""
         self._process.wait()
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rfkeras
 from rfkeras.config import TrainConfig
 from rfkeras.errors import CheckpointError, DatasetError, RFKerasError
 from rfkeras.files import write_text
+from rfkeras.training.child import (
+    INTERRUPTED,
+    differing_options,
+    last_line,
+    start_child,
+)
 from rfkeras.training.run_folder import RunFolder, create_run_folder
-from rfkeras.tuning.trial import DATA_AT_FAULT, INTERRUPTED, result_file
-
-LOG = "output.txt"  # of a trial's process
+from rfkeras.tuning.trial import DATA_AT_FAULT, result_file
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,7 @@ def run_in_process(folder: RunFolder, config: TrainConfig) -> Outcome:
         prepare(folder, config)
     except RFKerasError as error:
         return record_failure(folder, str(error))
-    log = folder.root / LOG
-    with log.open("a", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            _command(folder),
-            env={**os.environ, "PYTHONPATH": _python_path()},
-            stdin=subprocess.PIPE,  # ends with this process, however that ends
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C comes to it from here, once
-        )
+    process = start_child("rfkeras.tuning.trial", folder)
     with process:
         try:
             status = process.wait()
@@ -76,7 +66,7 @@ def run_in_process(folder: RunFolder, config: TrainConfig) -> Outcome:
         return read_outcome(folder)
     if status == INTERRUPTED:
         raise KeyboardInterrupt(f"The trial in {folder.root} was interrupted.")
-    reason = _last_line(log).removeprefix("error: ")
+    reason = last_line(folder).removeprefix("error: ")
     if status == DATA_AT_FAULT:
         raise DatasetError(reason)
     if status < 0:
@@ -95,12 +85,7 @@ def prepare(folder: RunFolder, config: TrainConfig) -> None:
     if not folder.config.exists():
         create_run_folder(config, folder.root)
         return
-    there = folder.read_config()
-    differing = [
-        field.name
-        for field in dataclasses.fields(TrainConfig)
-        if getattr(there, field.name) != getattr(config, field.name)
-    ]
+    differing = differing_options(folder.read_config(), config)
     if differing:
         raise CheckpointError(
             f"{folder.root} holds a trial with other options than the search says "
@@ -134,19 +119,3 @@ def record_failure(folder: RunFolder, reason: str) -> Outcome:
     """Write down why a trial failed."""
     write_text(failure_file(folder), reason + "\n")
     return Outcome(None, reason)
-
-
-def _command(folder: RunFolder) -> list[str]:
-    return [sys.executable, "-m", "rfkeras.tuning.trial", str(folder.root)]
-
-
-def _python_path() -> str:
-    """So that the process finds this package, also where it is not installed."""
-    root = str(Path(rfkeras.__file__).parents[1])
-    known = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([root, known] if known else [root])
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 
 from rfkeras.errors import DatasetError, RFKerasError
 from rfkeras.files import write_text
 from rfkeras.locks import exclusive
+from rfkeras.training.child import INTERRUPTED, end_with_parent
 from rfkeras.training.run_folder import RunFolder
 
-FAILED, DATA_AT_FAULT, INTERRUPTED = 1, 3, 130  # exit statuses
+FAILED, DATA_AT_FAULT = 1, 3  # exit statuses
 
 
 def result_file(folder: RunFolder) -> Path:
@@ -29,7 +29,7 @@ def result_file(folder: RunFolder) -> Path:
 
 def main(root: str) -> int:
     """Train what is left of the trial; returns the exit status."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     folder = RunFolder(Path(root))
     try:
         with exclusive(folder.root / ".lock", on_wait=_say_waiting):
@@ -60,13 +60,6 @@ def _train(folder: RunFolder) -> None:
         "parameters": sum(int(np.prod(v.shape)) for v in fitted.model.trainable_variables),
     }
     write_text(result_file(folder), json.dumps(result, indent=2) + "\n")
-
-
-def _end_with_parent() -> None:
-    """Die when standard input ends: the parent holds its other end, and is gone."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(INTERRUPTED)
 
 
 def _say_waiting(holder: str) -> None:

@@ -57,7 +57,7 @@ def complete_config(
     Raises:
         ConfigError: The options do not go together, or the model has not all of them.
     """
-    from rfkeras.cli.train import complete
+    from rfkeras.complete import complete
 
     return complete(trial_config(base, values, epochs))
 

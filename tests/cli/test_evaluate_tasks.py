@@ -11,7 +11,7 @@ from sklearn import metrics
 import zoo
 from rfkeras.cli.evaluate import DATA_FLAGS, _sources
 from rfkeras.cli.main import build_parser, run
-from rfkeras.cli.train import complete
+from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.data.audio import AudioFormat
 from rfkeras.layers import find_head

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfkeras.cli.train import complete, recipes_for
+from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.data.sources import load_dataset
 from rfkeras.errors import ConfigError, DatasetError

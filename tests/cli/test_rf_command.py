@@ -13,7 +13,7 @@ import zoo
 from rfkeras.cli import main
 from rfkeras.cli.rf_pictures import read_clips, render_clips
 from rfkeras.cli.rf_subject import Subject
-from rfkeras.cli.train import complete
+from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, to_json
 from rfkeras.data.audio_format import AudioFormat
 from rfkeras.receptive_field.units import scale_of_preset

@@ -12,7 +12,7 @@ import yaml
 
 from rfkeras.cli.main import build_parser
 from rfkeras.cli.main import run as command
-from rfkeras.cli.train import complete, recipes_for
+from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import CheckpointError
 from rfkeras.locks import try_exclusive

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from rfkeras.cli.train import complete
+from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, add_flags, from_json, resolve, to_json
 from rfkeras.errors import ConfigError
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rfkeras.cli.train import complete, recipes_for
+from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.receptive_field import plan_trunk

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import zoo
-from rfkeras.cli.train import complete, recipes_for
+from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import ConfigError
 from rfkeras.recipes import list_recipes

@@ -12,15 +12,16 @@ from rfkeras.config import TrainConfig
 from rfkeras.errors import DatasetError
 from rfkeras.files import write_text
 from rfkeras.locks import try_exclusive
+from rfkeras.training import child
+from rfkeras.training.child import LOG
 from rfkeras.training.run_folder import RunFolder
-from rfkeras.tuning import runner
-from rfkeras.tuning.runner import LOG, failure_file, read_outcome, run_in_process
+from rfkeras.tuning.runner import failure_file, read_outcome, run_in_process
 from rfkeras.tuning.trial import result_file
 from tests.processes import ROOT
 
 
 def with_code(monkeypatch, code):
-    monkeypatch.setattr(runner, "_command", lambda folder: [sys.executable, "-c", code])
+    monkeypatch.setattr(child, "command", lambda module, folder: [sys.executable, "-c", code])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_folder_with_another_trial_is_not_gone_on_with(tmp_path, monkeypatch):
     run_in_process(folder, TrainConfig(width=4))
     outcome = run_in_process(folder, TrainConfig(width=8))
     assert outcome.figure is None
-    assert "other options than the search says (width)" in outcome.reason
+    assert "other options than the search says (width (" in outcome.reason
 
 
 def test_a_trial_ends_with_the_process_that_started_it_and_waits_for_its_folder(tmp_path):

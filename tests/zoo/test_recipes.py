@@ -8,7 +8,7 @@ import pytest
 
 import zoo
 from rfkeras.cli.main import run
-from rfkeras.cli.train import complete
+from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.data.audio import AudioFormat
 from rfkeras.errors import ConfigError
