@@ -68,9 +68,12 @@ def draw(
     plot_layers(layers, field, subject.name)
     frontend = find_frontend(subject.model)
     if frontend is None:
-        note = "The model takes spectrograms and no audio: nothing was measured."
-        if audio:
-            raise ConfigError(f"{subject.name} takes spectrograms, and --audio is of no use.")
+        note = "The model has no front-end of its own: nothing was measured over audio."
+        if audio or tags:
+            raise ConfigError(
+                f"{subject.name} has no front-end of its own, so --audio and --tags are of no "
+                "use."
+            )
         return Pictures((layers,), note=note)
     shape = subject.model.inputs[0].shape
     wanted = AudioFormat(frontend.sample_rate_hz, 1 if len(shape) == 2 else shape[-1])
@@ -95,7 +98,9 @@ def draw(
 def _measure(model: Any, clips: Waveform, layer: str | None, tags: str | None) -> Any:
     from rfkeras.receptive_field.effective import effective_receptive_field
 
-    named = tags.split(",") if tags and tags != "all" else tags
+    named: str | list[str] | None = tags
+    if tags and tags != "all":
+        named = [name.strip() for name in tags.split(",")]
     return effective_receptive_field(model, clips, layer=layer, tags=named, progress=_progress)
 
 

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     write_tables(options.output, finished, points)
     write_text(options.output / "summary.md", markdown_tables(points))
     _write_plot(options.output / "sweep.png", points, jobs, len(finished))
-    _print(points)
+    _print(points, jobs[0].config.monitor)
     print(f"Tables and plot: {options.output}/runs.csv, summary.csv and .md, sweep.png")
     missing = len(jobs) - len(finished)
     if missing:
@@ -127,8 +127,9 @@ def plan(options: argparse.Namespace) -> list[Job]:
     Raises:
         ConfigError: An option is wrong, or the model has not what a variant sets.
     """
+    import zoo
     from rfkeras.errors import ConfigError
-    from rfkeras.sweep.extra_tests import parse_extra_test
+    from rfkeras.sweep.extra_tests import check_names, parse_extra_test
     from rfkeras.sweep.grid import check_free, make_grid, parse_rhos, parse_variants
     from rfkeras.sweep.plan import Job
     from rfkeras.training.run_folder import RunFolder
@@ -138,11 +139,14 @@ def plan(options: argparse.Namespace) -> list[Job]:
     variants, rhos = parse_variants(options.variants), parse_rhos(options.rhos)
     grid = make_grid(variants, rhos, options.seeds)
     tests = tuple(parse_extra_test(text) for text in options.also_test)
+    check_names(tests)
     flags = {key: value for key, value in vars(options).items() if key not in OWN_FLAGS}
     recipes = recipes_for(flags, options.recipe)
-    for _, given in recipes:
-        check_free(given)
+    for source, given in recipes:
+        check_free(f"Recipe {source}", given)
     flags.setdefault("export", False)
+    model = resolve(TrainConfig, flags, recipes).model
+    check_free(f"Model {model!r}", zoo.model_info(model).options)
     jobs = []
     for cell in grid:
         config = complete(resolve(TrainConfig, {**flags, **cell.options()}, recipes))
@@ -202,7 +206,7 @@ def _write_plot(path: Path, points: list[Point], jobs: list[Job], finished: int)
     )
 
 
-def _print(points: list[Point]) -> None:
+def _print(points: list[Point], monitor: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -229,5 +233,5 @@ def _print(points: list[Point]) -> None:
                 "" if p.is_largest else less,
             )
         Console().print(table)
-        for best in best_on_validation(of_test):
+        for best in best_on_validation(of_test, monitor):
             print(f"Best on validation: {best.variant} rho {best.rho}, here {best.mAP:.3f}")

@@ -5,14 +5,17 @@ python -m rfkeras.sweep.cell RUN_FOLDER
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import sys
 from pathlib import Path
 
 from rfkeras.errors import RFKerasError
+from rfkeras.files import write_text
 from rfkeras.locks import try_exclusive
-from rfkeras.sweep.plan import figures_of, read_extra_tests
+from rfkeras.sweep.plan import TEST_RECORD, figures_of, read_extra_tests
 from rfkeras.training.child import INTERRUPTED, end_with_parent
 from rfkeras.training.run_folder import RunFolder
 
@@ -58,6 +61,8 @@ def _score_extra_tests(folder: RunFolder) -> None:
         figures = figures_of(folder, test)
         if figures.exists():
             continue
+        record = json.dumps(dataclasses.asdict(test), indent=2) + "\n"
+        write_text(figures.with_name(TEST_RECORD), record)
         config = test.config_for(folder.read_config())
         scored = score_model(
             folder.model,

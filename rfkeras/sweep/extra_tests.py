@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,8 @@ OPTIONS = ("dataset", *DATA_SET_OPTIONS, "window_seconds")
 SPLITS = ("train", "validation", "test")
 _FORM = (
     'Write NAME:option=value,option=value, such as "other font:dataset_size=1600,'
-    'sound_font=FluidR3_GM.sf2" or "training clips:split=train".'
+    'sound_font=FluidR3_GM.sf2" or "training clips:split=train", each option once, and no '
+    "commas in values."
 )
 
 
@@ -59,9 +61,9 @@ def parse_extra_test(text: str) -> ExtraTest:
     """
     name, colon, rest = text.partition(":")
     name = name.strip()
-    given = dict(part.partition("=")[::2] for part in rest.split(","))
-    values = {key.strip(): value.strip() for key, value in given.items()}
-    if not name or not colon or not all(values.values()):
+    pairs = [part.partition("=")[::2] for part in rest.split(",")]
+    values = {key.strip(): value.strip() for key, value in pairs}
+    if not name or not colon or not all(values.values()) or len(values) < len(pairs):
         raise ConfigError(f"--also-test: {_FORM} Received: {text!r}.")
     if name == TEST:
         raise ConfigError(f"--also-test: {TEST!r} is the run's own test split.")
@@ -74,3 +76,18 @@ def parse_extra_test(text: str) -> ExtraTest:
             raise ConfigError(f"--also-test {name}: {unknown_name('option', key, known)}")
     config = resolve(TrainConfig, values)
     return ExtraTest(name, split, {key: getattr(config, key) for key in values})
+
+
+def check_names(tests: Sequence[ExtraTest]) -> None:
+    """Refuse tests whose reports would lie in one folder.
+
+    Raises:
+        ConfigError: Two have names that differ in letters and digits of ASCII nowhere.
+    """
+    folders = [test.folder_name for test in tests]
+    for test in tests:
+        if folders.count(test.folder_name) > 1:
+            raise ConfigError(
+                "--also-test: names must differ in their letters a-z and digits. Received more "
+                f"than one like {test.name!r}."
+            )

@@ -120,17 +120,22 @@ def variant_options(name: str) -> dict[str, Any]:
     return options
 
 
-def check_free(recipe: Mapping[str, Any]) -> None:
-    """Refuse recipes that set what variants are made of; rho and seed are overridden.
+def check_free(source: str, options: Mapping[str, Any]) -> None:
+    """Refuse recipes and models that set what variants are made of.
+
+    Args:
+        source: What sets the options, for the message.
+        options: By name; those that are off (None or False) do not count.
 
     Raises:
-        ConfigError: One of these options was given.
+        ConfigError: One of these options is set.
     """
     own = {name for values in VARIANTS.values() for name in values}
-    given = sorted(own & set(recipe))
+    given = sorted(name for name in own & set(options) if options[name] not in (None, False))
     if given:
         raise ConfigError(
-            f"The recipe sets {', '.join(given)}, and so would make every variant the same. "
-            "Use a recipe without (such as one that this one extends), and say by --variants "
-            f"what to compare: {', '.join(VARIANTS)}, or several joined by {JOIN!r}."
+            f"{source} sets {', '.join(given)}, so that the variants of a sweep would not be "
+            "what they are called. Use one without (such as the model or recipe that it builds "
+            f"on), and say by --variants what to compare: {', '.join(VARIANTS)}, or several "
+            f"joined by {JOIN!r}."
         )

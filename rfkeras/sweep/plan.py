@@ -18,6 +18,7 @@ from rfkeras.training.child import differing_options
 from rfkeras.training.run_folder import RunFolder, create_run_folder
 
 EXTRA_TESTS = "extra_tests.json"
+TEST_RECORD = "test.json"  # beside the figures of a test: what they are of
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,24 @@ def prepare(job: Job) -> None:
             f"{job.folder.root} holds a run with other options: {', '.join(differing)}. Go on "
             "with the options of before, or choose another --output."
         )
+    _check_scored(job)
     entries = [dataclasses.asdict(test) for test in job.tests]
     write_text(job.folder.root / EXTRA_TESTS, json.dumps(entries, indent=2) + "\n")
+
+
+def _check_scored(job: Job) -> None:
+    """Refuse another test under the name of one that is scored.
+
+    Raises:
+        ConfigError: A test of that name was scored on other data.
+    """
+    for test in job.tests:
+        record = figures_of(job.folder, test).with_name(TEST_RECORD)
+        if record.exists() and ExtraTest(**json.loads(record.read_text("utf-8"))) != test:
+            raise ConfigError(
+                f"--also-test {test.name!r} was scored on other data in {record.parent}. Give "
+                "the new test another name, or remove that folder."
+            )
 
 
 def read_extra_tests(folder: RunFolder) -> tuple[ExtraTest, ...]:

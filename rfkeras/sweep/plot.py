@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -23,6 +24,8 @@ from rfkeras.plot_style import (
     save_png,
 )
 from rfkeras.sweep.results import Point
+
+Size = tuple[int, int]  # receptive field along time and frequency, in pixels
 
 # Line, marker and colour of each variant, so that a print in grey can be read too.
 _STYLES = (
@@ -86,30 +89,44 @@ def sweep_figure(points: Sequence[Point], subtitle: str = "") -> Figure:
 
 def _panel(axes: Axes, points: Sequence[Point], variants: Sequence[str]) -> None:
     bare(axes)
-    axes.set_xscale("log")
     axes.grid(axis="y", color=LIGHT, linewidth=0.8)
     axes.set_axisbelow(True)
+    fields = {(p.rf_time_pixels, p.rf_frequency_pixels): p for p in points}
+    square = all(time == frequency for time, frequency in fields)
+    if square:  # sizes on a scale
+        axes.set_xscale("log")
+        places = {size: float(size[0]) for size in fields}
+    else:  # shapes side by side, the smallest area first
+        places = {size: 1.0 + i for i, size in enumerate(sorted(fields, key=math.prod))}
     for number, variant in enumerate(variants):
         line, marker, colour = _STYLES[number % len(_STYLES)]
         mine = [point for point in points if point.variant == variant]
         # Beside one another, so that the bars of the variants do not hide each other.
-        shift = 1 + 0.035 * (number - (len(variants) - 1) / 2)
-        x = [point.rf_time_pixels * shift for point in mine]
+        beside = number - (len(variants) - 1) / 2
+        x = [places[p.rf_time_pixels, p.rf_frequency_pixels] for p in mine]
+        x = [at * (1 + 0.035 * beside) if square else at + 0.08 * beside for at in x]
         axes.plot(
             x, [p.mAP for p in mine], line, marker=marker, ms=5, color=colour, label=variant
         )
         axes.vlines(x, [p.mAP_low for p in mine], [p.mAP_high for p in mine], colour, lw=0.8)
         lowest, highest = [p.seed_lowest for p in mine], [p.seed_highest for p in mine]
         axes.vlines(x, lowest, highest, colour, lw=3.5, alpha=0.45)
-    sizes = {p.rf_time_pixels: p for p in points}
-    axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([str(size) for size in sorted(sizes)])
-    axes.set_xlabel("receptive field (spectrogram pixels)", fontsize=8.5, color=INK)
-    axes.set_ylabel("mAP", fontsize=8.5, color=INK)
+    _label_axes(axes, fields, places, square)
+
+
+def _label_axes(
+    axes: Axes, fields: Mapping[Size, Point], places: Mapping[Size, float], square: bool
+) -> None:
+    """Pixels below, seconds above."""
     above = axes.secondary_xaxis("top")
-    above.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
-    above.xaxis.set_minor_locator(NullLocator())
-    above.set_xticklabels([f"{sizes[s].rf_time_ms / 1000:.1f} s" for s in sorted(sizes)])
+    below_names = [str(t) if square else f"{t} x {f}" for t, f in fields]
+    above_names = [f"{point.rf_time_ms / 1000:.1f} s" for point in fields.values()]
+    for axis, names in ((axes, below_names), (above, above_names)):
+        axis.xaxis.set_major_locator(FixedLocator([places[size] for size in fields]))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xticklabels(names)
+    shape = "" if square else ", time x frequency"
+    axes.set_xlabel(f"receptive field (spectrogram pixels{shape})", fontsize=8.5, color=INK)
+    axes.set_ylabel("mAP", fontsize=8.5, color=INK)
     above.tick_params(labelsize=8, colors=GREY, width=0.8, length=3)
     above.spines["top"].set_color(GREY)

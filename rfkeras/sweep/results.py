@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from rfkeras.receptive_field.units import scale_of_preset
 from rfkeras.sweep.extra_tests import TEST
 from rfkeras.sweep.grid import Cell, Rho
 from rfkeras.sweep.plan import Job, figures_of
+from rfkeras.training.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def summarise(runs: Sequence[FinishedRun], samples: int = 1000) -> list[Point]:
         first: ClipScores | None = None
         for variant in dict.fromkeys(run.cell.variant for run in runs):
             groups: dict[Rho, list[FinishedRun]] = {}
-            for run in sorted(runs, key=lambda run: (run.rf_pixels, run.cell.seed)):
+            for run in sorted(runs, key=_by_size):
                 if run.cell.variant == variant:
                     groups.setdefault(run.cell.rho, []).append(run)
             figures: dict[Rho, MeanAveragePrecision] = {}
@@ -135,6 +137,10 @@ def summarise(runs: Sequence[FinishedRun], samples: int = 1000) -> list[Point]:
             largest = figures[list(groups)[-1]]
             points += [_point(test, groups[rho], figures[rho], largest) for rho in groups]
     return points
+
+
+def _by_size(run: FinishedRun) -> tuple[int, tuple[int, int], int]:
+    return math.prod(run.rf_pixels), run.rf_pixels, run.cell.seed
 
 
 def _same_clips(
@@ -174,14 +180,18 @@ def _point(
     )
 
 
-def best_on_validation(points: Sequence[Point]) -> list[Point]:
-    """Of each variant the point whose runs did best on validation, of the first test's.
+def best_on_validation(points: Sequence[Point], monitor: str = "val_mAP") -> list[Point]:
+    """Of each variant the point whose runs did best on validation.
 
-    The monitored figure is taken to be better the higher it is.
+    Args:
+        points: Of one test.
+        monitor: The figure in `Point.validation`.
     """
+    selection = Selection(monitor)
     best: dict[str, Point] = {}
     for point in points:
-        if point.variant not in best or point.validation > best[point.variant].validation:
+        before = best.get(point.variant)
+        if selection.better(point.validation, None if before is None else before.validation):
             best[point.variant] = point
     return list(best.values())
 

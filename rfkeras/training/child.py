@@ -16,6 +16,7 @@ from rfkeras.training.run_folder import RunFolder
 
 LOG = "output.txt"  # in the run's folder: what its process printed
 INTERRUPTED = 130  # exit status after Ctrl-C
+_OF_THE_MACHINE = ("devices", "cache_gb", "checkpoint_steps")
 
 
 def start_child(
@@ -66,8 +67,11 @@ def last_line(folder: RunFolder) -> str:
 
 
 def differing_options(there: TrainConfig, now: TrainConfig) -> list[str]:
-    """Options that are not the same in two configurations, both values in words."""
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    """Options that are not the same in two configurations, both values in words.
+
+    Those that say how a machine is used, and not what is computed, may differ.
+    """
+    names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in _OF_THE_MACHINE]
     return [
         f"{name} ({getattr(there, name)!r} there, {getattr(now, name)!r} now)"
         for name in names

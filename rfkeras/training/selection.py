@@ -10,6 +10,11 @@ from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError, unknown_name
 
 
+def lower_is_better(monitor: str) -> bool:
+    """Whether the lowest value of a figure is the best, as of a loss."""
+    return monitor.endswith("loss")
+
+
 @dataclass(frozen=True)
 class Selection:
     """How epochs are compared.
@@ -32,7 +37,7 @@ class Selection:
         """Whether a value is better than the best so far; nothing is worse than NaN."""
         if best is None or math.isnan(best):
             return best is None or not math.isnan(value)
-        return value < best if self.monitor.endswith("loss") else value > best
+        return value < best if lower_is_better(self.monitor) else value > best
 
     def is_over(self, epoch: int, best_epoch: int) -> bool:
         """Whether training stops after an epoch (both counted from 1)."""

@@ -143,7 +143,7 @@ def test_file_without_front_end_has_the_picture_of_its_layers_alone(rf, tmp_path
     assert (status, err) == (0, "")
     assert "9 pixels" in out
     assert rows(out, "layer")["wide"][:4] == ["Conv2D", "9", "x", "5"]
-    assert "takes spectrograms and no audio" in out
+    assert "has no front-end of its own" in out
     assert files(tmp_path / "pictures") == ["layers.png", "receptive_field.json"]
     for flags in (["--audio", "own.keras"], ["--all-rho", "--no-plots"], ["--rho", "3"]):
         status, out, err = rf("own.keras", *flags)

@@ -1,14 +1,18 @@
 """What the command line of a sweep means: values of rho, variants, extra tests, slots."""
 
 import dataclasses
+import json
 
 import pytest
 
+import zoo
 from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.sweep.extra_tests import parse_extra_test
+from rfkeras.sweep.extra_tests import check_names, parse_extra_test
 from rfkeras.sweep.grid import Cell, check_free, make_grid, parse_rhos, parse_variants
+from rfkeras.sweep.plan import Job, figures_of, prepare, read_extra_tests
 from rfkeras.sweep.slots import slot_environments, visible_gpus
+from rfkeras.training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -53,10 +57,32 @@ def test_every_receptive_field_comes_before_the_second_seed():
     assert {c.seed for c in grid[:4]} == {0}
 
 
-def test_a_recipe_may_set_rho_but_not_what_variants_are_made_of():
-    check_free({"rho": 7, "seed": 1, "width": 32})
-    with pytest.raises(ConfigError, match="sets damping, shake"):
-        check_free({"shake": False, "damping": 0.1})
+def test_recipe_and_model_may_set_rho_but_not_what_variants_are_made_of():
+    check_free("Recipe a", {"rho": 7, "seed": 1, "width": 32, "shake": None})
+    with pytest.raises(ConfigError, match="Recipe a sets damping, shake"):
+        check_free("Recipe a", {"shake": True, "damping": 0.1})
+    check_free("Model", zoo.model_info("resnet_rf_tiny").options)
+    for name in ("resnet_rf_shake", "resnet_rf_fa_tiny", "resnet_rf_damped"):
+        with pytest.raises(ConfigError, match="not be what they are called"):
+            check_free("Model", zoo.model_info(name).options)
+
+
+def test_extra_tests_must_have_folders_of_their_own(tmp_path):
+    first, second = parse_extra_test("a b:split=train"), parse_extra_test("a-b:split=test")
+    check_names([first])
+    with pytest.raises(ConfigError, match="names must differ"):
+        check_names([first, second])
+    cell, folder = Cell("plain", 0, 0), RunFolder(tmp_path / "run")
+    prepare(Job(cell, folder, TrainConfig(), (first,)))
+    assert read_extra_tests(folder) == (first,)
+    record = figures_of(folder, first).with_name("test.json")
+    record.parent.mkdir()
+    record.write_text(json.dumps(dataclasses.asdict(first)))
+    prepare(Job(cell, folder, TrainConfig(cache_gb=1.0), (first,)))
+    with pytest.raises(ConfigError, match="'a-b' was scored on other data"):
+        prepare(Job(cell, folder, TrainConfig(), (second,)))
+    with pytest.raises(ConfigError, match=r"epochs \(200 there, 3 now\)"):
+        prepare(Job(cell, folder, TrainConfig(epochs=3), (first,)))
 
 
 def test_an_extra_test_is_the_run_s_data_but_for_its_options():
@@ -86,6 +112,7 @@ def test_an_extra_test_is_the_run_s_data_but_for_its_options():
         ("a:dataset_sise=3", "Did you mean 'dataset_size'"),
         ("a:width=3", "Unknown option 'width'"),
         ("a:dataset_size=x", "whole number"),
+        ("a:split=train,split=test", "each option once"),
     ],
 )
 def test_what_is_no_extra_test(text, message):

@@ -1,6 +1,7 @@
 """From the scores of runs to means, intervals, paired differences and the plot."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -129,6 +130,8 @@ def test_a_file_that_holds_no_scores_is_named(tmp_path):
 def test_the_choice_is_made_on_validation(runs):
     chosen = best_on_validation(summarise(runs, samples=0))
     assert [(point.variant, point.rho) for point in chosen] == [("plain", "7"), ("shake", "7")]
+    chosen = best_on_validation(summarise(runs, samples=0), "val_loss")
+    assert [point.rho for point in chosen] == ["22", "22"]
 
 
 def test_tables_have_a_row_a_run_and_a_row_a_point(runs, tmp_path):
@@ -144,6 +147,20 @@ def test_tables_have_a_row_a_run_and_a_row_a_point(runs, tmp_path):
         [point.mAP for point in points], rel=1e-5
     )
     assert [row["rf_time_pixels"] for row in summary] == ["23", "135", "615"] * 2
+
+
+def test_fields_of_other_shapes_stand_side_by_side(runs):
+    shaped = [
+        dataclasses.replace(run, rf_pixels=(135, {0: 31, 7: 135, 22: 55}[run.cell.rho]))
+        for run in runs
+    ]
+    points = summarise(shaped, samples=10)
+    assert [p.rf_frequency_pixels for p in points] == [31, 55, 135] * 2
+    assert [p.rho for p in points if p.is_largest] == ["7", "7"]
+    figure = sweep_figure(points)
+    assert texts_overlap(figure) == []
+    ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert ticks == ["135 x 31", "135 x 55", "135 x 135"]
 
 
 def test_nothing_overlaps_in_the_plot(runs):
