@@ -17,6 +17,15 @@ from rfkeras.errors import ConfigError
 from rfkeras.layers.random import ReplicaSeedGenerator
 
 
+def unchanged(layer: Any, inputs: Any, call: Any) -> Any:
+    """As `trace_receptive_field` of a layer whose `call` does nothing at inference.
+
+    Each class names it beside its own `call`: for a subclass with another one it does not
+    count. See `rfkeras.receptive_field.register_rule`.
+    """
+    return inputs
+
+
 class Augmentation(keras.layers.Layer):
     """What layers of random changes share: the seed, and outputs like the inputs."""
 
@@ -32,10 +41,6 @@ class Augmentation(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Nothing to make: there are no weights besides the seed."""
-
-    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.receptive_field.register_rule`: nothing happens at inference."""
-        return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -61,6 +66,8 @@ class RandomTimeRoll(Augmentation):
     Output shape:
         As the input.
     """
+
+    trace_receptive_field = unchanged
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:
@@ -139,6 +146,8 @@ class SpecAugment(Augmentation):
         )
         return {name: getattr(self, name) for name in names}
 
+    trace_receptive_field = unchanged
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:
             return inputs
@@ -193,6 +202,8 @@ class RandomGain(Augmentation):
                 f"RandomGain: gain_db must be a number of at least 0. Received: {gain_db!r}."
             )
         self.gain_db = gain_db
+
+    trace_receptive_field = unchanged
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:

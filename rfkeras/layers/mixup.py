@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers.augmentation import Augmentation
+from rfkeras.layers.augmentation import Augmentation, unchanged
 
 TINY = 1e-30
 
@@ -63,6 +63,8 @@ class Mixup(Augmentation):
         if not 0.0 < alpha < float("inf"):
             raise ConfigError(f"Mixup: alpha must be a number above 0. Received: {alpha!r}.")
         self.alpha = alpha
+
+    trace_receptive_field = unchanged
 
     def call(self, inputs: Sequence[Any], training: bool | None = None) -> list[Any]:
         samples, labels, weights = inputs

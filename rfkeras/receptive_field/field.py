@@ -144,7 +144,12 @@ class AxisField:
         return AxisField.repeating(windows, int(self.jump * period))
 
     def window(self, position: int) -> Window:
-        """First pixel seen by that position and the one after the last it sees."""
+        """First pixel seen by that position and the one after the last it sees.
+
+        Exact where no padding is read on the way. Near the map's ends the window may reach
+        beyond the input; the part of it on the input may then be larger than what is read,
+        as between the taps of a dilated kernel.
+        """
         if not self.windows:
             first = self.start + position * int(self.jump)
             return first, first + self.size

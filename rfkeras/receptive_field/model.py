@@ -21,10 +21,11 @@ def receptive_field(
     """What each position of a model's output, or of a layer's, sees of the input.
 
     It follows from the layers alone: kernels, strides, dilation, padding, pooling,
-    up-sampling, branches and so on, through models inside of the model, and is exact: the
-    window is the smallest that holds every pixel which the position depends on. At the
-    map's borders, the part of it that lies on the input counts. A layer of which it is not
-    known what it reads is an error; see `register_rule`.
+    up-sampling, branches and so on, through models inside of the model, and is exact away
+    from the map's ends: the window is the smallest that holds every pixel which the position
+    depends on. Where a window reaches beyond the input, the part of it that lies on the
+    input holds all that is read there, but with dilation may be larger than that. A layer of
+    which it is not known what it reads is an error; see `register_rule`.
 
     Maps are (batch, time, frequency, channels), or with `data_format="channels_first"`
     (batch, channels, time, frequency), or (batch, time, features), which have a time axis

@@ -46,8 +46,8 @@ def register_rule(*classes: type | str) -> Callable[[AnyRule], AnyRule]:
     Most layers of one's own need no rule: a method of the same signature is enough,
     `trace_receptive_field(self, inputs, call)`, and wins over a rule.
 
-    A rule counts for subclasses too, unless they override `call`: then nobody knows what
-    they do. The last rule registered for a class replaces those before.
+    A rule or such a method counts for subclasses too, unless they override `call`: then
+    nobody knows what they do. The last rule registered for a class replaces those before.
 
     Args:
         *classes: Layer classes, or their full names ("module.Class") where they should not
@@ -85,17 +85,20 @@ def find_rule(layer: Any, name: str) -> Rule:
     Raises:
         ConfigError: There is none.
     """
-    own = getattr(type(layer), PROTOCOL, None)
-    if own is not None:
-        return _method_rule
     kind = type(layer)
+    why = ""
+    told_by = _definer(kind, PROTOCOL)
+    if told_by is not None:
+        if not _is_below(kind, _definer(kind), told_by):
+            return _method_rule
+        why = f"It overrides the `call` that the {PROTOCOL} of {told_by.__name__} describes."
     for known in kind.__mro__:
         rule = _RULES.get(known, _RULES.get(full_name(known)))
         if rule is not None:
             if _definer(kind) is not _definer(known):
                 raise _unknown(kind, name, f"It overrides the `call` of {known.__name__}.")
             return rule
-    raise _unknown(kind, name, "")
+    raise _unknown(kind, name, why)
 
 
 def full_name(kind: type) -> str:
@@ -112,9 +115,14 @@ def _method_rule(layer: Any, inputs: Any, call: Call) -> Any:
     return getattr(layer, PROTOCOL)(inputs, call)
 
 
-def _definer(kind: type) -> type | None:
-    """The class that a class has its `call` from."""
-    return next((base for base in kind.__mro__ if "call" in vars(base)), None)
+def _definer(kind: type, method: str = "call") -> type | None:
+    """The class that a class has that method from."""
+    return next((base for base in kind.__mro__ if method in vars(base)), None)
+
+
+def _is_below(kind: type, one: type | None, other: type) -> bool:
+    """Whether, among a class's bases, one comes before another."""
+    return one is not None and kind.__mro__.index(one) < kind.__mro__.index(other)
 
 
 def _unknown(kind: type, name: str, why: str) -> ConfigError:

@@ -58,8 +58,8 @@ class ReceptiveField:
         layer: The layer whose output is meant.
         axes: ("time", "frequency"), or ("time",) where the input has features only.
         positions: Lengths of the map along time and frequency; None where unknown.
-        notes: What limits the figures' meaning: why an axis is without limit, and which
-            lengths were assumed.
+        notes: Why an axis is without limit; then, unless both are, the notes of all layers
+            that the output depends on, each after the layer's name.
     """
 
     time: AxisField | None
@@ -155,11 +155,13 @@ def hz_span(
         return None
     if frequency is None:
         return scale.hz_span(0, scale.n_mels)
-    if position is None:
-        if positions is None:
-            return None
-        position = positions // 2
-    return scale.hz_span(*frequency.window(position))
+    if position is not None:
+        return scale.hz_span(*frequency.window(position))
+    if positions is None and frequency.jump:
+        return None
+    first, stop = frequency.window((positions or 0) // 2)
+    heard = first < stop and first < scale.n_mels and stop > 0
+    return scale.hz_span(first, stop) if heard else None
 
 
 def field_dict(field: AxisField | None) -> dict[str, Any] | None:

@@ -112,7 +112,7 @@ class Walk:
             Reached: It is the layer at which the walk ends.
         """
         if is_model(layer):
-            outputs = self.through_model(layer, flat((args, kwargs)), f"{name}/")
+            outputs = self.through_model(layer, tensors_in((args, kwargs)), f"{name}/")
         else:
             call = WalkCall(self, name, args, kwargs, shapes)
             first = args[0] if args else next(iter(kwargs.values()), None)
@@ -156,11 +156,7 @@ class WalkCall:
 
     def tensors(self) -> list[TensorField]:
         """What all arguments that are tensors see, constants included, in order."""
-        return [
-            x if isinstance(x, TensorField) else TensorField(tuple(x.shape))
-            for x in keras.tree.flatten((self.args, self.kwargs))
-            if isinstance(x, TensorField) or hasattr(x, "shape")
-        ]
+        return tensors_in((self.args, self.kwargs))
 
 
 def is_model(layer: Any) -> bool:
@@ -202,6 +198,15 @@ def graph_of(model: Any, name: str = "") -> Any:
 def flat(structure: Any) -> list[TensorField]:
     """All fields in nested lists, tuples and dicts."""
     return [x for x in keras.tree.flatten(structure) if isinstance(x, TensorField)]
+
+
+def tensors_in(structure: Any) -> list[TensorField]:
+    """The same, with a field that sees nothing for each tensor that is a constant."""
+    return [
+        x if isinstance(x, TensorField) else TensorField(tuple(x.shape))
+        for x in keras.tree.flatten(structure)
+        if isinstance(x, TensorField) or hasattr(x, "shape")
+    ]
 
 
 def _names(nodes: Sequence[Any]) -> dict[int, str]:

@@ -36,7 +36,7 @@ def check(network):
         assert not gradient.any()
         return
     inside = all(
-        BORDER <= first and stop <= length - BORDER
+        first >= BORDER and stop <= length - BORDER
         for (first, stop), length in zip(windows, SHAPE, strict=True)
     )
     for axis, (first, stop) in enumerate(windows):

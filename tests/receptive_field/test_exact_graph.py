@@ -85,7 +85,9 @@ def test_several_inputs_and_outputs():
         rfkeras.receptive_field(model, "one", input_name="right")
 
 
-@pytest.mark.parametrize("shape", [(30,), (30, 21, 1), (0, 20, 1), (30.0, 20, 1), (30, 20, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(30,), (30, 21, 1), (0, 20, 1), (30.0, 20, 1), (30, 20, 1, 1)]
+)
 def test_input_shapes_that_do_not_fit(shape):
     inputs = keras.Input((None, 20, 1))
     model = keras.Model(inputs, layers.Conv2D(1, 3)(inputs))
@@ -95,7 +97,9 @@ def test_input_shapes_that_do_not_fit(shape):
 
 def test_an_assumed_length_is_said():
     inputs = keras.Input((None, 20, 1))
-    model = keras.Model(inputs, layers.Conv2D(1, 4, strides=3, padding="same", name="c")(inputs))
+    model = keras.Model(
+        inputs, layers.Conv2D(1, 4, strides=3, padding="same", name="c")(inputs)
+    )
     rf = rfkeras.receptive_field(model)
     assert rf.notes == (
         "'c': unknown length of dimension 1 taken as a multiple of 3, for padding='same'",
@@ -266,7 +270,9 @@ def test_importing_the_package_imports_no_framework():
         "import sys, rfkeras.receptive_field as rf; rf.register_rule('a.B'); "
         "print(callable(rf), 'keras' in sys.modules, 'tensorflow' in sys.modules)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert out.stdout.split() == ["True", "False", "False"]
 
 

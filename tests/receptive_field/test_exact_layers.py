@@ -10,7 +10,7 @@ from keras import layers, ops
 import rfkeras
 from rfkeras.errors import ConfigError
 from rfkeras.receptive_field import AxisField
-from tests.receptive_field.support import check_field, check_model, seen_pixels
+from tests.receptive_field.support import check_model, seen_pixels
 
 SHAPE = (36, 30)
 
@@ -78,9 +78,9 @@ UNLIMITED = {  # (along time, along frequency)
         lambda x: layers.ConvLSTM1D(2, 3, padding="same", return_sequences=True)(x), True, True,
     ),
     "attention": (
-        lambda x: layers.MultiHeadAttention(1, 2, attention_axes=(1,))(x, x), True, True,
+        lambda x: layers.MultiHeadAttention(1, 2, attention_axes=(1,))(x, x), True, False,
     ),
-    "folded": (lambda x: layers.Reshape((SHAPE[0], SHAPE[1]))(x)[:, :, None], False, True),
+    "read as features": (lambda x: layers.Dense(2)(layers.Reshape(SHAPE)(x)), False, True),
     "cumulative": (lambda x: ops.cumsum(x, axis=1), True, False),
     "joined along time": (lambda x: layers.Concatenate(axis=1)([x, x]), True, False),
     "batch norm in training": (
@@ -93,8 +93,6 @@ UNLIMITED = {  # (along time, along frequency)
 @pytest.mark.parametrize("name", UNLIMITED)
 def test_without_limit(name):
     part, time, frequency = UNLIMITED[name]
-    if name == "folded":
-        part = lambda x: layers.Dense(2)(layers.Reshape((SHAPE[0], SHAPE[1]))(x))  # noqa: E731
     rf = rfkeras.receptive_field(model_of(part, before=layers.Conv2D(1, 3, padding="same")))
     assert [rf.time is None, rf.frequency is None] == [time, frequency]
     assert sum("is without limit" in note for note in rf.notes) == time + frequency
@@ -171,6 +169,17 @@ def test_positions_finer_than_pixels():
         model_of(layers.AveragePooling2D((2, 3)), before=layers.UpSampling2D((2, 3)))
     )
     assert again.time == again.frequency == AxisField()
+
+
+def test_layers_that_do_nothing_at_inference():
+    inputs = keras.Input((30, 20, 1))
+    labels, weights = keras.Input((3,)), keras.Input((3,))
+    x = rfkeras.layers.SpecAugment()(rfkeras.layers.RandomTimeRoll()(inputs))
+    x = rfkeras.layers.ReplicaDropout(0.5)(layers.GaussianNoise(1.0)(x))
+    x, *_ = rfkeras.layers.Mixup(0.3, name="mixup")([x, labels, weights])
+    model = keras.Model([inputs, labels, weights], layers.Dropout(0.5)(x))
+    rf = rfkeras.receptive_field(model, input_name=inputs.name)
+    assert (rf.time, rf.frequency) == (AxisField(), AxisField())
 
 
 def test_features_over_time():

@@ -118,7 +118,9 @@ def test_layers_before_the_spectrogram_are_counted_in_samples():
     model = keras.Model(waveform, keras.layers.Conv2D(1, 3, name="conv")(x))
     rf = rfkeras.receptive_field(model)
     gain, _, emphasis, frontend, *_, conv = rf.layers
-    assert [row.in_pixels for row in (gain, emphasis, frontend, conv)] == [False] * 2 + [True] * 2
+    assert [row.in_pixels for row in (gain, emphasis, frontend, conv)] == [False] * 2 + [
+        True
+    ] * 2
     assert emphasis.time.size == 3
     assert frontend.time == AxisField()
     assert rf.time == AxisField(3)
@@ -129,8 +131,7 @@ def test_layers_before_the_spectrogram_are_counted_in_samples():
 def test_spectrograms_of_two_frontends_are_not_one():
     waveform = keras.Input((22050,))
     one, other = (
-        rfkeras.frontend.Frontend(22050, name=name)(waveform)
-        for name in ("first", "second")
+        rfkeras.frontend.Frontend(22050, name=name)(waveform) for name in ("first", "second")
     )
     model = keras.Model(waveform, keras.layers.Add()([one, other]))
     with pytest.raises(ConfigError, match="'first' and 'second' are computed from different"):

@@ -13,12 +13,10 @@ from tests.receptive_field.random_networks import (
     BORDER,
     QUIET,
     SHAPE,
-    STEPS,
     build,
-    build_sequence,
     networks,
-    sequences,
 )
+from tests.receptive_field.random_sequences import STEPS, build_sequence, sequences
 from tests.receptive_field.support import check_field, seen_pixels
 
 

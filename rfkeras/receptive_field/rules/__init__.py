@@ -8,6 +8,7 @@ from rfkeras.receptive_field.rules import (  # noqa: F401
     merging,
     operations,
     pointwise,
+    selecting,
     sequences,
     shapes,
     spectrograms,

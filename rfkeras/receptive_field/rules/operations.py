@@ -6,13 +6,11 @@ not named get an error, like any other unknown layer.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import keras
 
 from rfkeras.errors import ConfigError
-from rfkeras.receptive_field import taps
 from rfkeras.receptive_field.joining import join
 from rfkeras.receptive_field.registry import Call, register_rule
 from rfkeras.receptive_field.rules.shapes import reshaped
@@ -51,7 +49,8 @@ def _named(names: dict[str, str]) -> list[str]:
     ]
 
 
-def _numpy(*names: str) -> list[str]:
+def numpy_ops(*names: str) -> list[str]:
+    """Full names of operations of `keras.ops.numpy`."""
     return [f"keras.src.ops.numpy.{name}" for name in names]
 
 
@@ -61,13 +60,13 @@ def pointwise(op: Any, inputs: Any, call: Call) -> TensorField:
     return join(call.tensors())
 
 
-@register_rule(*_numpy("FullLike", "OnesLike", "ZerosLike"))
+@register_rule(*numpy_ops("FullLike", "OnesLike", "ZerosLike"))
 def constant(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """A constant of the shape of a tensor."""
     return TensorField(inputs.shape)
 
 
-@register_rule(*_numpy("BroadcastTo"))
+@register_rule(*numpy_ops("BroadcastTo"))
 def broadcast_to(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Positions repeated along dimensions of length 1."""
     return join([inputs, TensorField(tuple(op.shape))])
@@ -77,7 +76,7 @@ def broadcast_to(op: Any, inputs: TensorField, call: Call) -> TensorField:
 def reduction(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Mean, sum, maximum and so on over whole dimensions."""
     axis = range(1, inputs.rank) if op.axis is None else op.axis
-    return inputs.pool(axis, bool(op.keepdims))
+    return inputs.pool(axis, bool(getattr(op, "keepdims", False)))  # CountNonzero has none
 
 
 @register_rule("keras.src.ops.nn.Softmax", "keras.src.ops.nn.LogSoftmax")
@@ -87,34 +86,20 @@ def softmax(op: Any, inputs: TensorField, call: Call) -> TensorField:
     return inputs.everywhere(axis, "softmax compares all its positions")
 
 
-@register_rule(*_numpy("Cumsum", "Cumprod", "Flip", "Roll", "Sort", "Argsort"))
+@register_rule(*numpy_ops("Cumsum", "Cumprod", "Flip", "Roll", "Sort", "Argsort"))
 def rearranged(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Positions that see those of others, at no fixed distance."""
     axis = range(1, inputs.rank) if op.axis is None else op.axis
     return inputs.everywhere(axis, f"{type(op).__name__.lower()} moves its positions")
 
 
-@register_rule(*_numpy("Concatenate"))
+@register_rule(*numpy_ops("Concatenate"))
 def concatenate(op: Any, inputs: Any, call: Call) -> TensorField:
     """One behind the other along a dimension."""
     return join(call.tensors(), concatenated=op.axis)
 
 
-@register_rule(*_numpy("Split"))
-def split(op: Any, inputs: TensorField, call: Call) -> list[TensorField]:
-    """Parts of a dimension."""
-    dim, parts = inputs.dim(op.axis), op.indices_or_sections
-    length = inputs.shape[dim]
-    if isinstance(parts, int):
-        if length is None:
-            why = "where its parts begin is not known"
-            return [inputs.everywhere(dim, why).resized(dim, None)] * parts
-        parts = range(length // parts, length, length // parts)
-    bounds = [0, *parts, length]
-    return [_sliced(inputs, dim, slice(*pair)) for pair in itertools.pairwise(bounds)]
-
-
-@register_rule(*_numpy("Matmul"))
+@register_rule(*numpy_ops("Matmul"))
 def matmul(op: Any, inputs: Any, call: Call) -> TensorField:
     """Products summed over the last dimension of one and the one before it of the other."""
     one, other = call.tensors()
@@ -128,14 +113,14 @@ def matmul(op: Any, inputs: Any, call: Call) -> TensorField:
     return join([one.as_channels(-1).mix(-1, columns), other])
 
 
-@register_rule(*_numpy("Stack"))
+@register_rule(*numpy_ops("Stack"))
 def stack(op: Any, inputs: Any, call: Call) -> TensorField:
     """Side by side along a new dimension."""
     joined = join(call.tensors())
     return joined.inserted(op.axis, len(call.tensors()))
 
 
-@register_rule(*_numpy("ExpandDims"))
+@register_rule(*numpy_ops("ExpandDims"))
 def expand_dims(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """New dimensions of length 1."""
     axes = [op.axis] if isinstance(op.axis, int) else op.axis
@@ -145,7 +130,7 @@ def expand_dims(op: Any, inputs: TensorField, call: Call) -> TensorField:
     return inputs
 
 
-@register_rule(*_numpy("Squeeze"))
+@register_rule(*numpy_ops("Squeeze"))
 def squeeze(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Without dimensions of length 1."""
     if op.axis is None:
@@ -153,13 +138,13 @@ def squeeze(op: Any, inputs: TensorField, call: Call) -> TensorField:
     return inputs.dropped([op.axis] if isinstance(op.axis, int) else op.axis)
 
 
-@register_rule(*_numpy("Transpose"))
+@register_rule(*numpy_ops("Transpose"))
 def transpose(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Dimensions in another order."""
     return _ordered(inputs, op.axes or range(inputs.rank)[::-1], call)
 
 
-@register_rule(*_numpy("Swapaxes"))
+@register_rule(*numpy_ops("Swapaxes"))
 def swapaxes(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Two dimensions exchanged."""
     order = list(range(inputs.rank))
@@ -168,7 +153,7 @@ def swapaxes(op: Any, inputs: TensorField, call: Call) -> TensorField:
     return _ordered(inputs, order, call)
 
 
-@register_rule(*_numpy("Moveaxis"))
+@register_rule(*numpy_ops("Moveaxis"))
 def moveaxis(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Dimensions moved to other places."""
     sources = [inputs.dim(axis) for axis in op.source]
@@ -187,7 +172,7 @@ def _ordered(inputs: TensorField, order: Any, call: Call) -> TensorField:
     return inputs.permuted(tuple(order))
 
 
-@register_rule(*_numpy("Reshape"))
+@register_rule(*numpy_ops("Reshape"))
 def reshape(op: Any, inputs: TensorField, call: Call) -> TensorField:
     """Any new shape that leaves the batch alone."""
     spec = keras.KerasTensor((inputs.shape[0] or None, *inputs.shape[1:]))
@@ -197,70 +182,6 @@ def reshape(op: Any, inputs: TensorField, call: Call) -> TensorField:
             {}, shape
         )
     return reshaped(inputs, shape)
-
-
-@register_rule(*_numpy("Pad"))
-def pad(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Values added at the ends; mirrored ones are taken for constant ones, as at a border."""
-    widths = op.pad_width * inputs.rank if len(op.pad_width) == 1 else op.pad_width
-    for dim, (before, after) in enumerate(widths):
-        inputs = inputs.pad(dim, before, after) if before or after else inputs
-    return inputs
-
-
-@register_rule(*_numpy("Repeat"))
-def repeat(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Every position several times."""
-    if op.axis is None or not isinstance(op.repeats, int):
-        raise ConfigError(
-            f"{call.name!r}: keras.ops.repeat is followed along one axis, with one number "
-            f"of repeats. Received: repeats={op.repeats!r}, axis={op.axis!r}."
-        )
-    return inputs.read(op.axis, taps.enlarged(inputs.shape[inputs.dim(op.axis)], op.repeats))
-
-
-@register_rule(*_numpy("GetItem"))
-def get_item(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """x[...]: positions, slices, new dimensions."""
-    key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
-    keys = list(key) if isinstance(key, tuple | list) else [key]
-    used = sum(part is not None and part is not Ellipsis for part in keys)
-    whole = [slice(None)] * (inputs.rank - used)
-    place = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
-    dim = 0
-    for part in [*keys[:place], *whole, *keys[place + 1 :]]:
-        if part is None:
-            inputs = inputs.inserted(dim)
-        elif isinstance(part, slice):
-            inputs = _sliced(inputs, dim, part)
-        elif isinstance(part, int):
-            inputs = _picked(inputs, dim, part)
-            continue
-        else:
-            raise ConfigError(
-                f"{call.name!r}: only whole numbers, slices, None and ... are followed "
-                f"between the brackets of x[...]. Received: {part!r}."
-            )
-        dim += 1
-    return inputs
-
-
-def _sliced(seen: TensorField, dim: int, part: slice) -> TensorField:
-    if part == slice(None):
-        return seen
-    reading = taps.sliced(seen.shape[dim], part)
-    if reading is None:
-        why = "a slice of it is counted from its end, whose place is not known, or backwards"
-        return seen.everywhere(dim, why).resized(dim, None)
-    return seen.read(dim, reading)
-
-
-def _picked(seen: TensorField, dim: int, position: int) -> TensorField:
-    length = seen.shape[dim]
-    if position < 0 and length is None:
-        why = "one position is counted from its end, whose place is not known"
-        return seen.everywhere(dim, why).dropped((dim,))
-    return seen.position(dim, position % length if length else position)
 
 
 @register_rule("keras.src.ops.nn.AveragePool", "keras.src.ops.nn.MaxPool")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
 from keras import layers
 
 from rfkeras.receptive_field.registry import Call, register_rule
+from rfkeras.receptive_field.states import Unlimited
 from rfkeras.receptive_field.tensor import TensorField
 
 # Activation functions that read all positions of the last dimension.
@@ -36,12 +38,14 @@ def pointwise(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     return inputs
 
 
-def activated(layer: Any, seen: TensorField) -> TensorField:
+def activated(layer: Any, seen: TensorField, call: Call) -> TensorField:
     """After the layer's own activation function."""
     function = layer.activation
     name = getattr(function, "__name__", type(function).__name__)
     if function is None or function is keras.activations.linear:
         return seen
+    if isinstance(function, keras.Layer):
+        return _through(function, seen, call)
     if getattr(keras.activations, name, None) is not function:
         return seen.noted(f"its activation {name!r} is taken to work position by position")
     if name in ACROSS_LAST:
@@ -50,10 +54,20 @@ def activated(layer: Any, seen: TensorField) -> TensorField:
     return seen.resized(-1, length // 2) if name == "glu" and length else seen
 
 
+def _through(function: keras.Layer, seen: TensorField, call: Call) -> TensorField:
+    """After an activation that is a layer; what was done before it is the outer layer's."""
+    states = tuple(
+        replace(state, by=state.by or call.name) if isinstance(state, Unlimited) else state
+        for state in seen.axes
+    )
+    result: TensorField = call.apply(function, replace(seen, axes=states, notes=()))
+    return replace(result, notes=seen.notes)
+
+
 @register_rule(layers.Activation)
 def activation(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """Any activation function."""
-    return activated(layer, inputs)
+    return activated(layer, inputs, call)
 
 
 @register_rule(layers.Softmax)
@@ -65,7 +79,7 @@ def softmax(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 @register_rule(layers.Dense)
 def dense(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """A mixture of the last dimension."""
-    return activated(layer, inputs.as_channels(-1).mix(-1, layer.units))
+    return activated(layer, inputs.as_channels(-1).mix(-1, layer.units), call)
 
 
 @register_rule(layers.Masking)

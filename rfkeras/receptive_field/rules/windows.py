@@ -1,4 +1,4 @@
-"""Layers with windows that slide over a map: convolutions, pooling, padding, resizing."""
+"""Layers with windows that slide over a map: convolutions, pooling, padding, up-sampling."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def convolution(layer: Any, inputs: TensorField, call: Call) -> TensorField:
         seen = seen.read(channels, taps.grouped(parts, layer.kernel.shape[-2], each))
     else:
         seen = seen.mix(channels, layer.filters)
-    return activated(layer, seen)
+    return activated(layer, seen, call)
 
 
 @register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -48,14 +48,14 @@ def depthwise_convolution(layer: Any, inputs: TensorField, call: Call) -> Tensor
     seen, dims, channels = spatial(layer, inputs)
     seen = slid(layer, seen, dims)
     seen = seen.read(channels, taps.enlarged(seen.shape[channels], layer.depth_multiplier))
-    return activated(layer, seen)
+    return activated(layer, seen, call)
 
 
 @register_rule(layers.SeparableConv1D, layers.SeparableConv2D)
 def separable_convolution(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """Convolution of each channel by itself, then a mixture of all."""
     seen, dims, channels = spatial(layer, inputs)
-    return activated(layer, slid(layer, seen, dims).mix(channels, layer.filters))
+    return activated(layer, slid(layer, seen, dims).mix(channels, layer.filters), call)
 
 
 @register_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
@@ -71,7 +71,7 @@ def transposed_convolution(layer: Any, inputs: TensorField, call: Call) -> Tenso
             seen.shape[dim], kernel, stride, dilation, layer.padding, output_padding
         )
         seen = seen.read(dim, reading)
-    return activated(layer, seen.mix(channels, layer.filters))
+    return activated(layer, seen.mix(channels, layer.filters), call)
 
 
 @register_rule(
