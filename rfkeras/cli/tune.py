@@ -39,7 +39,8 @@ def add_parser(commands: Any) -> None:
         epilog=(
             "NAME=SPEC: rho=0:12 or rho=0:12:2 (whole numbers, in steps), "
             "learning_rate=1e-4:1e-2:log, width=32,64,128, shake=true,false. rho_time and "
-            "rho_frequency are the axes of rho. The same command again goes on with a search. "
+            "rho_frequency are the axes of rho. --resume DIR goes on with a search, as does the "
+            "same command again if it names --search-dir. "
             f"Recipes: {', '.join(list_recipes())}."
         ),
     )
@@ -129,6 +130,7 @@ def _resumed(options: argparse.Namespace) -> Any:
     folder = SearchFolder(options.resume)
     search = read_search(folder)
     if options.trials is not None:
+        _check_method(search.method, {"trials"})
         search = replace(search, trials=_WHOLE["trials"]("trials", options.trials))
     return search, folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from rfkeras.errors import ConfigError, RFKerasError
@@ -110,7 +111,7 @@ def _lead(
             tuner.run_trials(lambda _: report())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"Go on with the same command, or with: tune.py --resume {folder.root}"
+            f"Go on with: tune.py --resume {shlex.quote(str(folder.root))}"
         ) from None
     report()
     _conclude(search, folder, rows_of(tuner), oracle.has_given_up)
@@ -146,8 +147,8 @@ def _conclude(
         reason = [row.reason for row in rows if row.status == FAILED][-1]
         raise RFKerasError(
             f"{search.max_failures} trials failed one after the other, the last with: {reason} "
-            f"More is in output.txt of the trials in {folder.root / 'trials'}. Go on, after "
-            "mending the cause, with --retry-failed."
+            f"More is in output.txt of the trials in {folder.root / 'trials'}. Mend the cause, "
+            f"then: tune.py --resume {shlex.quote(str(folder.root))} --retry-failed"
         )
     if len(rows) < planned_trials(search):
         failed = sum(row.status == FAILED for row in rows)
@@ -163,6 +164,6 @@ def _conclude(
     print(
         f"Best: {search.monitor} {best.score:.4f}, trial {best.trial_id}. The validation split "
         "chose it, so this figure flatters it; the test split has not been used.\n"
-        f"Train and test it: train.py --recipe {folder.best}\n"
+        f"Train and test it: train.py --recipe {shlex.quote(str(folder.best))}\n"
         f"Search folder: {folder.root}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from rfkeras.config import TrainConfig, from_json, to_json
 from rfkeras.errors import ConfigError
 from rfkeras.files import write_text
+from rfkeras.locks import exclusive
 from rfkeras.training.run_folder import RunFolder
 from rfkeras.tuning.space import SearchSpace, parse_space
 
@@ -124,6 +126,11 @@ class SearchFolder:
         return self.root / ".lock"
 
     @property
+    def opening(self) -> Path:
+        """Lock held while a process makes or checks the folder."""
+        return self.root / ".opening"
+
+    @property
     def state(self) -> Path:
         """keras-tuner's own files, from which a search goes on."""
         return self.root / "oracle"
@@ -161,27 +168,40 @@ class SearchFolder:
 def open_folder(search: Search, folder: SearchFolder) -> None:
     """Make the folder of a search, or check that it holds this very one.
 
-    Only `trials` may have grown: the search then goes on for so many more.
+    Only `trials` may have grown: the search then goes on for so many more. Processes that
+    start at the same time do this one after the other.
 
     Raises:
-        ConfigError: Another search lies there; the message says what differs.
+        ConfigError: Another search or other files lie there; the message says what differs.
     """
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder.opening, on_wait=lambda _: None):  # a matter of milliseconds
+        _open_locked(search, folder)
+
+
+def _open_locked(search: Search, folder: SearchFolder) -> None:
     if folder.options.exists():
         there = read_search(folder)
         differing = _differences(there, search)
         if differing:
             raise ConfigError(
                 f"{folder.root} holds a search with other options: {'; '.join(differing)}. Go "
-                f"on with it by --resume {folder.root}, or choose another --search-dir."
+                f"on with it by --resume {shlex.quote(str(folder.root))}, or choose another "
+                "--search-dir."
             )
         if search.trials == there.trials:
             return
         search = dataclasses.replace(search, command=there.command)
-    elif any(not path.name.startswith(".") for path in folder.root.glob("*")):
+    elif any(not _may_precede(path, folder) for path in folder.root.iterdir()):
         raise ConfigError(f"{folder.root} holds other files. Choose another --search-dir.")
     write_text(folder.base, to_json(search.base))
     options = _options(search) | {"command": search.command}
     write_text(folder.options, json.dumps(options, indent=2) + "\n")
+
+
+def _may_precede(path: Path, folder: SearchFolder) -> bool:
+    """Whether a folder may hold this before its search is written, as after a kill."""
+    return path.name.startswith(".") or path in (folder.base, folder.workers)
 
 
 def read_search(folder: SearchFolder) -> Search:

@@ -22,6 +22,9 @@ _DEFAULT_SPECS = {
     "mixup": "0,0.1,0.3",
     "learning_rate": "1e-4:5e-3:log",
 }
+# Places and stretches of the schedule, which shrink with a shorter trial.
+_FRACTIONS_OF_EPOCHS = ("hold_epochs", "decay_end_epoch")
+_WHOLE_EPOCHS = ("swa_start_epoch", "prune_epochs", "early_stop_epochs")
 
 
 def trial_config(
@@ -33,8 +36,9 @@ def trial_config(
         base: The options that all trials share.
         values: Of the searched options, in which rho_time and rho_frequency may stand for
             one axis each; the other axis keeps its rho.
-        epochs: Length of the trial; None: that of `base`. Whatever `base` counts in epochs
-            shrinks with it, so that the schedule keeps its shape.
+        epochs: Length of the trial; None: that of `base`. What `base` says of the schedule in
+            epochs shrinks with it, so that the schedule keeps its shape; `values` do not
+            (`check_space` refuses such a search).
 
     Raises:
         ConfigError: The options do not go together.
@@ -63,13 +67,13 @@ def complete_config(
 
 
 def _scaled(base: TrainConfig, share: float) -> dict[str, Any]:
-    """What a configuration counts in epochs, for a share of them."""
+    """The schedule's places and stretches in epochs, for a share of them."""
     scaled: dict[str, Any] = {}
-    for name in ("hold_epochs", "decay_end_epoch"):
+    for name in _FRACTIONS_OF_EPOCHS:
         value = getattr(base, name)
         if value is not None:
             scaled[name] = value * share
-    for name in ("swa_start_epoch", "prune_epochs", "early_stop_epochs"):
+    for name in _WHOLE_EPOCHS:
         value = getattr(base, name)
         if value is not None:
             scaled[name] = max(1, math.ceil(value * share))
@@ -157,13 +161,25 @@ def check_space(space: SearchSpace, base: TrainConfig, shortest: int | None = No
         shortest: Epochs of the shortest trial; None: as `base` says.
 
     Raises:
-        ConfigError: A value is not possible, or the option has no effect.
+        ConfigError: A value is not possible, the option has no effect, or it counts epochs
+            and trials differ in theirs.
     """
+    short = shortest is not None and shortest != base.epochs
+    counts = [n for n in space.parameters if n in (*_FRACTIONS_OF_EPOCHS, *_WHOLE_EPOCHS)]
+    if short and counts:
+        raise ConfigError(
+            f"Hyperband cannot search {', '.join(counts)}: its trials have from {shortest} to "
+            f"{base.epochs} epochs, and the same number of epochs is another schedule in each. "
+            "Search with --method random or bayesian, or give a fixed value as a flag, which "
+            "shrinks with the trial."
+        )
     for values in _corners(space):
         try:
             config = complete_config(base, values, shortest)
         except ConfigError as error:
             shown = ", ".join(f"{name}={value}" for name, value in values.items())
+            if short:
+                shown += f" in Hyperband's shortest trials (epochs {shortest} of {base.epochs})"
             raise ConfigError(f"Some trials are impossible, such as {shown}: {error}") from None
         for name in values:
             field = TrainConfig.__dataclass_fields__["rho" if name in AXES else name]

@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import re
+import shlex
 
 import pytest
 
 import zoo
+from rfkeras.cli.main import build_parser
+from rfkeras.cli.sweep import plan
 from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError
 from rfkeras.sweep.extra_tests import check_names, parse_extra_test
@@ -13,6 +17,7 @@ from rfkeras.sweep.grid import Cell, check_free, make_grid, parse_rhos, parse_va
 from rfkeras.sweep.plan import Job, figures_of, prepare, read_extra_tests
 from rfkeras.sweep.slots import slot_environments, visible_gpus
 from rfkeras.training.run_folder import RunFolder
+from tests.processes import ROOT
 
 
 @pytest.mark.parametrize(
@@ -131,3 +136,20 @@ def test_runs_side_by_side_share_gpus_or_cores(monkeypatch):
     assert visible_gpus() == ["2", "5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert visible_gpus() == []
+
+
+def test_the_command_of_the_experiment_plans_runs_that_differ_in_three_options():
+    text = (ROOT / "docs/receptive_field_experiment.md").read_text(encoding="utf-8")
+    command = re.search(r"^\.venv/bin/rfkeras (sweep .*?)```", text, flags=re.S | re.M)[1]
+    jobs = plan(build_parser().parse_args(shlex.split(command.replace("\\\n", " "))))
+    assert len(jobs) == len({job.folder.root for job in jobs}) == 36
+    configs = {
+        dataclasses.replace(job.config, rho=7, seed=0, shake=None, branches=None)
+        for job in jobs
+    }
+    assert len(configs) == 1
+    (config,) = configs
+    assert (config.epochs, config.train_share, config.final_weights) == (14, 0.37, "last")
+    assert config.excerpt_seconds == config.window_seconds == 5.0
+    assert not config.export
+    assert jobs[0].tests[0].options["sound_font"].endswith("FluidR3_GM.sf2")
