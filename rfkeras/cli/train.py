@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def _train(config: TrainConfig, folder: Any, resume: bool) -> int:
     try:
         result = train(config, folder, resume)
     except Interrupted:
-        raise KeyboardInterrupt(f"Saved; go on with: train.py --resume {folder.root}") from None
+        again = f"train.py --resume {shlex.quote(str(folder.root))}"
+        raise KeyboardInterrupt(f"Saved; go on with: {again}") from None
     print_report(result.report, title="Test")
     if result.export_difference is not None:
         print(

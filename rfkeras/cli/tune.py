@@ -39,8 +39,8 @@ def add_parser(commands: Any) -> None:
         epilog=(
             "NAME=SPEC: rho=0:12 or rho=0:12:2 (whole numbers, in steps), "
             "learning_rate=1e-4:1e-2:log, width=32,64,128, shake=true,false. rho_time and "
-            "rho_frequency are the axes of rho. --resume DIR goes on with a search, as does the "
-            "same command again if it names --search-dir. "
+            "rho_frequency are the axes of rho. --resume DIR goes on with a search, as does "
+            "the same command again if it names --search-dir. "
             f"Recipes: {', '.join(list_recipes())}."
         ),
     )

@@ -126,11 +126,6 @@ class SearchFolder:
         return self.root / ".lock"
 
     @property
-    def opening(self) -> Path:
-        """Lock held while a process makes or checks the folder."""
-        return self.root / ".opening"
-
-    @property
     def state(self) -> Path:
         """keras-tuner's own files, from which a search goes on."""
         return self.root / "oracle"
@@ -175,7 +170,7 @@ def open_folder(search: Search, folder: SearchFolder) -> None:
         ConfigError: Another search or other files lie there; the message says what differs.
     """
     folder.root.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder.opening, on_wait=lambda _: None):  # a matter of milliseconds
+    with exclusive(folder.root / ".opening", on_wait=lambda _: None):  # for milliseconds
         _open_locked(search, folder)
 
 

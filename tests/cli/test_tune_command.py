@@ -18,9 +18,11 @@ from rfkeras.errors import CheckpointError
 from rfkeras.locks import try_exclusive
 from rfkeras.training.run_folder import RunFolder
 from rfkeras.training.snapshot import read_record
+from rfkeras.tuning.search import SearchFolder, open_folder, read_search
 from rfkeras.tuning.space import parse_space, read_space, split_flags
 from rfkeras.tuning.trial_config import check_space
 from tests.processes import ROOT, run, start
+from tests.tuning.support import small_search
 
 QUICK = (
     "--dataset folder --width 2 --epochs 1 --batch-size 4 --excerpt-seconds 0.5 "
@@ -102,6 +104,7 @@ def is_free(folder):
         (["--method", "random", "--factor", "2"], "--factor: not with --method random"),
         (["--method", "random", "--trials", "0"], "trials must be a whole number"),
         (["--worker-timeout", "1"], "worker_timeout must be a number from 5"),
+        (["--search", "hold_epochs=1,2"], "Hyperband cannot search hold_epochs"),
         (["--epochs", "1", "--prune-share", "0.5"], "Pruning must end before"),
         (["--resume", "absent"], "holds no search"),
         (["--resume", "absent", "--epochs", "3"], "leave out: epochs"),
@@ -116,6 +119,14 @@ def test_nonsense_is_one_line_and_status_1(arguments, message, tmp_path, capsys,
     assert err.startswith("rfkeras tune: error: ")
     assert message in err
     assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+def test_hyperband_that_goes_on_takes_no_number_of_trials(tmp_path, capsys):
+    search = small_search("hyperband")
+    open_folder(search, SearchFolder(tmp_path))
+    assert command(["tune", "--resume", str(tmp_path), "--trials", "30"]) == 1
+    assert "--trials: not with --method hyperband" in capsys.readouterr().err
+    assert read_search(SearchFolder(tmp_path)) == search
 
 
 def test_chief_and_workers_need_a_common_folder(monkeypatch, capsys):

@@ -1,6 +1,9 @@
 """What a search leaves in its folder, and what it says."""
 
 import csv
+import shlex
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -9,6 +12,7 @@ from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.receptive_field import plan_trunk
+from rfkeras.tuning import search as search_module
 from rfkeras.tuning.plots import score_figure, value_figure
 from rfkeras.tuning.results import DONE, FAILED, TrialRow, best_row, receptive_field_of
 from rfkeras.tuning.run import run_search
@@ -74,10 +78,24 @@ def test_a_whole_search(folder, capsys):
 
 def test_a_search_that_fails_again_and_again_ends(folder):
     search = small_search(trials=9, max_failures=2)
-    with pytest.raises(RFKerasError, match="2 trials failed.*the last with: no data"):
+    with pytest.raises(
+        RFKerasError, match="2 trials failed.*: no data.*--resume .* --retry-failed"
+    ):
         run_search(search, folder, runner=lambda run, _: record_failure(run, "no data"))
     assert [row["status"] for row in table(folder)] == ["failed", "failed"]
     assert not folder.best.exists()
+
+
+def test_an_interrupted_search_says_how_it_goes_on(tmp_path):
+    folder = SearchFolder(tmp_path / "my search")
+
+    def interrupted(run, config):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        run_search(small_search(), folder, runner=interrupted)
+    command = shlex.split(str(error.value).removeprefix("Go on with: "))
+    assert command == ["tune.py", "--resume", str(folder.root)]
 
 
 def test_two_values_that_contradict_each_other_are_a_failed_trial(folder):
@@ -122,6 +140,39 @@ def test_other_folders_are_left_alone(folder, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match="holds other files"):
         open_folder(small_search(), SearchFolder(tmp_path))
+
+
+def test_processes_that_start_together_open_one_search(folder, monkeypatch):
+    write, written = search_module.write_text, []
+
+    def slow_write(path, text):
+        write(path, text)
+        written.append(path)
+        time.sleep(0.05)  # the others come in between
+
+    monkeypatch.setattr(search_module, "write_text", slow_write)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: open_folder(small_search(), folder), range(4)))
+    assert written == [folder.base, folder.options]
+
+
+def test_a_folder_whose_making_was_killed_is_still_new(folder, monkeypatch):
+    write = search_module.write_text
+
+    def killed_before_the_options(path, text):
+        if path == folder.options:
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr(search_module, "write_text", killed_before_the_options)
+    with pytest.raises(KeyboardInterrupt):
+        open_folder(small_search(), folder)
+    monkeypatch.undo()
+    assert folder.base.exists()
+    folder.workers.mkdir()
+    search = small_search(method="bayesian")
+    open_folder(search, folder)
+    assert read_search(folder) == search
 
 
 def row(score, number=0, status=DONE, epochs=4, **values):

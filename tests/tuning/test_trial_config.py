@@ -136,6 +136,31 @@ def test_impossible_trials_are_refused_before_anything_is_trained(specs, options
         check_space(parse_space(specs), base, shortest=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("hold_epochs", {}),
+        ("decay_end_epoch", {}),
+        ("swa_start_epoch", {"averaging": "swa"}),
+        ("prune_epochs", {"prune_share": 0.5}),
+        ("early_stop_epochs", {}),
+    ],
+)
+def test_epochs_are_searched_only_where_all_trials_have_as_many(name, options):
+    base, space = TrainConfig(epochs=9, **options), parse_space({name: "5,6"})
+    check_space(space, base, shortest=9)
+    with pytest.raises(ConfigError, match=f"search {name}: .* from 1 to 9 epochs.*random"):
+        check_space(space, base, shortest=1)
+
+
+def test_the_length_of_an_impossible_trial_is_named():
+    space = parse_space({"prune_share": "none,0.5"})
+    base = TrainConfig(epochs=9)
+    check_space(space, base, shortest=9)
+    with pytest.raises(ConfigError, match=r"prune_share=0.5 in .* \(epochs 1 of 9\): Pruning"):
+        check_space(space, base, shortest=1)
+
+
 def test_conditions_and_switches_make_options_possible():
     base = TrainConfig(epochs=9)
     for specs in (
