@@ -71,7 +71,6 @@ def test_recipe_trains_for_two_steps(name, folders):
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
-        ("openmic_resnet_rf_shake", []),
         ("jamendo_moodtheme_resnet_rf_shake_fa", []),
         ("dcase2020_1b_pruned", ["--prune-to-parameters=5000"]),
     ],
