@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,12 @@ def complete(config: TrainConfig) -> TrainConfig:
         filled["dataset_size"] = DEFAULT_SIZE
     if config.data_dir is not None and not is_remote(config.data_dir):
         filled["data_dir"] = str(Path(config.data_dir).resolve())
-    for name in ("audio_dir", "sound_font"):
-        if getattr(config, name) is not None:
-            filled[name] = str(Path(getattr(config, name)).resolve())
+    if config.audio_dir is not None:
+        filled["audio_dir"] = str(Path(config.audio_dir).resolve())
+    if config.sound_font is not None:
+        from rfkeras.data.sources.gm_instruments import soundfont
+
+        filled["sound_font"] = os.pathsep.join(map(str, soundfont.paths_in(config.sound_font)))
     if config.optimizer == "adamw" and config.weight_decay is None:
         filled["weight_decay"] = WEIGHT_DECAY
     if config.averaging == "swa":

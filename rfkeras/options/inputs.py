@@ -101,7 +101,10 @@ class DataOptions:
         None, whole(40), "clips to render, for gm_instruments alone"
     )
     sound_font: str | None = option(
-        None, text, ".sf2 file to render with, for gm_instruments alone (default: TimGM6mb)"
+        None,
+        text,
+        ".sf2 file to render with, or several, TimGM6mb:A.sf2:B.sf2, that the clips take in "
+        "turn; for gm_instruments alone (default: TimGM6mb)",
     )
     validation_share: float = option(
         0.15, number(0.01, 0.5), "share of the training clips held out for validation"

@@ -24,6 +24,7 @@ from rfkeras.data.published import differences
 from rfkeras.data.records import PackedSplit
 from rfkeras.data.scan import scan_split
 from rfkeras.data.sources import load_dataset
+from rfkeras.data.sources.gm_instruments.soundfont import paths_in
 from rfkeras.data.windows import EvaluationPlan
 from rfkeras.errors import ConfigError, DatasetError
 
@@ -159,7 +160,7 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
         if config.dataset_size is not None:
             options["size"] = config.dataset_size
         if config.sound_font is not None:
-            options["sound_font"] = Path(config.sound_font)
+            options["sound_font"] = paths_in(config.sound_font)
     for name in ("dataset_size", "sound_font"):
         if getattr(config, name) is not None and config.dataset != "gm_instruments":
             flag = "--" + name.replace("_", "-")

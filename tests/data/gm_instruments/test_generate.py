@@ -87,7 +87,7 @@ def test_manifest_names_what_made_the_set_and_every_file(small_set: Path) -> Non
     }
     assert manifest["made_with"]["midirenderer"] == "0.1.3"
     font = soundfont.default_path().read_bytes()
-    assert manifest["sound_font"]["sha256"] == hashlib.sha256(font).hexdigest()
+    assert manifest["sound_fonts"][0]["sha256"] == hashlib.sha256(font).hexdigest()
     assert len(manifest["files"]) == SMALL + 5
     assert files.intact(small_set, manifest["files"]) == set(manifest["files"])
 
@@ -225,7 +225,30 @@ def test_another_sound_font_has_a_folder_of_its_own(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(copy.read_bytes()).hexdigest()
     assert folder.parent.name == f"gm_instruments-v1-seed0-size2-font-{sha256[:12]}"
     manifest = json.loads((folder.parent / "manifest.json").read_text())
-    assert manifest["sound_font"] == {"file": "copy.sf2", "sha256": sha256}
+    assert manifest["sound_fonts"] == [{"file": "copy.sf2", "sha256": sha256}]
+
+
+def test_clips_take_several_sound_fonts_in_turn(tmp_path: Path, small_set: Path) -> None:
+    other = tmp_path / "other.sf2"
+    other.write_bytes(_played_backwards(soundfont.default_path().read_bytes()))
+    fonts = soundfont.paths_in(f"TimGM6mb:{other}")
+    assert fonts == (soundfont.default_path(), other)
+    mixed = gm_instruments.generate(
+        tmp_path, size=5, workers=2, progress=False, sound_font=fonts
+    )
+    same = {
+        path.name: path.read_bytes() == (small_set / path.relative_to(mixed)).read_bytes()
+        for path in mixed.rglob("*.ogg")
+    }
+    assert same == {name: int(name[:6]) % 2 == 0 for name in same}
+
+
+def _played_backwards(font: bytes) -> bytes:
+    """The same font, its samples (16-bit, in the chunk "smpl") in reverse order."""
+    start = font.index(b"smpl") + 8
+    size = int.from_bytes(font[start - 4 : start], "little")
+    samples = np.frombuffer(font[start : start + size], "<i2")[::-1]
+    return font[:start] + samples.tobytes() + font[start + size :]
 
 
 def test_a_larger_set_holds_the_clips_of_the_smaller() -> None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
@@ -36,7 +37,7 @@ def generate(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
-    sound_font: Path | None = None,
+    sound_font: Path | Sequence[Path] | None = None,
 ) -> Path:
     """Make the data set under a folder, or finish what an earlier call began.
 
@@ -51,8 +52,8 @@ def generate(
         seed: Seed of the composition, 0 or more.
         workers: Processes; None for one on each core.
         progress: Show progress on standard error.
-        sound_font: Another SoundFont 2 file; None for TimGM6mb. The compositions and
-            labels stay the same.
+        sound_font: Another SoundFont 2 file, or several of which each clip takes one in
+            turn; None for TimGM6mb. The compositions and labels stay the same.
 
     Returns:
         The folder openmic-2018 in the layout of that data set.
@@ -69,8 +70,9 @@ def generate(
             "gm_instruments needs a seed of 0 or more and at least 1 worker. "
             f"Received: seed={seed}, workers={workers}."
         )
-    font = soundfont.load((sound_font or soundfont.default_path()).resolve())
-    tag = None if sound_font is None else font.sha256[:_TAG_LENGTH]
+    paths = [sound_font] if isinstance(sound_font, Path) else list(sound_font or ())
+    fonts = [soundfont.load(path.resolve()) for path in paths or [soundfont.default_path()]]
+    tag = "-".join(font.sha256[:_TAG_LENGTH] for font in fonts) if paths else None
     variant = root.expanduser().resolve() / layout.folder_name(seed, size, tag)
     folder = variant / "openmic-2018"
     try:
@@ -90,7 +92,7 @@ def generate(
             )
 
     with exclusive(variant / ".lock", announce_wait):
-        _complete(variant, [*train, *test], seed, size, font, workers, progress=progress)
+        _complete(variant, [*train, *test], seed, size, fonts, workers, progress=progress)
     return folder
 
 
@@ -99,7 +101,7 @@ def _complete(
     indices: list[int],
     seed: int,
     size: int,
-    font: SoundFont,
+    fonts: Sequence[SoundFont],
     workers: int,
     *,
     progress: bool,
@@ -114,7 +116,7 @@ def _complete(
     if missing:
         # A manifest stands for a complete data set, so it goes before anything changes.
         manifest.unlink(missing_ok=True)
-        clips = make_clips(folder, seed, missing, font.path, workers)
+        clips = make_clips(folder, seed, missing, [font.path for font in fonts], workers)
         shown = tracked(clips, len(missing), "gm_instruments: clips", enabled=progress)
         journal.append((paths[index], value) for index, value in shown)
     if manifest.is_file() and _agrees(manifest, folder, size):
@@ -125,7 +127,7 @@ def _complete(
     listed = {path: sums[path] for path in paths.values()}
     for path in layout.LABEL_FILES:
         listed[path] = files.checksum(folder / path) or ""
-    _write_manifest(manifest, seed, size, font, listed)
+    _write_manifest(manifest, seed, size, fonts, listed)
 
 
 def _agrees(manifest: Path, folder: Path, size: int) -> bool:
@@ -140,7 +142,7 @@ def _agrees(manifest: Path, folder: Path, size: int) -> bool:
 
 
 def _write_manifest(
-    path: Path, seed: int, size: int, font: SoundFont, sums: dict[str, str]
+    path: Path, seed: int, size: int, fonts: Sequence[SoundFont], sums: dict[str, str]
 ) -> None:
     """Say what the data set is and what made it; its presence says that all is there."""
     made_with = ("midirenderer", "pretty_midi", "soundfile", "soxr", "numpy")
@@ -151,7 +153,7 @@ def _write_manifest(
         "size": size,
         "label_rate": compose.LABEL_RATE,
         "clip_seconds": CLIP_SECONDS,
-        "sound_font": {"file": font.path.name, "sha256": font.sha256},
+        "sound_fonts": [{"file": font.path.name, "sha256": font.sha256} for font in fonts],
         "made_with": {name: importlib.metadata.version(name) for name in made_with},
         "files": dict(sorted(sums.items())),
     }

@@ -29,7 +29,7 @@ def default_workers() -> int:
 
 
 def make_clips(
-    folder: Path, seed: int, indices: Sequence[int], font: Path, workers: int
+    folder: Path, seed: int, indices: Sequence[int], fonts: Sequence[Path], workers: int
 ) -> Iterator[tuple[int, str]]:
     """Make clips in the given number of processes.
 
@@ -37,7 +37,7 @@ def make_clips(
         folder: The openmic-2018 folder.
         seed: Seed of the data set.
         indices: Numbers of the clips.
-        font: Sound font file.
+        fonts: Sound font files; clip number n takes that of n modulo their number.
         workers: Number of processes.
 
     Yields:
@@ -54,7 +54,7 @@ def make_clips(
     threads: list[threading.Thread] = []
     try:
         for _ in range(min(workers, len(indices))):
-            process = _start(folder, seed, font)
+            process = _start(folder, seed, fonts)
             processes.append(process)
             thread = threading.Thread(target=_feed, args=(process, tasks, results), daemon=True)
             threads.append(thread)
@@ -71,7 +71,7 @@ def make_clips(
             process.communicate()
 
 
-def _start(folder: Path, seed: int, font: Path) -> subprocess.Popen[str]:
+def _start(folder: Path, seed: int, fonts: Sequence[Path]) -> subprocess.Popen[str]:
     environment = dict(os.environ)
     package_root = str(Path(rfkeras.__file__).parents[1])
     known = environment.get("PYTHONPATH")
@@ -81,7 +81,7 @@ def _start(folder: Path, seed: int, font: Path) -> subprocess.Popen[str]:
     # One clip keeps one core busy; more threads inside would only get in each other's way.
     environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", _WORKER, str(folder), str(seed), str(font)],
+        [sys.executable, "-P", "-m", _WORKER, str(folder), str(seed), *map(str, fonts)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

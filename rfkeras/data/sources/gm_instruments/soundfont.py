@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from rfkeras.data.sources.gm_instruments.mapping import KITS, programs_used
 from rfkeras.errors import ConfigError, DatasetError
 
+DEFAULT_NAME = "TimGM6mb"
 _DRUM_BANK = 128
 _PRESET_BYTES = 38
 
@@ -51,7 +53,23 @@ def default_path() -> Path:
     )
 
 
-@functools.lru_cache(maxsize=2)
+def paths_in(text: str) -> tuple[Path, ...]:
+    """Sound fonts named in one text, as absolute paths.
+
+    Args:
+        text: One file, or several with ":" between them as in PATH; "TimGM6mb" is the
+            default font.
+
+    Raises:
+        DatasetError: The default font is named and not installed.
+    """
+    names = [name for name in text.split(os.pathsep) if name]
+    return tuple(
+        default_path() if name == DEFAULT_NAME else Path(name).resolve() for name in names
+    )
+
+
+@functools.lru_cache(maxsize=4)
 def load(path: Path) -> SoundFont:
     """Read a sound font and check that it has every program that the music uses.
 

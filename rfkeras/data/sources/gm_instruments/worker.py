@@ -1,8 +1,9 @@
 """Process that makes clips: numbers of clips on standard input, a JSON line for each back.
 
-    python -m rfkeras.data.sources.gm_instruments.worker FOLDER SEED SOUND_FONT
+    python -m rfkeras.data.sources.gm_instruments.worker FOLDER SEED SOUND_FONT...
 
-It ends with its standard input, so it does not outlive a parent that was killed.
+Clip number n is rendered with sound font n modulo their number. The process ends with its
+standard input, so it does not outlive a parent that was killed.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ def main(arguments: list[str]) -> None:
     """Serve until standard input ends."""
     # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folder, seed, font_path = Path(arguments[0]), int(arguments[1]), Path(arguments[2])
+    folder, seed = Path(arguments[0]), int(arguments[1])
+    fonts = [Path(path) for path in arguments[2:]]
     for line in sys.stdin:
         index = int(line)
         try:
-            answer = {"sha256": make_clip(folder, seed, index, soundfont.load(font_path))}
+            font = soundfont.load(fonts[index % len(fonts)])
+            answer = {"sha256": make_clip(folder, seed, index, font)}
         except (RFKerasError, OSError) as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)
