@@ -31,10 +31,28 @@ INSTALL_REQUIRES = [
     "setuptools<81",  # pretty_midi and tensorboard import pkg_resources
 ]
 
+ONNX = ["onnx==1.17.0", "tf2onnx==1.17.0", "onnxruntime>=1.18"]  # a newer onnx drops what tf2onnx uses
+PARQUET = ["pyarrow>=15,<18"]  # newer ones want NumPy 2
+DOCS = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.26",
+    "mkdocs-jupyter>=0.25",
+    "nbclient>=0.10",
+    "ipykernel>=6",
+]
 EXTRAS_REQUIRE = {
     "gpu": ["tensorflow[and-cuda]==2.16.2"],
     "torch": ["torch>=2.6"],  # reading .pth checkpoints; 2.6 made weights_only the default
+    "serving": ["tensorflow-serving-api==2.16.1"],  # warm-up requests, the gRPC client
+    "onnx": ONNX,
+    "parquet": PARQUET,
+    "docs": DOCS,
     "dev": [
+        *ONNX,
+        *PARQUET,
+        *DOCS,
+        "tensorflow-serving-api==2.16.1",
         "pytest>=8",
         "pytest-xdist>=3.7",
         "pytest-timeout>=2.3",
