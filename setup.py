@@ -31,7 +31,11 @@ INSTALL_REQUIRES = [
     "setuptools<81",  # pretty_midi and tensorboard import pkg_resources
 ]
 
-ONNX = ["onnx==1.17.0", "tf2onnx==1.17.0", "onnxruntime>=1.18"]  # a newer onnx drops what tf2onnx uses
+ONNX = [
+    "onnx==1.17.0",
+    "tf2onnx==1.17.0",
+    "onnxruntime>=1.18",
+]  # a newer onnx drops what tf2onnx uses
 PARQUET = ["pyarrow>=15,<18"]  # newer ones want NumPy 2
 DOCS = [
     "mkdocs>=1.6,<2",

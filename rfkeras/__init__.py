@@ -25,7 +25,7 @@ _ROOMS = (
     "tuning",
 )
 
-_FUNCTIONS = {"load_model": "loading", "rho_for": "receptive_field"}
+_FUNCTIONS = {"load_model": "loading", "rho_for": "receptive_field", "Tagger": "tagger"}
 
 __all__ = ["__version__", *_FUNCTIONS, *_ROOMS]
 

@@ -25,7 +25,8 @@ def load_model(path: str | Path) -> Any:
 
     # Importing registers the layers that the file names.
     import rfkeras.frontend.layer
-    import rfkeras.layers  # noqa: F401
+    import rfkeras.layers
+    import rfkeras.tagger  # noqa: F401
 
     path = Path(path)
     if path.is_dir():

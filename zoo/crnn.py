@@ -111,6 +111,7 @@ def crnn(
     final_dropout: float = 0.3,
     summary: str = "mean",
     initialization: str = "published",
+    head: str = "average",
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
@@ -132,6 +133,8 @@ def crnn(
         initialization: Convolutions start He-normal, recurrent layers as Keras has them.
             "published": the classifier starts at zero, as in the published residual
             networks; "he": it does not.
+        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
+            "attention"; "frames": logits for every frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
@@ -163,6 +166,7 @@ def crnn(
         label_names=label_names,
         task=task,
         initialization=initialization,
+        head=head,
         frontend=frontend,
         input_channels=input_channels,
     )

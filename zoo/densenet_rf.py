@@ -62,6 +62,7 @@ def densenet_rf(
     damp_time: bool = False,
     decomposition: int | None = None,
     initialization: str = "published",
+    head: str = "average",
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
@@ -83,6 +84,8 @@ def densenet_rf(
             each dense layer; None for whole convolutions.
         initialization: All convolutions start He-normal. "published": the classifier
             starts at zero, as in the published residual networks; "he": it does not.
+        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
+            "attention"; "frames": logits for every frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
@@ -114,6 +117,7 @@ def densenet_rf(
         label_names=label_names,
         task=task,
         initialization=initialization,
+        head=head,
         frontend=frontend,
         input_channels=input_channels,
     )

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
     from rfkeras.frontend import Frontend
 
+FRAMES = "frames"
+HEADS = ("average", "max", "log_mean_exp", "attention", FRAMES)
+"""How the map of logits becomes the model's output: pooled to a clip's logits in one of
+four ways (see `rfkeras.layers.ClipLogits`), or averaged over frequency alone to logits for
+every frame, (batch, time, classes)."""
+
 
 def tagger(
     trunk: Callable[[Any], Any],
@@ -24,6 +30,7 @@ def tagger(
     label_names: tuple[str, ...] | None,
     task: str,
     initialization: str,
+    head: str,
     frontend: str | Frontend | None,
     input_channels: int,
 ) -> keras.Model:
@@ -38,19 +45,20 @@ def tagger(
         label_names: Names of the tags, kept in the model.
         task: "multi_label" or "single_label".
         initialization: "published": the classifier starts at zero; "he".
+        head: How frames become a clip, see `HEADS`.
         frontend: Preset, layer, or None for a model that takes spectrograms.
         input_channels: 1 or 2.
 
     Raises:
         ConfigError: An option is out of its range.
     """
-    import keras
-
     from rfkeras.frontend import build_input
+    from rfkeras.tagger import Tagger
 
     inputs, spectrogram = build_input(frontend, input_channels, plan.minimum_frames)
-    logits = head(trunk(spectrogram), num_classes, label_names, task, initialization)
-    return keras.Model(inputs, logits, name=name)
+    features = trunk(spectrogram)
+    logits = classifier(features, num_classes, label_names, task, initialization, head)
+    return Tagger(inputs, logits, name=name)
 
 
 def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = False) -> Any:
@@ -77,20 +85,23 @@ def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = Fal
     return keras.layers.ReLU(name="stem_relu")(x)
 
 
-def head(
+def classifier(
     x: Any,
     num_classes: int,
     label_names: tuple[str, ...] | None,
     task: str,
     initialization: str,
+    head: str,
 ) -> Any:
-    """1x1 convolution to the tags, batch normalisation, average over time and mel."""
+    """1x1 convolution to the tags, batch normalisation, pooling over time and mel."""
     import keras
 
     from rfkeras.layers import BatchNormalization, ClipLogits
     from rfkeras.layers.branch import INITIALIZATIONS
     from rfkeras.layers.conv import he_normal
 
+    if head not in HEADS:
+        raise ConfigError(unknown_name("head", str(head), HEADS))
     if initialization not in INITIALIZATIONS:
         raise ConfigError(unknown_name("initialization", str(initialization), INITIALIZATIONS))
     x = keras.layers.Conv2D(
@@ -101,4 +112,12 @@ def head(
         name="classifier_conv",
     )(x)
     x = BatchNormalization(name="classifier_bn")(x)
-    return ClipLogits(label_names, task, name="logits", dtype="float32")(x)
+    frames = head == FRAMES
+    return ClipLogits(
+        label_names,
+        task,
+        pooling="average" if frames else head,
+        frames=frames,
+        name="logits",
+        dtype="float32",
+    )(x)

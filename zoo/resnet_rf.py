@@ -50,6 +50,7 @@ def resnet_rf(
     damp_time: bool = False,
     decomposition: int | None = None,
     initialization: str = "published",
+    head: str = "average",
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
@@ -79,6 +80,8 @@ def resnet_rf(
             start at zero; "he": they start He-normal, which learns faster in a short run
             (under batch normalisation Adam's steps are large beside weights that began at
             zero).
+        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
+            "attention"; "frames": logits for every frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
@@ -109,6 +112,7 @@ def resnet_rf(
         label_names=label_names,
         task=task,
         initialization=initialization,
+        head=head,
         frontend=frontend,
         input_channels=input_channels,
     )

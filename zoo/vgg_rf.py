@@ -65,6 +65,7 @@ def vgg_rf(
     damp_time: bool = False,
     decomposition: int | None = None,
     initialization: str = "published",
+    head: str = "average",
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
@@ -87,6 +88,8 @@ def vgg_rf(
             stem; None for whole convolutions.
         initialization: All convolutions start He-normal. "published": the classifier
             starts at zero, as in the published residual networks; "he": it does not.
+        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
+            "attention"; "frames": logits for every frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
@@ -113,6 +116,7 @@ def vgg_rf(
         label_names=label_names,
         task=task,
         initialization=initialization,
+        head=head,
         frontend=frontend,
         input_channels=input_channels,
     )

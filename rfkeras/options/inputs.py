@@ -36,6 +36,11 @@ class ModelOptions:
     initialization: str | None = option(
         None, choice("published", "he"), "initial weights: published (the default) or he"
     )
+    head: str | None = option(
+        None,
+        choice("average", "max", "log_mean_exp", "attention"),
+        "how frames become a clip: average (the default), max, log_mean_exp or attention",
+    )
     shake: bool | None = option(None, switch, "Shake-Shake: random shares of two branches")
     branches: int | None = option(None, whole(1), "residual branches of a block")
     shake_per: str | None = option(

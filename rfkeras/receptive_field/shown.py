@@ -9,7 +9,7 @@ from rfkeras.receptive_field.result import LayerField, ReceptiveField
 # Layers that have windows, by a word of their class's name. They are shown even where their
 # kernel is 1: that deep layers widen nothing is what rho is about.
 _WINDOWED = ("Conv", "Pool", "Block", "DenseLayer", "STFT", "GRU", "LSTM", "RNN")
-_MODELS = ("Functional", "Sequential", "Model")
+_MODELS = ("Functional", "Tagger", "Sequential", "Model")
 
 
 def shown_layers(layers: Sequence[LayerField]) -> list[LayerField]:
