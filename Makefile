@@ -5,12 +5,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 LOCK := requirements/requirements.lock
 
-.PHONY: help setup train test lint lock clean
+.PHONY: help setup train test lint docs lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras"
 	@echo "make train  train resnet_rf on the embedded data set, evaluate, export"
 	@echo "make test   lint, type check, all tests"
+	@echo "make docs   build the documentation into site/"
 	@echo "make lock   resolve the packages anew into $(LOCK)"
 
 setup: $(READY)
@@ -33,6 +34,9 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # uv resolves for Python 3.11 and 3.12 at once.
 lock:

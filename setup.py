@@ -82,7 +82,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["rfkeras", "rfkeras.*", "zoo", "zoo.*"]),
-    package_data={"rfkeras": ["py.typed"], "zoo": ["py.typed", "recipes/*.yaml"]},
+    package_data={"rfkeras": ["py.typed"], "zoo": ["py.typed", "recipes/*.yaml", "weights/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["rfkeras=rfkeras.cli.main:main"]},

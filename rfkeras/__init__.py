@@ -21,11 +21,17 @@ _ROOMS = (
     "layers",
     "receptive_field",
     "sweep",
+    "tagging",
     "training",
     "tuning",
 )
 
-_FUNCTIONS = {"load_model": "loading", "rho_for": "receptive_field", "Tagger": "tagger"}
+_FUNCTIONS = {
+    "load_model": "loading",
+    "open_model": "loading",
+    "rho_for": "receptive_field",
+    "Tagger": "tagger",
+}
 
 __all__ = ["__version__", *_FUNCTIONS, *_ROOMS]
 

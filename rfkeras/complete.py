@@ -15,12 +15,22 @@ from rfkeras.recipes import Recipe, adapt_recipe, list_recipes, read_recipe
 def recipes_for(flags: dict[str, Any], recipe: str | None) -> list[Recipe]:
     """Recipes that apply, the stronger last: the named one, else the data set's own.
 
-    They are without what belongs to another data set or model than the flags name.
+    They are without what belongs to another data set or model than the flags name. The
+    weakest of all is what the weights to start from say of their network.
     """
+    from rfkeras.initial_weights import options_of
+
     if recipe is None:
         dataset = flags.get("dataset", TrainConfig.dataset)
         recipe = dataset if dataset in list_recipes() else None
-    return [] if recipe is None else adapt_recipe(read_recipe(recipe), flags)
+    chain = [] if recipe is None else adapt_recipe(read_recipe(recipe), flags)
+    named: dict[str, Any] = {}
+    for options in (*(options for _, options in chain), flags):
+        named |= {key: options[key] for key in ("init_weights", "model") if key in options}
+    weights, model = named.get("init_weights"), named.get("model", TrainConfig.model)
+    if weights is None:
+        return chain
+    return [(str(weights), options_of(str(weights), model)), *chain]
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -36,6 +46,7 @@ def complete(config: TrainConfig) -> TrainConfig:
     from rfkeras.data.remote import is_remote
     from rfkeras.data.sources.gm_instruments.layout import DEFAULT_SIZE
     from rfkeras.errors import unknown_name
+    from rfkeras.initial_weights import full_name
 
     info = zoo.model_info(config.model)
     known = info.options
@@ -57,6 +68,8 @@ def complete(config: TrainConfig) -> TrainConfig:
         from rfkeras.data.sources.gm_instruments import soundfont
 
         filled["sound_font"] = os.pathsep.join(map(str, soundfont.paths_in(config.sound_font)))
+    if config.init_weights is not None:
+        filled["init_weights"] = full_name(config.init_weights, config.model)
     if config.optimizer == "adamw" and config.weight_decay is None:
         filled["weight_decay"] = WEIGHT_DECAY
     if config.averaging == "swa":

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.options.consistency import check
+from rfkeras.options.fine_tuning import FineTuningOptions
 from rfkeras.options.inputs import DataOptions, FrontendOptions, ModelOptions
 from rfkeras.options.needs import check_needs
 from rfkeras.options.parsers import metavar, switch
@@ -41,6 +42,7 @@ class TrainConfig(
     FrontendOptions,
     AugmentationOptions,
     OptimizerOptions,
+    FineTuningOptions,
     SelectionOptions,
     PruningOptions,
     MachineOptions,
@@ -77,12 +79,12 @@ class TrainConfig(
     def first_averaged_epoch(self) -> int:
         """The first epoch, counted from 1, whose weights stochastic averaging takes in.
 
-        By default none before the model has its final size.
+        By default none before the model has its final size and all of it trains.
         """
         if self.swa_start_epoch is not None:
             return self.swa_start_epoch
         published = math.ceil(PUBLISHED_AVERAGED_FROM * self.epochs)
-        return max(published, self.prune_until_epoch + 1)
+        return max(published, self.prune_until_epoch + 1, (self.unfreeze_after or 0) + 1)
 
     @property
     def prunes(self) -> bool:

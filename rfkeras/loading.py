@@ -6,7 +6,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from rfkeras.errors import CheckpointError
+from rfkeras.errors import CheckpointError, ConfigError
+
+MODEL_FILE = "model.keras"  # of a finished run, in its folder
 
 
 def load_model(path: str | Path) -> Any:
@@ -43,3 +45,36 @@ def load_model(path: str | Path) -> Any:
         return keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from error
+
+
+def open_model(source: str | Path) -> Any:
+    """Load a model by whatever names it.
+
+    Args:
+        source: The folder of a finished run, a .keras file, or a model of the zoo with
+            ready weights: "MODEL" or "MODEL:WEIGHTS" (`zoo.list_weights()`).
+
+    Returns:
+        As `load_model`.
+
+    Raises:
+        CheckpointError: The file or run cannot be loaded.
+        ConfigError: There is neither such a file nor such a model with ready weights.
+
+    Example:
+        >>> model = open_model("resnet_rf_tiny:gm_instruments")
+    """
+    from zoo.pretrained import find_weights
+
+    path = Path(source)
+    if (path / "config.json").is_file() or (path / MODEL_FILE).is_file():
+        return load_model(path / MODEL_FILE)
+    if path.suffix == ".keras" or path.exists():
+        return load_model(path)
+    try:
+        entry = find_weights(str(source))
+    except ConfigError as error:
+        raise ConfigError(
+            f"There is no run folder and no .keras file {path}. {error}"
+        ) from error
+    return load_model(entry.path())

@@ -93,17 +93,20 @@ class Reader:
 
     Args:
         model: Functional, with a `ClipLogits` layer of its own at its end.
+        source: Tensor of the model to begin at, such as its front-end's output; None: its
+            input.
 
     Raises:
         ConfigError: There is no such layer, or before it no layer whose input could be
             called features.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, source: Any = None):
         self.head = top_head(model)
         logit_map = self.head.input
         features = classifier_input(model)
-        self._trunk = keras.Model(model.inputs[0], [logit_map, features], name="reader")
+        source = model.inputs[0] if source is None else source
+        self._trunk = keras.Model(source, [logit_map, features], name="reader")
         self.n_features = features.shape[-1]
 
     def __call__(self, inputs: Any) -> Reading:

@@ -9,14 +9,30 @@ import soundfile
 
 # TensorFlow's native start-up notes are not about what is tested.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Several workers test at once: threads beyond one each would wait for each other.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
+# The modules that take longest, longest first.
+LONGEST = (
+    "zoo/test_every_model.py",
+    "zoo/test_recipes.py",
+    "training/test_resume.py",
+    "cli/test_commands.py",
+    "receptive_field/test_exact_random_networks.py",
+    "training/test_replicas.py",
+    "sweep/test_sweep_command.py",
+    "cli/test_tune_command.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Modules with slow tests first, so that no worker is left alone with one at the end."""
+    """Long modules first, so that no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in slow))
 
 
 @pytest.fixture(scope="session")

@@ -1,39 +1,190 @@
-"""What the pages in docs/ say, run."""
+"""What README.md and the pages in docs/ say, run."""
 
 import csv
+import json
 import re
+import shlex
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
+from io import StringIO
 
+import numpy as np
 import pytest
+import soundfile
+import yaml
 
 from rfkeras.sweep.markdown import markdown_tables
 from rfkeras.sweep.results import Point
-from tests.processes import ROOT, run
-from tests.test_readme import check_flags, check_links
+from tests.conftest import FIXTURES
+from tests.data import layouts
+from tests.processes import ROOT
+from tests.test_readme import check_flags
 
 DOCS = ROOT / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+SCRIPTS = {"train.py": "train", "evaluate.py": "evaluate", "tune.py": "tune"}
+
+# What the snippets of a page would need too long or too much for: said there, run here.
+REPLACED = {
+    "pytorch_checkpoints.md": {
+        '"model.npz"': repr(str(ROOT / "tests/fixtures/cp_resnet_rho5_w8_c1_n20.npz"))
+    },
+    "datasets.md": {'"/data/mtg-jamendo-dataset"': '"mtg-jamendo-dataset"'},
+    "gm_instruments.md": {
+        "generate(gm_instruments.default_cache_dir())": (
+            "generate(gm_instruments.default_cache_dir(), size=2)"
+        ),
+        'Path("/data"), size=20_000': 'Path("data"), size=3',
+    },
+}
+RUN_BY = {"export.md": "tests/cli/test_export_command.py"}  # it converts, which is slow
+NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*$")
 
 
 def text_of(page):
     return (DOCS / page).read_text(encoding="utf-8")
 
 
+def blocks(page, language):
+    """The fenced blocks of a page, but for those after <!-- not run: REASON -->."""
+    text = text_of(page)
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.S | re.M):
+        if found[1] == language and not NOT_RUN.search(text[: found.start()]):
+            yield found[2]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """What the snippets find in their folder: a model, a run, a song, data sets."""
+    import zoo
+    from rfkeras.frontend import create_frontend
+
+    folder = tmp_path_factory.mktemp("workshop")
+    rng = np.random.default_rng(0)
+    song = np.sin(np.cumsum(rng.uniform(0.02, 0.2, 60)).repeat(2205) * np.arange(132300))
+    for suffix in ("ogg", "wav", "flac"):
+        soundfile.write(folder / f"song.{suffix}", 0.1 * song, 22050)
+    for name, labels in (
+        ("my.keras", ("flute", "voice", "organ")),
+        ("runs/NAME/model.keras", layouts.INSTRUMENTS),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        model = zoo.create_model(
+            "resnet_rf_tiny",
+            label_names=tuple(labels),
+            rho=1,
+            width=4,
+            frontend=create_frontend("perceptual_mel_22k", fixed_floor=True),
+            initialization="he",
+        )
+        model.save(folder / name)
+    shutil.copy(FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz", folder / "model.npz")
+    layouts.write_jamendo(folder / "mtg-jamendo-dataset")
+    layouts.write_jamendo_audio(folder / "mtg-jamendo-dataset/audio")
+    return folder
+
+
 @pytest.mark.slow
-def test_the_examples_of_the_receptive_field_page_print_what_they_say(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", text_of("receptive_field.md"), flags=re.S)
-    code = "\n".join(blocks)
-    status, out, err = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
-    assert status == 0, err
-    printed = out.splitlines()
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in RUN_BY and any(blocks(page, "python"))]
+)
+def test_the_python_examples_of_a_page_run_in_order(page, workshop, tmp_path, monkeypatch):
+    shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))
+    code = "\n".join(blocks(page, "python"))
+    for said, run in REPLACED.get(page, {}).items():
+        assert said in code
+        code = code.replace(said, run)
+    out = StringIO()
+    with redirect_stdout(out), redirect_stderr(StringIO()):
+        exec(compile(code, page, "exec"), {"__name__": page})
+    printed = out.getvalue().splitlines()
     for said in re.findall(r"^print\(.*\)  # (\(?[\w, .]+?\)?)(?::.*)?$", code, flags=re.M):
         if re.match(r"[\d(T]|logits", said):
             assert said in printed, said
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_pages_that_are_run_elsewhere_are():
+    for page, test in RUN_BY.items():
+        assert f"docs/{page}" in (ROOT / test).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_flags_and_links_exist(page):
     check_flags(text_of(page))
-    check_links(text_of(page), DOCS)
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.S | re.M)
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)", prose):
+        assert (DOCS / link).exists(), link
+
+
+@pytest.mark.parametrize("page", ["../README.md", *PAGES])
+def test_command_lines_are_understood(page):
+    """Every call of the program: sub-command, flags, and the values that flags may take."""
+    from rfkeras.cli.main import build_parser
+
+    parser = build_parser()
+    for words in calls(page):
+        refused = StringIO()
+        with redirect_stdout(StringIO()), redirect_stderr(refused):
+            status = status_of(parser, words)
+        assert status == 0, f"{shlex.join(words)}: {refused.getvalue()}"
+
+
+def status_of(parser, words):
+    """0 where the parser takes these arguments, or prints its help."""
+    try:
+        parser.parse_args(words)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def calls(page):
+    """The arguments of `rfkeras` in every shell block of a page."""
+    for block in (*blocks(page, "sh"), *blocks(page, "")):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = re.split(r"\s[|>&]", line.partition(" #")[0])[0]
+            if "$" in line or not re.search(r"(?:^|/|python )(?:rfkeras|\w+\.py) ", line):
+                continue
+            words = [
+                word.rpartition("/")[2] if "bin/" in word else word
+                for word in shlex.split(line)
+            ]
+            words = words[1:] if words[0] == "python" else words
+            if words[0] == "rfkeras":
+                yield words[1:]
+            elif words[0] in SCRIPTS:
+                yield [SCRIPTS[words[0]], *words[1:]]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_of_options_can_be_read(page):
+    for block in blocks(page, "yaml"):
+        yaml.safe_load(block)
+    for block in blocks(page, "json"):
+        json.loads(block)
+
+
+def test_the_recipe_of_the_training_page_is_one():
+    from rfkeras.config import TrainConfig, resolve
+
+    (recipe,) = blocks("train.md", "yaml")
+    config = resolve(TrainConfig, {}, [("train.md", yaml.safe_load(recipe))])
+    assert (config.model, config.rho, config.epochs) == ("resnet_rf_small", (7, 3), 40)
+
+
+def test_the_windows_of_the_tagging_page_are_the_arithmetic():
+    from rfkeras.receptive_field import rf_of_rho, scale_of_preset
+
+    lines = text_of("tagging.md").splitlines()
+    rhos, heard = (
+        re.findall(r"[\d.]+", next(line for line in lines if line.startswith(start)))
+        for start in ("| rho |", "| a frame hears |")
+    )
+    scale = scale_of_preset("perceptual_mel_22k")
+    assert heard == [f"{scale.ms(rf_of_rho(int(rho))[0]) / 1000:.2f}" for rho in rhos]
 
 
 def points_of(path):

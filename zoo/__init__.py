@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from zoo.pretrained import ReadyWeights, list_weights
 from zoo.registry import (
     ModelInfo,
     create_model,
@@ -16,8 +17,10 @@ RECIPES = Path(__file__).parent / "recipes"  # options of whole experiments, as 
 __all__ = [
     "RECIPES",
     "ModelInfo",
+    "ReadyWeights",
     "create_model",
     "list_models",
+    "list_weights",
     "model_info",
     "register_alias",
     "register_model",

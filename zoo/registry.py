@@ -9,15 +9,16 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import re
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rfkeras.errors import CheckpointError, ConfigError, unknown_name
+from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.receptive_field.arithmetic import LayerChain
+from rfkeras.tasks import MULTI_LABEL
+from zoo.starting import open_start
 
 ARCHITECTURES = (  # one module an architecture
     "zoo.resnet_rf",
@@ -141,8 +142,8 @@ def create_model(
     name: str,
     num_classes: int | None = None,
     *,
-    label_names: tuple[str, ...] | None = None,
-    task: str = "multi_label",
+    label_names: Sequence[str] | None = None,
+    task: str | None = None,
     weights: str | Path | None = None,
     **options: Any,
 ) -> Any:
@@ -150,12 +151,18 @@ def create_model(
 
     Args:
         name: One of `list_models()`.
-        num_classes: Number of tags; may be left out where `label_names` tells it.
+        num_classes: Number of tags; may be left out where `label_names` or the weights tell
+            it.
         label_names: Name of each tag, kept in the model.
-        task: "multi_label", or "single_label" where each clip has exactly one class.
-        weights: None for the initialisation; else a file written by `model.save`
-            (.keras) or `model.save_weights` (.weights.h5), or a PyTorch checkpoint of the
-            published networks (.npz, .pth, .pt).
+        task: "multi_label" (the default), or "single_label" where each clip has exactly one
+            class.
+        weights: None for the initialisation; the name of ready weights, see
+            `list_weights`; a file written by `model.save` (.keras) or
+            `model.save_weights` (.weights.h5), or a PyTorch checkpoint of the published
+            networks (.npz, .pth, .pt). Of ready weights and .keras files come the tags, the
+            task and the front-end where they are not given; of ready weights also the
+            architecture's options. Where the tags or the task are given and are others,
+            the classifier keeps its initialisation, which a line on standard error tells.
         **options: The architecture's own, see `model_info(name).options`. Most have
             `rho`, `width`, `blocks`, `frontend` (a preset's name, a
             `rfkeras.frontend.Frontend`, or None for a model that takes spectrograms) and
@@ -166,49 +173,41 @@ def create_model(
         (batch, num_classes) out.
 
     Raises:
-        ConfigError: Unknown name or option, or a value out of its range.
+        ConfigError: Unknown name or option, a value out of its range, or one that
+            contradicts the weights.
         CheckpointError: The weights cannot be read or do not fit.
 
     Example:
         >>> model = create_model("resnet_rf", num_classes=20, rho=7, width=128)
+        >>> model = create_model("resnet_rf_tiny", weights="gm_instruments")
     """
     info = model_info(name)
     for option in options:
         if option not in info.options:
             raise ConfigError(unknown_name(f"option of {name}", option, info.options))
-    if num_classes is None and label_names is not None:
-        num_classes = len(label_names)
+    names = None if label_names is None else tuple(label_names)
+    if num_classes is None and names is not None:
+        num_classes = len(names)
+    start = None if weights is None else open_start(weights, name, options)
+    if start is not None:
+        num_classes, names, task = start.tags(num_classes, names, task)
+        options = {**start.options(), **options}
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise ConfigError(
             f"num_classes must be a whole number of at least 1 (or give label_names). "
             f"Received: num_classes={num_classes!r}."
         )
-    model = info.builder(
-        num_classes,
-        name=name,
-        label_names=label_names,
-        task=task,
-        **{**info.options, **options},
-    )
-    if weights is not None:
-        _load_weights(model, Path(weights))
-    return model
 
-
-def _load_weights(model: Any, path: Path) -> None:
-    from rfkeras.interop import CHECKPOINT_SUFFIXES, load_torch_checkpoint
-
-    if not path.exists():
-        raise CheckpointError(f"There is no weights file {path}.")
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        load_torch_checkpoint(model, path)
-        return
-    if path.suffix not in (".keras", ".h5"):
-        raise CheckpointError(
-            f"{path}: weights files end in .keras, .weights.h5, "
-            f"{', '.join(CHECKPOINT_SUFFIXES)}."
+    def build(classes: int, names: tuple[str, ...] | None = None) -> Any:
+        return info.builder(
+            classes,
+            name=name,
+            label_names=names,
+            task=task or MULTI_LABEL,
+            **{**info.options, **options},
         )
-    try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} does not fit model {model.name!r}: {error}") from error
+
+    model = build(num_classes, names)
+    if start is not None:
+        start.load_into(model, build)
+    return model

@@ -12,10 +12,22 @@ import sys
 from collections.abc import Sequence
 
 from rfkeras import __version__
-from rfkeras.cli import data, evaluate, models, rf, sweep, train, tune
+from rfkeras.cli import (
+    convert,
+    data,
+    embed,
+    evaluate,
+    export,
+    models,
+    rf,
+    sweep,
+    tag,
+    train,
+    tune,
+)
 from rfkeras.errors import RFKerasError
 
-COMMANDS = (train, evaluate, sweep, tune, rf, data, models)
+COMMANDS = (train, evaluate, tag, embed, export, convert, sweep, tune, rf, data, models)
 INTERRUPTED = 130  # what shells report for a command ended by Ctrl-C
 
 

@@ -26,7 +26,11 @@ def run(options: argparse.Namespace) -> int:
     from rfkeras.errors import ConfigError
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "rho", "RF (pixels)", "width", "what it is"):
+    ready: dict[str, list[str]] = {}
+    for full_name in zoo.list_weights():
+        model, _, weights = full_name.partition(":")
+        ready.setdefault(model, []).append(weights)
+    for heading in ("model", "rho", "RF (pixels)", "width", "weights", "what it is"):
         table.add_column(heading)
     names = zoo.list_models(options.pattern)
     if not names:
@@ -36,9 +40,9 @@ def run(options: argparse.Namespace) -> int:
         info = zoo.model_info(name)
         rho, width = (str(info.options.get(option, "")) for option in ("rho", "width"))
         plan = info.plan_for()
-        table.add_row(
-            name, rho, f"{_size(plan.time)} x {_size(plan.frequency)}", width, info.summary
-        )
+        field = f"{_size(plan.time)} x {_size(plan.frequency)}"
+        weights = ", ".join(ready.get(name, []))
+        table.add_row(name, rho, field, width, weights, info.summary)
     Console().print(table)
     return 0
 

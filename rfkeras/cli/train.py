@@ -11,6 +11,7 @@ from typing import Any
 from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError, RFKerasError
+from rfkeras.initial_weights import check_agrees
 from rfkeras.recipes import list_recipes
 
 OWN_FLAGS = ("command", "run", "recipe", "run_dir", "resume")
@@ -67,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
         folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
         config = folder.read_config()
     else:
-        config = complete(resolve(TrainConfig, flags, recipes_for(flags, options.recipe)))
+        config = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
+        check_agrees(config)
+        config = complete(config)
         folder = create_run_folder(config, options.run_dir)
     print(f"Run folder: {folder.root}", flush=True)
     try:

@@ -1,6 +1,8 @@
 """Models for use without this library."""
 
+from rfkeras.export.onnx import onnx
 from rfkeras.export.saved_model import saved_model
+from rfkeras.export.tflite import tflite
 from rfkeras.export.verify import ExportError, verify
 
-__all__ = ["ExportError", "saved_model", "verify"]
+__all__ = ["ExportError", "onnx", "saved_model", "tflite", "verify"]

@@ -1,8 +1,10 @@
 """Run a SavedModel in a process that has TensorFlow and nothing of this library.
 
 A script, started by its path: `python -I clean_process.py MODEL INPUTS.npz OUTPUTS.npz`.
-It refuses to import what a serving machine does not have, loads MODEL, applies
-`serving_default` to each array of INPUTS and writes the scores under the same names.
+It refuses to import what a serving machine does not have, loads MODEL and applies its
+signatures to INPUTS. An array "SIGNATURE/N" is a batch of that signature's input; of
+`audio_bytes` it is the bytes of one file. Outputs are written as "SIGNATURE/N/OUTPUT".
+Signatures that MODEL does not have are left out.
 """
 
 import sys
@@ -25,13 +27,18 @@ def main(model_path: str, inputs_path: str, outputs_path: str) -> None:
     import numpy as np
     import tensorflow as tf
 
-    serve = tf.saved_model.load(model_path).signatures["serving_default"]
-    (name,) = serve.structured_input_signature[1]
+    loaded = tf.saved_model.load(model_path)
+    outputs = {}
     with np.load(inputs_path, allow_pickle=False) as inputs:
-        outputs = {
-            key: serve(**{name: tf.constant(inputs[key])})["scores"].numpy()
-            for key in inputs.files
-        }
+        for key in inputs.files:
+            signature = key.partition("/")[0]
+            if signature not in loaded.signatures:
+                continue
+            serve = loaded.signatures[signature]
+            ((name, spec),) = serve.structured_input_signature[1].items()
+            value = [inputs[key].tobytes()] if spec.dtype == tf.string else inputs[key]
+            for output, tensor in serve(**{name: tf.constant(value)}).items():
+                outputs[f"{key}/{output}"] = tensor.numpy()
     np.savez(outputs_path, **outputs)
 
 

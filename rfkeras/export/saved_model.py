@@ -1,8 +1,7 @@
-"""SavedModels for TensorFlow Serving: waveform in, scores of the tags out."""
+"""SavedModels for TensorFlow Serving: audio in; scores, frames and embeddings out."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,35 +11,56 @@ import keras
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
-from rfkeras.frontend import find_frontend
+from rfkeras.export.card import describe, write_assets
+from rfkeras.export.serving import write_warmup
+from rfkeras.export.signatures import Signatures
 from rfkeras.layers import ClipLogits, find_head
-from rfkeras.tasks import HALF, MULTI_LABEL
-
-LABELS_FILE = "labels.txt"
-CARD_FILE = "model.json"
 
 
 def saved_model(
-    model: keras.Model, path: str | Path, labels: Sequence[str] | None = None
+    model: keras.Model,
+    path: str | Path,
+    labels: Sequence[str] | None = None,
+    *,
+    card: str | None = None,
+    warmup: bool = True,
 ) -> Path:
     """Write a model's inference graph as a SavedModel.
 
     The graph holds stock TensorFlow operations only, the model's variables, and neither
-    optimiser nor Python. Its signature `serving_default` takes `waveform`, float32
-    (batch, samples) for mono and (batch, samples, 2) for stereo, batch and length free,
-    at the rate that `assets/model.json` names; audio too short for the network is padded
-    with zeros. A model without a front-end takes `spectrogram` instead. It returns
-    `scores`, float32 (batch, classes), the probability of each tag of
-    `assets/labels.txt`: the sigmoid of its logit, or the softmax of all where the model's
-    head says that one class excludes the others. `assets/model.json` says which ("task")
-    and from which score each tag applies ("thresholds", null where the highest score
-    decides). An empty batch is an InvalidArgument error.
+    optimiser nor Python. Its signatures:
+
+    - `serving_default`: `waveform`, float32 (batch, samples) for mono and
+      (batch, samples, 2) for stereo, batch and length free, at the rate that
+      `assets/model.json` names; audio too short for the network is padded with zeros. A
+      model without a front-end takes `spectrogram` instead. It returns `scores`, float32
+      (batch, classes), the probability of each tag of `assets/labels.txt`: the sigmoid of
+      its logit, or the softmax of all where the model's head says that one class excludes
+      the others. A model whose head is "frames" returns (batch, frames, classes).
+    - `frames`: the same input to `frame_scores`, (batch, frames, classes), and
+      `frame_times_s`, (batch, frames), the centre of each frame's window in seconds, the
+      same in every row; of a model with a front-end.
+    - `embed`: the same input to `embedding`, (batch, features), and `frame_embeddings`,
+      (batch, frames, features).
+    - `audio_bytes`: `audio`, string (batch,), 16-bit PCM WAV files of any rate from 8 to
+      192 kHz, length and number of channels, each for itself; they are mixed and resampled
+      in the graph. It returns `scores`, (batch, classes).
+
+    An empty batch, and audio that cannot be read, is an InvalidArgument error. A model
+    without a front-end has no `audio_bytes`, one without a `ClipLogits` layer of its own
+    only `serving_default`; "signatures_missing" in `assets/model.json` says why. The same
+    file says how scores are to be read ("task"), from which score each tag applies
+    ("thresholds", null where the highest score decides), and when frames are.
 
     Args:
         model: A model of the zoo, or one with the same input and a `ClipLogits` output. A
             model without such a head is taken as multi-label.
         path: Folder to make; TensorFlow Serving wants its name to be a version number.
         labels: Tag of each output; by default those kept in the model.
+        card: Text about the model in Markdown, to lie beside it as
+            `assets/model_card.md`.
+        warmup: Put requests beside the model that TensorFlow Serving runs as it starts;
+            see `rfkeras.export.serving`.
 
     Returns:
         The folder.
@@ -50,17 +70,25 @@ def saved_model(
     """
     path = Path(path)
     if path.exists():
-        raise ConfigError(f"{path} exists; choose another folder or remove it first.")
+        raise ConfigError(
+            f"{path} exists, and an export overwrites nothing. Remove it first, or choose "
+            "another folder: TensorFlow Serving takes the highest number, as in "
+            f"{path.parent / '2'}."
+        )
     names = tuple(labels) if labels is not None else label_names(model)
     n_classes = model.output_shape[-1]
     if len(names) != n_classes:
         raise ConfigError(f"The model has {n_classes} outputs but {len(names)} labels.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    head = model_head(model)
+    signatures = Signatures(model, head)
+    described = describe(model, head, n_classes, signatures)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as scratch:
-        assets = _write_assets(Path(scratch), model, names)
-        module = _Inference(model, assets)
+        module = _Inference(model, write_assets(Path(scratch), names, described, card))
         aside = Path(scratch) / "saved_model"
-        tf.saved_model.save(module, str(aside), signatures=module.serve)
+        tf.saved_model.save(module, str(aside), signatures=signatures.functions)
+        if warmup:
+            write_warmup(aside, described)
         aside.replace(path)  # the same folder's neighbour, so nobody sees half of it
     return path
 
@@ -78,32 +106,8 @@ def model_head(model: keras.Model) -> ClipLogits:
     return find_head(model) or ClipLogits()
 
 
-def _write_assets(folder: Path, model: keras.Model, names: Sequence[str]) -> list[Path]:
-    frontend = find_frontend(model)
-    head = model_head(model)
-    thresholds = list(head.thresholds or [HALF] * len(names))
-    card: dict[str, Any] = {
-        "name": model.name,
-        "input": model.inputs[0].name,
-        "task": head.task,
-        "thresholds": thresholds if head.task == MULTI_LABEL else None,
-    }
-    if frontend is not None:
-        shape = model.inputs[0].shape
-        card |= {
-            "sample_rate_hz": frontend.sample_rate_hz,
-            "channels": 1 if len(shape) == 2 else shape[-1],
-            "min_samples": frontend.min_samples,
-            "frontend": frontend.get_config(),
-        }
-    labels_path, card_path = folder / LABELS_FILE, folder / CARD_FILE
-    labels_path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    card_path.write_text(json.dumps(card, indent=2, default=str) + "\n", encoding="utf-8")
-    return [labels_path, card_path]
-
-
 class _Inference(tf.Module):
-    """What is saved: the variables, the assets, and one function.
+    """What is saved beside the signatures: the variables and the assets.
 
     The Keras model itself is no attribute, or its layers and its optimiser would be
     tracked and saved too.
@@ -111,18 +115,6 @@ class _Inference(tf.Module):
 
     def __init__(self, model: keras.Model, assets: Sequence[Path]):
         super().__init__(name="rfkeras")
-        # TensorFlow tracks what its graph reads; these lists keep it reachable.
-        self.model_variables = [variable.value for variable in model.variables]
+        # TensorFlow tracks what the graphs read; these lists keep it reachable.
+        self.model_variables: list[Any] = [variable.value for variable in model.variables]
         self.assets = [tf.saved_model.Asset(str(path)) for path in assets]
-        source, head = model.inputs[0], model_head(model)
-
-        def serve(batch: Any) -> dict[str, Any]:
-            not_empty = tf.debugging.assert_positive(
-                tf.shape(batch)[0], message=f"Empty batch: {source.name} has no rows."
-            )
-            with tf.control_dependencies([not_empty]):
-                logits = model(tf.identity(batch), training=False)
-            return {"scores": head.scores(logits)}
-
-        spec = tf.TensorSpec(source.shape, tf.float32, name=source.name)
-        self.serve = tf.function(serve, input_signature=[spec])

@@ -10,11 +10,14 @@ order of threads. Where a layer computes in bfloat16 or float16, another order m
 value to its neighbour. The head averages its map of logits in float32; had every value of
 the map moved to its neighbour, all in one direction, a logit z would move by |z| eps, with
 eps the spacing of the numbers at 1, and its sigmoid by |z| sigmoid'(z) eps <= 0.224 eps. So
-a quarter of eps is allowed: 2.0e-3 with bfloat16 and 2.4e-4 with float16.
+a quarter of eps is allowed: 2.0e-3 with bfloat16 and 2.4e-4 with float16. The same holds
+for the scores of frames. Embeddings are no probabilities: they may differ by 8 times as much
+of their largest value, which in a reduced precision is twice eps.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -25,11 +28,21 @@ from typing import Any
 
 import keras
 import numpy as np
+import soundfile
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from rfkeras.errors import RFKerasError
+from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.export.saved_model import model_head
+from rfkeras.export.signatures import (
+    AUDIO_BYTES,
+    EMBED,
+    FRAMES,
+    SERVE,
+    frame_times_or_none,
+)
+from rfkeras.frontend import find_frontend
+from rfkeras.tagger import Reader
 
 FLOAT32_TOLERANCE = 1e-5
 SPACING_AT_1 = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
@@ -46,7 +59,8 @@ def verify(
     """Compare a SavedModel, loaded in a clean process, with the model it came from.
 
     The process can import TensorFlow, but not kapre, librosa, tensorflow_io or this
-    library.
+    library. `serving_default` answers every batch, `frames` and `embed` the first, and
+    `audio_bytes` the first clip as a WAV file at the model's rate.
 
     Args:
         path: Folder of the SavedModel.
@@ -54,32 +68,109 @@ def verify(
         inputs: Batches of its input; of several lengths and sizes, best.
 
     Returns:
-        The largest difference of a probability.
+        The largest difference of a probability, of clips and of frames.
 
     Raises:
         ExportError: It cannot be loaded there, or a probability differs by more than
-            `tolerance(model)`.
+            `tolerance(model)`, or an embedding by more than its largest value times that
+            and 8.
     """
-    served = _run_clean(Path(path), inputs)
+    expected = _expected(model, inputs)
+    served = _run_clean(Path(path), _questions(model, inputs))
+    allowed = tolerance(model)
+    largest = 0.0
+    for key, values in served.items():
+        difference = _difference(values, expected[key])
+        if "embedding" in key.rpartition("/")[2]:
+            scale = max(1.0, float(np.max(np.abs(expected[key]))))
+            _check(path, key, difference / scale, 8 * allowed, "of the largest value")
+            continue
+        _check(path, key, difference, allowed, "in a probability")
+        largest = max(largest, difference)
+    return largest
+
+
+def _check(path: str | Path, key: str, difference: float, allowed: float, measure: str) -> None:
+    if not difference <= allowed:  # so that NaN is refused too
+        raise ExportError(
+            f"{path} differs from the model by {difference:.2g} {measure} ({key}); at most "
+            f"{allowed:.2g} is allowed."
+        )
+
+
+def _difference(served: NDArray[Any], expected: NDArray[Any]) -> float:
+    if served.shape != expected.shape:
+        return float("nan")
+    return float(np.max(np.abs(served.astype(np.float64) - expected)))
+
+
+def _questions(
+    model: keras.Model, inputs: Sequence[NDArray[np.float32]]
+) -> dict[str, NDArray[Any]]:
+    """What the clean process is asked: every batch for scores, one for the rest."""
+    asked: dict[str, NDArray[Any]] = {f"{SERVE}/{i}": batch for i, batch in enumerate(inputs)}
+    asked |= {f"{FRAMES}/0": inputs[0], f"{EMBED}/0": inputs[0]}
+    frontend = find_frontend(model)
+    if frontend is not None:
+        file = io.BytesIO()
+        samples = _sixteen_bits(inputs[0][0])
+        soundfile.write(file, samples, frontend.sample_rate_hz, format="WAV", subtype="PCM_16")
+        asked[f"{AUDIO_BYTES}/0"] = np.frombuffer(file.getvalue(), np.uint8)
+    return asked
+
+
+def _sixteen_bits(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    rounded: NDArray[np.int16] = np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(
+        np.int16
+    )
+    return rounded
+
+
+def _expected(
+    model: keras.Model, inputs: Sequence[NDArray[np.float32]]
+) -> dict[str, NDArray[Any]]:
+    """What the model itself answers to `_questions`, under the clean process's names."""
     head = model_head(model)
+    spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
 
     def compute(batch: Any) -> Any:
         with tf.device("/cpu:0"):  # where the clean process computes, whatever trained it
             return head.scores(model(batch, training=False))
 
-    spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
-    expect = tf.function(compute, input_signature=[spec])
-    largest = 0.0
-    for batch, scores in zip(inputs, served, strict=True):
-        difference = scores.astype(np.float64) - expect(tf.constant(batch)).numpy()
-        largest = max(largest, float(np.max(np.abs(difference))))
-    allowed = tolerance(model)
-    if not largest <= allowed:  # so that NaN is refused too
-        raise ExportError(
-            f"{path} differs from the model by {largest:.2g} in a probability; "
-            f"at most {allowed:.2g} is allowed."
-        )
-    return largest
+    scores = tf.function(compute, input_signature=[spec])
+    expected = {
+        f"{SERVE}/{i}/scores": scores(tf.constant(batch)).numpy()
+        for i, batch in enumerate(inputs)
+    }
+    try:
+        reader = Reader(model)
+    except ConfigError:  # its export has no other signature
+        return expected
+
+    def read(batch: Any) -> Any:
+        with tf.device("/cpu:0"):
+            reading = reader(batch)
+            return {
+                "clip": head.scores(reading.logits),
+                "frame_scores": head.scores(reading.frame_logits),
+                "embedding": reading.embedding,
+                "frame_embeddings": reading.frame_embeddings,
+            }
+
+    answers = tf.function(read, input_signature=[spec])
+    reading = {name: value.numpy() for name, value in answers(inputs[0]).items()}
+    frames = reading["frame_scores"]
+    expected[f"{FRAMES}/0/frame_scores"] = frames
+    times = frame_times_or_none(model)
+    if times is not None:
+        times_s = times.centres_ms(frames.shape[1]) / 1000
+        expected[f"{FRAMES}/0/frame_times_s"] = np.tile(times_s, (len(frames), 1))
+    for name in ("embedding", "frame_embeddings"):
+        expected[f"{EMBED}/0/{name}"] = reading[name]
+    if find_frontend(model) is not None:
+        heard = _sixteen_bits(inputs[0][:1]).astype(np.float32) / 32768.0
+        expected[f"{AUDIO_BYTES}/0/scores"] = answers(heard)["clip"].numpy()
+    return expected
 
 
 def tolerance(model: keras.Model) -> float:
@@ -96,10 +187,10 @@ def _compute_dtypes(model: keras.Model) -> set[str]:
     return names
 
 
-def _run_clean(path: Path, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[Any]]:
+def _run_clean(path: Path, questions: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     with tempfile.TemporaryDirectory() as scratch:
         inputs_path, outputs_path = Path(scratch, "inputs.npz"), Path(scratch, "outputs.npz")
-        np.savez(inputs_path, **{f"i{i}": batch for i, batch in enumerate(inputs)})
+        np.savez(inputs_path, **questions)
         command = [sys.executable, "-I", SCRIPT, path.resolve(), inputs_path, outputs_path]
         done = subprocess.run(
             [str(part) for part in command],
@@ -114,4 +205,4 @@ def _run_clean(path: Path, inputs: Sequence[NDArray[np.float32]]) -> list[NDArra
                 f"{done.returncode}): {done.stderr.strip()[-2000:]}"
             )
         with np.load(outputs_path, allow_pickle=False) as outputs:
-            return [outputs[f"i{i}"] for i in range(len(inputs))]
+            return {name: outputs[name] for name in outputs.files}

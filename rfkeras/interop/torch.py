@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError
 from rfkeras.files import open_npz
+from rfkeras.interop.told import block_counts, decomposition
 from rfkeras.layers import DecomposedConv2D, ResidualBlock
 
 Array = NDArray[Any]
@@ -188,21 +189,11 @@ def _check_names(slots: list[_Slot], state: Mapping[str, Array]) -> None:
     missing, left_over = sorted(wanted - set(state)), sorted(set(state) - wanted)
     if not missing and not left_over:
         return
-    counts = tuple(
-        len({n.split(".")[1] for n in state if n.startswith(f"stage{stage}.block")})
-        for stage in (1, 2, 3)
-    )
-    factor = _decomposition(state)
     raise CheckpointError(
-        f"The checkpoint has blocks={counts} and decomposition={factor}; the model differs. "
+        f"The checkpoint has blocks={block_counts(state)} and "
+        f"decomposition={decomposition(state)}; the model differs. "
         f"Missing in the checkpoint: {_some(missing)}. Not in the model: {_some(left_over)}."
     )
-
-
-def _decomposition(state: Mapping[str, Array]) -> int | None:
-    """Factor of a checkpoint's decomposed convolutions."""
-    widen = state.get("stage1.block1.conv1.conv3.weight")
-    return None if widen is None else widen.shape[0] // widen.shape[1]
 
 
 def _some(names: list[str]) -> str:
@@ -237,8 +228,8 @@ def _shape_message(slot: _Slot, value: Array, state: Mapping[str, Array]) -> str
         )
     elif slot.is_kernel and abs(has[2] - wants[2]) == 1:
         cause = f"The checkpoint has frequency_aware={has[2] > wants[2]}, the model the other"
-    elif _decomposition(state) is not None and slot.is_kernel:
-        cause = f"The checkpoint has decomposition={_decomposition(state)}"
+    elif decomposition(state) is not None and slot.is_kernel:
+        cause = f"The checkpoint has decomposition={decomposition(state)}"
     else:
         cause = f"The checkpoint's {name} has shape {has}, the model's {wants}"
     return f"{cause}. Build the model with the checkpoint's value."

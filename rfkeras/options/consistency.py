@@ -21,6 +21,7 @@ def check(config: Any) -> None:
     _check_schedule(config)
     _check_averaging(config)
     _check_pruning(config)
+    _check_fine_tuning(config)
 
 
 def _check_schedule(config: Any) -> None:
@@ -80,4 +81,38 @@ def _check_pruning(config: Any) -> None:
             "Pruning must end before the last epoch, so that the model is trained at its "
             "final size: set prune_epochs lower than epochs. Received: "
             f"prune_epochs={config.prune_until_epoch}, epochs={config.epochs}."
+        )
+
+
+def _check_fine_tuning(config: Any) -> None:
+    if config.freeze == "none":
+        return
+    if config.init_weights is None:
+        raise ConfigError(
+            "freeze='trunk' would keep a trunk that was never trained: name weights by "
+            "init_weights."
+        )
+    after = config.unfreeze_after
+    if after is not None and after >= config.epochs:
+        raise ConfigError(
+            f"unfreeze_after must be fewer than the {config.epochs} epochs; leave it out to "
+            f"keep the trunk frozen for all of them. Received: {after}."
+        )
+    if config.prunes:
+        raise ConfigError(
+            "Pruning changes the weights that freeze='trunk' keeps: set freeze to none, or "
+            "prune in a run of its own."
+        )
+    if after is None:
+        if config.trunk_lr_scale != 1.0:
+            raise ConfigError(
+                "trunk_lr_scale has no effect on a trunk that never trains: set "
+                "unfreeze_after, or freeze to none. Received: "
+                f"trunk_lr_scale={config.trunk_lr_scale:g}."
+            )
+    elif config.averaging == "swa" and config.first_averaged_epoch <= after:
+        raise ConfigError(
+            f"swa_start_epoch must lie after the {after} epochs of the frozen trunk, or the "
+            "mean is of two trainings. Received: "
+            f"swa_start_epoch={config.first_averaged_epoch}."
         )

@@ -37,6 +37,8 @@ PRUNING = Needs(
     "prune_share or prune_to_parameters",
     lambda v: v["prune_share"] is not None or v["prune_to_parameters"] is not None,
 )
+INITIAL = Needs(("init_weights",), "init_weights", lambda v: v["init_weights"] is not None)
+FROZEN = Needs(("freeze",), "freeze to trunk", lambda v: v["freeze"] == "trunk")
 
 
 def check_needs(config_class: Any, given: Sequence[tuple[str, Mapping[str, Any]]]) -> None:

@@ -30,11 +30,20 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def build_tagger(config: TrainConfig, inputs: Inputs) -> keras.Model:
-    """The model of a run: waveform in, logits out, weights not trained."""
+def build_tagger(
+    config: TrainConfig, inputs: Inputs, num_classes: int | None = None
+) -> keras.Model:
+    """The model of a run: waveform in, logits out, weights not trained.
+
+    Args:
+        config: The run's configuration.
+        inputs: Its data.
+        num_classes: Another number of classes, which have no names then.
+    """
     return zoo.create_model(
         config.model,
-        label_names=inputs.dataset.label_names,
+        num_classes,
+        label_names=inputs.dataset.label_names if num_classes is None else None,
         task=inputs.dataset.task,
         frontend=create_frontend(config.frontend, fixed_floor=config.fixed_floor),
         input_channels=config.input_channels,
@@ -68,11 +77,14 @@ def build_training_model(config: TrainConfig, inputs: Inputs, strategy: Any) -> 
             ema_decay=config.ema_decay,
             prune=config.prunes,
             jit=config.jit,
+            may_freeze=config.freeze == "trunk" or config.trunk_lr_scale != 1.0,
             name=config.model,
         )
         variables = tagger.trainable_variables
         model.compile(
-            optimizer=make_optimizer(config, variables, inputs.steps_per_epoch),
+            optimizer=make_optimizer(
+                config, variables, inputs.steps_per_epoch, model.trunk_places
+            ),
             loss=loss_for(inputs.dataset.task),
             jit_compile=False,
         )

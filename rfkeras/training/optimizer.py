@@ -2,29 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from rfkeras.config import WEIGHT_DECAY, TrainConfig
 from rfkeras.training.kernels import is_kernel
 from rfkeras.training.schedule import HoldThenLinear
 
 
-class _ReducedGradients:
+class _ReducedGradients(keras.optimizers.Adam):
     """An optimiser that takes gradients which are the same on every replica already.
 
     Keras sums gradients over the replicas after it has clipped them, and after it has
     looked for infinities in float16, both of which are then wrong with several replicas.
     `TrainingModel` sums them first; this keeps Keras from doing it again.
+
+    Some variables may learn more slowly and begin later than the others, see `hold_back`.
     """
+
+    weight_decay: float | None
+    _held_back: frozenset[int] = frozenset()
+    _rate_scale = 1.0
+    _begins_at = 0
+
+    def hold_back(self, indices: Collection[int], rate_scale: float, begins_at: int) -> None:
+        """Let variables learn at a share of the rate, and count their steps from a later one.
+
+        Adam corrects its moments for having begun at zero by the number of its steps. Moments
+        that begin later need the correction from there: without, their first hundred steps
+        would be up to six times as long as the learning rate says.
+
+        Args:
+            indices: Places of the variables among those that the optimiser is built with.
+            rate_scale: Their learning rate, also of weight decay, as a share of the others'.
+            begins_at: Step before which they are given no gradients.
+        """
+        self._held_back = frozenset(indices)
+        self._rate_scale = rate_scale
+        self._begins_at = begins_at
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if self._get_variable_index(variable) in self._held_back:
+            learning_rate = learning_rate * self._rate_scale * self._later_correction()
+        super().update_step(gradient, variable, learning_rate)
+
+    def _later_correction(self) -> Any:
+        """Adam's correction counted from `_begins_at`, over the one it makes itself."""
+        if not self._begins_at:
+            return 1.0
+        step = ops.cast(self.iterations + 1, "float32")
+        return self._correction(step - self._begins_at) / self._correction(step)
+
+    def _correction(self, step: Any) -> Any:
+        return ops.sqrt(1.0 - ops.power(self.beta_2, step)) / (
+            1.0 - ops.power(self.beta_1, step)
+        )
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        held = [v for v in variables if self._get_variable_index(v) in self._held_back]
+        if not held or self.weight_decay is None:
+            super()._apply_weight_decay(variables)
+            return
+        others = [v for v in variables if self._get_variable_index(v) not in self._held_back]
+        super()._apply_weight_decay(others)
+        decay = self.weight_decay
+        try:
+            self.weight_decay = decay * self._rate_scale
+            super()._apply_weight_decay(held)
+        finally:
+            self.weight_decay = decay
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return list(grads_and_vars)
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
-class Adam(_ReducedGradients, keras.optimizers.Adam):
+class Adam(_ReducedGradients):
     """`keras.optimizers.Adam` for `TrainingModel`."""
 
 
@@ -33,7 +89,12 @@ class AdamW(_ReducedGradients, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` for `TrainingModel`."""
 
 
-def make_optimizer(config: TrainConfig, variables: list[Any], steps_per_epoch: int) -> Any:
+def make_optimizer(
+    config: TrainConfig,
+    variables: list[Any],
+    steps_per_epoch: int,
+    trunk: Collection[int] = (),
+) -> Any:
     """The optimiser of a run, not yet built.
 
     Weight decay is decoupled (scaled by the learning rate, not part of the gradient) and
@@ -43,6 +104,7 @@ def make_optimizer(config: TrainConfig, variables: list[Any], steps_per_epoch: i
         config: The run's configuration.
         variables: The trainable variables.
         steps_per_epoch: Steps in an epoch.
+        trunk: Places among them of those that are frozen at first, or learn more slowly.
     """
     schedule = HoldThenLinear(
         config.learning_rate,
@@ -50,9 +112,14 @@ def make_optimizer(config: TrainConfig, variables: list[Any], steps_per_epoch: i
         end_step=round(config.decay_until_epoch * steps_per_epoch),
         final_learning_rate=config.final_learning_rate,
     )
+    optimizer: Adam | AdamW
     if config.optimizer == "adam":
-        return Adam(schedule, global_clipnorm=config.clip_norm)
-    decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
-    optimizer = AdamW(schedule, weight_decay=decay, global_clipnorm=config.clip_norm)
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if not is_kernel(v)])
+        optimizer = Adam(schedule, global_clipnorm=config.clip_norm)
+    else:
+        decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
+        optimizer = AdamW(schedule, weight_decay=decay, global_clipnorm=config.clip_norm)
+        others = [v for v in variables if not is_kernel(v)]
+        optimizer.exclude_from_weight_decay(var_list=others)
+    begins_at = (config.unfreeze_after or 0) * steps_per_epoch
+    optimizer.hold_back(trunk, config.trunk_lr_scale, begins_at)
     return optimizer

@@ -8,15 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from rfkeras.config import TrainConfig
 from rfkeras.data.audio import AudioFormat
-from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.errors import DatasetError
 from rfkeras.frontend import preset_config
 from rfkeras.training.build import build_tagger, build_training_model
 from rfkeras.training.final import load_final_weights
 from rfkeras.training.finish import TrainResult, finish
+from rfkeras.training.initial import prepare
 from rfkeras.training.inputs import Inputs, open_inputs
 from rfkeras.training.progress import ProgressDisplay, say
 from rfkeras.training.pruning import Pruner, empty_kernels, write_counts
@@ -94,7 +94,7 @@ def fit(config: TrainConfig, folder: RunFolder, resume: bool = False) -> FittedR
     write_environment(folder, devices, data)
     write_training_clips(folder, inputs.dataset.name, inputs.dataset.split("train").keys)
     model = build_training_model(config, inputs, strategy)
-    _announce(model.tagger, inputs, devices)
+    _announce(model, inputs, devices)
     try:
         figure = _fit(model, config, folder, inputs, selection, resume)
     except tf.errors.OpError:
@@ -139,7 +139,7 @@ def _check_validation(inputs: Inputs) -> None:
         )
 
 
-def _announce(model: keras.Model, inputs: Inputs, devices: list[str]) -> None:
+def _announce(model: TrainingModel, inputs: Inputs, devices: list[str]) -> None:
     clips = ", ".join(f"{len(s):,} {name}" for name, s in inputs.dataset.splits.items())
     say(f"Data: {inputs.dataset.name} ({inputs.dataset.task}), clips: {clips}")
     for name, lines in inputs.resampling.items():
@@ -148,8 +148,17 @@ def _announce(model: keras.Model, inputs: Inputs, devices: list[str]) -> None:
     if inputs.bad_files.files:
         count = len(inputs.bad_files.files)
         say(f"Skipping {count:,} unusable files, listed in {inputs.bad_files.csv_path}")
-    parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    parameters = _count(model.tagger.trainable_variables)
     say(f"Model: {model.name}, {parameters:,} parameters, on {', '.join(devices)}")
+    if inputs.config.freeze == "trunk":
+        parameters = _count(model.classifier.trainable_variables)
+        after = inputs.config.unfreeze_after
+        until = "" if after is None else f", the others from epoch {after + 1}"
+        say(f"Frozen trunk: {parameters:,} parameters train{until}")
+
+
+def _count(variables: list[Any]) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
 def _fit(
@@ -192,7 +201,7 @@ def _fit(
     if resume and folder.last.exists():
         recorder.restore()
     else:
-        _prepare(model.tagger, config, inputs)
+        prepare(model.tagger, config, inputs, folder)
     display = ProgressDisplay(
         total_steps, progress.steps_done, config.epochs, selection.monitor
     )
@@ -201,10 +210,13 @@ def _fit(
         display,
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
     ]
+    frozen_steps = config.frozen_epochs * steps
+    model.freeze(progress.steps_done < frozen_steps)
     try:
-        for start, stop in fit_calls(progress.steps_done, total_steps, steps):
+        for start, stop in fit_calls(progress.steps_done, total_steps, steps, frozen_steps):
             if progress.stopped:
                 break
+            model.freeze(start < frozen_steps)
             model.fit(
                 inputs.training(start, stop),
                 initial_epoch=start // steps,
@@ -219,51 +231,23 @@ def _fit(
     return load_final_weights(model, config, folder, inputs, validate, progress, selection)
 
 
-def _prepare(tagger: keras.Model, config: TrainConfig, inputs: Inputs) -> None:
-    """Set what the training data tells before the first step.
-
-    Raises:
-        ConfigError: prior_bias for a model whose classifier has no such bias.
-    """
-    classifier = [layer for layer in tagger.layers if layer.name == "classifier_bn"]
-    if config.prior_bias and not classifier:
-        raise ConfigError(
-            f"prior_bias needs a model whose classifier ends in batch normalisation; "
-            f"{config.model!r} does not: leave prior_bias off."
-        )
-    say("Computing mean and deviation of every mel band over the training clips")
-    waveforms = (batch[0] for batch in inputs.training(0, inputs.steps_per_epoch))
-    tagger.get_layer("frontend").adapt(waveforms)
-    if config.prior_bias:
-        split = inputs.dataset.split("train")
-        bias = first_logits(split.labels, split.mask, inputs.dataset.task)
-        classifier[0].beta.assign(bias)
-
-
-def first_logits(labels: NDArray[Any], mask: NDArray[Any], task: str) -> NDArray[np.float32]:
-    """Logits of a model that knows the tags' frequencies alone.
-
-    Multi-label: the log-odds of each tag among its known labels; single-label: the log of
-    each class's share. Smoothed by half a clip.
-    """
-    positives = (labels * mask).sum(axis=0) + 0.5
-    if task == "single_label":
-        return np.asarray(np.log(positives / positives.sum()), np.float32)
-    negatives = ((1 - labels) * mask).sum(axis=0) + 0.5
-    return np.asarray(np.log(positives / negatives), np.float32)
-
-
-def fit_calls(start: int, total: int, steps_per_epoch: int) -> list[tuple[int, int]]:
+def fit_calls(
+    start: int, total: int, steps_per_epoch: int, frozen_steps: float = 0
+) -> list[tuple[int, int]]:
     """Calls of `model.fit`, as (first step, step after the last), that finish a run.
 
     An epoch that was interrupted is finished in a call of its own, for `fit` counts the
-    steps of an epoch from its beginning.
+    steps of an epoch from its beginning. So are the epochs of the frozen trunk, whose step
+    is another.
     """
+    ends = [total]
+    if start < frozen_steps < total:
+        ends.insert(0, int(frozen_steps))
+    if start % steps_per_epoch:
+        ends.insert(0, (start // steps_per_epoch + 1) * steps_per_epoch)
     calls = []
-    if start % steps_per_epoch and start < total:
-        boundary = (start // steps_per_epoch + 1) * steps_per_epoch
-        calls.append((start, boundary))
-        start = boundary
-    if start < total:
-        calls.append((start, total))
+    for end in ends:
+        if start < end:
+            calls.append((start, end))
+            start = end
     return calls

@@ -55,6 +55,11 @@ class RunFolder:
         return self.root / "environment.json"
 
     @property
+    def initial_weights(self) -> Path:
+        """Which weights the run started from, and the layers that had none."""
+        return self.root / "initial_weights.json"
+
+    @property
     def training_clips(self) -> Path:
         """The data set's name and a digest of the key of every clip trained on."""
         return self.root / "training_clips.json"

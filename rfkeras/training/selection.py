@@ -25,7 +25,8 @@ class Selection:
         first_epoch: The first epoch, counted from 1, that may be the best: before it the
             model is not pruned to its final size.
         patient_until: Epoch before which no epoch counts as one without a better one: the
-            first that is averaged, so that a run that stops early has an average.
+            first that is averaged, so that a run that stops early has an average, and the
+            first of a trunk that was frozen.
     """
 
     monitor: str = "val_mAP"
@@ -69,7 +70,10 @@ def make_selection(config: TrainConfig, figures: Collection[str]) -> Selection:
         config.monitor,
         config.early_stop_epochs,
         first_epoch=first_eligible_epoch(config),
-        patient_until=config.first_averaged_epoch if config.averaging == "swa" else 1,
+        patient_until=max(
+            config.first_averaged_epoch if config.averaging == "swa" else 1,
+            (config.unfreeze_after or 0) + 1,
+        ),
     )
 
 

@@ -23,7 +23,8 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
     later are not either.
 
     Args:
-        model: Its tagger gets the statistics; nothing else changes, no seed either.
+        model: Its tagger gets the statistics, of a frozen trunk the classifier alone;
+            nothing else changes, no seed either.
         waveforms: Batches of the training set, shaped as the tagger's input.
 
     Raises:
@@ -31,7 +32,7 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
     """
     layers = [
         layer
-        for layer in model.trunk._flatten_layers()  # also those inside of blocks
+        for layer in model.trained_part._flatten_layers()  # also those inside of blocks
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     variables = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
@@ -42,8 +43,9 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
 
     def batch_statistics(waveform: Any) -> tuple[list[Any], dict[int, Any]]:
         spectrogram = waveform if model.frontend is None else model.frontend(waveform)
+        inputs = model.fixed_part(spectrogram)
         with keras.StatelessScope() as scope:  # collects what would be assigned
-            model.trunk(spectrogram, training=True)
+            model.trained_part(inputs, training=True)
         moved = {i: scope.get_current_value(v) for i, v in enumerate(others)}
         return (
             [scope.get_current_value(variable) for variable in variables],

@@ -12,6 +12,7 @@ from keras import ops
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import find_frontend
 from rfkeras.layers import Mixup, find_head
+from rfkeras.tagger import classifier_input
 from rfkeras.training.class_weights import weigh
 from rfkeras.training.kernels import is_kernel
 
@@ -46,15 +47,18 @@ class TrainingModel(keras.Model):
         prune: Keep a mask for each kernel, all ones at first, and multiply the kernels by
             it after every step.
         jit: Compile forward and backward pass of the trunk by XLA.
+        may_freeze: Be ready for `freeze`.
         **kwargs: As for `keras.Model`.
 
     Attributes:
         tagger: The tagger, which shares all its layers with this model.
         averages: (variable, its average) pairs.
         masks: (kernel, its mask) pairs.
+        is_frozen: Whether the classifier alone trains, see `freeze`.
 
     Raises:
-        ConfigError: Waveform augmentation without a front-end.
+        ConfigError: Waveform augmentation without a front-end, or `may_freeze` for a model
+            without a classifier of its own.
 
     Example:
         >>> model = TrainingModel(tagger, augmentation=[RandomTimeRoll()], mixup=Mixup(0.3))
@@ -75,6 +79,7 @@ class TrainingModel(keras.Model):
         ema_decay: float = 0.999,
         prune: bool = False,
         jit: bool = False,
+        may_freeze: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -87,6 +92,12 @@ class TrainingModel(keras.Model):
             )
         inputs = tagger.inputs[0] if self.frontend is None else self.frontend.output
         self.trunk = keras.Model(inputs, tagger.outputs[0], name="trunk")
+        self.may_freeze = may_freeze
+        self.is_frozen = False
+        if may_freeze:
+            features = classifier_input(tagger)
+            self.features = keras.Model(inputs, features, name="features")
+            self.classifier = keras.Model(features, tagger.outputs[0], name="classifier")
         self.waveform_augmentation = list(waveform_augmentation)
         self.augmentation = list(augmentation)
         self.mixup = mixup
@@ -120,6 +131,44 @@ class TrainingModel(keras.Model):
             name=f"{variable.path.replace('/', '_')}_{name}",
         )
 
+    def freeze(self, frozen: bool) -> None:
+        """Train the classifier alone from now on, or everything again.
+
+        A frozen trunk computes what it computes at inference: with the statistics that its
+        batch normalisation has, without dropout or Shake-Shake. No gradient is computed for
+        it, so neither its weights nor their moments in the optimiser move, and a step takes
+        less time. The optimiser stays built for all variables.
+
+        Args:
+            frozen: Needs `may_freeze`.
+        """
+        if frozen != self.is_frozen:
+            self.is_frozen = frozen
+            self.train_function = None  # the compiled step is that of before
+
+    @property
+    def trunk_places(self) -> list[int]:
+        """Places of the trunk's variables among the trainable ones; none but to freeze."""
+        if not self.may_freeze:
+            return []
+        own = {id(variable) for variable in self.classifier.trainable_variables}
+        variables = self.tagger.trainable_variables
+        return [i for i, variable in enumerate(variables) if id(variable) not in own]
+
+    @property
+    def trained_variables(self) -> list[Any]:
+        """The variables that a step changes by gradients."""
+        return list((self.classifier if self.is_frozen else self.tagger).trainable_variables)
+
+    @property
+    def trained_part(self) -> keras.Model:
+        """What trains: the trunk with the classifier, or the classifier alone."""
+        return self.classifier if self.is_frozen else self.trunk
+
+    def fixed_part(self, spectrogram: Any) -> Any:
+        """The input of `trained_part`: features if the trunk is frozen, else unchanged."""
+        return self.features(spectrogram, training=False) if self.is_frozen else spectrogram
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.tagger(inputs, training=training)
 
@@ -146,7 +195,7 @@ class TrainingModel(keras.Model):
             loss * replicas.num_replicas_in_sync,
             sample_weight=ops.shape(labels)[0],
         )
-        variables = self.tagger.trainable_variables
+        variables = self.trained_variables
         gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self.apply_masks()
@@ -165,11 +214,12 @@ class TrainingModel(keras.Model):
         changed: list[Any] = []
 
         def compute(spectrogram: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+            inputs = self.fixed_part(spectrogram)
             with keras.StatelessScope() as scope, tf.GradientTape() as tape:
-                logits = self.trunk(spectrogram, training=True)
+                logits = self.trained_part(inputs, training=True)
                 loss = self.compute_loss(None, labels, logits, weights, training=True)
                 scaled = self.optimizer.scale_loss(loss)
-            gradients = tape.gradient(scaled, self.tagger.trainable_variables)
+            gradients = tape.gradient(scaled, self.trained_variables)
             new = [(v, scope.get_current_value(v)) for v in self.trunk.non_trainable_variables]
             changed.extend(variable for variable, value in new if value is not None)
             return loss, gradients, [value for _, value in new if value is not None]
@@ -191,8 +241,12 @@ class TrainingModel(keras.Model):
         """Take the weights after this step into the moving average."""
         count = self.average_count + 1.0
         decay = ops.minimum(self.ema_decay, (count - 1.0) / (count + EMA_WARM_UP))
+        moving = {id(variable) for variable in self.trained_variables}
         for variable, average in self.averages:
-            average.assign(average * decay + variable * (1.0 - decay))
+            if id(variable) in moving:
+                average.assign(average * decay + variable * (1.0 - decay))
+            else:
+                average.assign(variable)  # the mean of equal values, but for rounding
         self.average_count.assign(count)
 
     def average_epoch(self) -> None:

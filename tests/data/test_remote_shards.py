@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from rfkeras.data.pack import pack
 from rfkeras.data.pipeline import training_batches
 from rfkeras.data.records import load_packed
 from tests.data.conftest import music
+from tests.processes import start
 
 pytest.importorskip("tensorflow_io")
 pytest.importorskip("moto")
@@ -136,9 +136,9 @@ def local_digest(folder) -> str:
     return digest.hexdigest()
 
 
-def start(server: str, path: str, decoder: str, ending: str) -> subprocess.Popen[str]:
+def start_child(server: str, path: str, decoder: str, ending: str):
+    """The process of a machine that reads the shards from the server."""
     environment = {
-        **os.environ,
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",
@@ -146,22 +146,9 @@ def start(server: str, path: str, decoder: str, ending: str) -> subprocess.Popen
         "S3_USE_HTTPS": "0",
         "S3_VERIFY_SSL": "0",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            CHILD.replace("{options}", repr(OPTIONS)),
-            path,
-            decoder,
-            ending,
-        ],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    code = CHILD.replace("{options}", repr(OPTIONS))
+    return start("-c", code, path, decoder, ending, **environment)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +164,7 @@ def test_remote_shards_train_like_local_ones_and_the_exit_status_is_true(
     server, packed, path, decoder, ending, status
 ):
     url = path if path != "http" else f"{server}/shards/tones"
-    child = start(server, url, decoder, ending)
+    child = start_child(server, url, decoder, ending)
     out, errors = child.communicate(timeout=120)
     assert child.returncode == status, errors
     assert out.split("\n")[:2] == [local_digest(packed), "atexit ran"]
@@ -186,7 +173,7 @@ def test_remote_shards_train_like_local_ones_and_the_exit_status_is_true(
 
 
 def test_a_missing_remote_data_set_is_a_clear_error(server, packed):
-    child = start(server, "s3://shards/absent", "soundfile", "return")
+    child = start_child(server, "s3://shards/absent", "soundfile", "return")
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 1
     assert "DatasetError: s3://shards/absent/index.json cannot be read" in errors

@@ -121,4 +121,4 @@ def test_units_and_inverse_load_no_framework():
         "print(inverse.rho_for(time_ms=3300), explain.explain_rho()[7].time); "
         "print(sorted({'tensorflow', 'keras', 'matplotlib', 'librosa'} & set(sys.modules)))"
     )
-    assert run("-c", code)[1].splitlines() == ["7 135", "[]"]
+    assert run("-c", code, fork=False)[1].splitlines() == ["7 135", "[]"]

@@ -10,8 +10,8 @@ import zoo
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.data.audio import AudioFormat
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.training.initial import first_logits
 from rfkeras.training.inputs import open_dataset, open_inputs
-from rfkeras.training.run import first_logits
 from rfkeras.training.scoring import score_split
 from tests.data.layouts import write_dcase
 from tests.processes import run
@@ -72,7 +72,8 @@ def test_a_run_over_broken_files_ends_well_and_lists_them(tone_folder, tmp_path)
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     arguments = (
         "--dataset folder --width 4 --rho 1 --epochs 1 --batch-size 8 --excerpt-seconds 0.5 "
-        f"--window-seconds 1 --max-bad-share 0.1 --data-dir {folder} --run-dir {tmp_path}/run"
+        f"--window-seconds 1 --max-bad-share 0.1 --data-dir {folder} --run-dir {tmp_path}/run "
+        "--no-export"
     )
     status, _, err = run("train.py", *arguments.split())
     assert status == 0, err

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 FLAGS = (
     "--dataset folder --width 4 --rho 2 --batch-size 8 --excerpt-seconds 0.5 "
-    "--window-seconds 1 --learning-rate 0.01 --devices cpu"
+    "--window-seconds 1 --learning-rate 0.01 --devices cpu --no-export"
 ).split()
 
 

@@ -1,6 +1,8 @@
 """What every model of the zoo must pass."""
 
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -16,7 +18,11 @@ from tests.zoo.configurations import configurations
 
 CONFIGURATIONS = configurations()
 LABELS = ("a", "b", "c")
-POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
+MIXED = ("mixed_float16", "mixed_bfloat16")
+# Each network whole, and in one of the mixed policies; each layer has its own test of both.
+POLICIES = [(name, "float32") for name in CONFIGURATIONS] + [
+    (name, MIXED[place % 2]) for place, name in enumerate(CONFIGURATIONS)
+]
 every_model = pytest.mark.parametrize("name", CONFIGURATIONS)
 
 
@@ -25,15 +31,16 @@ def build(name, **options):
     return zoo.create_model(name, **options)
 
 
-@pytest.fixture(params=POLICIES)
-def policy(request):
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
+@pytest.fixture
+def default_policy():
+    yield
     keras.config.set_dtype_policy("float32")
 
 
-@every_model
+@pytest.mark.usefixtures("default_policy")
+@pytest.mark.parametrize(("name", "policy"), POLICIES)
 def test_config_and_file_round_trip(name, policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(0)
     model = build(name, task="single_label")
     again = keras.Model.from_config(model.get_config())
@@ -68,8 +75,45 @@ def test_every_trainable_weight_gets_a_gradient(name):
         assert np.abs(gradient).max() > 0, variable.path
 
 
+SERVE_MANY = """
+import json, runpy, sys
+
+main = runpy.run_path(sys.argv[1])["main"]
+for line in sys.stdin:
+    main(*json.loads(line))
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def one_clean_process():
+    """A `subprocess.run` for `verify`: its script, in one process for all networks."""
+
+    def run_in_the_one(command, **options):
+        interpreter, flag, script, *paths = command
+        assert (interpreter, flag) == (sys.executable, "-I")
+        if not started:
+            started.append(
+                subprocess.Popen(
+                    [interpreter, flag, "-c", SERVE_MANY, script],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        print(json.dumps(paths), file=started[0].stdin, flush=True)
+        answered = started[0].stdout.readline() == "done\n"
+        return subprocess.CompletedProcess(command, int(not answered), "", "see above")
+
+    started = []
+    yield run_in_the_one
+    for process in started:
+        process.communicate()
+
+
 @every_model
-def test_export_equals_the_model(name, tmp_path):
+def test_export_equals_the_model(name, tmp_path, one_clean_process, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", one_clean_process)
     keras.utils.set_random_seed(0)
     model = build(name)
     rfkeras.export.saved_model(model, tmp_path / "1")

@@ -1,0 +1,19 @@
+"""How the reference reads this library's docstrings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+
+class Examples(griffe.Extension):
+    """Take "Example:" for the section that Google's style calls "Examples:"."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Change one docstring (called by griffe)."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(
+                r"^Example:$", "Examples:", obj.docstring.value, flags=re.M
+            )

@@ -1,0 +1,109 @@
+"""`rfkeras convert`: checkpoints of other frameworks as .keras files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rfkeras.cli.flags import add_train_flags
+from rfkeras.config import TrainConfig
+from rfkeras.errors import ConfigError
+from rfkeras.options.parsers import whole
+
+# Options of the network that `train` has too; their flags are the same.
+_OPTIONS = (
+    *("rho", "width", "blocks", "input_channels", "frequency_aware"),
+    *("decomposition", "damping", "damp_time", "frontend"),
+)
+_TASKS = ("multi_label", "single_label")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "convert",
+        help="convert a published PyTorch checkpoint",
+        description=(
+            "Write a published CP-ResNet as a .keras file, with a card (.md and .json) beside "
+            "it. What the weights tell (rho, width, blocks, channels, classes, decomposition, "
+            "frequency-awareness) need not be said; a flag that contradicts them is an error."
+        ),
+    )
+    parser.add_argument(
+        "--from-torch",
+        required=True,
+        metavar="PATH",
+        help=".pth, .pt or .npz, or a folder with model_config.json and model_state_dict.pth",
+    )
+    parser.add_argument("--model", default="resnet_rf", metavar="NAME", help="(resnet_rf)")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="FILE.keras")
+    parser.add_argument(
+        "--num-classes", default=argparse.SUPPRESS, metavar="N", help="number of tags"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="NAMES",
+        help="names of the tags in the order of the outputs: a,b,c, or a file of one a line",
+    )
+    parser.add_argument(
+        "--task",
+        choices=_TASKS,
+        default=argparse.SUPPRESS,
+        help="whether tags come together or exclude each other (multi_label)",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="compare with an .npz of input_nchw and the original's logits",
+    )
+    add_train_flags(parser, _OPTIONS)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    given = {name: getattr(options, name) for name in _OPTIONS if hasattr(options, name)}
+    fields = TrainConfig.__dataclass_fields__
+    given = {name: fields[name].metadata["parse"](name, given[name]) for name in given}
+    if hasattr(options, "num_classes"):
+        given["num_classes"] = whole(1)("num_classes", options.num_classes)
+    if hasattr(options, "task"):
+        given["task"] = options.task
+
+    from rfkeras.interop.conversion import convert
+
+    made = convert(
+        options.from_torch,
+        options.output,
+        model=options.model,
+        labels=None if options.labels is None else read_labels(options.labels),
+        reference=options.reference,
+        **given,
+    )
+    for name in sorted(made.options):
+        print(f"{name:<16} {made.options[name]!s:<14} {made.told_by[name]}")
+    if made.largest_difference is not None:
+        print(
+            f"Logits within {made.largest_difference:.2g} of the reference's, of which the "
+            f"largest is {made.largest_logit:.3g}"
+        )
+    for note in made.notes:
+        print(f"Note: {note}")
+    output = Path(options.output)
+    print(f"Model: {output}\nCard: {output.with_suffix('.md')}, {output.with_suffix('.json')}")
+    return 0
+
+
+def read_labels(text: str) -> list[str]:
+    """Names from "a,b,c", or from a file with one a line.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    path = Path(text)
+    parts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    names = [part.strip() for part in parts if part.strip()]
+    if not names:
+        raise ConfigError(f"--labels names no tags. Received: {text!r}.")
+    return names

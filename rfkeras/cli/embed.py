@@ -1,0 +1,65 @@
+"""`rfkeras embed`: features of audio files, for other systems to build on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rfkeras.cli.audio_job import (
+    add_audio_arguments,
+    check_output_file,
+    finish,
+    open_tagger,
+    run_job,
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "embed",
+        help="write what a model's trunk says of audio files",
+        description=(
+            "Write the features that a model's classifier reads, averaged over frequency: one "
+            "vector a file, or one a frame. Similar sounds have similar vectors."
+        ),
+        epilog=(
+            "X.npy: (files, features) float32; X.files.csv beside it names the rows. X.npz, "
+            'per frame: the arrays "0", "1", ... of (frames, features), one a file, with '
+            "`paths`, `seconds`, `first_s` and `stride_s`. X.parquet: the columns path, "
+            "seconds (per frame: time_s) and features. Files that cannot be used are named on "
+            "standard error and have no rows; the exit status is then 1."
+        ),
+    )
+    add_audio_arguments(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="X.npy (per clip), X.npz (per frame) or X.parquet (either)",
+    )
+    parser.add_argument(
+        "--per", choices=("clip", "frame"), default="clip", help="one vector a file or a frame"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from rfkeras.tagging.features import check_features_path, features_file
+    from rfkeras.tagging.files import find_audio, printable
+
+    check_features_path(options.output, options.per)
+    check_output_file(options.output)
+    files = find_audio(options.audio)
+    tagger = open_tagger(options)
+    tally = run_job(
+        options,
+        tagger,
+        files,
+        lambda _: features_file(options.output, options.per, options.model, tagger.frames),
+        embeddings=options.per == "frame",
+    )
+    return finish(options, tally, "read", f"Features: {printable(options.output)}")

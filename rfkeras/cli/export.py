@@ -1,0 +1,244 @@
+"""`rfkeras export`: a model as TFLite, ONNX or SavedModel."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rfkeras.export.calibration import Excerpts
+    from rfkeras.export.writing import Exported
+
+FORMATS = ("tflite", "onnx", "savedmodel")
+PRECISIONS = ("float32", "float16", "int8")
+THREADS = 2
+TIMED_SECONDS = 10
+FEWEST_EXCERPTS = 16
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "export",
+        help="write a model as TFLite, ONNX or SavedModel",
+        description=(
+            "Write a model in another format and compare the result with the model, on real "
+            "audio where there is some. A result that differs by more than its precision "
+            "explains is not kept."
+        ),
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="run folder, .keras file, or model with ready weights"
+    )
+    parser.add_argument("--to", required=True, choices=FORMATS, help="format")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="PATH", help="file, or folder, to write"
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=PRECISIONS,
+        help="float16: weights of half the size; int8: weights and maps in 8 bits (float32)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="audio files or folders for int8's ranges and for the comparison, like the audio "
+        "that the model will hear (default: gm_instruments, if train.py has rendered it)",
+    )
+    parser.add_argument(
+        "--without-frontend",
+        action="store_true",
+        help="take the front-end's spectrogram as input, not audio",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file of that name")
+    parser.add_argument(
+        "--time",
+        action="store_true",
+        help=f"also measure milliseconds for {TIMED_SECONDS} s of audio, on {THREADS} threads "
+        "and beside Keras",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from rfkeras.export.quiet import quiet
+
+    _check(options)
+    if options.time:
+        _limit_threads()
+    with quiet():
+        from rfkeras.loading import open_model
+
+        model = open_model(options.model)
+    if options.to == "savedmodel":
+        return _savedmodel(options, model)
+    excerpts = _excerpts(options, model)
+    exported, milliseconds = _convert(options, model, excerpts)
+    _print(exported, excerpts, milliseconds)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    path = options.output
+    if options.to == "savedmodel":
+        for flag, is_set in (
+            ("--precision", options.precision != "float32"),
+            ("--without-frontend", options.without_frontend),
+            ("--time", options.time),
+            ("--overwrite", options.overwrite),
+        ):
+            if is_set:
+                raise ConfigError(f"{flag} is of --to tflite and --to onnx only.")
+    elif path.is_dir():
+        raise ConfigError(f"{path} is a folder; --output is the file to write.")
+    elif path.exists() and not options.overwrite:
+        raise ConfigError(f"{path} exists. Name another --output, or give --overwrite.")
+
+
+def _limit_threads() -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+
+
+def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
+    """Audio to calibrate by and to compare on; None where the model takes no audio."""
+    from rfkeras.data.audio_format import AudioFormat
+    from rfkeras.export import calibration
+    from rfkeras.frontend import find_frontend
+
+    frontend = find_frontend(model)
+    if frontend is None:
+        if options.calibrate or options.time or options.precision == "int8":
+            raise ConfigError(
+                f"Model {model.name!r} has no front-end, so audio cannot be given to it: "
+                "--calibrate, --time and --precision int8 need one. For int8, give "
+                "rfkeras.export.tflite or onnx batches of spectrograms as calibration=."
+            )
+        return None
+    shape = model.inputs[0].shape
+    audio = AudioFormat(frontend.sample_rate_hz, 1 if len(shape) == 2 else shape[2])
+    sources = options.calibrate
+    if not sources and (cached := calibration.generated_clips()) is not None:
+        sources = [cached]
+    if sources:
+        return calibration.read_excerpts(sources, audio)
+    if options.precision == "int8":
+        raise ConfigError(
+            "--precision int8 needs real audio, by which the ranges of the integers are set: "
+            f"--calibrate FOLDER, with {FEWEST_EXCERPTS} files or more like those that the "
+            "model will hear. (gm_instruments, the default, has not been rendered here; "
+            "train.py does.)"
+        )
+    return calibration.synthetic_excerpts(audio)
+
+
+def _convert(
+    options: argparse.Namespace, model: Any, excerpts: Excerpts | None
+) -> tuple[Exported, dict[str, float]]:
+    from rfkeras.export import onnx, tflite
+    from rfkeras.export.calibration import trial_batches
+
+    calibration = trial = None
+    if excerpts is not None:
+        calibration = [waveform[None] for waveform in excerpts.waveforms]
+        trial = trial_batches(excerpts)
+        if options.without_frontend:
+            calibration, trial = (_spectrograms(model, each) for each in (calibration, trial))
+    write = tflite if options.to == "tflite" else onnx
+    exported = write(
+        model,
+        options.output,
+        precision=options.precision,
+        calibration=calibration,
+        trial=trial,
+        frontend=not options.without_frontend,
+    )
+    if not options.time or excerpts is None:
+        return exported, {}
+    return exported, _time(options, model, excerpts)
+
+
+def _spectrograms(model: Any, batches: Any) -> Any:
+    import numpy as np
+
+    from rfkeras.frontend import find_frontend
+
+    frontend: Any = find_frontend(model)
+    return [np.asarray(frontend(batch)) for batch in batches]
+
+
+def _time(options: argparse.Namespace, model: Any, excerpts: Excerpts) -> dict[str, float]:
+    import numpy as np
+
+    from rfkeras.export.onnx import OnnxRunner
+    from rfkeras.export.portable import PortableModel
+    from rfkeras.export.tflite import TFLiteRunner
+    from rfkeras.export.timing import time_alternately
+
+    waveform = excerpts.waveforms[0]
+    samples = excerpts.audio.samples(TIMED_SECONDS)
+    batch = np.resize(waveform, (1, samples, *waveform.shape[1:]))  # repeated to that length
+    if options.without_frontend:
+        (batch,) = _spectrograms(model, [batch])
+    portable = PortableModel(model, frontend=not options.without_frontend)
+    runner = (TFLiteRunner if options.to == "tflite" else OnnxRunner)(
+        options.output.read_bytes(), THREADS
+    )
+    return time_alternately(
+        {"Keras": lambda: portable.expect(batch), options.to: lambda: runner(batch)}
+    )
+
+
+def _print(
+    exported: Exported, excerpts: Excerpts | None, milliseconds: dict[str, float]
+) -> None:
+    from rfkeras.export.agreement import FRAME_TOLERANCES, TOLERANCES
+
+    agreement, precision = exported.agreement, exported.precision
+    source = "noise as spectrograms" if excerpts is None else excerpts.source
+    rows = {
+        "file": str(exported.path),
+        "size": f"{exported.size / 1e6:.2f} MB, {precision}",
+        "operations": ", ".join(sorted(exported.operations)),
+        "compared on": f"{agreement.n_batches} batches: {source}",
+        "largest difference": (
+            f"{agreement.score:.1e} of a clip's score ({TOLERANCES[precision]:.0e} allowed), "
+            f"{agreement.frame_score:.1e} of a frame's ({FRAME_TOLERANCES[precision]:.0e})"
+        ),
+        "order of the tags": f"correlation {agreement.ranking:.3f}, mean over the clips",
+    }
+    if milliseconds:
+        keras_ms, file_ms = milliseconds.values()
+        rows[f"time for {TIMED_SECONDS} s"] = (
+            f"{file_ms:.1f} ms, Keras {keras_ms:.1f} ms: {file_ms / keras_ms:.2f} of it "
+            f"({THREADS} threads, one clip, median of turns)"
+        )
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _savedmodel(options: argparse.Namespace, model: Any) -> int:
+    from rfkeras.export import saved_model, verify
+    from rfkeras.export.calibration import trial_batches
+
+    excerpts = _excerpts(options, model)
+    path = saved_model(model, options.output)
+    if excerpts is None:
+        print(f"SavedModel: {path}")
+        return 0
+    difference = verify(path, model, trial_batches(excerpts)[-4:])
+    print(f"SavedModel: {path}")
+    print(
+        f"  reloaded in a clean process, scores within {difference:.1e} of the model's "
+        f"({excerpts.source})"
+    )
+    return 0

@@ -1,0 +1,146 @@
+"""ONNX models: waveform in, scores out, by the standard's own operators."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from rfkeras.errors import ConfigError
+from rfkeras.export.onnx_precision import halve, to_int8
+from rfkeras.export.portable import Arrays, PortableModel
+from rfkeras.export.quiet import quiet
+from rfkeras.export.verify import ExportError
+from rfkeras.export.writing import Exported, Plan, write_checked
+
+OPSET = 17
+PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
+
+
+def onnx(
+    model: keras.Model,
+    path: str | Path,
+    labels: Sequence[str] | None = None,
+    *,
+    precision: str = "float32",
+    calibration: Sequence[NDArray[np.float32]] | None = None,
+    trial: Sequence[NDArray[np.float32]] | None = None,
+    frontend: bool = True,
+) -> Exported:
+    """Write a model as an .onnx file and compare it, run by ONNX Runtime, with the model.
+
+    Input, outputs and arguments are those of `rfkeras.export.tflite`; batch and length are
+    free. The operators are the standard's, opset 17. What `model.json` says there lies in
+    the file's metadata: `labels` (JSON), `sample_rate_hz`, `thresholds` and so on, each
+    value as JSON.
+
+    Args:
+        model: A model of the zoo, or a functional one that ends in `ClipLogits`.
+        path: File to write.
+        labels: Tag of each output; by default those kept in the model.
+        precision: "float32"; "float16": weights of half the size, cast to float32 when the
+            model is loaded; "int8": the convolutions, with what they read, in 8 bits
+            (QuantizeLinear and DequantizeLinear around them). The front-end always keeps
+            its float32 numbers.
+        calibration: Of int8: batches of the input, from audio like that which the model
+            will hear.
+        trial: Batches that the file is compared with the model on; by default the
+            calibration's, or synthetic audio.
+        frontend: False: take the front-end's spectrogram as input.
+
+    Raises:
+        ConfigError: A package of the extra 'onnx' is missing, unknown precision, int8
+            without calibration, or a model that cannot be made portable.
+        ExportError: The converter cannot convert it, or the result differs by more than the
+            precision explains. No file is left then.
+    """
+    _need_packages()
+    portable = PortableModel(model, labels, frontend)
+    plan = Plan(portable, precision, calibration, trial)
+    proto = _convert(portable)
+    if precision == "int8":
+        with quiet():
+            proto = to_int8(proto, portable.input_name, plan.calibration)
+    elif precision == "float16":
+        halve(proto)
+    _note(proto, portable)
+    content = proto.SerializeToString()
+
+    def write(aside: Path) -> None:
+        aside.write_bytes(content)
+
+    return write_checked(
+        plan,
+        Path(path),
+        OnnxRunner(content),
+        dict(Counter(node.op_type for node in proto.graph.node)),
+        write,
+    )
+
+
+class OnnxRunner:
+    """An ONNX model as a function from a batch to its outputs by name, on the CPU.
+
+    Args:
+        model: Content of a file.
+        threads: For each operator.
+    """
+
+    def __init__(self, model: bytes, threads: int = 2):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: NDArray[np.float32]) -> Arrays:
+        values = self._session.run(self._outputs, {self._input: batch})
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def _need_packages() -> None:
+    for package in PACKAGES:
+        try:
+            with quiet():
+                import_module(package)
+        except ImportError as error:
+            raise ConfigError(
+                f"Export to ONNX needs the package {package}, which is not installed: "
+                "pip install 'rfkeras[onnx]'."
+            ) from error
+
+
+def _convert(portable: PortableModel) -> Any:
+    import tf2onnx
+
+    try:
+        with quiet():
+            proto, _ = tf2onnx.convert.from_function(
+                portable.serve, input_signature=portable.serve.input_signature, opset=OPSET
+            )
+    except Exception as error:
+        raise ExportError(
+            f"ONNX cannot take model {portable.card['name']!r}: {error}. Use SavedModel."
+        ) from error
+    return proto
+
+
+def _note(proto: Any, portable: PortableModel) -> None:
+    import onnx.helper
+
+    values = {key: json.dumps(value, default=str) for key, value in portable.card.items()}
+    onnx.helper.set_model_props(proto, values)
+    proto.producer_name = "rfkeras"
+    proto.graph.name = portable.card["name"]

@@ -1,0 +1,177 @@
+"""The documentation site: it builds without a warning, and holds what it should."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+import yaml
+
+from tests.processes import ROOT
+
+ROOMS = (  # those that say by __all__ what is public
+    "rfkeras.data",
+    "rfkeras.export",
+    "rfkeras.frontend",
+    "rfkeras.interop",
+    "rfkeras.layers",
+    "rfkeras.receptive_field",
+    "rfkeras.tagging",
+    "zoo",
+)
+LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
+ELSEWHERE = re.compile(r"(?:https?:)?//")
+
+
+class Page(HTMLParser):
+    """Ids, links and loaded files of an HTML page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.loaded = set(), [], []
+        self.scripts = []
+        self._in_script = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if "id" in attributes:
+            self.ids.add(attributes["id"])
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        if attributes.get(LOADED.get(tag)):
+            self.loaded.append(attributes[LOADED[tag]])
+        self._in_script = tag == "script"
+
+    def handle_endtag(self, tag):
+        self._in_script = False
+
+    def handle_data(self, data):
+        if self._in_script:
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path: Page(path) for path in sorted(site.rglob("*.html"))}
+
+
+def test_every_page_and_picture_is_there(site):
+    for source in (ROOT / "docs").rglob("*"):
+        path = source.relative_to(ROOT / "docs")
+        if source.suffix in (".md", ".ipynb"):
+            assert (site / path.with_suffix(".html")).is_file(), path
+        elif source.is_file() and path.parts[0] != "site":
+            assert (site / path).read_bytes() == source.read_bytes(), path
+    for made in ("command_line", "changelog", "contributing"):
+        assert (site / f"{made}.html").is_file()
+
+
+def test_internal_links_and_files_exist(site, pages):
+    for path, page in pages.items():
+        if path.name == "404.html":  # its addresses are those of a server's root
+            continue
+        for link in [*page.links, *page.loaded]:
+            if re.match(r"[a-z]+:|//", link):
+                continue
+            address, fragment = urldefrag(link)
+            target = (path.parent / unquote(address)).resolve() if address else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.is_file(), f"{path.relative_to(site)}: {link}"
+            if fragment and target.suffix == ".html" and not fragment.startswith("__"):
+                assert unquote(fragment) in pages[target].ids, (
+                    f"{path.relative_to(site)}: {link}"
+                )
+
+
+def test_nothing_is_loaded_from_other_hosts(site, pages):
+    for path, page in pages.items():
+        where = path.relative_to(site)
+        assert not [file for file in page.loaded if ELSEWHERE.match(file)], where
+        for script in page.scripts:
+            assert not re.search(r"""(?:import|fetch)\(?\s*["'`]?https?:""", script), where
+            assert "cdn" not in script, where
+    for style in site.rglob("*.css"):
+        text = style.read_text(encoding="utf-8")
+        assert not re.search(r"""(?:url\(|@import)\s*["']?(?:https?:)?//""", text), style
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_class_and_function_has_an_entry(pages, site, room):
+    page = pages[site / f"api/{room.rpartition('.')[2]}.html"]
+    for name in public_names(ROOT / room.replace(".", "/") / "__init__.py"):
+        # A function that has the name of its module stands under its full name.
+        entries = {f"{room}.{name}", f"{room}.{name}.{name}"}
+        assert entries & page.ids, name
+
+
+def public_names(path):
+    """Classes and functions in a package's __all__, without importing it."""
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and statement.targets[0].id == "__all__":
+            return [name for name in ast.literal_eval(statement.value) if not name.isupper()]
+    raise AssertionError(f"{path} has no __all__")
+
+
+def test_entries_have_their_sections_and_examples(site):
+    text = (site / "api/layers.html").read_text(encoding="utf-8")
+    block = text[text.index('id="rfkeras.layers.ResidualBlock"') :][:60_000]
+    assert "frequency_aware" in block
+    assert "Parameters:" in block
+    assert "ResidualBlock</span>" in block or "ResidualBlock" in block
+    assert "&gt;&gt;&gt; block" not in block  # a nested quotation in place of code
+    assert "(1, 50, 16, 64)" in block
+
+
+def test_the_command_line_page_has_every_command_and_flag(site):
+    from rfkeras.cli.main import COMMANDS
+
+    text = (site / "command_line.html").read_text(encoding="utf-8")
+    for module in COMMANDS:
+        name = module.__name__.rpartition(".")[2]
+        assert f'id="rfkeras-{name}"' in text
+    assert 'id="rfkeras-data-pack"' in text
+    for flag in ("--rho", "--resume", "--also-test", "--no-audio", "--for-ms"):
+        assert flag in text
+
+
+def test_the_navigation_names_every_page():
+    class Loader(yaml.SafeLoader):
+        """Of mkdocs.yml."""
+
+    def named(node):
+        if isinstance(node, str):
+            return [node]
+        values = node.values() if isinstance(node, dict) else node
+        return [path for value in values for path in named(value)]
+
+    settings = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
+    known = {
+        str(path.relative_to(ROOT / "docs"))
+        for path in (ROOT / "docs").rglob("*")
+        if path.suffix in (".md", ".ipynb")
+    }
+    made = {"command_line.md", "changelog.md", "contributing.md"}
+    assert set(named(settings["nav"])) == known | made
+    assert Path(ROOT / settings["hooks"][0]).is_file()
