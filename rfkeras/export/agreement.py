@@ -3,13 +3,13 @@
 Compared are all three outputs, on audio of several lengths and batch sizes, with the Keras
 model's own graph on the CPU. How much a score may differ depends on what was rounded:
 
-float32: 1e-5. The same numbers in another order; seen were 1e-6 and less.
+float32: 1e-5. The same numbers in another order; seen were 2e-6 and less.
 float16: 5e-3. Weights keep 11 binary digits, so one is off by 2.4e-4 of itself on average,
     and their errors partly cancel; seen were 1e-3 and less.
 int8: 0.1, of a frame 0.2, and tags in the same order to 0.9. Weights and maps keep 8 digits;
-    a trained network moved its clips' scores by 0.005, and one of 18 by 0.017. What counts
-    most is the order of a clip's tags, as Spearman's correlation of its scores, on average
-    over the clips.
+    the ready `resnet_rf_tiny`, calibrated on its own data, moved no clip's score by more than
+    0.054 in 51 batches, at a correlation of 0.987. What counts most is the order of a clip's
+    tags, as Spearman's correlation of its scores, on average over the clips.
 """
 
 from __future__ import annotations

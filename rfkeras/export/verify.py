@@ -78,6 +78,8 @@ def verify(
     expected = _expected(model, inputs)
     served = _run_clean(Path(path), _questions(model, inputs))
     allowed = tolerance(model)
+    if served.keys() != expected.keys():
+        raise ExportError(f"{path} answered {sorted(served)}, not {sorted(expected)}.")
     largest = 0.0
     for key, values in served.items():
         difference = _difference(values, expected[key])

@@ -59,7 +59,8 @@ class Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._live:
+            self._bar.stop()
 
     @contextmanager
     def hidden(self) -> Iterator[None]:

@@ -192,8 +192,9 @@ def test_a_bfloat16_model_agrees_within_its_bound_and_a_wrong_one_does_not(
     path = saved_model(network, tmp_path / "1")
     batch = noise(2, 44100)
     assert verify(path, network, [batch, noise(1, 22050)]) <= tolerance(network) == 2.0**-9
-    scores = served(path, waveform=tf.constant(batch)).numpy()
-    monkeypatch.setattr(sys.modules[verify.__module__], "_run_clean", served)
+    module = sys.modules[verify.__module__]
+    answers = module._run_clean(path, module._questions(network, [batch]))
+    monkeypatch.setattr(module, "_run_clean", lambda *_: answers)
     bias = network.get_layer("classifier_bn").beta
     bias.assign(bias.numpy() + 0.05)
     with pytest.raises(ExportError, match=r"by 0\.01.*at most 0\.002 is allowed"):

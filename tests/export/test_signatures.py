@@ -253,6 +253,8 @@ def test_a_model_without_a_head_has_one_signature_and_says_why(tmp_path):
 
 @pytest.mark.slow
 def test_tensorflows_own_command_shows_and_runs_it(path, tmp_path):
+    audio = tmp_path / "audio.npy"
+    np.save(audio, np.zeros((1, 30000), "float32"))
     code = f"""
 import sys
 from tensorflow.python.tools import saved_model_cli
@@ -266,7 +268,7 @@ def call(*arguments):
 
 call("show", "--dir", {str(path)!r}, "--all")
 call("run", "--dir", {str(path)!r}, "--tag_set", "serve", "--signature_def", "frames",
-     "--input_exprs", "waveform=np.zeros((1, 30000))", "--outdir", {str(tmp_path)!r})
+     "--inputs", "waveform={audio}", "--outdir", {str(tmp_path)!r})
 """
     status, out, err = run("-c", code, cwd=ROOT)
     assert status == 0, err
