@@ -64,17 +64,26 @@ def open_model(source: str | Path) -> Any:
     Example:
         >>> model = open_model("resnet_rf_tiny:gm_instruments")
     """
+    return load_model(model_file(source))
+
+
+def model_file(source: str | Path) -> Path:
+    """The .keras file that `open_model` loads; it may be missing.
+
+    Raises:
+        ConfigError: There is neither such a file nor such a model with ready weights.
+    """
     from zoo.pretrained import find_weights
 
     path = Path(source)
     if (path / "config.json").is_file() or (path / MODEL_FILE).is_file():
-        return load_model(path / MODEL_FILE)
-    if path.suffix == ".keras" or path.exists():
-        return load_model(path)
+        return path / MODEL_FILE
+    if path.suffix == ".keras" or path.is_file():
+        return path
     try:
-        entry = find_weights(str(source))
+        # A folder that holds no model may happen to be called like one of the zoo.
+        return find_weights(str(source)).path()
     except ConfigError as error:
         raise ConfigError(
             f"There is no run folder and no .keras file {path}. {error}"
         ) from error
-    return load_model(entry.path())

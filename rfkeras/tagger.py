@@ -41,6 +41,8 @@ class Tagger(keras.Model):
     `ClipLogits` layer at its end becomes one by `Tagger(model.inputs, model.outputs)`.
     """
 
+    _reader: Reader | None = None
+
     @property
     def head(self) -> ClipLogits:
         """The layer that pools the map of logits.
@@ -57,7 +59,9 @@ class Tagger(keras.Model):
             inputs: As the model's own: (batch, samples), (batch, samples, channels), or
                 spectrograms (batch, time, mel, channels).
         """
-        return Reader(self)(inputs)
+        if self._reader is None:
+            self._reader = Reader(self)
+        return self._reader(inputs)
 
     def embed(self, inputs: Any, per: str = "clip") -> Any:
         """Features of the trunk, for other systems to build on.

@@ -74,6 +74,11 @@ class ReadyWeights:
             )
         return fetch(self.url, self.sha256, self.file)
 
+    def card_text(self) -> str | None:
+        """The card in Markdown; None where there is none in the package."""
+        path = None if self.card is None else FOLDER / self.card
+        return path.read_text(encoding="utf-8") if path and path.is_file() else None
+
 
 def read_index(folder: Path | None = None) -> tuple[ReadyWeights, ...]:
     """All ready weights.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +151,10 @@ def _convert(
 
     calibration = trial = None
     if excerpts is not None:
-        calibration = [waveform[None] for waveform in excerpts.waveforms]
+        heard = excerpts
+        if options.precision == "int8":
+            heard, excerpts = _halves(excerpts)
+        calibration = [waveform[None] for waveform in heard.waveforms]
         trial = trial_batches(excerpts)
         if options.without_frontend:
             calibration, trial = (_spectrograms(model, each) for each in (calibration, trial))
@@ -164,6 +170,26 @@ def _convert(
     if not options.time or excerpts is None:
         return exported, {}
     return exported, _time(options, model, excerpts)
+
+
+def _halves(excerpts: Excerpts) -> tuple[Excerpts, Excerpts]:
+    """Every other excerpt to calibrate by, the rest to compare on."""
+    count = len(excerpts.waveforms)
+    if count < 2:
+        raise ConfigError(
+            "--precision int8 needs at least two audio files that can be read: one half is to "
+            f"calibrate by, the other to compare on. Received: {count}."
+        )
+    if count < FEWEST_EXCERPTS:
+        print(
+            f"Note: calibrated by {(count + 1) // 2} excerpts; {FEWEST_EXCERPTS} files and "
+            "more, like those that the model will hear, set better ranges.",
+            file=sys.stderr,
+        )
+    return (
+        replace(excerpts, waveforms=excerpts.waveforms[::2]),
+        replace(excerpts, waveforms=excerpts.waveforms[1::2]),
+    )
 
 
 def _spectrograms(model: Any, batches: Any) -> Any:
@@ -204,6 +230,8 @@ def _print(
 
     agreement, precision = exported.agreement, exported.precision
     source = "noise as spectrograms" if excerpts is None else excerpts.source
+    if precision == "int8":
+        source = f"every other of {source} (the rest calibrated)"
     rows = {
         "file": str(exported.path),
         "size": f"{exported.size / 1e6:.2f} MB, {precision}",
@@ -229,16 +257,35 @@ def _print(
 def _savedmodel(options: argparse.Namespace, model: Any) -> int:
     from rfkeras.export import saved_model, verify
     from rfkeras.export.calibration import trial_batches
+    from rfkeras.export.portable import PortableModel
+    from rfkeras.export.writing import synthetic_batches
 
     excerpts = _excerpts(options, model)
-    path = saved_model(model, options.output)
-    if excerpts is None:
-        print(f"SavedModel: {path}")
-        return 0
-    difference = verify(path, model, trial_batches(excerpts)[-4:])
+    path = saved_model(model, options.output, card=_card_of(options.model))
+    trial = (
+        synthetic_batches(PortableModel(model))
+        if excerpts is None
+        else trial_batches(excerpts)[-4:]
+    )
+    try:
+        difference = verify(path, model, trial)
+    except BaseException:
+        shutil.rmtree(path)  # nobody is to serve it
+        raise
+    source = "noise as spectrograms" if excerpts is None else excerpts.source
     print(f"SavedModel: {path}")
     print(
         f"  reloaded in a clean process, scores within {difference:.1e} of the model's "
-        f"({excerpts.source})"
+        f"({source})"
     )
     return 0
+
+
+def _card_of(model: str) -> str | None:
+    """The card of ready weights; None for a model of one's own."""
+    from zoo.pretrained import find_weights
+
+    try:
+        return find_weights(model).card_text()
+    except ConfigError:
+        return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rfkeras.receptive_field.arithmetic import AxisField
+if TYPE_CHECKING:
+    from rfkeras.receptive_field.arithmetic import AxisField
 
 
 def add_parser(commands: Any) -> None:

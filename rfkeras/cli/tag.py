@@ -173,21 +173,25 @@ def _open(
     from rfkeras.tagging import outputs, resume
     from rfkeras.tagging.files import beside
 
+    def job() -> resume.Job:
+        return resume.Job.of(options.model, options.threshold, frames=options.frames)
+
     if options.output_dir is not None:
+        of_dir = job()
         paths = beside(options.output_dir, files, resume.SIDECAR_SUFFIX)
         targets = {file.name: target for file, target in zip(files, paths, strict=True)}
         return (
-            lambda rules: resume.sidecars(targets, rules),
+            lambda rules: resume.sidecars(targets, of_dir, rules),
             lambda file: (
-                options.skip_existing
-                and resume.has_sidecar(targets[file.name], file.name, options.model)
+                options.skip_existing and resume.has_sidecar(targets[file.name], file, of_dir)
             ),
         )
     if kind == "jsonl" and options.output is not None:
+        wanted = {resume.key_of(file) for file in files}
         journal = stack.enter_context(
-            resume.open_journal(options.output, options.model, resume=options.skip_existing)
+            resume.open_journal(options.output, job(), wanted, resume=options.skip_existing)
         )
-        return journal.writing, lambda file: file.name in journal.finished
+        return journal.writing, lambda file: resume.key_of(file) in journal.finished
 
     @contextmanager
     def to_one(rules: TagRules) -> Iterator[Write]:

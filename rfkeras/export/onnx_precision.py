@@ -36,16 +36,20 @@ def halve(proto: Any) -> None:
             values = numpy_helper.to_array(tensor)
             if values.dtype != np.float32:
                 continue
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
+            half = f"{name}/float16"
+            graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), half))
             restored[name] = f"{name}/float32"
             casts.append(
                 helper.make_node(
-                    "Cast", [name], [restored[name]], f"{name}/cast", to=TensorProto.FLOAT
+                    "Cast", [half], [restored[name]], f"{name}/cast", to=TensorProto.FLOAT
                 )
             )
         node.input[1] = restored.get(name, name)
     for cast in reversed(casts):
         graph.node.insert(0, cast)
+    read = {name for node in graph.node for name in node.input}
+    for name in restored.keys() - read:  # other nodes may read the float32 weights too
+        graph.initializer.remove(weights[name])
 
 
 def to_int8(proto: Any, input_name: str, batches: Sequence[NDArray[np.float32]]) -> Any:
@@ -73,7 +77,7 @@ def to_int8(proto: Any, input_name: str, batches: Sequence[NDArray[np.float32]])
     # The first convolution stays too: a spectrogram of near silence lies far outside of what
     # music shows, and an integer cannot follow it there.
     nodes = proto.graph.node
-    first = next(n.name for n in nodes if n.op_type == "Conv" and TRUNK_SCOPE in n.name)
+    first = next((n.name for n in nodes if n.op_type == "Conv" and TRUNK_SCOPE in n.name), None)
     kept = [n.name for n in nodes if TRUNK_SCOPE not in n.name or n.name == first]
     with tempfile.TemporaryDirectory(prefix="rfkeras-") as scratch:
         plain, result = Path(scratch, "plain.onnx"), Path(scratch, "int8.onnx")

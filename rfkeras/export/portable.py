@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rfkeras.errors import ConfigError
 from rfkeras.export.portable_frontend import PortableFrontend
 from rfkeras.frontend import find_frontend
+from rfkeras.precision import in_float32
 from rfkeras.tagger import Reader
 from rfkeras.tagging import frame_times
 from rfkeras.tasks import HALF, MULTI_LABEL
@@ -55,7 +56,7 @@ class PortableModel:
     def __init__(
         self, model: keras.Model, labels: Sequence[str] | None = None, frontend: bool = True
     ):
-        self._keras_model = keras_model = _in_float32(model)
+        self._keras_model = keras_model = in_float32(model)
         layer = find_frontend(keras_model)
         source = keras_model.inputs[0]
         if layer is not None:
@@ -111,25 +112,6 @@ class PortableModel:
         module.kept = [variable.value for variable in self._keras_model.variables]
         module.serve = self.serve
         return module
-
-
-def _in_float32(model: keras.Model) -> keras.Model:
-    """The model with every layer's dtype policy replaced by float32; itself if all are."""
-    if all(layer.compute_dtype in ("float32", None) for layer in model._flatten_layers()):
-        return model
-    clone = model.__class__.from_config(_plain_policies(model.get_config()))
-    clone.set_weights(model.get_weights())
-    return clone
-
-
-def _plain_policies(config: Any) -> Any:
-    if isinstance(config, dict):
-        if config.get("class_name") == "DTypePolicy":
-            return {**config, "config": {**config["config"], "name": "float32"}}
-        return {key: _plain_policies(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(_plain_policies(value) for value in config)
-    return config
 
 
 def _card(

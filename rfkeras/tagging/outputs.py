@@ -107,7 +107,7 @@ def csv_table(file: TextIO, rules: TagRules, *, frames: bool) -> Iterator[Write]
     yield write
 
 
-def record_line(rules: TagRules, outcome: Outcome) -> str:
-    """A record that stands for itself: with the model."""
+def record_line(rules: TagRules, outcome: Outcome, **more: str) -> str:
+    """A record that stands for itself: with the model, and whatever else is to be told."""
     path, *rest = rules.record(outcome).items()
-    return as_json(dict([path, ("model", printable(rules.model)), *rest])) + "\n"
+    return as_json(dict([path, ("model", printable(rules.model)), *rest]) | more) + "\n"

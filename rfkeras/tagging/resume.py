@@ -2,43 +2,100 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError
 from rfkeras.files import replacing, write_bytes
+from rfkeras.loading import model_file
 from rfkeras.locks import try_exclusive
-from rfkeras.tagging.files import printable
+from rfkeras.tagging.files import FoundFile, printable
 from rfkeras.tagging.outputs import Write, record_line
 from rfkeras.tagging.records import Outcome, TagRules, as_json
 
 SIDECAR_SUFFIX = ".tags.json"
 
 
+@dataclass(frozen=True)
+class Job:
+    """What has to be the same for results to stand in one place.
+
+    Attributes:
+        model: What the user calls the model.
+        digest: Of the model's file and of the settings that the results depend on.
+    """
+
+    model: str
+    digest: str
+
+    @classmethod
+    def of(cls, model: str, threshold: float | None, *, frames: bool) -> Job:
+        """The job that flags ask for.
+
+        Raises:
+            ConfigError: There is no such model.
+            CheckpointError: Its file is missing.
+        """
+        file_digest = hashlib.sha256(model_file(model).read_bytes()).hexdigest()
+        settings = json.dumps([file_digest, threshold, frames])
+        return cls(printable(model), hashlib.sha256(settings.encode()).hexdigest()[:12])
+
+    def check(self, record: Mapping[str, Any], where: str) -> None:
+        """Refuse results of another job.
+
+        Args:
+            record: With "model" and "job".
+            where: What errors call the place where it stands.
+
+        Raises:
+            ConfigError: It is of another.
+        """
+        if record["model"] != self.model:
+            raise ConfigError(
+                f"{where} was written with the model {record['model']!r}, and this is "
+                f"{self.model!r}. Name another place, or leave out --skip-existing."
+            )
+        if record["job"] != self.digest:
+            raise ConfigError(
+                f"{where} was written with other weights of the model {self.model!r}, another "
+                "--threshold, or another choice of --frames. Take the same, or name another "
+                "place."
+            )
+
+
+def key_of(file: FoundFile) -> str:
+    """A file's absolute path: the same from whichever folder the command is started."""
+    return printable(file.path.resolve())
+
+
 class Journal:
     """A file of JSON lines, one for each file that is done.
 
     A line is on the disk before the next file is begun. What a killed process left of its
-    last line, and the lines of files that could not be read, are taken out on opening: those
-    files are tried again, and none stands there twice.
+    last line, and the lines of files that could not be read and are to be tried again, are
+    taken out on opening: no file stands there twice.
 
     Args:
         path: The file; it may not exist yet.
-        model: What the user calls the model.
+        job: Whose results go there.
+        wanted: Keys of the files that this process is to tag, see `key_of`.
 
     Attributes:
-        finished: Paths of the files whose tags stand there.
+        finished: Keys of the files whose tags stand there.
 
     Raises:
-        ConfigError: It was written with another model, or is no such file.
+        ConfigError: It was written by another job, or is no such file.
     """
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(self, path: Path, job: Job, wanted: Collection[str]) -> None:
         self.path = path
+        self._job = job
         self.finished: set[str] = set()
         if not path.exists():
             return
@@ -46,26 +103,25 @@ class Journal:
             for number, line in enumerate(old, start=1):
                 if not line.endswith(b"\n"):
                     break
-                record = self._parse(line, number, printable(model))
-                if "error" not in record and record["path"] not in self.finished:
-                    self.finished.add(record["path"])
-                    new.write(line)
+                record = self._parse(line, number)
+                key = record["absolute_path"]
+                if "error" in record and key in wanted:
+                    continue
+                if "error" not in record:
+                    self.finished.add(key)
+                new.write(line)
 
-    def _parse(self, line: bytes, number: int, model: str) -> dict[str, Any]:
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         where = f"{printable(self.path)}, line {number},"
         try:
             record: dict[str, Any] = json.loads(line)
-            found, _ = record["model"], record["path"]
+            _ = record["model"], record["job"], record["absolute_path"]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(
                 f"{where} was not written by `rfkeras tag`, so there is nothing to go on with. "
                 "Name another --output."
             ) from error
-        if found != model:
-            raise ConfigError(
-                f"{where} was written with the model {found!r}, and this is {model!r}. Name "
-                "another --output."
-            )
+        self._job.check(record, where.rstrip(","))
         return record
 
     @contextmanager
@@ -74,7 +130,13 @@ class Journal:
         with self.path.open("ab") as file:
 
             def write(outcome: Outcome) -> None:
-                file.write(record_line(rules, outcome).encode("utf-8", "backslashreplace"))
+                line = record_line(
+                    rules,
+                    outcome,
+                    absolute_path=key_of(outcome.file),
+                    job=self._job.digest,
+                )
+                file.write(line.encode("utf-8", "backslashreplace"))
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -82,12 +144,15 @@ class Journal:
 
 
 @contextmanager
-def open_journal(path: Path, model: str, *, resume: bool) -> Iterator[Journal]:
+def open_journal(
+    path: Path, job: Job, wanted: Collection[str], *, resume: bool
+) -> Iterator[Journal]:
     """The journal of a job, for one process at a time.
 
     Args:
         path: The file.
-        model: What the user calls the model.
+        job: The job.
+        wanted: Keys of the files that this process is to tag.
         resume: Go on with what stands there.
 
     Raises:
@@ -103,20 +168,22 @@ def open_journal(path: Path, model: str, *, resume: bool) -> Iterator[Journal]:
                 f"{printable(path)} has results in it. Go on with them by --skip-existing, "
                 "remove it, or name another --output."
             )
-        yield Journal(path, model)
+        yield Journal(path, job, wanted)
 
 
 @contextmanager
-def sidecars(targets: Mapping[str, Path], rules: TagRules) -> Iterator[Write]:
+def sidecars(targets: Mapping[str, Path], job: Job, rules: TagRules) -> Iterator[Write]:
     """A JSON file for each file that is read, with all that is needed to understand it.
 
     Args:
         targets: Where it goes, by the name of the file that is read.
+        job: Whose results they are.
         rules: What goes into it.
     """
 
     def write(outcome: Outcome) -> None:
-        content = {**rules.head(), **rules.record(outcome)}
+        place = {"absolute_path": key_of(outcome.file), "job": job.digest}
+        content = {**rules.head(), **rules.record(outcome), **place}
         items = (f"{as_json(key)}: {as_json(value)}" for key, value in content.items())
         text = "{\n" + ",\n".join(items) + "\n}\n"
         write_bytes(targets[outcome.file.name], text.encode("utf-8", "backslashreplace"))
@@ -124,30 +191,31 @@ def sidecars(targets: Mapping[str, Path], rules: TagRules) -> Iterator[Write]:
     yield write
 
 
-def has_sidecar(target: Path, name: str, model: str) -> bool:
+def has_sidecar(target: Path, file: FoundFile, job: Job) -> bool:
     """Is the sidecar of a file there, with its tags?
 
     Args:
         target: The sidecar.
-        name: Of the file that it is for.
-        model: What the user calls the model.
+        file: That it is for.
+        job: Whose results are to go on.
 
     Raises:
-        ConfigError: It was written for another file, or with another model.
+        ConfigError: It was written for another file, or by another job.
     """
     try:
         content = json.loads(target.read_bytes())
-        found = content["path"], content["model"]
+        found, _ = content["absolute_path"], (content["model"], content["job"])
     except FileNotFoundError:
         return False
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"{printable(target)} was not written by `rfkeras tag`. Name another --output-dir."
         ) from error
-    if found != (name, printable(model)):
+    if found != key_of(file):
         raise ConfigError(
-            f"{printable(target)} holds the tags of {found[0]!r} by the model {found[1]!r}, "
-            f"and would now hold those of {name!r} by {printable(model)!r}. Name another "
-            "--output-dir, or leave out --skip-existing to replace it."
+            f"{printable(target)} holds the tags of {found!r}, and would now hold those of "
+            f"{key_of(file)!r}. Name another --output-dir, or leave out --skip-existing to "
+            "replace it."
         )
+    job.check(content, printable(target))
     return "error" not in content

@@ -54,7 +54,10 @@ class _ReducedGradients(keras.optimizers.Adam):
         if not self._begins_at:
             return 1.0
         step = ops.cast(self.iterations + 1, "float32")
-        return self._correction(step - self._begins_at) / self._correction(step)
+        # In float16, steps that overflow are skipped and not counted: fewer than begins_at
+        # may have been counted when the variables begin.
+        own = ops.maximum(step - self._begins_at, 1.0)
+        return self._correction(own) / self._correction(step)
 
     def _correction(self, step: Any) -> Any:
         return ops.sqrt(1.0 - ops.power(self.beta_2, step)) / (

@@ -177,9 +177,18 @@ def test_interrupted_job_goes_on_and_doubles_nothing(tag, place, tmp_path, broke
     status, _, err = tag(place[0], "--output", output, "--skip-existing")
     assert status == 0
     assert "0 files tagged, 3 done before." in err
-    status, _, err = tag(place[0], "--output", output, "--skip-existing", "--model", "other")
-    assert status == 1
-    assert "was written with the model" in err
+    monkeypatch.chdir(place[0])  # the same files by other names
+    status, _, err = tag("low.wav", "b/../c", "b", "--output", output, "--skip-existing")
+    assert (status, "0 files tagged, 3 done before." in err) == (0, True)
+    assert str(broken) in output.read_text()  # not asked for, so its error stays
+    again = ("--output", output, "--skip-existing")
+    for other in (("--frames",), ("--threshold", "0.3")):
+        status, _, err = tag(place[0], *again, *other)
+        assert (status, "or another choice of --frames" in err) == (1, True)
+    copy = tmp_path / "copy.keras"
+    copy.write_bytes(place[2].read_bytes())
+    status, _, err = tag(place[0], *again, "--model", copy)
+    assert (status, "was written with the model" in err) == (1, True)
 
 
 def test_sidecars_and_pictures_keep_the_tree(tag, place, tmp_path):
@@ -198,7 +207,7 @@ def test_sidecars_and_pictures_keep_the_tree(tag, place, tmp_path):
     status, _, err = tag(*arguments[:3], "--skip-existing")
     assert (status, "1 file tagged, 2 done before." in err) == (0, True)
     check_record(json.loads(changed.read_text()), place)
-    content = {**json.loads(changed.read_text()), "path": "elsewhere/low.wav"}
+    content = {**json.loads(changed.read_text()), "absolute_path": "elsewhere/low.wav"}
     changed.write_text(json.dumps(content))
     status, _, err = tag(*arguments[:3], "--skip-existing")
     assert status == 1
