@@ -1,5 +1,6 @@
 """What the README says, run."""
 
+import json
 import re
 
 import pytest
@@ -71,3 +72,21 @@ def check_flags(text):
             if any(name in line for name in ("train.py", "evaluate.py", "tune.py", "rfkeras ")):
                 for flag in re.findall(r"--[a-z-]+", line):
                     assert flag in known, flag
+
+
+def test_the_table_of_ready_weights_says_what_their_cards_say():
+    rows = re.findall(
+        r"^\| \[`(.+)`\]\((.+)\) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$",
+        README,
+        flags=re.M,
+    )
+    index = json.loads((ROOT / "zoo/weights/index.json").read_text(encoding="utf-8"))
+    entries = {f"{row['model']}:{row['name']}": row for row in index["weights"]}
+    assert {row[0] for row in rows} == entries.keys()
+    for name, card, parameters, test, font in rows:
+        figures = entries[name]["figures"]
+        said = [
+            f"{figures[key]['average_precision']:.3f}" for key in ("test split", "FluidR3_GM")
+        ]
+        assert [test, font] == said
+        assert f" {parameters} parameters" in (ROOT / card).read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         model, _, weights = full_name.partition(":")
         ready.setdefault(model, []).append(weights)
     for heading in ("model", "rho", "RF (pixels)", "width", "weights", "what it is"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("model", "weights"))
     names = zoo.list_models(options.pattern)
     if not names:
         known = ", ".join(zoo.list_models())

@@ -40,7 +40,9 @@ def test_rows_of_npy_are_named_beside_it(place, tmp_path, capsys):
     with (tmp_path / "e.files.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == list(place[2])
-    np.testing.assert_allclose(features, [said[2] for said in place[2].values()], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        features, [said[2] for said in place[2].values()], rtol=1e-5, atol=1e-4
+    )
 
 
 def test_frames_in_npz(place, tmp_path):
