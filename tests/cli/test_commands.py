@@ -214,7 +214,6 @@ def test_recipe_sets_defaults_and_flags_win(tone_folder, tmp_path):
         (["--dataset", "openmik"], "Did you mean 'openmic'"),
         (["--dataset", "folder"], "data_dir"),
         (["--devices", "gpu:9"], "9 GPUs"),
-        (["--batch-size", "5", "--devices", "cpu:2"], "multiple of the 2 devices"),
         (["--resume", "absent", "--epochs", "3"], "leave out: epochs"),
     ],
 )
@@ -228,6 +227,13 @@ def test_nonsense_is_one_line_on_standard_error_and_status_1(
     err = capsys.readouterr().err
     assert err.startswith("rfkeras train: error: ")
     assert message in err
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
+    arguments = ("--batch-size", "5", "--devices", "cpu:2", "--run-dir", tmp_path / "run")
+    status, _, err = run("train.py", *arguments)
+    assert status == 1
+    assert "multiple of the 2 devices" in err
 
 
 def test_unknown_recipe_key_names_the_nearest(tmp_path):
