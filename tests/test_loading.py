@@ -34,6 +34,12 @@ def test_a_file_that_names_unknown_layers(tmp_path):
         rfkeras.load_model(changed)
 
 
+def test_an_unrelated_folder_does_not_hide_ready_weights(tmp_path, monkeypatch):
+    (tmp_path / "resnet_rf_tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert rfkeras.open_model("resnet_rf_tiny").head.label_names[0] == "accordion"
+
+
 def test_a_folder_is_no_model_and_the_message_names_the_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"is a folder\. A model is one \.keras file"):
         rfkeras.load_model(tmp_path)

@@ -134,6 +134,18 @@ def test_variables_that_begin_later_take_the_steps_of_an_optimiser_that_begins()
         np.testing.assert_allclose(late.numpy(), early.numpy(), rtol=1e-6)
 
 
+def test_a_late_beginning_survives_steps_that_were_not_counted():
+    """A float16 step that overflows is skipped: fewer may be counted than were taken."""
+    variables = [keras.Variable(np.ones(2, "float32"))]
+    optimizer = Adam(0.1)
+    optimizer.hold_back([0], 1.0, begins_at=10)
+    optimizer.build(variables)
+    optimizer.iterations.assign(7)
+    optimizer.apply([np.full(2, 0.5, "float32")], variables)
+    # The first step of Adam is as long as the learning rate.
+    np.testing.assert_allclose(variables[0], 0.9, rtol=1e-5)
+
+
 def test_the_configuration_tells_the_optimiser_what_is_held_back():
     config = TrainConfig(
         init_weights="w", freeze="trunk", unfreeze_after=2, trunk_lr_scale=0.1, epochs=4
