@@ -31,7 +31,7 @@ def test_every_option_has_a_flag_in_one_group():
     add_flags(parser, TrainConfig)
     titles = [group.title for group in parser._action_groups[2:]]
     assert titles[0] == "model"
-    assert len(titles) == len(set(titles)) == 8
+    assert len(titles) == len(set(titles)) == 9
     flags = {
         action.dest for group in parser._action_groups[2:] for action in group._group_actions
     }

@@ -139,7 +139,7 @@ def test_options_that_contradict_ready_weights(options, message, ready):
 
 
 def test_a_file_of_another_network_tells_what_differs(trained):
-    for options in ({"width": 8}, {"shake": True}, {"rho": 2}):
+    for options in ({"width": 8}, {"shake": True}, {"frequency_aware": True}):
         with pytest.raises(CheckpointError, match=r"weights do not fit.*the model's"):
             build(label_names=TAGS, weights=trained.path, **options)
 
