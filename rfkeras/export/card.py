@@ -45,6 +45,20 @@ def write_assets(
     return [folder / name for name in contents]
 
 
+def audio_fields(model: keras.Model) -> dict[str, Any]:
+    """What a card tells of the audio that a model takes; nothing without a front-end."""
+    frontend = find_frontend(model)
+    if frontend is None:
+        return {}
+    shape = model.inputs[0].shape
+    return {
+        "sample_rate_hz": frontend.sample_rate_hz,
+        "channels": 1 if len(shape) == 2 else shape[-1],
+        "min_samples": frontend.min_samples,
+        "frontend": frontend.get_config(),
+    }
+
+
 def describe(
     model: keras.Model, head: ClipLogits, n_classes: int, signatures: Signatures
 ) -> dict[str, Any]:
@@ -63,15 +77,7 @@ def describe(
         "task": head.task,
         "thresholds": thresholds if head.task == MULTI_LABEL else None,
     }
-    frontend = find_frontend(model)
-    if frontend is not None:
-        shape = model.inputs[0].shape
-        card |= {
-            "sample_rate_hz": frontend.sample_rate_hz,
-            "channels": 1 if len(shape) == 2 else shape[-1],
-            "min_samples": frontend.min_samples,
-            "frontend": frontend.get_config(),
-        }
+    card |= audio_fields(model)
     times = signatures.frame_times
     card |= {
         "embedding_size": signatures.embedding_size,

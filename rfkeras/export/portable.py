@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
+from rfkeras.export.card import audio_fields
 from rfkeras.export.portable_frontend import PortableFrontend
 from rfkeras.frontend import find_frontend
 from rfkeras.precision import in_float32
@@ -131,15 +132,8 @@ def _card(
         "task": head.task,
         "thresholds": thresholds if head.task == MULTI_LABEL else None,
     }
-    frontend = find_frontend(model)
-    if frontend is not None:
-        shape = model.inputs[0].shape
-        card |= {
-            "sample_rate_hz": frontend.sample_rate_hz,
-            "channels": 1 if len(shape) == 2 else shape[-1],
-            "min_samples": frontend.min_samples,
-            "frontend": frontend.get_config(),
-        }
+    card |= audio_fields(model)
+    if find_frontend(model) is not None:
         times = None
         with contextlib.suppress(ConfigError):  # a layer of which it is unknown what it reads
             times = frame_times(model)
