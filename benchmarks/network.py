@@ -1,0 +1,170 @@
+"""Training steps and inference beside PyTorch and beside the processor's matrix products."""
+
+from __future__ import annotations
+
+from benchmarks.flops import conv_flops, training_flops
+from benchmarks.suite import Bar, Row, Section, Settings
+from benchmarks.turns import Side, Times, take_turns
+
+FRAMES, N_MELS = 431, 256  # 10 s by the default front-end
+TRAINING_BATCH = 10  # the published recipe's
+INFERENCE_BATCHES = (1, 10)
+FRONTEND = "perceptual_mel_22k"
+GEMM = {"GEMM TensorFlow": "keras_sides", "GEMM PyTorch": "torch_resnet"}
+OURS, EAGER, LAST = "rfkeras", "PyTorch", "PyTorch channels_last"
+# Times PyTorch's, by width; shares of the GEMM rate at the largest width.
+TRAINING_BARS, INFERENCE_BARS = {32: 1.5, 128: 1.3}, {32: 2.0, 128: 1.4}
+TRAINING_SHARE, INFERENCE_SHARE = 0.70, 0.85
+
+TEXT = f"""
+`resnet_rf` on clips of 10 s, {FRAMES} frames by {N_MELS} mel bands, 20 tags, float32 but for
+one row. Training: forward, backward and Adam, batches of {TRAINING_BATCH}, the step that `fit`
+runs; inference: the exported SavedModel, loaded by TensorFlow alone. PyTorch: the same network
+(`benchmarks/torch_resnet.py`; the tests hold its logits to ours), eager, in its default memory
+layout, as the published code runs it, and in channels_last. "of GEMM": floating-point
+operations of the convolutions, counted from the plan, per second, as a share of the rate of
+the fastest product of two square matrices of 2,048 (TensorFlow's or PyTorch's) in the same
+turns. The bars are against PyTorch's default layout.
+"""
+
+
+def measure(settings: Settings) -> Section:
+    """Widths 32 and 128, rho 5 and 7."""
+    widths, rhos = ((4,), (1,)) if settings.short else ((32, 128), (5, 7))
+    rows: list[Row] = []
+    bars: list[Bar] = []
+    for width in widths:
+        for rho in rhos:
+            training = _training(settings, rho, width)
+            inference = [_inference(settings, rho, width, n) for n in _batches(settings)]
+            for what, batch, times in (
+                ("training", _train_batch(settings), training),
+                *inference,
+            ):
+                rows += _rows(settings, what, rho, width, batch, times)
+            bars += _bars(settings, rho, width, training, inference)
+    return Section("Network", TEXT.strip(), rows, bars)
+
+
+def _frames(settings: Settings) -> int:
+    return 43 if settings.short else FRAMES
+
+
+def _train_batch(settings: Settings) -> int:
+    return 2 if settings.short else TRAINING_BATCH
+
+
+def _batches(settings: Settings) -> tuple[int, ...]:
+    return (2,) if settings.short else INFERENCE_BATCHES
+
+
+def _gemms(settings: Settings) -> dict[str, Side]:
+    size = 64 if settings.short else 2048
+    return {
+        name: Side(f"benchmarks.{module}:gemm", {"size": size}) for name, module in GEMM.items()
+    }
+
+
+def _torch(what: str, arguments: dict[str, object]) -> dict[str, Side]:
+    target = f"benchmarks.torch_resnet:{what}"
+    return {
+        name: Side(target, {**arguments, "channels_last": name == LAST})
+        for name in (EAGER, LAST)
+    }
+
+
+def _training(settings: Settings, rho: int, width: int) -> dict[str, Times]:
+    shape = [_train_batch(settings), _frames(settings), N_MELS]
+    arguments: dict[str, object] = {"rho": rho, "width": width, "shape": shape}
+    ours = "benchmarks.keras_sides:training"
+    sides = {
+        OURS: Side(ours, arguments),
+        f"{OURS} from waveforms": Side(ours, {**arguments, "frontend": FRONTEND}),
+        f"{OURS} bfloat16": Side(ours, {**arguments, "precision": "mixed_bfloat16"}),
+        **_torch("training", arguments),
+        **_gemms(settings),
+    }
+    return take_turns(sides, threads=settings.threads, rounds=settings.rounds, calls=1)
+
+
+def _inference(
+    settings: Settings, rho: int, width: int, batch: int
+) -> tuple[str, int, dict[str, Times]]:
+    shape = [batch, _frames(settings), N_MELS]
+    arguments: dict[str, object] = {"rho": rho, "width": width, "shape": shape}
+    ours = "benchmarks.keras_sides:inference"
+    sides = {
+        OURS: Side(ours, arguments),
+        f"{OURS} from waveforms": Side(ours, {**arguments, "frontend": FRONTEND}),
+        **_torch("inference", arguments),
+        **_gemms(settings),
+    }
+    times = take_turns(sides, threads=settings.threads, rounds=settings.rounds, calls=3)
+    return "inference", batch, times
+
+
+def _gemm_rate(settings: Settings, times: dict[str, Times]) -> float:
+    """Floating-point operations a second of the fastest matrix product."""
+    size = 64 if settings.short else 2048
+    return max(2.0 * size**3 / times[name].median for name in GEMM if name in times) * 1e3
+
+
+def _share(
+    settings: Settings, what: str, rho: int, width: int, batch: int, times: dict[str, Times]
+) -> float:
+    counted = training_flops if what == "training" else conv_flops
+    flops = counted(rho, width, _frames(settings), N_MELS) * batch
+    return flops / (times[OURS].median / 1e3) / _gemm_rate(settings, times)
+
+
+def _rows(
+    settings: Settings, what: str, rho: int, width: int, batch: int, times: dict[str, Times]
+) -> list[Row]:
+    rows = []
+    for name, measured in times.items():
+        if name in GEMM:
+            continue
+        share = _share(settings, what, rho, width, batch, {**times, OURS: measured})
+        calls = measured.milliseconds
+        rows.append(
+            {
+                "what": what,
+                "width": width,
+                "rho": rho,
+                "batch": batch,
+                "by": name,
+                "ms a clip": measured.median / batch,
+                "from": min(calls) / batch,
+                "to": max(calls) / batch,
+                "times PyTorch": times[EAGER].median / measured.median
+                if EAGER in times
+                else None,
+                "of GEMM": share,
+                "peak MB": round(measured.peak_mb),
+            }
+        )
+    return rows
+
+
+def _bars(
+    settings: Settings,
+    rho: int,
+    width: int,
+    training: dict[str, Times],
+    inference: list[tuple[str, int, dict[str, Times]]],
+) -> list[Bar]:
+    if settings.short:
+        return []
+    cases = [("training", TRAINING_BATCH, training), *inference]
+    bars = []
+    for what, batch, times in cases:
+        case = f"{what}, width {width}, rho {rho}, batch {batch}"
+        wanted = TRAINING_BARS if what == "training" else INFERENCE_BARS
+        if EAGER in times:
+            ratio = times[EAGER].median / times[OURS].median
+            bars.append(Bar(f"{case}: times PyTorch", ratio, wanted[width]))
+        if width == max(TRAINING_BARS):
+            share = _share(settings, what, rho, width, batch, times)
+            wanted_share = TRAINING_SHARE if what == "training" else INFERENCE_SHARE
+            bars.append(Bar(f"{case}: share of GEMM", share, wanted_share))
+    return bars
