@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import zoo
+from rfkeras.frontend import find_frontend
 from rfkeras.training.losses import MaskedBinaryCrossentropy
 from rfkeras.training.optimizer import Adam
 from rfkeras.training.training_model import TrainingModel
@@ -39,9 +40,9 @@ def batch(model: keras.Model, shape: list[int]) -> Any:
     rng = np.random.default_rng(0)
     if len(model.input_shape) == 4:
         return rng.normal(size=(*shape, 1)).astype(np.float32)
-    from rfkeras.frontend import find_frontend
-
-    samples = (shape[1] - 1) * find_frontend(model).hop_samples
+    frontend = find_frontend(model)
+    assert frontend is not None
+    samples = (shape[1] - 1) * frontend.hop_samples
     return (0.1 * rng.normal(size=(shape[0], samples))).astype(np.float32)
 
 
@@ -73,8 +74,8 @@ def training(
     example = (batch(tagger, shape), labels, np.ones_like(labels))
     batches = tf.data.Dataset.from_tensors(example).repeat()
     iterator = iter(strategy.experimental_distribute_dataset(batches))
-    trained.make_train_function()
-    return lambda: float(trained.train_function(iterator)["loss"])
+    step: Any = trained.make_train_function() or trained.train_function  # the latter holds it
+    return lambda: float(step(iterator)["loss"])
 
 
 def inference(

@@ -17,7 +17,8 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 def describe_machine(threads: int) -> dict[str, Any]:
     """Processor, memory, versions and load, for the report."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    facts = dict((part.strip() for part in line.split(":", 1)) for line in lines if ":" in line)
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in pairs}
     flags = set(facts.get("flags", "").split())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {

@@ -101,7 +101,7 @@ def training(
         loss = functional.binary_cross_entropy_with_logits(network(x), labels)
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return float(loss.item())
 
     return step
 

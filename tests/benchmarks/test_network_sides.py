@@ -1,0 +1,71 @@
+"""The benchmark compares one network with itself."""
+
+import numpy as np
+import pytest
+
+import zoo
+from benchmarks.flops import conv_flops, training_flops
+from rfkeras.interop import load_torch_checkpoint
+
+
+@pytest.mark.parametrize("rho", [1, 7])
+def test_the_pytorch_network_is_ours(rho):
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_resnet import TorchResNet
+
+    torch.manual_seed(0)
+    theirs = TorchResNet(rho, width=4, num_classes=3)
+    rng = np.random.default_rng(0)
+    state = theirs.state_dict()
+    for name, value in state.items():  # with what it starts with, logits would be 0
+        if value.dtype == torch.float32:
+            low, high = (0.5, 2.0) if "running_var" in name else (-0.5, 0.5)
+            state[name] = torch.tensor(
+                rng.uniform(low, high, tuple(value.shape)), dtype=torch.float32
+            )
+    theirs.load_state_dict(state)
+    theirs.eval()
+    ours = zoo.create_model("resnet_rf", 3, rho=rho, width=4, frontend=None)
+    load_torch_checkpoint(ours, state)
+    x = rng.normal(size=(2, 90, 64, 1)).astype("float32")
+    with torch.inference_mode():
+        expected = theirs(torch.tensor(x.transpose(0, 3, 2, 1))).numpy()
+    np.testing.assert_allclose(ours(x), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_it_starts_as_ours_does():
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_resnet import TorchResNet
+
+    torch.manual_seed(0)
+    theirs = {n: v.numpy() for n, v in TorchResNet(7, 32, 20).state_dict().items()}
+    ours = zoo.create_model("resnet_rf", 20, rho=7, width=32, frontend=None)
+    stem = np.std(ours.get_layer("stem_conv").kernel)
+    assert np.std(theirs["in_c.0.weight"]) == pytest.approx(stem, rel=0.15)
+    block = ours.get_layer("stage2_block1")
+    first = block.residuals[0].conv1.kernel
+    assert np.std(theirs["stage2.block1.conv1.weight"]) == pytest.approx(
+        np.std(first), rel=0.05
+    )
+    shortcut = block.shortcut_conv.kernel
+    assert np.std(theirs["stage2.block1.shortcut.conv.weight"]) == pytest.approx(
+        np.std(shortcut), rel=0.1
+    )
+    for zeros in ("stage2.block1.conv2.weight", "feed_forward.0.weight"):
+        assert not theirs[zeros].any()
+
+
+def test_counted_operations():
+    # Written out for rho 1, width 1, one class: stem, block 1 (3x3 and 1x1), block 2 (3x3,
+    # 1x1), then 1x1 alone; shortcuts where the channels change.
+    frames, n_mels = 19, 35
+    stem = (35 + 2 - 5) // 2 + 1, (19 + 2 - 5) // 2 + 1  # 17 x 9
+    pixels1, pixels2, pixels3, pixels5 = 17 * 9, 8 * 4, 4 * 2, 2 * 1
+    assert stem == (17, 9)
+    stage1 = pixels1 * (9 + 1) + pixels2 * (9 + 1) + pixels3 * 4
+    stage2 = pixels5 * (1 * 2 + 2 * 2 + 1 * 2 + 3 * 2 * (2 * 2))
+    stage3 = pixels5 * (2 * 4 + 4 * 4 + 2 * 4 + 3 * 2 * (4 * 4))
+    forward = 2 * (pixels1 * 25 + stage1 + stage2 + stage3 + pixels5 * 4)
+    assert conv_flops(1, 1, frames, n_mels, classes=1) == forward
+    difference = 3 * conv_flops(1, 1, frames, n_mels) - training_flops(1, 1, frames, n_mels)
+    assert difference == 2 * pixels1 * 25
