@@ -77,13 +77,13 @@ def _training(settings: Settings, rho: int, width: int) -> dict[str, Times]:
     shape = [_train_batch(settings), _frames(settings), N_MELS]
     arguments: dict[str, object] = {"rho": rho, "width": width, "shape": shape}
     ours = "benchmarks.keras_sides:training"
-    sides = {
-        OURS: Side(ours, arguments),
-        f"{OURS} from waveforms": Side(ours, {**arguments, "frontend": FRONTEND}),
-        f"{OURS} bfloat16": Side(ours, {**arguments, "precision": "mixed_bfloat16"}),
-        **_torch("training", arguments),
-        **_gemms(settings),
-    }
+    sides = {OURS: Side(ours, arguments)}
+    if not settings.short:
+        sides |= {
+            f"{OURS} from waveforms": Side(ours, {**arguments, "frontend": FRONTEND}),
+            f"{OURS} bfloat16": Side(ours, {**arguments, "precision": "mixed_bfloat16"}),
+        }
+    sides |= {**_torch("training", arguments), **_gemms(settings)}
     return take_turns(sides, threads=settings.threads, rounds=settings.rounds, calls=1)
 
 
@@ -93,12 +93,10 @@ def _inference(
     shape = [batch, _frames(settings), N_MELS]
     arguments: dict[str, object] = {"rho": rho, "width": width, "shape": shape}
     ours = "benchmarks.keras_sides:inference"
-    sides = {
-        OURS: Side(ours, arguments),
-        f"{OURS} from waveforms": Side(ours, {**arguments, "frontend": FRONTEND}),
-        **_torch("inference", arguments),
-        **_gemms(settings),
-    }
+    sides = {OURS: Side(ours, arguments)}
+    if not settings.short:
+        sides[f"{OURS} from waveforms"] = Side(ours, {**arguments, "frontend": FRONTEND})
+    sides |= {**_torch("inference", arguments), **_gemms(settings)}
     times = take_turns(sides, threads=settings.threads, rounds=settings.rounds, calls=3)
     return "inference", batch, times
 

@@ -13,6 +13,7 @@ Row = dict[str, Any]
 # In the order of the report; each module has a function `measure(settings) -> Section`.
 SECTIONS = (
     "network",
+    "options",
     "frontend",
     "pipeline",
     "tagging",
