@@ -5,13 +5,19 @@ BIN := .venv/bin
 READY := .venv/.ready
 LOCK := requirements/requirements.lock
 
-.PHONY: help setup train test lint docs lock clean
+BENCH_OUTPUT ?= benchmark_results
+TORCH ?= torch==2.13.0
+# glibc 2.35 and newer then ask for pages of 2 MB: training takes less time (docs/performance.md).
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
+.PHONY: help setup train test lint docs bench lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras"
 	@echo "make train  train resnet_rf on the embedded data set, evaluate, export"
 	@echo "make test   lint, type check, all tests"
 	@echo "make docs   build the documentation into site/"
+	@echo "make bench  measure speed and memory, beside PyTorch and librosa; half an hour"
 	@echo "make lock   resolve the packages anew into $(LOCK)"
 
 setup: $(READY)
@@ -25,7 +31,7 @@ $(READY): $(LOCK) setup.py
 	@touch $(READY)
 
 train: setup
-	$(BIN)/python train.py --model resnet_rf
+	$(HUGE_PAGES) $(BIN)/python train.py --model resnet_rf
 
 lint: setup
 	$(BIN)/ruff check .
@@ -37,6 +43,11 @@ test: lint
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# PyTorch is what is compared with; nothing else here needs it.
+bench: setup
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
 
 # uv resolves for Python 3.11 and 3.12 at once.
 lock:

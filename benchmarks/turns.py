@@ -143,6 +143,8 @@ class _Worker:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"A measured process ended with {self._process.wait()}.")
+            status = self._process.wait()
+            self.kill()
+            raise RuntimeError(f"A measured process ended with {status}.")
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -1,0 +1,80 @@
+"""The benchmark runs; its figures are another matter."""
+
+import json
+import math
+
+import pytest
+
+from benchmarks.report import PAGE, table
+from benchmarks.suite import SECTIONS, Bar
+from benchmarks.turns import Side, take_turns
+from tests.processes import run
+
+
+@pytest.mark.slow
+def test_every_section_runs_and_writes_its_tables(tmp_path):
+    status, out, err = run("-m", "benchmarks", "--short", "--output", tmp_path)
+    assert status == 0, err
+    page = (tmp_path / PAGE).read_text()
+    for name in SECTIONS:
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        assert f"## {content['title']}" in page
+        assert content["machine"]["packages"]["tensorflow"] in page
+        assert content["rows"]
+        for row in content["rows"]:
+            assert row.keys() == content["rows"][0].keys()
+            numbers = [value for value in row.values() if isinstance(value, float)]
+            assert numbers
+            assert all(math.isfinite(number) for number in numbers)
+        for picture in content["pictures"]:
+            assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_unknown_sections_are_named_with_the_known_ones(tmp_path):
+    status, _, err = run("-m", "benchmarks", "netwrok", "--output", tmp_path / "none")
+    assert status == 2
+    assert "netwrok" in err
+    assert "network" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_numbers_in_a_table():
+    rows = [{"by": "a", "ms": 1234.5678, "n": 1000}, {"by": "b", "ms": 0.012345, "n": None}]
+    assert table(rows).splitlines() == [
+        "| by | ms | n |",
+        "| --- | ---: | ---: |",
+        "| a | 1,235 | 1,000 |",
+        "| b | 0.012 | - |",
+    ]
+    assert "| 12.3 |" in table([{"ms": 12.345}])
+    assert "| 1.23 |" in table([{"ms": 1.2345}])
+
+
+def test_a_bar_is_met_at_its_value():
+    assert Bar("x", 1.5, 1.5).is_met
+    assert not Bar("x", 1.49, 1.5).is_met
+
+
+def test_sides_take_turns_in_processes_of_their_own(capfd):
+    side = "tests.benchmarks.sides"
+    times = take_turns(
+        {
+            "slow": Side(f"{side}:sleeping", {"seconds": 0.03}),
+            "fast": Side(f"{side}:sleeping", {"seconds": 0.01}, {"OMP_NUM_THREADS": "7"}),
+            "missing": Side(f"{side}:of_a_package_that_is_not_there"),
+        },
+        threads=1,
+        rounds=3,
+        calls=2,
+    )
+    assert list(times) == ["slow", "fast"]
+    assert len(times["slow"].milliseconds) == 6
+    assert 30 <= times["slow"].median < 60
+    assert 10 <= times["fast"].median < 30
+    assert times["slow"].peak_mb > 5
+    err = capfd.readouterr().err
+    assert "Left out: missing: No module named 'not_installed'" in err
+    assert "threads 1, processors 1, OMP_NUM_THREADS 1" in err  # what they print is no answer
+    assert "threads 1, processors 1, OMP_NUM_THREADS 7" in err
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        take_turns({"dies": Side(f"{side}:dying")}, threads=1, rounds=1)
