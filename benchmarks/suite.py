@@ -14,6 +14,7 @@ Row = dict[str, Any]
 SECTIONS = (
     "network",
     "options",
+    "profile",
     "frontend",
     "pipeline",
     "tagging",
