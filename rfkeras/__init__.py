@@ -27,6 +27,7 @@ _ROOMS = (
 )
 
 _FUNCTIONS = {
+    "fold": "folding",
     "load_model": "loading",
     "open_model": "loading",
     "rho_for": "receptive_field",

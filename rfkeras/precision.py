@@ -7,6 +7,11 @@ from typing import Any
 import keras
 
 
+def computes_in_float32(model: keras.Model) -> bool:
+    """Whether every layer of a model does."""
+    return all(layer.compute_dtype in ("float32", None) for layer in model._flatten_layers())
+
+
 def in_float32(model: keras.Model) -> keras.Model:
     """The model with every layer computing in float32.
 
@@ -18,7 +23,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     Returns:
         The model itself where all layers do already; else a copy, with a copy of the weights.
     """
-    if all(layer.compute_dtype in ("float32", None) for layer in model._flatten_layers()):
+    if computes_in_float32(model):
         return model
     clone = model.__class__.from_config(_float32_policies(model.get_config()))
     clone.set_weights(model.get_weights())

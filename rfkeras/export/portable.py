@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rfkeras.errors import ConfigError
 from rfkeras.export.card import audio_fields
 from rfkeras.export.portable_frontend import PortableFrontend
+from rfkeras.folding import fold_if_possible
 from rfkeras.frontend import find_frontend
 from rfkeras.precision import in_float32
 from rfkeras.tagger import Reader
@@ -30,9 +31,8 @@ Arrays = dict[str, NDArray[np.float32]]
 class PortableModel:
     """Waveforms, or spectrograms, to scores, in float32 and without state.
 
-    Batch normalisation is left to the converters, which fold it into the convolutions;
-    branches of Shake-Shake are averaged and damped kernels are constants, as in every
-    inference.
+    The network is folded (`rfkeras.fold`). Converters fold batch normalisation too, but not
+    the branches of a block; and of the smaller graph they are done sooner.
 
     Args:
         model: Functional, with a `ClipLogits` layer of its own at its end. Layers of a
@@ -57,7 +57,7 @@ class PortableModel:
     def __init__(
         self, model: keras.Model, labels: Sequence[str] | None = None, frontend: bool = True
     ):
-        self._keras_model = keras_model = in_float32(model)
+        keras_model = in_float32(model)
         layer = find_frontend(keras_model)
         source = keras_model.inputs[0]
         if layer is not None:
@@ -72,10 +72,10 @@ class PortableModel:
         self.input_name = source.name if layer is None or frontend else "spectrogram"
         self.input_shape = tuple(source.shape)
         self._reader = Reader(keras_model, source)
-        self._frontend, self._trunk = None, self._reader
-        if layer is not None and frontend:
-            self._frontend = PortableFrontend(layer)
-            self._trunk = Reader(keras_model, layer.output)
+        self._frontend = PortableFrontend(layer) if layer is not None and frontend else None
+        self._folded = folded = fold_if_possible(keras_model)
+        twin = find_frontend(folded)
+        self._trunk = Reader(folded, None if twin is None else twin.output)
         self.head = self._reader.head
         self.card = _card(model, self, labels)
         spec = tf.TensorSpec(self.input_shape, tf.float32, name=self.input_name)
@@ -110,7 +110,7 @@ class PortableModel:
     def module(self) -> Any:
         """The function and its variables, for `tf.saved_model.save`."""
         module = tf.Module(name="rfkeras")
-        module.kept = [variable.value for variable in self._keras_model.variables]
+        module.kept = [variable.value for variable in self._folded.variables]
         module.serve = self.serve
         return module
 

@@ -27,8 +27,10 @@ def saved_model(
 ) -> Path:
     """Write a model's inference graph as a SavedModel.
 
-    The graph holds stock TensorFlow operations only, the model's variables, and neither
-    optimiser nor Python. Its signatures:
+    The graph holds stock TensorFlow operations only, and neither optimiser nor Python. A model
+    of float32 is folded (`rfkeras.fold`), and its weights are constants of the graph, on which
+    TensorFlow prepares them for the processor once; one of a reduced precision, and one of
+    over 32 MiB, keeps its weights as variables. The signatures:
 
     - `serving_default`: `waveform`, float32 (batch, samples) for mono and
       (batch, samples, 2) for stereo, batch and length free, at the rate that
@@ -84,7 +86,8 @@ def saved_model(
     signatures = Signatures(model, head)
     described = describe(model, head, n_classes, signatures)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as scratch:
-        module = _Inference(model, write_assets(Path(scratch), names, described, card))
+        assets = write_assets(Path(scratch), names, described, card)
+        module = _Inference(signatures.variables, assets)
         aside = Path(scratch) / "saved_model"
         tf.saved_model.save(module, str(aside), signatures=signatures.functions)
         if warmup:
@@ -113,8 +116,8 @@ class _Inference(tf.Module):
     tracked and saved too.
     """
 
-    def __init__(self, model: keras.Model, assets: Sequence[Path]):
+    def __init__(self, variables: Sequence[keras.Variable], assets: Sequence[Path]):
         super().__init__(name="rfkeras")
-        # TensorFlow tracks what the graphs read; these lists keep it reachable.
-        self.model_variables: list[Any] = [variable.value for variable in model.variables]
+        # TensorFlow tracks what the graphs read; this list keeps it reachable.
+        self.model_variables: list[Any] = [variable.value for variable in variables]
         self.assets = [tf.saved_model.Asset(str(path)) for path in assets]

@@ -1,7 +1,8 @@
 """The functions of a SavedModel: what each takes and returns.
 
-The network is traced once, in a function that all signatures call, and stored once.
-TensorFlow leaves out of a call what its signature does not use.
+The network is traced once, in a function that all signatures call, and stored once, its
+weights as constants within: see `rfkeras.export.weights`. TensorFlow leaves out of a call
+what its signature does not use.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from keras import ops
 from rfkeras.data.audio_format import AudioFormat
 from rfkeras.errors import ConfigError
 from rfkeras.export.audio_bytes import check_wav, decode_wav
+from rfkeras.export.weights import constants_pay, for_inference, weights_of
 from rfkeras.frontend import find_frontend
 from rfkeras.layers import ClipLogits
 from rfkeras.tagger import classifier_input, top_head
@@ -40,6 +42,8 @@ class Signatures:
         missing: Why the others are not there, by name.
         embedding_size: Features of an embedding; None where there is no `embed`.
         frame_times: When its frames are; None where that is not known in seconds.
+        variables: What the functions read beside their inputs: none where all weights are
+            constants in them.
     """
 
     def __init__(self, model: keras.Model, reader: ClipLogits):
@@ -50,25 +54,34 @@ class Signatures:
         source = model.inputs[0]
         self._head = reader
         self._n_classes = model.output_shape[-1]
-        outputs = {"logits": model.outputs[0]}
+        inference = for_inference(model)
+        outputs = {"logits": inference.outputs[0]}
+        own: ClipLogits | None = None
         try:
-            head, features = top_head(model), classifier_input(model)
+            own, features = top_head(inference), classifier_input(inference)
         except ConfigError as error:
             self.missing = dict.fromkeys((FRAMES, EMBED, AUDIO_BYTES), str(error))
         else:
-            outputs |= {"map": head.input, "features": features}
+            outputs |= {"map": own.input, "features": features}
             self.embedding_size = int(features.shape[-1])
             self.frame_times = frame_times_or_none(model)
         # A dictionary of one output would come back as that output.
-        network = keras.Model(source, list(outputs.values()), name="inference")
+        network = keras.Model(inference.inputs[0], list(outputs.values()), name="inference")
+        constant = constants_pay(inference)
+        self.variables = [] if constant else inference.variables
 
         def compute(batch: Any) -> dict[str, Any]:
-            values = network(batch, training=False)
-            values = values if isinstance(values, list) else [values]
-            return dict(zip(outputs, values, strict=True))
+            with weights_of(inference, constant):
+                values = network(batch, training=False)
+                values = values if isinstance(values, list) else [values]
+                named = dict(zip(outputs, values, strict=True))
+                if own is not None:
+                    logits, log_weights = own.frame_logits(named.pop("map"))
+                    named |= {"frame_logits": logits, "log_weights": log_weights}
+                return named
 
         spec = tf.TensorSpec(source.shape, tf.float32, name=source.name)
-        self._compute = tf.function(compute, input_signature=[spec])
+        self._compute = tf.function(compute, input_signature=[spec], autograph=False)
         self._add(SERVE, spec, self._serve)
         if self.missing:
             return
@@ -101,7 +114,7 @@ class Signatures:
         return {"scores": self._head.scores(self._compute(batch)["logits"])}
 
     def _frames(self, batch: Any) -> dict[str, Any]:
-        logits, _ = self._head.frame_logits(self._compute(batch)["map"])
+        logits = self._compute(batch)["frame_logits"]
         outputs = {"frame_scores": self._head.scores(logits)}
         if self.frame_times is not None:
             rows, n_frames = tf.shape(logits)[0], tf.shape(logits)[1]
@@ -125,7 +138,9 @@ class Signatures:
             computed = self._compute(decode_wav(content, self._audio)[None])
             logits = computed["logits"]
             if self._head.frames:
-                logits = self._head.clip_logits(*self._head.frame_logits(computed["map"]))
+                logits = self._head.clip_logits(
+                    computed["frame_logits"], computed["log_weights"]
+                )
             return self._head.scores(logits)[0]
 
         # One after another: memory is that of the longest file, and padding touches none.

@@ -83,10 +83,10 @@ class DampedConv2D(keras.layers.Conv2D):
         self.damp_time = damp_time
         time, frequency = self.kernel_size
         along_time = damping_window(time, damping) if damp_time else np.ones(time, np.float32)
-        self._window = np.outer(along_time, damping_window(frequency, damping))[..., None, None]
+        self.window = np.outer(along_time, damping_window(frequency, damping))[..., None, None]
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        window = ops.convert_to_tensor(self._window, dtype=kernel.dtype)
+        window = ops.convert_to_tensor(self.window, dtype=kernel.dtype)
         return super().convolution_op(inputs, kernel * window)
 
     def get_config(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from rfkeras.data.audio import Source, Waveform
 from rfkeras.data.audio_format import AudioFormat
 from rfkeras.errors import ConfigError
 from rfkeras.export.saved_model import label_names
+from rfkeras.folding import fold_if_possible
 from rfkeras.frontend import find_frontend
-from rfkeras.precision import in_float32
 from rfkeras.tagger import Reader
 from rfkeras.tagging.accumulate import RunningMean, RunningPool
 from rfkeras.tagging.blocks import chunked, file_blocks
@@ -34,7 +34,8 @@ class StreamTagger:
     Where the model's receptive field is limited and its front-end has a fixed floor, frames
     and clips are what one pass over the whole audio gives, up to float rounding: neighbouring
     chunks overlap by as much as frames hear. Memory does not grow with the audio, but for the
-    frames that are asked for.
+    frames that are asked for. It computes with a folded copy of the model (`rfkeras.fold`), in
+    float32, with the weights that the model has now.
 
     Args:
         model: A `rfkeras.Tagger`, or a functional model with a front-end and a `ClipLogits`
@@ -81,7 +82,7 @@ class StreamTagger:
                 "keras.Input((None,)), or (None, 2) for stereo, so that it takes any length."
             )
         self.model = model
-        self._reader = Reader(in_float32(model))
+        self._reader = Reader(fold_if_possible(model))
         head = self._reader.head
         self.label_names = label_names(model)
         thresholds = head.thresholds or [HALF] * len(self.label_names)

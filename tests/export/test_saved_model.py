@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import rfkeras
 import zoo
 from rfkeras.errors import ConfigError
-from rfkeras.export import ExportError, saved_model, verify
+from rfkeras.export import ExportError, saved_model, verify, weights
 from rfkeras.export.clean_process import REFUSED
 from rfkeras.export.verify import tolerance
-from rfkeras.layers import find_head
+from rfkeras.layers import ClipLogits, find_head
+from tests.export.constants import constants, zeros_of_kernels
+from tests.folding.weights import scatter
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +122,58 @@ def test_only_stock_operations_and_no_optimiser(model, exported):
     for function in graph.library.function:
         ops |= {node.op for node in function.node_def}
     assert not [op for op in ops if op.startswith(("IO>", "PyFunc", "EagerPyFunc"))]
-    reader = tf.train.load_checkpoint(str(exported / "variables" / "variables"))
-    saved = reader.get_variable_to_shape_map()
-    values = [k for k in saved if k.endswith("VARIABLE_VALUE")]
-    weights = len(model.trainable_variables) + len(model.non_trainable_variables)
-    assert len(values) == weights
-    assert not [name for name in saved if "optimizer" in name]
+    assert not [node for node in graph.node if "optimizer" in node.name]
+
+
+def test_folded_weights_are_constants_and_stored_once_for_all_signatures(model, exported):
+    folded = rfkeras.fold(model)
+    kernels = [v for v in folded.variables if len(v.shape) == 4]
+    stored = [array for array in constants(exported) if array.ndim == 4]
+    assert len(stored) == len(kernels) == 28
+    for array, kernel in zip(
+        sorted(stored, key=np.sum), sorted(map(np.asarray, kernels), key=np.sum), strict=True
+    ):
+        np.testing.assert_array_equal(array, kernel)
+    loaded = tf.saved_model.load(str(exported))
+    assert len(loaded.signatures) == 4
+    assert list(loaded.model_variables) == []
+    bytes_of_weights = sum(v.numpy().nbytes for v in folded.variables)
+    assert (exported / "saved_model.pb").stat().st_size < bytes_of_weights + 2_000_000
+
+
+def test_the_weights_of_a_large_model_stay_variables(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "LARGEST_BYTES", 100)
+    network = zoo.create_model("resnet_rf", 3, width=2, head="attention", frontend=None)
+    path = saved_model(scatter(network), tmp_path / "1")
+    loaded = tf.saved_model.load(str(path))
+    assert len(loaded.model_variables) == len(rfkeras.fold(network).variables)
+    assert not [array for array in constants(path) if array.ndim == 4]
+    batch = noise(2, 40 * 64).reshape(2, 40, 64, 1)
+    frames = loaded.signatures["frames"](spectrogram=tf.constant(batch))["frame_scores"]
+    np.testing.assert_allclose(frames, network.scores(batch, per="frame"), atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("tests_export")
+class Unnamed(keras.layers.Layer):
+    """A layer that cannot be made anew from its configuration."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+def test_a_model_that_cannot_be_folded_is_exported_as_it_is(tmp_path):
+    inputs = keras.Input((None, 8, 1), name="spectrogram")
+    x = keras.layers.Conv2D(3, 3, padding="same")(Unnamed(lambda x: 2 * x)(inputs))
+    x = keras.layers.BatchNormalization()(x)
+    network = keras.Model(inputs, ClipLogits(label_names=("a", "b", "c"))(x))
+    path = saved_model(network, tmp_path / "1", warmup=False)
+    batch = noise(2, 9 * 8).reshape(2, 9, 8, 1)
+    scores = served(path, spectrogram=tf.constant(batch))
+    np.testing.assert_allclose(scores, keras.ops.sigmoid(network(batch)), atol=1e-6)
 
 
 def test_labels_and_sample_rate_lie_in_the_assets(exported):
@@ -190,6 +239,9 @@ def test_a_bfloat16_model_agrees_within_its_bound_and_a_wrong_one_does_not(
 ):
     network = trained_like("mixed_bfloat16")
     path = saved_model(network, tmp_path / "1")
+    stored = tf.saved_model.load(str(path)).model_variables
+    for variable, own in zip(stored, network.variables, strict=True):
+        np.testing.assert_array_equal(variable, own)  # as it is, not folded
     batch = noise(2, 44100)
     assert verify(path, network, [batch, noise(1, 22050)]) <= tolerance(network) == 2.0**-9
     module = sys.modules[verify.__module__]
@@ -225,10 +277,7 @@ def test_zeros_of_a_pruned_model_stay_zeros(tmp_path):
     network.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     path = saved_model(loaded, tmp_path / "1")
-    exported_zeros = sum(
-        int((variable.numpy() == 0).sum())
-        for variable in tf.saved_model.load(str(path)).model_variables
-    )
-    everywhere = sum(int((v.numpy() == 0).sum()) for v in network.variables)
-    assert exported_zeros == everywhere
+    # Folding multiplies each kernel by the scales of a normalisation: zeros stay zeros.
+    kernels = zeros_of_kernels(loaded.variables)
+    assert zeros_of_kernels(constants(path)) == kernels > 0.7 * sum(zeros.values())
     assert {v.path: int((v.numpy() == 0).sum()) for v in loaded.trainable_variables} == zeros
