@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 _ASIDE = ".partial"
 
 
@@ -59,6 +57,8 @@ def open_npz(path: str | Path) -> Iterator[Any]:
         ValueError: It is no archive, is damaged, or holds pickled objects.
         OSError: It cannot be opened.
     """
+    import numpy as np
+
     with Path(path).open("rb") as file:  # np.load leaves its own file open when it fails
         try:
             with np.load(file, allow_pickle=False) as archive:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rfkeras.cli.collector import paused_collector
 from rfkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_tagger(options: argparse.Namespace) -> StreamTagger:
     """The tagger that the flags name."""
-    from rfkeras.loading import open_model
-    from rfkeras.tagging import StreamTagger
+    with paused_collector():
+        from rfkeras.loading import open_model
+        from rfkeras.tagging import StreamTagger
 
-    return StreamTagger(open_model(options.model), chunk_seconds=options.chunk_seconds)
+        return StreamTagger(open_model(options.model), chunk_seconds=options.chunk_seconds)
 
 
 def run_job(

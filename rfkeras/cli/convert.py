@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.cli.flags import add_train_flags
 from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError
@@ -23,7 +24,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "convert",
-        help="convert a published PyTorch checkpoint",
+        help=COMMANDS["convert"],
         description=(
             "Write a published CP-ResNet as a .keras file, with a card (.md and .json) beside "
             "it. What the weights tell (rho, width, blocks, channels, classes, decomposition, "

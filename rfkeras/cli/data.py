@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.cli.flags import add_train_flags
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.options.parsers import number
@@ -27,7 +28,7 @@ _CHOICE = (
 
 def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("data", help="prepare data sets")
+    parser = commands.add_parser("data", help=COMMANDS["data"])
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     pack = actions.add_parser(
         "pack",

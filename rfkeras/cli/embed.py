@@ -13,13 +13,14 @@ from rfkeras.cli.audio_job import (
     open_tagger,
     run_job,
 )
+from rfkeras.cli.commands import COMMANDS
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "embed",
-        help="write what a model's trunk says of audio files",
+        help=COMMANDS["embed"],
         description=(
             "Write the features that a model's classifier reads, averaged over frequency: one "
             "vector a file, or one a frame. Similar sounds have similar vectors."

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.cli.flags import add_train_flags
 from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, resolve
@@ -40,7 +41,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "evaluate",
-        help="evaluate a model on a data set, or evaluate arrays of scores",
+        help=COMMANDS["evaluate"],
         description=(
             "Evaluate the model of a run (--run), a saved model (--model-path), or scores "
             "that lie in .npy files (--predictions with --groundtruth)."

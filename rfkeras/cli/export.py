@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "export",
-        help="write a model as TFLite, ONNX or SavedModel",
+        help=COMMANDS["export"],
         description=(
             "Write a model in another format and compare the result with the model, on real "
             "audio where there is some. A result that differs by more than its precision "

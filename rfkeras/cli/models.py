@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from rfkeras.cli.commands import COMMANDS
+
 if TYPE_CHECKING:
     from rfkeras.receptive_field.arithmetic import AxisField
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("models", help="list the models of the zoo")
+    parser = commands.add_parser("models", help=COMMANDS["models"])
     parser.add_argument(
         "pattern", nargs="?", default="*", help='shell pattern, such as "resnet_rf*"'
     )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.cli.flags import add_train_flags
 from rfkeras.cli.rf_subject import (
     COUNTED_TAGS,
@@ -32,7 +33,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "rf",
-        help="show the receptive field of a model",
+        help=COMMANDS["rf"],
         description=(
             "Show what one position of a model sees: exactly, layer by layer, and, measured "
             "by gradients over audio, effectively. MODEL is a name of the zoo, a .keras file "

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import RFKerasError
@@ -38,7 +39,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "sweep",
-        help="train at many receptive fields, with several seeds, and compare",
+        help=COMMANDS["sweep"],
         description=(
             "Train every variant at every rho with every seed, one run folder each, and show "
             "test mAP against receptive field: tables, CSV files and a plot. The same command "

@@ -17,6 +17,7 @@ from rfkeras.cli.audio_job import (
     open_tagger,
     run_job,
 )
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "tag",
-        help="tag audio files",
+        help=COMMANDS["tag"],
         description=(
             "Say which tags (instruments, moods, ...) audio files have, and with --frames "
             "when. Tags whose score reaches their threshold apply, and are marked with *."

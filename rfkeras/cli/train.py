@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.complete import complete, recipes_for
 from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError, RFKerasError
@@ -22,7 +23,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "train",
-        help="train a model, evaluate it and export it",
+        help=COMMANDS["train"],
         usage=(
             "%(prog)s [--recipe FILE] [--run-dir DIR] [OPTIONS]\n       %(prog)s --resume [DIR]"
         ),

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.commands import COMMANDS
 from rfkeras.complete import recipes_for
 from rfkeras.config import TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError
@@ -27,7 +28,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "tune",
-        help="search for good options with keras-tuner",
+        help=COMMANDS["tune"],
         usage=(
             "%(prog)s [--search NAME=SPEC ...] [--recipe FILE] [OPTIONS]\n"
             "       %(prog)s --resume DIR"

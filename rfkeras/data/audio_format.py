@@ -69,5 +69,17 @@ def to_channels(samples: Waveform, channels: int) -> Waveform:
     """
     if channels == 2 and samples.shape[1] == 2:
         return samples
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    mono = _mean(samples)
     return mono if channels == 1 else np.stack([mono, mono], axis=1)
+
+
+def _mean(samples: Waveform) -> Waveform:
+    """The mean of all channels; of one, that channel itself."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    if samples.shape[1] == 2:
+        # Bit for bit what `mean` gives, in a tenth of its time: that takes longer for two
+        # channels than decoding a WAV file does.
+        return (samples[:, 0] + samples[:, 1]) / np.float32(2.0)
+    mixed: Waveform = samples.mean(axis=1, dtype=np.float32)
+    return mixed

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rfkeras.data import order
 from rfkeras.data.audio import AudioFormat, Waveform
 from rfkeras.data.bad_files import BadFileLog
-from rfkeras.data.batches import finish
+from rfkeras.data.batches import finish, readers
 from rfkeras.data.cache import WaveformCache
 from rfkeras.data.dataset import Split
 from rfkeras.data.reader import ClipReader
@@ -128,7 +128,7 @@ def training_batches(
         )
 
     clips = tf.data.Dataset.range(start_step * batch_size, total_steps * batch_size)
-    return finish(clips.map(load, num_parallel_calls=tf.data.AUTOTUNE), batch_size)
+    return finish(clips.map(load, num_parallel_calls=readers()), batch_size)
 
 
 def evaluation_batches(
@@ -199,7 +199,7 @@ def evaluation_batches(
         return tf.ensure_shape(waveform, audio.shape(count))
 
     windows = tf.data.Dataset.range(plan.batches * batch_size)
-    return finish(windows.map(load, num_parallel_calls=tf.data.AUTOTUNE), batch_size), plan
+    return finish(windows.map(load, num_parallel_calls=readers()), batch_size), plan
 
 
 def _check(

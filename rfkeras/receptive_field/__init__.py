@@ -6,7 +6,7 @@ This package can be called: `rfkeras.receptive_field(model)` is `receptive_field
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rfkeras.receptive_field.arithmetic import (
     AxisField,
@@ -15,7 +15,6 @@ from rfkeras.receptive_field.arithmetic import (
     LayerChain,
     compose,
 )
-from rfkeras.receptive_field.effective import EffectiveField, effective_receptive_field
 from rfkeras.receptive_field.explain import RhoStep, explain_rho
 from rfkeras.receptive_field.inverse import accepted_rhos, rho_for
 from rfkeras.receptive_field.model import receptive_field
@@ -35,6 +34,9 @@ from rfkeras.receptive_field.units import (
     scale_of_frontend,
     scale_of_preset,
 )
+
+if TYPE_CHECKING:
+    from rfkeras.receptive_field.effective import EffectiveField, effective_receptive_field
 
 __all__ = [
     "RHO_MAX",
@@ -65,6 +67,15 @@ __all__ = [
     "scale_of_frontend",
     "scale_of_preset",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The arithmetic needs no NumPy, which takes longer to import than all the rest.
+    if name in ("EffectiveField", "effective_receptive_field"):
+        from rfkeras.receptive_field import effective
+
+        return getattr(effective, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _CallablePackage(ModuleType):

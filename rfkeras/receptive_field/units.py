@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from rfkeras.errors import ConfigError
+
+if TYPE_CHECKING:  # the arithmetic along time needs no NumPy, so none is imported for it
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 # Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, logarithmic above.
 _HZ_PER_MEL = 200.0 / 3.0
@@ -95,6 +96,8 @@ class SpectrogramScale:
 
     def band_edges_hz(self) -> NDArray[np.float64]:
         """The n_mels + 2 points of the filter bank: band b reaches from point b to b + 2."""
+        import numpy as np
+
         return _mel_to_hz(np.linspace(0.0, self._top_mel, self.n_mels + 2))
 
     def band_centre_hz(self, band: float) -> float:
@@ -190,12 +193,16 @@ def scale_of_preset(name: str) -> SpectrogramScale:
 
 
 def _hz_to_mel(hz: ArrayLike) -> NDArray[np.float64]:
+    import numpy as np
+
     hz = np.asarray(hz, dtype=np.float64)
     logarithmic = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
     return np.where(hz < _BREAK_HZ, hz / _HZ_PER_MEL, logarithmic)
 
 
 def _mel_to_hz(mel: ArrayLike) -> NDArray[np.float64]:
+    import numpy as np
+
     mel = np.asarray(mel, dtype=np.float64)
     above = np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
     return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, _BREAK_HZ * above)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -12,6 +14,10 @@ from rfkeras.data.audio import AudioFile, Source, Waveform
 from rfkeras.data.audio_format import AudioFormat
 from rfkeras.errors import ConfigError
 from rfkeras.tagging.chunks import ChunkPlan
+
+# A chunk takes several blocks at once: while the network computes one, the next one's are
+# decoded. With less ahead it waits for them; more changes nothing.
+BLOCKS_AHEAD = 6
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def chunked(blocks: Iterable[Waveform], plan: ChunkPlan, audio: AudioFormat) -> 
 
 
 def file_blocks(source: Source, audio: AudioFormat, block_samples: int) -> Iterator[Waveform]:
-    """The waveform of a file, decoded one block ahead in a thread.
+    """The waveform of a file, decoded some blocks ahead in a thread.
 
     Args:
         source: A path, or the bytes of a file.
@@ -80,11 +86,12 @@ def file_blocks(source: Source, audio: AudioFormat, block_samples: int) -> Itera
         def read(start: int) -> Waveform:
             return file.read(start, min(block_samples, file.length - start))
 
-        ahead = thread.submit(read, 0)
-        for start in range(block_samples, file.length, block_samples):
-            block, ahead = ahead.result(), thread.submit(read, start)
+        starts = iter(range(0, file.length, block_samples))
+        ahead = deque(thread.submit(read, start) for start in islice(starts, BLOCKS_AHEAD))
+        while ahead:
+            block = ahead.popleft().result()
+            ahead.extend(thread.submit(read, start) for start in islice(starts, 1))
             yield block
-        yield ahead.result()
 
 
 def _check(block: Waveform, audio: AudioFormat, first_sample: int) -> None:

@@ -96,8 +96,11 @@ class StreamTagger:
         self.reason_not_exact = "; ".join(grid.reasons) or None
         self.frames = grid.times() or self._one_a_chunk()
         # One signature for chunks of all lengths: the last one is traced no second time.
+        # Nothing in it is control flow of Python, and looking for some takes 0.3 s.
         self._read = tf.function(
-            self._outputs, input_signature=[tf.TensorSpec((1, *shape[1:]), tf.float32)]
+            self._outputs,
+            input_signature=[tf.TensorSpec((1, *shape[1:]), tf.float32)],
+            autograph=False,
         )
 
     @property

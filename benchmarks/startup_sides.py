@@ -1,0 +1,56 @@
+"""Script: what a process does of its own until the first result.
+
+`python -m benchmarks.startup_sides NAME [ARGUMENT ...]` calls one of the functions below.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def create_model() -> None:
+    """Build the default network."""
+    import zoo
+
+    zoo.create_model("resnet_rf", 20)
+
+
+def first_batch(folder: str, width: str, seconds: str) -> None:
+    """Train one step on a folder of audio, from Python."""
+    import zoo
+    from rfkeras import data
+    from rfkeras.training.losses import MaskedBinaryCrossentropy
+    from rfkeras.training.optimizer import Adam
+    from rfkeras.training.training_model import TrainingModel
+
+    split = data.load_dataset("folder", data_dir=folder, test_share=0.2).splits["train"]
+    batches = data.training_batches(
+        split,
+        data.AudioFormat(22050),
+        excerpt_seconds=float(seconds),
+        batch_size=4,
+        seed=0,
+        steps_per_epoch=1,
+        total_steps=1,
+        bad_files=data.BadFileLog(None, total_files=len(split)),
+    )
+    tagger = zoo.create_model("resnet_rf", split.labels.shape[1], width=int(width))
+    model, optimizer = TrainingModel(tagger), Adam(1e-4)
+    model.compile(optimizer, MaskedBinaryCrossentropy(), jit_compile=False)
+    # As `rfkeras train` does: variables made inside the step would have it traced twice.
+    optimizer.build(tagger.trainable_variables)
+    model.fit(batches, verbose=0)
+
+
+def first_scores(path: str) -> None:
+    """Score a file with the ready model, from Python."""
+    import rfkeras
+    from rfkeras.tagging import StreamTagger
+
+    StreamTagger(rfkeras.open_model("resnet_rf_tiny")).run_file(path)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    globals()[sys.argv[1]](*sys.argv[2:])
