@@ -13,7 +13,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.report import PAGE, write_section
 from benchmarks.suite import SECTIONS, Settings, measure
 
-ROUNDS = 7
+ROUNDS = 5
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import tensorflow as tf
 
 from rfkeras.export.power_spectrum import PowerSpectrum
 from rfkeras.frontend.layer import Frontend
-
-DB_OF_E = 10.0 / math.log(10.0)
+from rfkeras.frontend.transform import DB_OF_E, floored_log, frames
 
 
 class PortableFrontend:
@@ -32,13 +30,14 @@ class PortableFrontend:
         weights = np.zeros((len(bins), frontend.n_mels))
         _, first = np.unique(bins, return_index=True)  # a bin that comes twice counts once
         weights[first] = filters[bins[first]]
-        mean_db, std_db = (np.float64(v.numpy()) for v in (frontend.mean_db, frontend.std_db))
+        mean_db, std_db = (
+            v.numpy().astype(np.float64) for v in (frontend.mean_db, frontend.std_db)
+        )
         if frontend.order == "db_then_mel":
             # Weighting, filters and standardisation are all linear in dB.
-            offset = frontend._a_weights_db @ filters if frontend.a_weighting else 0.0
-            weights, mean_db = weights / std_db, mean_db - offset
+            weights, mean_db = weights * DB_OF_E / std_db, mean_db - frontend.offset_db
         self._weights = weights.astype(np.float32)
-        self._scale = (1.0 / std_db).astype(np.float32)
+        self._scale = (DB_OF_E / std_db).astype(np.float32)
         self._shift = (-mean_db / std_db).astype(np.float32)
 
     def __call__(self, waveform: Any) -> Any:
@@ -60,9 +59,9 @@ class PortableFrontend:
         # All channels of a clip in one row: the floor is under the loudest of them.
         power = tf.reshape(power, tf.stack([batch, -1, len(self._spectrum.bins)]))
         if self.frontend.order == "db_then_mel":
-            mel = tf.matmul(self._to_db(power), self._weights) + self._shift
+            mel = tf.matmul(self._log(power), self._weights) + self._shift
         else:
-            mel = self._to_db(tf.matmul(power, self._weights)) * self._scale + self._shift
+            mel = self._log(tf.matmul(power, self._weights)) * self._scale + self._shift
         if channels == 1:
             return tf.expand_dims(mel, -1)
         mel = tf.reshape(mel, tf.stack([batch, channels, -1, self.frontend.n_mels]))
@@ -75,21 +74,8 @@ class PortableFrontend:
         rows = tf.pad(rows, [[0, 0], [0, short_by]])
         half = window // 2
         rows = tf.pad(rows, [[0, 0], [half, half]], mode="REFLECT")
-        # Blocks are gathered and not samples, as long as hop and window allow.
-        block = math.gcd(window, hop)
-        n_rows, padded = tf.shape(rows)[0], tf.shape(rows)[1]
-        count = (padded - window) // hop + 1
-        used = (count - 1) * hop + window
-        blocks = tf.reshape(rows[:, :used], tf.stack([n_rows, used // block, block]))
-        starts = tf.expand_dims(tf.range(count) * (hop // block), 1)
-        indices = starts + np.arange(window // block, dtype=np.int32)
-        frames = tf.gather(blocks, indices, axis=1)
-        return tf.reshape(frames, tf.stack([n_rows, count, window]))
+        count = (tf.shape(rows)[1] - window) // hop + 1
+        return frames(rows, window, hop, count)
 
-    def _to_db(self, power: Any) -> Any:
-        decibel = self.frontend.decibel
-        db = tf.math.log(tf.maximum(power, decibel.amin)) * DB_OF_E
-        if self.frontend.fixed_floor:
-            return db
-        loudest = tf.reduce_max(db, axis=(1, 2), keepdims=True)
-        return tf.maximum(db, loudest - self.frontend.dynamic_range_db)
+    def _log(self, power: Any) -> Any:
+        return floored_log(power, self.frontend.amin, self.frontend.range_db)

@@ -1,4 +1,4 @@
-"""The mel front-end as one Keras layer, composed of kapre's."""
+"""The mel front-end as one Keras layer, built on kapre's."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import kapre
 import keras
 import librosa
 import numpy as np
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
+from rfkeras.frontend.filters import GroupedFilterbank
+from rfkeras.frontend.transform import DB_OF_E, CentredSTFT, floored_log, power
 from rfkeras.receptive_field.units import scale_of_frontend
 
 AMIN = 1e-10  # power under which the dB stage does not go: librosa's and the paper's value
-NO_RANGE_LIMIT_DB = 1e6
 ARGUMENTS = (
     "sample_rate_hz",
     "n_fft",
@@ -95,42 +95,27 @@ class Frontend(keras.layers.Layer):
         self.fixed_floor = fixed_floor
         self.min_frames = min_frames
         self._check()
-        # channels_first inside: kapre then transposes no complex numbers.
-        self.stft = kapre.STFT(
-            n_fft=n_fft,
-            win_length=window_samples,
-            hop_length=hop_samples,
+        self.stft = CentredSTFT(
+            n_fft,
+            window_samples,
+            hop_samples,
             window_name="hann_window",
-            input_data_format="channels_first",
-            output_data_format="channels_first",
             dtype="float32",
             name="stft",
         )
-        self.magnitude = kapre.Magnitude(dtype="float32", name="magnitude")
-        self.mel = kapre.ApplyFilterbank(
-            type="mel",
-            filterbank_kwargs={
-                "sample_rate": sample_rate_hz,
-                "n_freq": n_fft // 2 + 1,
-                "n_mels": n_mels,
-            },
-            data_format="channels_first",
+        self.mel = GroupedFilterbank(
+            {"sample_rate": sample_rate_hz, "n_freq": n_fft // 2 + 1, "n_mels": n_mels},
             dtype="float32",
             name="mel",
         )
-        amin, range_db = AMIN, dynamic_range_db
+        # Power under which the dB stage does not go, and its range under the loudest point.
+        self.amin = AMIN
+        self.range_db: float | None = dynamic_range_db
         if fixed_floor:
-            amin = 10.0 ** ((self._full_scale_db() - dynamic_range_db) / 10.0)
-            range_db = NO_RANGE_LIMIT_DB
-        # kapre's layer takes 10 log10 of what it is given, and is given power here.
-        # Its reference must not fall below amin, or it would shift the result.
-        self.decibel = kapre.MagnitudeToDecibel(
-            ref_value=1.0, amin=amin, dynamic_range=range_db, dtype="float32", name="decibel"
-        )
-        self._reference_db = 10.0 * math.log10(max(amin, 1.0))
-        bins_hz = librosa.fft_frequencies(sr=sample_rate_hz, n_fft=n_fft)
-        with np.errstate(divide="ignore"):  # 0 Hz is -inf before librosa's floor
-            self._a_weights_db = librosa.A_weighting(bins_hz).astype(np.float32)
+            self.amin = 10.0 ** ((self._full_scale_db() - dynamic_range_db) / 10.0)
+            self.range_db = None
+        #: (n_mels,) float64, what the A-weighting adds to each band.
+        self.offset_db = self._weighting_db() if a_weighting else np.zeros(n_mels)
 
     def _check(self) -> None:
         whole = ("sample_rate_hz", "n_fft", "window_samples", "hop_samples", "n_mels")
@@ -169,6 +154,13 @@ class Frontend(keras.layers.Layer):
             level_db += 10.0 * math.log10(float(np.max(self.mel.filterbank)))
         return level_db
 
+    def _weighting_db(self) -> Any:
+        """The A-weighting behind the filter bank, which is linear in dB, (n_mels,)."""
+        bins_hz = librosa.fft_frequencies(sr=self.sample_rate_hz, n_fft=self.n_fft)
+        with np.errstate(divide="ignore"):  # 0 Hz is -inf before librosa's floor
+            weights_db = librosa.A_weighting(bins_hz)
+        return weights_db @ np.asarray(self.mel.filterbank, np.float64)
+
     @property
     def hop_ms(self) -> float:
         """Time between two frames in milliseconds."""
@@ -192,33 +184,51 @@ class Frontend(keras.layers.Layer):
             setattr(self, name, weight)
 
     def call(self, inputs: Any) -> Any:
-        return (self.mel_db(inputs) - self.mean_db[:, None]) / self.std_db[:, None]
+        mean_db, std_db = map(tf.convert_to_tensor, (self.mean_db, self.std_db))
+        shift = (self.offset_db.astype(np.float32) - mean_db) / std_db
+        return self._spectrogram(inputs, DB_OF_E / std_db, shift)
 
     def mel_db(self, waveform: Any) -> Any:
         """The mel spectrogram before standardisation, shapes as for the layer itself."""
+        scale = tf.fill([self.n_mels], np.float32(DB_OF_E))
+        return self._spectrogram(waveform, scale, self.offset_db.astype(np.float32))
+
+    def _spectrogram(self, waveform: Any, scale: Any, shift: Any) -> Any:
+        """Logarithms of power in mel bands, times `scale` plus `shift`, (n_mels,) each."""
         x = tf.convert_to_tensor(waveform, tf.float32)
+        shape = self.compute_output_shape(x.shape)
         x = x[:, None, :] if x.shape.rank == 2 else tf.transpose(x, (0, 2, 1))
         short_by = tf.maximum(0, self.min_samples - tf.shape(x)[-1])
         x = tf.pad(x, [[0, 0], [0, 0], [0, short_by]])
-        half = self.window_samples // 2
-        x = tf.pad(x, [[0, 0], [0, 0], [half, half]], mode="REFLECT")
-        power = tf.square(self.magnitude(self.stft(x)))  # (batch, channel, time, bin)
-        if self.order == "db_then_mel":
-            db = self._to_db(power)
-            if self.a_weighting:
-                db += self._a_weights_db
-            mel = self.mel(db)
+        parts = self.mel.scaled(scale) if self.order == "db_then_mel" else None
+
+        def bands(clips: Any) -> Any:
+            spectra = power(self.stft(clips))  # (batch, channel, time, bin)
+            if parts is None:
+                return self._log(self.mel(spectra)) * scale + shift
+            return self.mel.apply(self._log(spectra), parts) + shift
+
+        if tf.executing_eagerly() or tf.config.list_physical_devices("GPU"):
+            mel = bands(x)
         else:
-            mel = self._to_db(self.mel(power))
-        return tf.transpose(mel, (0, 2, 3, 1))
+            # One by one: a clip's spectrum stays in the processor's caches, a batch's does not.
+            # A GPU wants the batch at once; and without a graph a map is slow.
+            mel = tf.map_fn(
+                lambda index: bands(x[index][None])[0],
+                tf.range(tf.shape(x)[0]),
+                fn_output_signature=tf.TensorSpec([shape[3], shape[1], self.n_mels]),
+            )
+        mel = tf.transpose(mel, (0, 2, 3, 1))
+        mel.set_shape(shape)  # where the length is known, map_fn does not say so
+        return mel
+
+    def _log(self, values: Any) -> Any:
+        return floored_log(values, self.amin, self.range_db)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
         """See `rfkeras.receptive_field.register_rule`: here pixels begin."""
         shape = self.compute_output_shape(inputs.shape)
         return inputs.spectrogram(shape, 1, 2, self, scale_of_frontend(self))
-
-    def _to_db(self, power: Any) -> Any:
-        return self.decibel(power) + self._reference_db
 
     def adapt(self, waveforms: Iterable[Any]) -> None:
         """Set mean and standard deviation of every mel band from these batches.

@@ -177,8 +177,8 @@ def test_made_of_kapre_layers():
     import kapre
 
     layer = create_frontend("perceptual_mel_22k")
-    kinds = (kapre.STFT, kapre.Magnitude, kapre.MagnitudeToDecibel, kapre.ApplyFilterbank)
-    parts = (layer.stft, layer.magnitude, layer.decibel, layer.mel)
+    kinds = (kapre.STFT, kapre.ApplyFilterbank)
+    parts = (layer.stft, layer.mel)
     assert all(isinstance(part, kind) for part, kind in zip(parts, kinds, strict=True))
 
 

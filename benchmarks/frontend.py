@@ -1,0 +1,72 @@
+"""The front-end beside other libraries that compute the same."""
+
+from __future__ import annotations
+
+from benchmarks.suite import Bar, Row, Section, Settings
+from benchmarks.turns import Side, take_turns
+from rfkeras.frontend import PRESETS, preset_config
+
+BATCHES, SECONDS = (16, 1), 10.0
+OURS, LIBROSA, EACH_CALL = "rfkeras", "librosa", "librosa, filter bank each call"
+SIDES: dict[str, tuple[str, dict[str, bool]]] = {
+    OURS: ("rfkeras_layer", {}),
+    "rfkeras, TFLite": ("rfkeras_tflite", {}),
+    LIBROSA: ("librosa_once", {}),
+    "librosa in threads": ("librosa_once", {"in_threads": True}),
+    EACH_CALL: ("librosa_each_call", {}),
+    "scipy and NumPy": ("scipy_numpy", {}),
+    "kapre": ("kapre_layers", {}),
+    "tf.signal": ("tf_signal", {}),
+}
+TIMES_LIBROSA = 5.0
+
+TEXT = f"""
+Waveforms to mel spectrograms in dB, clips of {SECONDS:g} s, float32. All sides compute the
+same values; the tests hold them to each other. What does not depend on the audio, windows and
+filter banks, is computed once, but for "{EACH_CALL}": these are
+`librosa.feature.melspectrogram` and, for the presets with A-weighting,
+`librosa.perceptual_weighting`, which calculates in float64. librosa works clip by clip on one
+processor; "in threads" it works on as many clips as there are processors. "TFLite" is what
+exported TFLite models compute, which needs no complex numbers.
+"""
+
+
+def measure(settings: Settings) -> Section:
+    """Every preset, a batch and one clip."""
+    presets = ["mel_32k"] if settings.short else list(PRESETS)
+    batches = (2,) if settings.short else BATCHES
+    seconds = 0.1 if settings.short else SECONDS
+    rows: list[Row] = []
+    bars: list[Bar] = []
+    for preset in presets:
+        for batch in batches:
+            samples = int(seconds * preset_config(preset)["sample_rate_hz"])
+            arguments = {"preset": preset, "shape": [batch, samples]}
+            sides = {
+                name: Side(f"benchmarks.frontend_sides:{function}", {**arguments, **more})
+                for name, (function, more) in SIDES.items()
+            }
+            times = take_turns(sides, threads=settings.threads, rounds=settings.rounds, calls=3)
+            for name, measured in times.items():
+                rows.append(
+                    {
+                        "preset": preset,
+                        "batch": batch,
+                        "by": name,
+                        "ms a clip": measured.median / batch,
+                        "from": min(measured.milliseconds) / batch,
+                        "to": max(measured.milliseconds) / batch,
+                        "times librosa": times[LIBROSA].median / measured.median,
+                        "peak MB": round(measured.peak_mb),
+                    }
+                )
+            if not settings.short and batch == max(BATCHES):
+                bars += [
+                    Bar(
+                        f"{preset}, batch {batch}: times {name}",
+                        times[name].median / times[OURS].median,
+                        TIMES_LIBROSA,
+                    )
+                    for name in (LIBROSA, EACH_CALL)
+                ]
+    return Section("Front-end", TEXT.strip(), rows, bars)
