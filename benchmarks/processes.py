@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.turns import THREAD_VARIABLES
+from benchmarks.launch import start_python
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,8 @@ def run_python(arguments: Sequence[str], threads: int) -> Run:
     Raises:
         RuntimeError: The process failed.
     """
-    processors = sorted(os.sched_getaffinity(0))[:threads]
-    environment = {
-        **os.environ,
-        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, processors),
-    )
+    process = start_python(arguments, threads, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from typing import Any
 
 from benchmarks.kernels import WHOLE
+from benchmarks.launch import start_python
 from benchmarks.network import FRAMES, FRONTEND, N_MELS, TRAINING_BATCH
 from benchmarks.suite import Row, Section, Settings
 
@@ -39,14 +38,12 @@ def measure(settings: Settings) -> Section:
 
 
 def _profile(what: str, arguments: dict[str, Any]) -> list[list[Any]]:
-    command = [sys.executable, "-m", "benchmarks.kernels", what, json.dumps(arguments)]
-    environment = {
-        **os.environ,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True)
-    rows: list[list[Any]] = json.loads(done.stdout)
+    command = ["-m", "benchmarks.kernels", what, json.dumps(arguments)]
+    process = start_python(command, arguments["threads"], stdout=subprocess.PIPE)
+    printed, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}.")
+    rows: list[list[Any]] = json.loads(printed)
     return rows
 
 

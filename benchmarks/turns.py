@@ -7,7 +7,6 @@ for each other, and every side's memory is its own.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,12 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-)
+from benchmarks.launch import start_python
 
 
 @dataclass(frozen=True)
@@ -101,21 +95,12 @@ class _Worker:
     """The process of a side, see `benchmarks.worker`."""
 
     def __init__(self, side: Side, threads: int):
-        processors = sorted(os.sched_getaffinity(0))[:threads]
-        environment = {
-            **os.environ,
-            **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            **side.environment,
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", side.target],
-            env=environment,
+        self._process = start_python(
+            ["-m", "benchmarks.worker", side.target],
+            threads,
+            side.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, processors),
         )
         answer = self._ask({"threads": threads, "arguments": dict(side.arguments)})
         if "missing" in answer:

@@ -5,7 +5,14 @@ import numpy as np
 import tensorflow as tf
 
 from rfkeras.frontend import Frontend
-from rfkeras.layers import BatchNormalization, ClipLogits
+from rfkeras.layers import (
+    BatchNormalization,
+    ClipLogits,
+    Mixup,
+    RandomGain,
+    RandomTimeRoll,
+    SpecAugment,
+)
 from rfkeras.training.losses import loss_for
 from rfkeras.training.optimizer import Adam
 from rfkeras.training.training_model import TrainingModel
@@ -48,6 +55,19 @@ def training_model(tagger, optimizer=None, **options):
     model.compile(optimizer or Adam(1e-2), loss_for(model.task), jit_compile=False)
     model.optimizer.build(tagger.trainable_variables)
     return model
+
+
+def everything(**options):
+    """A model with all that can be added to it."""
+    return training_model(
+        small_tagger(),
+        waveform_augmentation=[RandomGain(6.0)],
+        augmentation=[RandomTimeRoll(), SpecAugment(1, 3, 1, 3)],
+        mixup=Mixup(0.3),
+        averaging="ema",
+        prune=True,
+        **options,
+    )
 
 
 def fit(model, steps=1, data=None):

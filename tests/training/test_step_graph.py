@@ -3,23 +3,14 @@
 import pytest
 import tensorflow as tf
 
-from rfkeras.layers import Mixup, RandomGain, RandomTimeRoll, SpecAugment
-from tests.training.small_tagger import batch, small_tagger, training_model
+from tests.training.small_tagger import batch, everything
 
 ON_THE_HOST = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "Print", "PrintV2")
 
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_step_is_traced_once_and_stays_in_the_graph(jit):
-    model = training_model(
-        small_tagger(),
-        waveform_augmentation=[RandomGain(6.0)],
-        augmentation=[RandomTimeRoll(), SpecAugment(1, 3, 1, 3)],
-        mixup=Mixup(0.3),
-        averaging="ema",
-        prune=True,
-        jit=jit,
-    )
+    model = everything(jit=jit)
     traced = []
     prepare = model.prepare
     model.prepare = lambda *data: traced.append(1) or prepare(*data)

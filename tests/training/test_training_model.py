@@ -5,25 +5,18 @@ import numpy as np
 import pytest
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers import Mixup, RandomGain, RandomTimeRoll, SpecAugment
+from rfkeras.layers import RandomGain, RandomTimeRoll
 from rfkeras.training.build import dtype_policy
 from rfkeras.training.losses import MaskedBinaryCrossentropy
 from rfkeras.training.optimizer import Adam
 from rfkeras.training.snapshot import state_variables
-from tests.training.small_tagger import batch, fit, small_tagger, training_model
-
-
-def everything(**options):
-    """A model with all that can be added."""
-    return training_model(
-        small_tagger(),
-        waveform_augmentation=[RandomGain(6.0)],
-        augmentation=[RandomTimeRoll(), SpecAugment(1, 3, 1, 3)],
-        mixup=Mixup(0.3),
-        averaging="ema",
-        prune=True,
-        **options,
-    )
+from tests.training.small_tagger import (
+    batch,
+    everything,
+    fit,
+    small_tagger,
+    training_model,
+)
 
 
 def sgd(rate=0.1):
