@@ -17,6 +17,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 # The modules that take longest, longest first.
 LONGEST = (
+    "benchmarks/test_short_form.py",
     "zoo/test_every_model.py",
     "zoo/test_recipes.py",
     "training/test_resume.py",
