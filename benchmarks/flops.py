@@ -23,10 +23,8 @@ def conv_flops(rho: int, width: int, frames: int, n_mels: int, classes: int = 20
         n_mels: Its height.
         classes: Tags.
     """
-    height, length = (
-        (size + 2 * STEM_PADDING - STEM_KERNEL) // STEM_STRIDE + 1 for size in (n_mels, frames)
-    )
-    total = 2.0 * STEM_KERNEL**2 * width * height * length
+    height, length = _stem_size(frames, n_mels)
+    total = _stem_flops(width, height, length)
     channels = width
     for block in plan_trunk(rho).blocks:
         wider = width * 2 ** (block.stage - 1)
@@ -46,8 +44,17 @@ def training_flops(rho: int, width: int, frames: int, n_mels: int) -> float:
 
     The gradient of the stem's input is not needed and not counted.
     """
+    stem = _stem_flops(width, *_stem_size(frames, n_mels))
+    return 3.0 * conv_flops(rho, width, frames, n_mels) - stem
+
+
+def _stem_size(frames: int, n_mels: int) -> tuple[int, int]:
+    """(height, length) of the stem's output."""
     height, length = (
         (size + 2 * STEM_PADDING - STEM_KERNEL) // STEM_STRIDE + 1 for size in (n_mels, frames)
     )
-    stem = 2.0 * STEM_KERNEL**2 * width * height * length
-    return 3.0 * conv_flops(rho, width, frames, n_mels) - stem
+    return height, length
+
+
+def _stem_flops(width: int, height: int, length: int) -> float:
+    return 2.0 * STEM_KERNEL**2 * width * height * length

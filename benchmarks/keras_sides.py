@@ -55,7 +55,6 @@ def training(
     precision: str = "float32",
     replicas: int = 1,
     jit: bool = False,
-    model: str = "resnet_rf",
 ) -> Callable[[], Any]:
     """A training step as `fit` runs it: batch from the pipeline, forward, backward, Adam."""
     set_threads(threads, replicas)
@@ -64,7 +63,7 @@ def training(
     if replicas > 1:
         strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(replicas)])
     with strategy.scope():
-        tagger = zoo.create_model(model, CLASSES, rho=rho, width=width, frontend=frontend)
+        tagger = zoo.create_model("resnet_rf", CLASSES, rho=rho, width=width, frontend=frontend)
         trained = TrainingModel(tagger, jit=jit)
         optimizer = Adam(1e-4)
         trained.compile(optimizer, MaskedBinaryCrossentropy(), jit_compile=False)
@@ -84,14 +83,13 @@ def inference(
     shape: list[int],
     threads: int,
     frontend: str | None = None,
-    model: str = "resnet_rf",
 ) -> Callable[[], Any]:
     """Scores of a batch by the exported model, loaded as any TensorFlow program loads it."""
     from rfkeras.export import saved_model
 
     set_threads(threads)
     tagger = zoo.create_model(
-        model, CLASSES, rho=rho, width=width, frontend=frontend, initialization="he"
+        "resnet_rf", CLASSES, rho=rho, width=width, frontend=frontend, initialization="he"
     )
     _as_if_trained(tagger)
     waveforms = tf.constant(batch(tagger, shape))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.suite import SECTIONS, Row, Section
+from benchmarks.suite import SECTIONS, Bar, Row, Section
 from rfkeras.files import write_text
 
 PAGE = "results.md"
@@ -42,12 +42,12 @@ def _section(content: dict[str, Any]) -> str:
             table(
                 [
                     {
-                        "bar": bar["what"],
-                        "wanted": bar["at_least"],
-                        "measured": bar["value"],
-                        "": "reached" if bar["value"] >= bar["at_least"] else "**not reached**",
+                        "bar": bar.what,
+                        "wanted": bar.at_least,
+                        "measured": bar.value,
+                        "": "reached" if bar.is_met else "**not reached**",
                     }
-                    for bar in content["bars"]
+                    for bar in (Bar(**bar) for bar in content["bars"])
                 ]
             )
         )
