@@ -37,6 +37,7 @@ ONNX = [
     "onnxruntime>=1.18",
 ]  # a newer onnx drops what tf2onnx uses
 PARQUET = ["pyarrow>=15,<18"]  # newer ones want NumPy 2
+BEAM = ["apache-beam==2.77.0"]  # resolves beside TensorFlow 2.16's NumPy and protobuf
 DOCS = [
     "mkdocs>=1.6,<2",
     "mkdocs-material>=9.5",
@@ -51,10 +52,12 @@ EXTRAS_REQUIRE = {
     "serving": ["tensorflow-serving-api==2.16.1"],  # warm-up requests, the gRPC client
     "onnx": ONNX,
     "parquet": PARQUET,
+    "beam": BEAM,  # bulk work: `rfkeras data pack` and `rfkeras tag` as pipelines
     "docs": DOCS,
     "dev": [
         *ONNX,
         *PARQUET,
+        *BEAM,
         *DOCS,
         "tensorflow-serving-api==2.16.1",
         "pytest>=8",
@@ -64,6 +67,8 @@ EXTRAS_REQUIRE = {
         "mypy>=1.11",
         "types-PyYAML",
         "hypothesis>=6.100",
+        "atheris>=2.3",
+        "cyclonedx-bom>=7",  # the software bill of materials
         "moto[s3]>=5",
         "flask>=3",  # moto as a server
         "flask-cors>=5",
