@@ -27,7 +27,8 @@ def finish(elements: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
 
     options = tf.data.Options()
     options.deterministic = True
-    # Several workers share one stream by its elements: it has no files to divide.
+    # Replicas of one process share its stream by elements. (Several workers never share
+    # one: each makes its own, see `rfkeras.data.parts`.)
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )

@@ -20,6 +20,7 @@ from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.batches import finish, readers
 from rfkeras.data.cache import WaveformCache
 from rfkeras.data.dataset import Split
+from rfkeras.data.parts import WHOLE, Part
 from rfkeras.data.reader import ClipReader
 from rfkeras.data.records import PackedSplit
 from rfkeras.data.windows import EvaluationPlan
@@ -48,6 +49,7 @@ def training_batches(
     decoder: str = "soundfile",
     cache_bytes: int = 0,
     cache: WaveformCache | None = None,
+    part: Part = WHOLE,
 ) -> tf.data.Dataset:
     """Random excerpts with labels, from one step of a training run to its last.
 
@@ -72,15 +74,23 @@ def training_batches(
         cache_bytes: Keep decoded files in memory up to this many bytes (files of up to
             60 s; shards need no cache). 0 keeps nothing.
         cache: A cache shared with other pipelines, instead of cache_bytes.
+        part: What this worker reads of every batch, where several train together: it
+            decodes no other clip. From files, the parts of all workers make up the very
+            batches of a single one. Packed shards are dealt to the workers anew in each
+            epoch, so that each reads its own files; where there are fewer shards than
+            workers, all read all of them, and the batches are those of a single one again.
 
     Returns:
         (waveform, labels, mask) of float32, (batch, samples) or (batch, samples, 2),
-        (batch, classes) and (batch, classes). Its cardinality is total_steps - start_step.
+        (batch, classes) and (batch, classes). Its cardinality is total_steps - start_step;
+        with several replicas a worker, a batch for each of them in turn, and so many times
+        as many.
 
     Raises:
         ConfigError: An argument is out of range, or the decoder does not fit the data.
         DatasetError: The split is empty.
     """
+    own_batch = part.batch(batch_size)
     order.check_steps(
         batch_size=batch_size,
         seed=seed,
@@ -103,6 +113,7 @@ def training_batches(
             steps_per_epoch=steps_per_epoch,
             steps=(start_step, total_steps),
             decoder=decoder,
+            part=part,
         )
 
     import tensorflow as tf
@@ -114,7 +125,8 @@ def training_batches(
     def read(rows: NDArray[np.int64], fraction: np.float64) -> tuple[Waveform, np.int64]:
         return _first_readable(split, rows, float(fraction), count, reader, bad_files)
 
-    def load(clip: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def load(own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        clip = part.place(own, batch_size)
         epoch, position = clip // epoch_clips, clip % epoch_clips
         candidates = position + tf.range(min(_CANDIDATES, len(split)), dtype=tf.int64)
         rows = order.clip_rows(seed, epoch, candidates, len(split))
@@ -127,8 +139,9 @@ def training_batches(
             tf.gather(mask, row),
         )
 
-    clips = tf.data.Dataset.range(start_step * batch_size, total_steps * batch_size)
-    return finish(clips.map(load, num_parallel_calls=readers()), batch_size)
+    clips = tf.data.Dataset.range(start_step * own_batch, total_steps * own_batch)
+    elements = clips.map(load, num_parallel_calls=readers())
+    return finish(elements, own_batch // part.replicas)
 
 
 def evaluation_batches(

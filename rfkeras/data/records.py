@@ -48,11 +48,13 @@ class PackedSplit(Split):
         shards: The files, in order; so are keys, labels and mask.
         lengths: Samples of each clip.
         audio: Format of the clips.
+        first_row: Row that the first clip has in the shards; 0 but for a part of a split.
     """
 
     shards: tuple[Shard, ...]
     lengths: tuple[int, ...]
     audio: AudioFormat
+    first_row: int = 0
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Never:
         """Not possible: shards are read in sequence.

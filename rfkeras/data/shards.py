@@ -9,6 +9,7 @@ import numpy as np
 from rfkeras.data import order, remote
 from rfkeras.data.audio import AudioFile, AudioFormat, Waveform
 from rfkeras.data.batches import finish
+from rfkeras.data.parts import Part
 from rfkeras.data.reader import cut, place
 from rfkeras.data.records import PackedSplit
 from rfkeras.data.windows import EvaluationPlan
@@ -31,12 +32,17 @@ def training_batches(
     steps_per_epoch: int,
     steps: tuple[int, int],
     decoder: str,
+    part: Part,
 ) -> tf.data.Dataset:
     """Random excerpts of `count` samples from step steps[0] to steps[1] of a run.
 
     The order of an epoch is that of its shards, drawn from (seed, epoch), then of a shuffle
     buffer seeded by (seed, epoch). A run that resumes in mid-epoch reads that epoch from
     its beginning and skips, without decoding, what was done.
+
+    Of several workers each has its own shards in an epoch, every so-manieth of that order;
+    which are whose changes from epoch to epoch, so that clips come equally often in the long
+    run though shards differ in size.
 
     Raises:
         ConfigError: The shards hold another audio format.
@@ -45,7 +51,8 @@ def training_batches(
 
     _prepare(split, audio, decoder)
     paths = tf.constant([shard.path for shard in split.shards])
-    epoch_clips = steps_per_epoch * batch_size
+    own_batch = part.batch(batch_size)
+    by_file = len(split.shards) >= part.count
     first_epoch, last_epoch = steps[0] // steps_per_epoch, -(-steps[1] // steps_per_epoch)
 
     def records(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -56,6 +63,8 @@ def training_batches(
         shard_rows = order.clip_rows(
             seed, epoch, tf.range(len(split.shards), dtype=tf.int64), len(split.shards)
         )
+        if by_file:
+            shard_rows = shard_rows[part.index :: part.count]
         stream = tf.data.TFRecordDataset(
             tf.gather(paths, shard_rows),
             num_parallel_reads=min(_PARALLEL_SHARDS, len(split.shards)),
@@ -63,8 +72,13 @@ def training_batches(
         stream = stream.shuffle(
             min(_BUFFER_RECORDS, len(split)), seed=order.shard_buffer_seed(seed, epoch)
         )
-        numbered = stream.repeat().take(epoch_clips).enumerate()
-        return numbered.map(
+        if by_file:
+            own = stream.repeat().take(steps_per_epoch * own_batch).enumerate()
+            placed = own.map(lambda place, record: (part.place(place, batch_size), record))
+        else:
+            whole = stream.repeat().take(steps_per_epoch * batch_size).enumerate()
+            placed = whole.filter(lambda place, _: part.holds(place, batch_size))
+        return placed.map(
             lambda position, record: (record, order.excerpt_fraction(seed, epoch, position))
         )
 
@@ -91,11 +105,12 @@ def training_batches(
                 cut(file.read(), 0, count) if file.length < count else file.read(start, count)
             )
 
-    clips = (steps[1] - steps[0]) * batch_size
+    clips = (steps[1] - steps[0]) * own_batch
     stream = tf.data.Dataset.range(first_epoch, last_epoch).flat_map(records)
-    stream = stream.skip((steps[0] % steps_per_epoch) * batch_size).take(clips)
+    stream = stream.skip((steps[0] % steps_per_epoch) * own_batch).take(clips)
     stream = stream.apply(tf.data.experimental.assert_cardinality(clips))
-    return finish(stream.map(load, num_parallel_calls=tf.data.AUTOTUNE), batch_size)
+    elements = stream.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return finish(elements, own_batch // part.replicas)
 
 
 def evaluation_batches(
@@ -121,7 +136,8 @@ def evaluation_batches(
         else:
             whole = tf.numpy_function(read, [parsed["wav"]], tf.float32)
             whole = tf.ensure_shape(whole, (None, *audio.shape(1)[1:]))
-        own_starts = tf.data.Dataset.from_tensor_slices(starts[parsed["row"]])
+        row = parsed["row"] - split.first_row
+        own_starts = tf.data.Dataset.from_tensor_slices(starts[row])
         return own_starts.map(lambda start: _cut_in_graph(whole, start, count))
 
     def read(wav: bytes) -> Waveform:

@@ -16,6 +16,7 @@ from rfkeras.training.selection import Selection
 from rfkeras.training.snapshot import load_snapshot, state_variables
 from rfkeras.training.statistics import recompute_statistics
 from rfkeras.training.training_model import TrainingModel
+from rfkeras.training.workers import Workers
 
 
 def load_final_weights(
@@ -26,10 +27,12 @@ def load_final_weights(
     validate: Callable[[], dict[str, float]],
     progress: Progress,
     selection: Selection,
+    workers: Workers,
 ) -> float:
     """Give the tagger the weights that the run ends with, and write down which they are.
 
-    The model must be as it was after its last step. An average of weights gets statistics
+    Of several workers the chief's tagger gets them, and the chief writes. The model must be
+    as it was after its last step. An average of weights gets statistics
     of its own from one epoch of training batches, is validated like an epoch, and is taken
     if it is better than the best epoch, or if it is what was asked for.
 
@@ -44,22 +47,27 @@ def load_final_weights(
     if chosen == "last":
         candidates["last"] = dict(progress.history[-1])
     elif config.averaging != "none":
-        say("Computing the statistics of the averaged weights, and validating them")
         model.load_average()
-        recompute_statistics(
-            model, (batch[0] for batch in inputs.training(0, inputs.steps_per_epoch))
-        )
+        if workers.is_chief:
+            say("Computing the statistics of the averaged weights, and validating them")
+            recompute_statistics(
+                model, (batch[0] for batch in inputs.training(0, inputs.steps_per_epoch))
+            )
+        workers.share(state_variables(model.tagger))
         figures = validate()
         candidates["average"] = figures
-        say(f"Averaged weights: {spoken(monitor)} {figures[monitor]:.4f}")
+        if workers.is_chief:
+            say(f"Averaged weights: {spoken(monitor)} {figures[monitor]:.4f}")
         wanted = config.final_weights == "average"
         if wanted or selection.better(figures[monitor], progress.best):
             chosen = "average"
+    figures = candidates[chosen]
+    if not workers.is_chief:
+        return float(figures[monitor])
     if chosen == "best":
         load_snapshot(folder.best, state_variables(model.tagger))
     record = {"weights": chosen, "monitor": monitor, "candidates": candidates}
     write_text(folder.choice, json.dumps(record, indent=2) + "\n")
-    figures = candidates[chosen]
     epoch = f" of epoch {figures['epoch']}" if "epoch" in figures else ""
     say(f"Final weights: {chosen}{epoch}, {spoken(monitor)} {figures[monitor]:.4f}")
     return float(figures[monitor])

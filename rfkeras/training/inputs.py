@@ -18,6 +18,7 @@ from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.cache import WaveformCache
 from rfkeras.data.dataset import AudioDataset, Split
 from rfkeras.data.order import default_steps_per_epoch
+from rfkeras.data.parts import WHOLE, Part, part_of
 from rfkeras.data.pipeline import evaluation_batches, training_batches
 from rfkeras.data.presence import check_present
 from rfkeras.data.published import differences
@@ -60,8 +61,8 @@ class Inputs:
         """SHA-256 of each split's keys and labels: tells whether the data is the same."""
         return {name: _fingerprint(split) for name, split in self.dataset.splits.items()}
 
-    def training(self, start_step: int, total_steps: int) -> Any:
-        """Training batches from one step of the run up to another."""
+    def training(self, start_step: int, total_steps: int, part: Part = WHOLE) -> Any:
+        """Training batches, or one worker's part of them, from one step to another."""
         return training_batches(
             self.dataset.split("train"),
             self.audio,
@@ -74,12 +75,13 @@ class Inputs:
             bad_files=self.bad_files,
             decoder=self.config.decoder,
             cache=self.cache,
+            part=part,
         )
 
-    def evaluation(self, split: str) -> tuple[Any, EvaluationPlan]:
-        """All windows of a split, and the plan that puts them together again."""
+    def evaluation(self, split: str, part: Part = WHOLE) -> tuple[Any, EvaluationPlan]:
+        """All windows of a split, or of a worker's part, and the plan that joins them."""
         return evaluation_batches(
-            self.dataset.split(split),
+            part_of(self.dataset.split(split), part),
             self.audio,
             window_seconds=self.config.window_seconds,
             batch_size=self.config.batch_size,

@@ -6,7 +6,7 @@ import csv
 import io
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
@@ -50,6 +50,11 @@ class Progress:
     seconds: float = 0.0
     data: dict[str, str] = field(default_factory=dict)
 
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Stand where a saved record does."""
+        for name, value in record.items():
+            setattr(self, name, value)
+
 
 class Recorder(keras.callbacks.Callback):
     """Validates and logs each epoch, keeps the best weights, saves snapshots.
@@ -70,6 +75,8 @@ class Recorder(keras.callbacks.Callback):
         end_epoch: Called with the number of an epoch (from 1) after its validation, for
             what must be done between two epochs.
         progress: Where the run stands; changed in place.
+        writes: Whether this process writes the files: of several workers one does, and it is
+            the one whose interruption is saved.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Recorder(keras.callbacks.Callback):
         selection: Selection,
         end_epoch: Callable[[int], None],
         progress: Progress,
+        writes: bool = True,
     ):
         super().__init__()
         self.folder = folder
@@ -94,6 +102,7 @@ class Recorder(keras.callbacks.Callback):
         self.selection = selection
         self.end_epoch = end_epoch
         self.progress = progress
+        self.writes = writes
         self._carried = (progress.loss_sum, progress.loss_steps)
         self._steps_this_epoch = 0
         self._interrupts = 0
@@ -155,11 +164,13 @@ class Recorder(keras.callbacks.Callback):
         eligible = epoch + 1 >= self.selection.first_epoch
         if eligible and self.selection.better(value, progress.best):
             progress.best, progress.best_epoch = value, epoch + 1
-            save_snapshot(self.folder.best, self.best_variables, {"epoch": epoch + 1})
+            if self.writes:
+                save_snapshot(self.folder.best, self.best_variables, {"epoch": epoch + 1})
         progress.stopped = eligible and self.selection.is_over(epoch + 1, progress.best_epoch)
         self.model.stop_training = progress.stopped
         self.end_epoch(epoch + 1)
-        write_text(self.folder.log, to_csv(progress.history))
+        if self.writes:
+            write_text(self.folder.log, to_csv(progress.history))
         self._save()
         self._stop_if_interrupted()
 
@@ -175,12 +186,12 @@ class Recorder(keras.callbacks.Callback):
                 "start a new run."
             )
         load_snapshot(self.folder.last, self.variables)
-        for name, value in record.items():
-            setattr(self.progress, name, value)
+        self.progress.take(record)
 
     def _save(self) -> None:
         self._tick()
-        save_snapshot(self.folder.last, self.variables, asdict(self.progress))
+        if self.writes:
+            save_snapshot(self.folder.last, self.variables, asdict(self.progress))
 
     def _tick(self) -> None:
         now = time.monotonic()

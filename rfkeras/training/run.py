@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -22,11 +23,13 @@ from rfkeras.training.progress import ProgressDisplay, say
 from rfkeras.training.pruning import Pruner, empty_kernels, write_counts
 from rfkeras.training.recorder import Progress, Recorder
 from rfkeras.training.run_folder import RunFolder, write_environment, write_training_clips
-from rfkeras.training.scoring import predict_scores, validation_figures
+from rfkeras.training.scoring import validation_figures
 from rfkeras.training.selection import Selection, is_averaged, make_selection
-from rfkeras.training.snapshot import state_variables
-from rfkeras.training.strategy import check_batch_size, make_strategy
+from rfkeras.training.snapshot import copy_values, state_variables
+from rfkeras.training.strategy import check_batch_size, open_workers
 from rfkeras.training.training_model import TrainingModel
+from rfkeras.training.validation import Validation
+from rfkeras.training.workers import Workers, raising_lost
 
 
 @dataclass(frozen=True)
@@ -44,42 +47,61 @@ class FittedRun:
     figure: float
 
 
-def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig,
+    folder: RunFolder,
+    resume: bool = False,
+    workers: Workers | None = None,
+) -> TrainResult | None:
     """Train, evaluate on the test split once, and export.
 
     Arguments and errors as for `fit`, and:
 
     Returns:
-        The result; all files of the run folder are written by then.
+        The result; all files of the run folder are written by then. None in a worker that is
+        not the chief.
 
     Raises:
         ExportError: The exported model differs from the trained one.
     """
-    fitted = fit(config, folder, resume)
-    return finish(fitted.model, folder, fitted.inputs)
+    workers = workers or open_workers(config.devices)
+    fitted = fit(config, folder, resume, workers)
+    result = finish(fitted.model, folder, fitted.inputs) if workers.is_chief else None
+    workers.exchange(b"")  # nobody leaves before the chief is done
+    return result
 
 
-def fit(config: TrainConfig, folder: RunFolder, resume: bool = False) -> FittedRun:
+def fit(
+    config: TrainConfig,
+    folder: RunFolder,
+    resume: bool = False,
+    workers: Workers | None = None,
+) -> FittedRun:
     """Train and choose the final weights by the validation split, and no more.
 
     Args:
         config: The resolved configuration.
-        folder: The run's folder, made by `create_run_folder`.
+        folder: The run's folder, made by `create_run_folder`; of several workers the chief
+            alone reads it and writes to it.
         resume: Go on from the folder's last snapshot, if it has one. The weights come out
             as if the run had never been interrupted.
+        workers: The processes that train together; None: this one alone, on the devices of
+            the configuration.
 
     Raises:
         ConfigError: An option does not fit the model, the data or the machine.
         DatasetError: The data cannot be used.
         CheckpointError: The snapshot cannot be used.
         Interrupted: Ctrl-C; the run can be resumed.
+        WorkerLost: Another worker is gone; started again with `resume`, all go on.
     """
     keras.utils.set_random_seed(config.seed)
-    strategy = make_strategy(config.devices)
-    check_batch_size(config.batch_size, strategy)
+    workers = workers or open_workers(config.devices)
+    check_batch_size(config.batch_size, workers.strategy)
     rate_hz = preset_config(config.frontend)["sample_rate_hz"]
     audio = AudioFormat(rate_hz, config.input_channels)
-    inputs = open_inputs(config, audio, folder.bad_files)
+    inputs = open_inputs(config, audio, folder.bad_files if workers.is_chief else None)
+    _check_same_data(inputs, workers)
     devices = [device.name for device in tf.config.list_logical_devices()]
     data = {
         "name": inputs.dataset.name,
@@ -91,16 +113,32 @@ def fit(config: TrainConfig, folder: RunFolder, resume: bool = False) -> FittedR
     }
     _check_validation(inputs)
     selection = make_selection(config, _figure_names(inputs))
-    write_environment(folder, devices, data)
-    write_training_clips(folder, inputs.dataset.name, inputs.dataset.split("train").keys)
-    model = build_training_model(config, inputs, strategy)
-    _announce(model, inputs, devices)
+    if workers.is_chief:
+        write_environment(folder, devices, data)
+        write_training_clips(folder, inputs.dataset.name, inputs.dataset.split("train").keys)
+    model = build_training_model(config, inputs, workers.strategy)
+    if workers.is_chief:
+        _announce(model, inputs, devices)
     try:
-        figure = _fit(model, config, folder, inputs, selection, resume)
+        with raising_lost():
+            figure = _fit(model, config, folder, inputs, selection, resume, workers)
     except tf.errors.OpError:
         inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
         raise
-    return FittedRun(_finished(model, config, folder, inputs), inputs, figure)
+    tagger = _finished(model, config, folder, inputs) if workers.is_chief else model.tagger
+    return FittedRun(tagger, inputs, figure)
+
+
+def _check_same_data(inputs: Inputs, workers: Workers) -> None:
+    """Refuse to train where a worker reads other clips or labels than the chief."""
+    for index, fingerprints in enumerate(workers.collect(inputs.fingerprints)):
+        differing = [n for n, own in inputs.fingerprints.items() if fingerprints.get(n) != own]
+        if differing:
+            raise DatasetError(
+                f"Worker {index} finds other data than worker {workers.index}: split "
+                f"{', '.join(differing)} holds other clips or labels. All workers must read "
+                "the same files; look for missing or broken ones on one of the machines."
+            )
 
 
 def _figure_names(inputs: Inputs) -> list[str]:
@@ -115,9 +153,7 @@ def _finished(
 ) -> keras.Model:
     """The trained tagger as a float32 model on one device, whatever trained it."""
     tagger = build_tagger(config, inputs)
-    pairs = zip(state_variables(tagger), state_variables(model.tagger), strict=True)
-    for variable, trained in pairs:
-        variable.assign(trained.numpy())
+    copy_values(state_variables(model.tagger), state_variables(tagger))
     if config.prunes:
         left = write_counts(tagger, folder.pruning)
         say(f"Pruned: {left:,} parameters are left, counted in {folder.pruning}")
@@ -168,17 +204,13 @@ def _fit(
     inputs: Inputs,
     selection: Selection,
     resume: bool,
+    workers: Workers,
 ) -> float:
     """Train to the end and load the final weights; returns their monitored figure."""
     steps = inputs.steps_per_epoch
     total_steps = config.epochs * steps
-    val_batches, val_plan = inputs.evaluation("validation")
+    validate = Validation(model.tagger, inputs, workers)
     pruner = Pruner(model, config) if config.prunes else None
-
-    def validate() -> dict[str, float]:
-        scores = predict_scores(model.tagger, val_batches, val_plan)
-        labels, mask = inputs.truth("validation", val_plan.kept_rows)
-        return validation_figures(scores, labels, mask, inputs.dataset.task)
 
     def end_epoch(epoch: int) -> None:
         if is_averaged(config, epoch):
@@ -197,19 +229,24 @@ def _fit(
         selection=selection,
         end_epoch=end_epoch,
         progress=progress,
+        writes=workers.is_chief,
     )
-    if resume and folder.last.exists():
-        recorder.restore()
-    else:
-        prepare(model.tagger, config, inputs, folder)
+    if workers.is_chief:
+        if resume and folder.last.exists():
+            recorder.restore()
+        else:
+            prepare(model.tagger, config, inputs, folder)
+    workers.share(recorder.variables)
+    progress.take(workers.agree(lambda: asdict(progress)))
     display = ProgressDisplay(
         total_steps, progress.steps_done, config.epochs, selection.monitor
     )
-    callbacks = [
-        recorder,
-        display,
-        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
-    ]
+    callbacks: list[keras.callbacks.Callback] = [recorder]
+    if workers.is_chief:
+        board = keras.callbacks.TensorBoard(
+            folder.tensorboard, write_graph=False, profile_batch=0
+        )
+        callbacks += [display, board]
     frozen_steps = config.frozen_epochs * steps
     model.freeze(progress.steps_done < frozen_steps)
     try:
@@ -218,7 +255,7 @@ def _fit(
                 break
             model.freeze(start < frozen_steps)
             model.fit(
-                inputs.training(start, stop),
+                workers.batches(partial(inputs.training, start, stop)),
                 initial_epoch=start // steps,
                 epochs=-(-stop // steps),
                 steps_per_epoch=min(steps, stop - start),
@@ -228,7 +265,9 @@ def _fit(
     finally:
         display.stop()
         recorder.release_signal()
-    return load_final_weights(model, config, folder, inputs, validate, progress, selection)
+    return load_final_weights(
+        model, config, folder, inputs, validate, progress, selection, workers
+    )
 
 
 def fit_calls(

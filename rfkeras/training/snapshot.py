@@ -30,6 +30,12 @@ def state_variables(model: Any) -> list[Any]:
     return [*model.trainable_variables, *model.non_trainable_variables]
 
 
+def copy_values(source: Sequence[Any], target: Sequence[Any]) -> None:
+    """Give variables the values of others, in the same order."""
+    for one, other in zip(source, target, strict=True):
+        other.assign(one.numpy())
+
+
 def save_snapshot(path: Path, variables: Sequence[Any], record: dict[str, Any]) -> None:
     """Write variables (Keras variables, in a fixed order) and record (JSON) to `path`."""
     meta = {

@@ -8,18 +8,38 @@ from typing import Any
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
+from rfkeras.training.cluster import Cluster
+from rfkeras.training.workers import Workers
 
 
-def make_strategy(devices: str = "auto") -> Any:
+def open_workers(devices: str = "auto", cluster: Cluster | None = None) -> Workers:
+    """This process as one of those that train together.
+
+    Args:
+        devices: As for `make_strategy`; each worker uses them. "cpu" is one device.
+        cluster: The others; it waits until all of them are there. None: there are none.
+
+    Raises:
+        ConfigError: As `make_strategy`.
+    """
+    if cluster is None:
+        return Workers(make_strategy(devices))
+    strategy = make_strategy(devices, collective=True)
+    return Workers(strategy, cluster.index, len(cluster.addresses))
+
+
+def make_strategy(devices: str = "auto", collective: bool = False) -> Any:
     """The `tf.distribute` strategy for a choice of devices.
 
     Args:
         devices: "auto": all GPUs, or the CPU where there is none. "cpu" or "gpu": all of
             that kind. "cpu:N": N logical CPU devices, which must be asked for before
             TensorFlow runs anything. "gpu:N": the first N GPUs.
+        collective: Train with the other workers that TF_CONFIG names, each with its devices.
 
     Returns:
-        MirroredStrategy over several devices, the default strategy for one.
+        MirroredStrategy over several devices, the default strategy for one, and
+        MultiWorkerMirroredStrategy with other workers.
 
     Raises:
         ConfigError: Not of that form, or the machine has not as many devices.
@@ -38,6 +58,8 @@ def make_strategy(devices: str = "auto") -> Any:
         raise ConfigError(
             f"devices={devices!r} asks for {count or 1} GPUs; TensorFlow sees {n_gpus}."
         )
+    if collective:
+        return _collective(devices, kind, count)
     if kind == "cpu":
         _use_cpu_devices(count or 1)
         names = [f"/cpu:{i}" for i in range(count or 1)]
@@ -46,6 +68,20 @@ def make_strategy(devices: str = "auto") -> Any:
     if len(names) > 1:
         return tf.distribute.MirroredStrategy(names)
     return tf.distribute.get_strategy()
+
+
+def _collective(devices: str, kind: str, count: int | None) -> Any:
+    if kind == "cpu":
+        if count not in (None, 1):
+            raise ConfigError(
+                f"devices={devices!r} does not go with several workers: each uses its CPU as "
+                "one device. Start more workers, or leave TF_CONFIG unset."
+            )
+        _use_cpu_devices(1)
+    elif count is not None:
+        gpus = tf.config.list_physical_devices("GPU")
+        tf.config.set_visible_devices(gpus[:count], "GPU")
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _use_cpu_devices(count: int) -> None:

@@ -14,12 +14,13 @@ from rfkeras.frontend import find_frontend
 from rfkeras.layers import Mixup, find_head
 from rfkeras.tagger import classifier_input
 from rfkeras.training.class_weights import weigh
+from rfkeras.training.collective import CollectiveModel
 from rfkeras.training.kernels import is_kernel
 
 EMA_WARM_UP = 8.0  # steps after the first, which the average equals
 
 
-class TrainingModel(keras.Model):
+class TrainingModel(CollectiveModel):
     """Trains a tagger; the tagger itself stays free of everything that training adds.
 
     A step takes (waveform, labels, mask). The front-end computes the spectrogram, outside
