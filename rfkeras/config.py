@@ -27,6 +27,7 @@ from rfkeras.options.recipe import (
 
 T = TypeVar("T")
 
+_OF_THE_MACHINE = ("devices", "cache_gb", "checkpoint_steps")
 WEIGHT_DECAY = 0.01  # where AdamW is given none; PyTorch's default
 # Epochs of the published recipe, as shares of its 350.
 PUBLISHED_HOLD = 50 / 350
@@ -179,9 +180,35 @@ def from_json(config_class: type[T], path: Path) -> T:
         ConfigError: The file is missing or not such a configuration.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    return from_text(config_class, text, str(path))
+
+
+def from_text(config_class: type[T], text: str, source: str) -> T:
+    """The configuration in a text of `to_json`; `source` is what errors call it.
+
+    Raises:
+        ConfigError: It is no such configuration.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} is no configuration: it must be a JSON object.")
-    return config_class(**_parse(config_class, values, str(path)))
+        raise ConfigError(f"{source} is no configuration: it must be a JSON object.")
+    return config_class(**_parse(config_class, values, source))
+
+
+def differing_options(there: TrainConfig, now: TrainConfig) -> list[str]:
+    """Options that are not the same in two configurations, both values in words.
+
+    Those that say how a machine is used, and not what is computed, may differ.
+    """
+    names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in _OF_THE_MACHINE]
+    return [
+        f"{name} ({getattr(there, name)!r} there, {getattr(now, name)!r} now)"
+        for name in names
+        if getattr(there, name) != getattr(now, name)
+    ]

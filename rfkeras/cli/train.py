@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.commands import COMMANDS
 from rfkeras.complete import complete, recipes_for
-from rfkeras.config import TrainConfig, add_flags, resolve
+from rfkeras.config import (
+    TrainConfig,
+    add_flags,
+    differing_options,
+    from_text,
+    resolve,
+    to_json,
+)
 from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.initial_weights import check_agrees
 from rfkeras.recipes import list_recipes
 
-OWN_FLAGS = ("command", "run", "recipe", "run_dir", "resume")
+if TYPE_CHECKING:
+    from rfkeras.training.run_folder import RunFolder
+    from rfkeras.training.workers import Workers
+
+OWN_FLAGS = ("command", "run", "recipe", "run_dir", "resume", "auto_resume")
 LATEST = ""  # --resume without a folder
 
 
@@ -49,54 +62,136 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="go on with this run, or with the newest unfinished one under runs/",
     )
+    parser.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="go on with the run in --run-dir if it holds one, else begin it: the same "
+        "command starts a job and starts it again",
+    )
     add_flags(parser, TrainConfig)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.training.run_folder import RunFolder, create_run_folder, latest_unfinished
+    from rfkeras.training.cluster import read_cluster
 
-    flags = {key: value for key, value in vars(options).items() if key not in OWN_FLAGS}
-    resume = options.resume is not None
-    if resume:
-        if flags or options.recipe or options.run_dir:
-            raise ConfigError(
-                "--resume takes the options of the run it goes on with; leave out: "
-                + ", ".join(sorted(flags) or ["recipe or run_dir"])
-            )
-        given = options.resume
-        folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
-        config = folder.read_config()
-    else:
-        config = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
-        check_agrees(config)
-        config = complete(config)
-        folder = create_run_folder(config, options.run_dir)
-    print(f"Run folder: {folder.root}", flush=True)
+    cluster = read_cluster()
+    if cluster is None:
+        return _lead(options, None)
+    from rfkeras.training.strategy import open_workers
+    from rfkeras.training.workers import RESTART_STATUS, WorkerLost
+
+    print(f"Worker {cluster.index} waits for the others: {', '.join(cluster.addresses)}")
+    workers = open_workers(getattr(options, "devices", TrainConfig.devices), cluster)
     try:
-        return _train(config, folder, resume)
+        return _lead(options, workers) if workers.is_chief else _follow(options, workers)
+    except WorkerLost as error:
+        print(f"rfkeras train: {error}", file=sys.stderr, flush=True)
+        os._exit(RESTART_STATUS)  # TensorFlow would wait for the lost one
+
+
+def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
+    """Train alone, or as the chief of several workers."""
+    config, folder, resume = _open(options)
+    print(f"Run folder: {folder.root}", flush=True)
+    done = resume and folder.is_finished and options.auto_resume
+    if workers is not None:
+        message = {"config": to_json(config), "folder": str(folder.root), "done": done}
+        workers.agree(lambda: message)
+    if done:
+        print("The run is finished; nothing is left to do.")
+        return 0
+    try:
+        return _train(config, folder, resume, workers)
     except RFKerasError:
         _remove_if_unused(folder)
         raise
 
 
-def _remove_if_unused(folder: Any) -> None:
+def _follow(options: argparse.Namespace, workers: Workers) -> int:
+    """Take part in the run that the chief leads."""
+    from rfkeras.training.run import train
+    from rfkeras.training.run_folder import RunFolder
+
+    told = workers.agree(dict)
+    config = from_text(TrainConfig, told["config"], "the chief's configuration")
+    if options.resume is None:
+        differing = differing_options(config, _configure(options))
+        if differing:
+            raise ConfigError(
+                f"Worker {workers.index} was started with other options than the chief: "
+                f"{'; '.join(differing)}. Give all workers the same."
+            )
+    if not told["done"]:
+        train(config, RunFolder(Path(told["folder"])), workers=workers)
+    return 0
+
+
+def _open(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]:
+    """(configuration, folder, whether it goes on) of the run that the flags name."""
+    from rfkeras.training.run_folder import RunFolder, create_run_folder, latest_unfinished
+
+    if options.resume is not None:
+        flags = _flags(options)
+        if flags or options.recipe or options.run_dir or options.auto_resume:
+            raise ConfigError(
+                "--resume takes the options of the run it goes on with; leave out: "
+                + ", ".join(sorted(flags) or ["recipe, run_dir or auto_resume"])
+            )
+        given = options.resume
+        folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
+        return folder.read_config(), folder, True
+    config = _configure(options)
+    if options.auto_resume:
+        if options.run_dir is None:
+            raise ConfigError("--auto-resume needs --run-dir: the run to go on with or begin.")
+        folder = RunFolder(options.run_dir)
+        if folder.last.exists() or folder.is_finished:
+            there = folder.read_config()
+            differing = differing_options(there, config)
+            if differing:
+                raise ConfigError(
+                    f"{folder.root} holds a run with other options: {'; '.join(differing)}. "
+                    "Give the same, or choose another --run-dir."
+                )
+            return there, folder, True
+    return config, create_run_folder(config, options.run_dir), False
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of the run that were given."""
+    return {key: value for key, value in vars(options).items() if key not in OWN_FLAGS}
+
+
+def _configure(options: argparse.Namespace) -> TrainConfig:
+    """The configuration of a new run."""
+    flags = _flags(options)
+    config = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
+    check_agrees(config)
+    return complete(config)
+
+
+def _remove_if_unused(folder: RunFolder) -> None:
     """Leave no folder of a run that failed before it began."""
     if [path for path in folder.root.rglob("*") if path.is_file()] == [folder.config]:
         shutil.rmtree(folder.root)
 
 
-def _train(config: TrainConfig, folder: Any, resume: bool) -> int:
+def _train(
+    config: TrainConfig, folder: RunFolder, resume: bool, workers: Workers | None
+) -> int:
     from rfkeras.evaluation.table import print_report
     from rfkeras.training.recorder import Interrupted
     from rfkeras.training.run import train
 
     try:
-        result = train(config, folder, resume)
+        result = train(config, folder, resume, workers)
     except Interrupted:
         again = f"train.py --resume {shlex.quote(str(folder.root))}"
         raise KeyboardInterrupt(f"Saved; go on with: {again}") from None
+    if result is None:  # not the chief
+        return 0
     print_report(result.report, title="Test")
     if result.export_difference is not None:
         print(

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rfkeras.config import TrainConfig
+from rfkeras.config import TrainConfig, differing_options
 from rfkeras.errors import ConfigError
 from rfkeras.files import write_text
 from rfkeras.sweep.extra_tests import ExtraTest
 from rfkeras.sweep.grid import Cell
-from rfkeras.training.child import differing_options
 from rfkeras.training.run_folder import RunFolder, create_run_folder
 
 EXTRA_TESTS = "extra_tests.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -11,12 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import rfkeras
-from rfkeras.config import TrainConfig
 from rfkeras.training.run_folder import RunFolder
 
 LOG = "output.txt"  # in the run's folder: what its process printed
 INTERRUPTED = 130  # exit status after Ctrl-C
-_OF_THE_MACHINE = ("devices", "cache_gb", "checkpoint_steps")
 
 
 def start_child(
@@ -64,16 +61,3 @@ def last_line(folder: RunFolder) -> str:
     text = (folder.root / LOG).read_text(encoding="utf-8", errors="replace")
     lines = (line.strip() for line in reversed(text.splitlines()))
     return next((line for line in lines if line), "")
-
-
-def differing_options(there: TrainConfig, now: TrainConfig) -> list[str]:
-    """Options that are not the same in two configurations, both values in words.
-
-    Those that say how a machine is used, and not what is computed, may differ.
-    """
-    names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in _OF_THE_MACHINE]
-    return [
-        f"{name} ({getattr(there, name)!r} there, {getattr(now, name)!r} now)"
-        for name in names
-        if getattr(there, name) != getattr(now, name)
-    ]

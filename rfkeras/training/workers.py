@@ -14,6 +14,7 @@ import tensorflow as tf
 from rfkeras.data.parts import Part
 from rfkeras.errors import RFKerasError
 
+RESTART_STATUS = 75  # exit status that asks to be started again: EX_TEMPFAIL
 _SMALLEST = 1 << 10  # words of a message: few sizes, each of which is traced once
 
 

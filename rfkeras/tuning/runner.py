@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rfkeras.config import TrainConfig
+from rfkeras.config import TrainConfig, differing_options
 from rfkeras.errors import CheckpointError, DatasetError, RFKerasError
 from rfkeras.files import write_text
 from rfkeras.training.child import (
     INTERRUPTED,
-    differing_options,
     last_line,
     start_child,
 )
