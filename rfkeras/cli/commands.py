@@ -2,6 +2,7 @@
 
 COMMANDS = {  # to what the list of commands says of it
     "train": "train a model, evaluate it and export it",
+    "launch": "train by several workers on this host",
     "evaluate": "evaluate a model on a data set, or evaluate arrays of scores",
     "tag": "tag audio files",
     "embed": "write what a model's trunk says of audio files",

@@ -11,25 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.commands import COMMANDS
-from rfkeras.complete import complete, recipes_for
-from rfkeras.config import (
-    TrainConfig,
-    add_flags,
-    differing_options,
-    from_text,
-    resolve,
-    to_json,
-)
+from rfkeras.cli.train_options import add_run_arguments, configure, open_run
+from rfkeras.config import TrainConfig, differing_options, from_text, to_json
 from rfkeras.errors import ConfigError, RFKerasError
-from rfkeras.initial_weights import check_agrees
 from rfkeras.recipes import list_recipes
 
 if TYPE_CHECKING:
     from rfkeras.training.run_folder import RunFolder
     from rfkeras.training.workers import Workers
-
-OWN_FLAGS = ("command", "run", "recipe", "run_dir", "resume", "auto_resume")
-LATEST = ""  # --resume without a folder
 
 
 def add_parser(commands: Any) -> None:
@@ -46,29 +35,7 @@ def add_parser(commands: Any) -> None:
         ),
         epilog=f"Recipes: {', '.join(list_recipes())}.",
     )
-    parser.add_argument(
-        "--recipe",
-        metavar="FILE",
-        help="YAML table of the options below, or the name of a recipe in zoo/recipes "
-        "(default: the data set's own, if there is one)",
-    )
-    parser.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="folder of the run (default: runs/...)"
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const=LATEST,
-        metavar="DIR",
-        help="go on with this run, or with the newest unfinished one under runs/",
-    )
-    parser.add_argument(
-        "--auto-resume",
-        action="store_true",
-        help="go on with the run in --run-dir if it holds one, else begin it: the same "
-        "command starts a job and starts it again",
-    )
-    add_flags(parser, TrainConfig)
+    add_run_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -87,13 +54,13 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _lead(options, workers) if workers.is_chief else _follow(options, workers)
     except WorkerLost as error:
-        print(f"rfkeras train: {error}", file=sys.stderr, flush=True)
+        print(f"rfkeras train: error: {error}", file=sys.stderr, flush=True)
         os._exit(RESTART_STATUS)  # TensorFlow would wait for the lost one
 
 
 def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
     """Train alone, or as the chief of several workers."""
-    config, folder, resume = _open(options)
+    config, folder, resume = open_run(options)
     print(f"Run folder: {folder.root}", flush=True)
     done = resume and folder.is_finished and options.auto_resume
     if workers is not None:
@@ -117,7 +84,7 @@ def _follow(options: argparse.Namespace, workers: Workers) -> int:
     told = workers.agree(dict)
     config = from_text(TrainConfig, told["config"], "the chief's configuration")
     if options.resume is None:
-        differing = differing_options(config, _configure(options))
+        differing = differing_options(config, configure(options))
         if differing:
             raise ConfigError(
                 f"Worker {workers.index} was started with other options than the chief: "
@@ -126,50 +93,6 @@ def _follow(options: argparse.Namespace, workers: Workers) -> int:
     if not told["done"]:
         train(config, RunFolder(Path(told["folder"])), workers=workers)
     return 0
-
-
-def _open(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]:
-    """(configuration, folder, whether it goes on) of the run that the flags name."""
-    from rfkeras.training.run_folder import RunFolder, create_run_folder, latest_unfinished
-
-    if options.resume is not None:
-        flags = _flags(options)
-        if flags or options.recipe or options.run_dir or options.auto_resume:
-            raise ConfigError(
-                "--resume takes the options of the run it goes on with; leave out: "
-                + ", ".join(sorted(flags) or ["recipe, run_dir or auto_resume"])
-            )
-        given = options.resume
-        folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
-        return folder.read_config(), folder, True
-    config = _configure(options)
-    if options.auto_resume:
-        if options.run_dir is None:
-            raise ConfigError("--auto-resume needs --run-dir: the run to go on with or begin.")
-        folder = RunFolder(options.run_dir)
-        if folder.last.exists() or folder.is_finished:
-            there = folder.read_config()
-            differing = differing_options(there, config)
-            if differing:
-                raise ConfigError(
-                    f"{folder.root} holds a run with other options: {'; '.join(differing)}. "
-                    "Give the same, or choose another --run-dir."
-                )
-            return there, folder, True
-    return config, create_run_folder(config, options.run_dir), False
-
-
-def _flags(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of the run that were given."""
-    return {key: value for key, value in vars(options).items() if key not in OWN_FLAGS}
-
-
-def _configure(options: argparse.Namespace) -> TrainConfig:
-    """The configuration of a new run."""
-    flags = _flags(options)
-    config = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
-    check_agrees(config)
-    return complete(config)
 
 
 def _remove_if_unused(folder: RunFolder) -> None:

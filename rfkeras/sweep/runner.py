@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from rfkeras.errors import ConfigError
 from rfkeras.sweep.cell import TAKEN
 from rfkeras.sweep.plan import Job, prepare
-from rfkeras.sweep.slots import slot_environments, visible_gpus
 from rfkeras.training.child import last_line, start_child
+from rfkeras.training.slots import slot_environments, visible_gpus
 
 _POLL_SECONDS = 0.2
 

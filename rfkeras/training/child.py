@@ -26,18 +26,22 @@ def start_child(
         folder: The run's folder; output is added to its output.txt.
         environment: Variables of its own.
     """
-    root = str(Path(rfkeras.__file__).parents[1])  # also where it is not installed
-    known = os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([root, known] if known else [root])
     with (folder.root / LOG).open("a", encoding="utf-8") as output:
         return subprocess.Popen(
             command(module, folder),
-            env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": package_path(), **(environment or {})},
             stdin=subprocess.PIPE,  # ends with this process, however that ends
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C comes to it from here, once
         )
+
+
+def package_path() -> str:
+    """PYTHONPATH with which a process finds this package, also where it is not installed."""
+    root = str(Path(rfkeras.__file__).parents[1])
+    known = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([root, known] if known else [root])
 
 
 def command(module: str, folder: RunFolder) -> list[str]:

@@ -134,6 +134,6 @@ def raising_lost() -> Iterator[None]:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         raise WorkerLost(
-            "Another worker of the job is gone, or cannot be reached: "
-            f"{(error.message or type(error).__name__).splitlines()[0]}"
+            "Another worker of the job is gone, or cannot be reached. Start all of them again: "
+            "the job goes on from the last step saved."
         ) from error
