@@ -15,8 +15,8 @@ from rfkeras.errors import ConfigError
 from rfkeras.sweep.extra_tests import check_names, parse_extra_test
 from rfkeras.sweep.grid import Cell, check_free, make_grid, parse_rhos, parse_variants
 from rfkeras.sweep.plan import Job, figures_of, prepare, read_extra_tests
-from rfkeras.training.slots import slot_environments, visible_gpus
 from rfkeras.training.run_folder import RunFolder
+from rfkeras.training.slots import slot_environments, visible_gpus
 from tests.processes import ROOT
 
 
