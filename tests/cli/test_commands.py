@@ -13,7 +13,8 @@ from rfkeras.cli.main import run as command
 from tests.processes import ROOT, run
 
 QUICK = (
-    "--dataset folder --width 4 --rho 2,1 --epochs 2 --batch-size 8 --excerpt-seconds 0.5 "
+    "--dataset folder --width 4 --rho 2,1 --blocks 1,1,1 --allow-rf-change --epochs 2 "
+    "--batch-size 8 --excerpt-seconds 0.5 "
     "--window-seconds 1 --learning-rate 0.01"
 ).split()
 
@@ -88,7 +89,8 @@ def test_run_folder_holds_what_the_contract_names(finished):
     assert config["rho"] == [2, 1]
     assert config["learning_rate"] == 0.01
     assert config["seed"] == 0
-    assert config["blocks"] == [4, 4, 4]  # what was not given is written out too
+    assert config["blocks"] == [1, 1, 1]
+    assert config["clip_norm"] is None  # what was not given is written out too
     assert config["initialization"] == "published"
     assert config["data_dir"].startswith("/")
     environment = json.loads((folder / "environment.json").read_text())

@@ -71,7 +71,8 @@ def test_too_many_broken_files_stop_the_run_before_it_starts(tone_folder, tmp_pa
 def test_a_run_over_broken_files_ends_well_and_lists_them(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     arguments = (
-        "--dataset folder --width 4 --rho 1 --epochs 1 --batch-size 8 --excerpt-seconds 0.5 "
+        "--dataset folder --width 4 --rho 0 --blocks 1,1,1 --allow-rf-change --epochs 1 "
+        "--batch-size 8 --excerpt-seconds 0.5 "
         f"--window-seconds 1 --max-bad-share 0.1 --data-dir {folder} --run-dir {tmp_path}/run "
         "--no-export"
     )

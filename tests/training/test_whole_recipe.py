@@ -10,7 +10,8 @@ from tests.processes import run
 pytestmark = pytest.mark.slow
 
 FLAGS = (
-    "--dataset folder --width 4 --rho 2 --batch-size 8 --excerpt-seconds 0.5 "
+    "--dataset folder --width 4 --rho 0 --blocks 1,1,1 --allow-rf-change --batch-size 8 "
+    "--excerpt-seconds 0.5 "
     "--window-seconds 1 --learning-rate 0.01 --devices cpu --no-export"
 ).split()
 
