@@ -14,8 +14,8 @@ from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend
 from rfkeras.initial_weights import check_agrees, file_of, full_name, options_of
 from rfkeras.training.build import dtype_policy
+from rfkeras.training.epochs import fit_calls
 from rfkeras.training.optimizer import Adam, AdamW, make_optimizer
-from rfkeras.training.run import fit_calls
 from rfkeras.training.snapshot import load_snapshot, save_snapshot, state_variables
 from rfkeras.training.statistics import recompute_statistics
 from tests.training.small_tagger import batch, fit, small_tagger, training_model

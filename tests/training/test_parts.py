@@ -10,8 +10,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation import tasks
 from rfkeras.training.class_weights import class_weights
+from rfkeras.training.epochs import fit_calls
 from rfkeras.training.losses import MaskedBinaryCrossentropy, SoftmaxCrossentropy, loss_for
-from rfkeras.training.run import fit_calls
 from rfkeras.training.schedule import HoldThenLinear
 from rfkeras.training.strategy import check_batch_size, make_strategy
 
