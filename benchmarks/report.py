@@ -52,11 +52,12 @@ def _section(content: dict[str, Any]) -> str:
             )
         )
     parts += [f"![{caption}]({file})" for file, caption in content["pictures"].items()]
-    parts.append(f"<small>{_machine(content['machine'])}</small>")
+    parts.append(f"<small>{machine_line(content['machine'])}</small>")
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
+    """On what it was measured, in a sentence."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     return (
         f"{machine['date']}, {machine['commit']}: {machine['processor']} "

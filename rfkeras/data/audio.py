@@ -50,6 +50,10 @@ _MARGIN_SAMPLES = 512
 # libsndfile gives 2^63 - 1 frames for a FLAC that was written to a pipe and does not say,
 # and cannot read such a file to its end.
 _MAX_FRAMES = 1 << 40
+# What sound is recorded at. A header that declares 1 Hz would make hours of a few kilobytes.
+RATES_HZ = (1000, 768000)
+# To look at a file without reading it: at no lower rate do its frames round to no sample.
+ANY_FORMAT = AudioFormat(RATES_HZ[1])
 
 
 class AudioFile:
@@ -71,14 +75,14 @@ class AudioFile:
         try:
             with reading(self.name):
                 self.info = _info(self._file, source, self.name)
-            if self.info.frames == 0:
+            self.length = resampled_length(
+                self.info.frames, self.info.sample_rate_hz, audio.sample_rate_hz
+            )
+            if self.length == 0:  # also of a sample or two at a far higher rate
                 raise AudioError(self.name, "no audio samples")
         except BaseException:
             self._file.close()
             raise
-        self.length = resampled_length(
-            self.info.frames, self.info.sample_rate_hz, audio.sample_rate_hz
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -122,27 +126,27 @@ class AudioFile:
         first_out = block * (target_hz // divisor)
         first_in = block * (source_hz // divisor)
         last_in = min(self.info.frames, ceil((stop + margin) * source_hz / target_hz))
-        resampled = soxr.resample(
-            self._frames(first_in, last_in), source_hz, target_hz, quality="HQ"
-        )
-        return np.ascontiguousarray(resampled[start - first_out : stop - first_out])
+        samples = self._frames(first_in, last_in)
+        with reading(self.name):
+            resampled = soxr.resample(samples, source_hz, target_hz, quality="HQ")
+            return np.ascontiguousarray(resampled[start - first_out : stop - first_out])
 
     def _frames(self, first: int, last: int) -> Waveform:
         """Frames [first, last) at the file's own rate, mixed to the wanted channels."""
         with reading(self.name):
             run_up = min(first, RESERVOIR_SAMPLES) if self._file.format == "MP3" else 0
-            if first:
+            if first or self._file.tell():
                 self._file.seek(first - run_up)
             samples = self._file.read(run_up + last - first, dtype="float32", always_2d=True)
             samples = samples[run_up:]
-        if len(samples) < last - first:
-            raise AudioError(
-                self.name,
-                f"truncated: frame {first + len(samples)} of {self.info.frames} is missing",
-            )
-        if not np.isfinite(samples).all():
-            raise AudioError(self.name, "NaN or infinite samples")
-        return to_channels(samples, self.audio.channels)
+            if len(samples) < last - first:
+                raise AudioError(
+                    self.name,
+                    f"truncated: frame {first + len(samples)} of {self.info.frames} is missing",
+                )
+            if not np.isfinite(samples).all():
+                raise AudioError(self.name, "NaN or infinite samples")
+            return to_channels(samples, self.audio.channels)
 
 
 def _info(file: soundfile.SoundFile, source: Source, name: str) -> AudioInfo:
@@ -152,6 +156,10 @@ def _info(file: soundfile.SoundFile, source: Source, name: str) -> AudioInfo:
     if file.format == "MP3" and (layout := undeclared_layout(source)) is not None:
         frames = min(frames, layout.samples)
     rate = int(file.samplerate)
+    if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+        raise AudioError(
+            name, f"its header declares {rate} Hz; {RATES_HZ[0]} to {RATES_HZ[1]} Hz are read"
+        )
     return AudioInfo(
         rate, int(file.channels), frames, frames / rate, f"{file.format}/{file.subtype}"
     )
@@ -167,7 +175,7 @@ def probe(source: Source, name: str | None = None) -> AudioInfo:
     Raises:
         AudioError: Missing, empty, undecodable, or without a single frame.
     """
-    with AudioFile(source, AudioFormat(1), name) as file:
+    with AudioFile(source, ANY_FORMAT, name) as file:
         return file.info
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rfkeras.data.audio import AudioFile, AudioFormat, AudioInfo
+from rfkeras.data.audio import ANY_FORMAT, AudioFile, AudioFormat, AudioInfo
 from rfkeras.data.containers import ogg_cut, riff_cut
 from rfkeras.data.mp3 import mp3_ends_as_declared, mp3_file_layout
 from rfkeras.errors import AudioError
@@ -42,7 +42,7 @@ def check_file(
         AudioError: It cannot be used; the reason says why.
     """
     name = str(path)
-    with AudioFile(path, AudioFormat(1), name) as file:
+    with AudioFile(path, ANY_FORMAT, name) as file:
         info = file.info
     reason = _cut(Path(path), info)
     if reason is not None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rfkeras.data.containers import file_size
 from rfkeras.data.mp3 import (
     Mp3Layout,
     mp3_declared_frames,
@@ -37,7 +38,11 @@ def reading(name: str) -> Iterator[None]:
         yield
     except soundfile.LibsndfileError as error:
         raise AudioError(name, f"undecodable: {error.error_string}") from error
-    except (RuntimeError, ValueError, OSError, MemoryError) as error:
+    except MemoryError as error:
+        raise AudioError(name, f"not enough memory to decode it: {error}") from error
+    except OSError as error:
+        raise AudioError(name, f"unreadable: {error.strerror or error}") from error
+    except (RuntimeError, ValueError) as error:
         raise AudioError(name, f"undecodable: {error}") from error
 
 
@@ -53,21 +58,26 @@ def open_sound_file(source: Source, name: str) -> soundfile.SoundFile:
     """
     import soundfile
 
-    if isinstance(source, bytes):
-        size = len(source)
-    elif not Path(source).is_file():
-        raise AudioError(
-            name, "not a file" if Path(source).exists() else "missing file or broken link"
-        )
-    else:
-        size = Path(source).stat().st_size
-    if size == 0:
-        raise AudioError(name, "empty file (0 bytes)")
     with reading(name):
+        if (len(source) if isinstance(source, bytes) else _size(Path(source), name)) == 0:
+            raise AudioError(name, "empty file (0 bytes)")
         file = soundfile.SoundFile(
             io.BytesIO(source) if isinstance(source, bytes) else str(source)
         )
         return _to_its_end(file, source) if file.format == "MP3" else file
+
+
+def _size(path: Path, name: str) -> int:
+    """Bytes of a file that can be read.
+
+    Raises:
+        AudioError: It is missing, or no file: a pipe would be waited for.
+        OSError: It may not be read. libsndfile would not say why.
+    """
+    if not path.is_file():
+        raise AudioError(name, "not a file" if path.exists() else "missing file or broken link")
+    with path.open("rb") as stream:
+        return file_size(stream)
 
 
 def _to_its_end(file: soundfile.SoundFile, source: Source) -> soundfile.SoundFile:

@@ -20,6 +20,7 @@ from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.batches import finish, readers
 from rfkeras.data.cache import WaveformCache
 from rfkeras.data.dataset import Split
+from rfkeras.data.decoding import DECODERS
 from rfkeras.data.parts import WHOLE, Part
 from rfkeras.data.reader import ClipReader
 from rfkeras.data.records import PackedSplit
@@ -29,7 +30,6 @@ from rfkeras.errors import AudioError, ConfigError, DatasetError, unknown_name
 if TYPE_CHECKING:
     import tensorflow as tf
 
-DECODERS = ("soundfile", "tfio")
 # Clips tried in turn when one cannot be read. The limit on bad files normally stops the
 # run long before so many neighbours are bad.
 _CANDIDATES = 16
@@ -70,7 +70,8 @@ def training_batches(
         total_steps: Batches of the whole run.
         bad_files: Collects files that cannot be read.
         start_step: Batches of the run already done.
-        decoder: "soundfile", or "tfio" to decode shards inside the TensorFlow graph.
+        decoder: "soundfile"; "isolated", which does the same in processes that may die; or
+            "tfio" to decode shards inside the TensorFlow graph.
         cache_bytes: Keep decoded files in memory up to this many bytes (files of up to
             60 s; shards need no cache). 0 keeps nothing.
         cache: A cache shared with other pipelines, instead of cache_bytes.
@@ -113,12 +114,15 @@ def training_batches(
             steps_per_epoch=steps_per_epoch,
             steps=(start_step, total_steps),
             decoder=decoder,
+            bad_files=bad_files,
             part=part,
         )
 
     import tensorflow as tf
 
-    reader = ClipReader(audio, cache or (WaveformCache(cache_bytes) if cache_bytes else None))
+    if cache is None and cache_bytes:
+        cache = WaveformCache(cache_bytes)
+    reader = ClipReader(audio, cache, decoder)
     labels, mask = tf.constant(split.labels), tf.constant(split.mask)
     epoch_clips = steps_per_epoch * batch_size
 
@@ -166,7 +170,8 @@ def evaluation_batches(
         window_seconds: Length of a window.
         batch_size: Windows in a batch.
         bad_files: Collects files that cannot be read.
-        decoder: "soundfile", or "tfio" to decode shards inside the TensorFlow graph.
+        decoder: "soundfile"; "isolated", which does the same in processes that may die; or
+            "tfio" to decode shards inside the TensorFlow graph.
         cache: Keeps decoded files in memory; may be shared with a training pipeline.
 
     Returns:
@@ -183,12 +188,17 @@ def evaluation_batches(
         from rfkeras.data import shards
 
         return shards.evaluation_batches(
-            split, audio, count=count, batch_size=batch_size, decoder=decoder
+            split,
+            audio,
+            count=count,
+            batch_size=batch_size,
+            decoder=decoder,
+            bad_files=bad_files,
         )
 
     import tensorflow as tf
 
-    reader = ClipReader(audio, cache)
+    reader = ClipReader(audio, cache, decoder)
     plan = EvaluationPlan.from_lengths(_lengths(split, reader, bad_files), count, batch_size)
     if plan.windows == 0:
         raise DatasetError(

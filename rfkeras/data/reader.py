@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rfkeras.data.audio import AudioFile, AudioFormat, Waveform
+from rfkeras.data.audio_format import AudioFormat, Waveform
 from rfkeras.data.cache import WaveformCache
+from rfkeras.data.decoding import open_audio
 
 # With a cache, files up to this long are decoded whole whether or not they still fit, so
 # that the state of the cache never changes a number; longer ones are read by excerpt.
@@ -33,11 +34,18 @@ class ClipReader:
     Args:
         audio: Format of the waveforms.
         cache: Where whole files are kept; None keeps nothing.
+        decoder: One of `rfkeras.data.decoding.DECODERS`.
     """
 
-    def __init__(self, audio: AudioFormat, cache: WaveformCache | None = None) -> None:
+    def __init__(
+        self,
+        audio: AudioFormat,
+        cache: WaveformCache | None = None,
+        decoder: str = "soundfile",
+    ) -> None:
         self.audio = audio
         self.cache = cache
+        self.decoder = decoder
 
     def excerpt(self, path: Path, fraction: float, count: int) -> Waveform:
         """An excerpt of `count` samples at a place that `fraction` in [0, 1) chooses.
@@ -63,14 +71,14 @@ class ClipReader:
         Raises:
             AudioError: The file cannot be used.
         """
-        with AudioFile(path, self.audio) as file:
+        with open_audio(path, self.audio, decoder=self.decoder) as file:
             return file.length
 
     def _read(self, path: Path, start: Callable[[int], int], count: int) -> Waveform:
         key = (path, self.audio)
         whole = None if self.cache is None else self.cache.get(key)
         if whole is None:
-            with AudioFile(path, self.audio) as file:
+            with open_audio(path, self.audio, decoder=self.decoder) as file:
                 keep = self.cache is not None and file.length <= self.audio.samples(
                     WHOLE_FILE_SECONDS
                 )

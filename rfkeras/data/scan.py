@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.data.audio import AudioInfo
+from rfkeras.data.audio_format import AudioInfo
 from rfkeras.data.bad_files import BadFile
 from rfkeras.data.dataset import Split
-from rfkeras.data.integrity import check_file
+from rfkeras.data.decoding import check_audio
 from rfkeras.errors import AudioError
 
 # Durations in metadata are rounded and come from another decoder, which may count padding
@@ -51,7 +51,9 @@ class ScanResult:
         ]
 
 
-def check_clip(split: Split, row: int, expected_seconds: float | None) -> AudioInfo:
+def check_clip(
+    split: Split, row: int, expected_seconds: float | None, *, decoder: str = "soundfile"
+) -> AudioInfo:
     """Check the file of one clip: `check_file` with the length that is known of it.
 
     Args:
@@ -59,13 +61,16 @@ def check_clip(split: Split, row: int, expected_seconds: float | None) -> AudioI
         row: Which of them.
         expected_seconds: Length of every file by the data set's definition; what the split
             says of its clips' lengths goes before it.
+        decoder: One of `rfkeras.data.decoding.DECODERS`.
 
     Raises:
         AudioError: The file cannot be used.
     """
+    path = split.paths[row]
     if split.seconds is None:
-        return check_file(split.paths[row], expected_seconds)
-    return check_file(split.paths[row], float(split.seconds[row]), METADATA_TOLERANCE_SECONDS)
+        return check_audio(path, expected_seconds, decoder=decoder)
+    seconds = float(split.seconds[row])
+    return check_audio(path, seconds, METADATA_TOLERANCE_SECONDS, decoder=decoder)
 
 
 def scan_split(
@@ -75,6 +80,7 @@ def scan_split(
     workers: int | None = None,
     progress: bool = True,
     stage: str = "scan",
+    decoder: str = "soundfile",
 ) -> ScanResult:
     """Check all files of a split in parallel; raises nothing for bad files.
 
@@ -84,11 +90,12 @@ def scan_split(
         workers: Threads; the number of CPUs when None.
         progress: Show a bar on standard error, for scans long enough to need one.
         stage: What the list of bad files calls this scan.
+        decoder: One of `rfkeras.data.decoding.DECODERS`.
     """
 
     def check(row: int) -> AudioInfo | AudioError:
         try:
-            return check_clip(split, row, expected_seconds)
+            return check_clip(split, row, expected_seconds, decoder=decoder)
         except AudioError as error:
             return error
 

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rfkeras.data import order, remote
-from rfkeras.data.audio import AudioFile, AudioFormat, Waveform
+from rfkeras.data.audio_format import AudioFormat, Waveform
+from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.batches import finish
+from rfkeras.data.decoding import open_audio
+from rfkeras.data.packed_wav import decode_packed_wav, is_packed_wav
 from rfkeras.data.parts import Part
 from rfkeras.data.reader import cut, place
 from rfkeras.data.records import PackedSplit
 from rfkeras.data.windows import EvaluationPlan
-from rfkeras.errors import ConfigError
+from rfkeras.errors import AudioError, ConfigError, DatasetError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -32,6 +35,7 @@ def training_batches(
     steps_per_epoch: int,
     steps: tuple[int, int],
     decoder: str,
+    bad_files: BadFileLog,
     part: Part,
 ) -> tf.data.Dataset:
     """Random excerpts of `count` samples from step steps[0] to steps[1] of a run.
@@ -85,25 +89,32 @@ def training_batches(
     def load(record: tf.Tensor, fraction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         parsed = _parse(record, split.labels.shape[1])
         if decoder == "tfio":
-            whole = _decode_in_graph(parsed["wav"], audio)
+            whole = _decode_in_graph(parsed, audio, bad_files)
             length = tf.shape(whole, out_type=tf.int64)[0]
             room = tf.maximum(length - count, 0) + 1
             start = tf.cast(fraction * tf.cast(room, tf.float64), tf.int64)
             waveform = _cut_in_graph(whole, start, count)
         else:
-            waveform = tf.numpy_function(read, [parsed["wav"], fraction], tf.float32)
+            waveform = tf.numpy_function(
+                read, [parsed["wav"], parsed["key"], fraction], tf.float32
+            )
         return (
             tf.ensure_shape(waveform, audio.shape(count)),
             parsed["labels"],
             parsed["mask"],
         )
 
-    def read(wav: bytes, fraction: np.float64) -> Waveform:
-        with AudioFile(wav, audio) as file:
-            start = place(file.length, float(fraction), count)
-            return (
-                cut(file.read(), 0, count) if file.length < count else file.read(start, count)
-            )
+    def read(wav: bytes, key: bytes, fraction: np.float64) -> Waveform:
+        try:
+            with open_audio(wav, audio, decoder=decoder) as file:
+                start = place(file.length, float(fraction), count)
+                return (
+                    cut(file.read(), 0, count)
+                    if file.length < count
+                    else file.read(start, count)
+                )
+        except AudioError as error:
+            raise _stop(key, error.reason, bad_files) from error
 
     clips = (steps[1] - steps[0]) * own_batch
     stream = tf.data.Dataset.range(first_epoch, last_epoch).flat_map(records)
@@ -114,7 +125,13 @@ def training_batches(
 
 
 def evaluation_batches(
-    split: PackedSplit, audio: AudioFormat, *, count: int, batch_size: int, decoder: str
+    split: PackedSplit,
+    audio: AudioFormat,
+    *,
+    count: int,
+    batch_size: int,
+    decoder: str,
+    bad_files: BadFileLog,
 ) -> tuple[tf.data.Dataset, EvaluationPlan]:
     """Windows of `count` samples that cover every clip, in the split's order.
 
@@ -132,17 +149,20 @@ def evaluation_batches(
     def windows(record: tf.Tensor) -> tf.data.Dataset:
         parsed = _parse(record, split.labels.shape[1])
         if decoder == "tfio":
-            whole = _decode_in_graph(parsed["wav"], audio)
+            whole = _decode_in_graph(parsed, audio, bad_files)
         else:
-            whole = tf.numpy_function(read, [parsed["wav"]], tf.float32)
+            whole = tf.numpy_function(read, [parsed["wav"], parsed["key"]], tf.float32)
             whole = tf.ensure_shape(whole, (None, *audio.shape(1)[1:]))
         row = parsed["row"] - split.first_row
         own_starts = tf.data.Dataset.from_tensor_slices(starts[row])
         return own_starts.map(lambda start: _cut_in_graph(whole, start, count))
 
-    def read(wav: bytes) -> Waveform:
-        with AudioFile(wav, audio) as file:
-            return file.read()
+    def read(wav: bytes, key: bytes) -> Waveform:
+        try:
+            with open_audio(wav, audio, decoder=decoder) as file:
+                return file.read()
+        except AudioError as error:
+            raise _stop(key, error.reason, bad_files) from error
 
     paths = [shard.path for shard in split.shards]
     stream = tf.data.TFRecordDataset(paths).interleave(
@@ -174,6 +194,7 @@ def _parse(record: tf.Tensor, classes: int) -> dict[str, tf.Tensor]:
     parsed: dict[str, tf.Tensor] = tf.io.parse_single_example(
         record,
         {
+            "key": tf.io.FixedLenFeature([], tf.string),
             "wav": tf.io.FixedLenFeature([], tf.string),
             "row": tf.io.FixedLenFeature([], tf.int64),
             "labels": tf.io.FixedLenFeature([classes], tf.float32),
@@ -183,14 +204,30 @@ def _parse(record: tf.Tensor, classes: int) -> dict[str, tf.Tensor]:
     return parsed
 
 
-def _decode_in_graph(wav: tf.Tensor, audio: AudioFormat) -> tf.Tensor:
-    """16-bit WAV bytes to float32 (samples,) or (samples, 2), as soundfile scales them."""
+def _decode_in_graph(
+    parsed: dict[str, tf.Tensor], audio: AudioFormat, bad_files: BadFileLog
+) -> tf.Tensor:
+    """The waveform of a record, decoded by tensorflow-io if it is what `pack` writes."""
     import tensorflow as tf
-    import tensorflow_io as tfio
 
-    integers = tfio.audio.decode_wav(wav, dtype=tf.int16)
-    samples = tf.cast(tf.ensure_shape(integers, [None, audio.channels]), tf.float32) / 32768.0
-    return samples[:, 0] if audio.channels == 1 else samples
+    def refuse(key: bytes) -> Waveform:
+        raise _stop(key, "its sound is not the WAV that was packed", bad_files)
+
+    whole = tf.cond(
+        is_packed_wav(parsed["wav"], audio),
+        lambda: decode_packed_wav(parsed["wav"], audio),
+        lambda: tf.numpy_function(refuse, [parsed["key"]], tf.float32),
+    )
+    return tf.ensure_shape(whole, (None, *audio.shape(1)[1:]))
+
+
+def _stop(key: bytes, reason: str, bad_files: BadFileLog) -> DatasetError:
+    """What ends the run at a record that cannot be used."""
+    return bad_files.stop(
+        f"The record {key.decode(errors='backslashreplace')!r} of a packed shard cannot be "
+        f"used: {reason}. Find the damaged shard with `rfkeras data check --dataset packed "
+        "--data-dir DIR` and fetch or pack it again."
+    )
 
 
 def _cut_in_graph(whole: tf.Tensor, start: tf.Tensor, count: int) -> tf.Tensor:

@@ -126,7 +126,11 @@ class DataOptions:
     max_bad_share: float = option(
         0.01, number(0.0, 1.0), "share of unusable files above which the run stops"
     )
-    decoder: str = option("soundfile", choice("soundfile", "tfio"), "audio decoder")
+    decoder: str = option(
+        "soundfile",
+        choice("soundfile", "isolated", "tfio"),
+        "soundfile, isolated (it, in processes that may die) or tfio (packed shards alone)",
+    )
     cache_gb: float = option(
         2.0, number(0.0), "memory for decoded audio, so that later epochs need not decode"
     )

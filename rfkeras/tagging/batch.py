@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rfkeras.data.integrity import check_file
+from rfkeras.data.decoding import check_audio
 from rfkeras.errors import AudioError
 from rfkeras.tagging.files import FoundFile, printable
 from rfkeras.tagging.progress import Display
@@ -70,7 +70,7 @@ def run_batch(
         if file.error is not None:
             return Outcome(file, error=file.error)
         try:
-            seconds = check_file(file.path).duration_seconds
+            seconds = check_audio(file.path, decoder=tagger.decoder).duration_seconds
             display.begin(file.name, seconds)
             if not warned and seconds > chunk_seconds:
                 warned = True

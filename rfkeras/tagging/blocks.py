@@ -10,8 +10,9 @@ from itertools import islice
 
 import numpy as np
 
-from rfkeras.data.audio import AudioFile, Source, Waveform
-from rfkeras.data.audio_format import AudioFormat
+from rfkeras.data.audio_format import AudioFormat, Waveform
+from rfkeras.data.decoding import open_audio
+from rfkeras.data.opening import Source
 from rfkeras.errors import ConfigError
 from rfkeras.tagging.chunks import ChunkPlan
 
@@ -70,18 +71,22 @@ def chunked(blocks: Iterable[Waveform], plan: ChunkPlan, audio: AudioFormat) -> 
     yield Chunk(number, buffer[:filled], start + filled, last=True)
 
 
-def file_blocks(source: Source, audio: AudioFormat, block_samples: int) -> Iterator[Waveform]:
+def file_blocks(
+    source: Source, audio: AudioFormat, block_samples: int, decoder: str = "soundfile"
+) -> Iterator[Waveform]:
     """The waveform of a file, decoded some blocks ahead in a thread.
 
     Args:
         source: A path, or the bytes of a file.
         audio: The format wanted.
         block_samples: Length of a block; the last may be shorter.
+        decoder: One of `rfkeras.data.decoding.FILE_DECODERS`.
 
     Raises:
         AudioError: The file cannot be used, or ends before its declared length.
     """
-    with AudioFile(source, audio) as file, ThreadPoolExecutor(1) as thread:
+    opened = open_audio(source, audio, decoder=decoder)
+    with opened as file, ThreadPoolExecutor(1) as thread:
 
         def read(start: int) -> Waveform:
             return file.read(start, min(block_samples, file.length - start))

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rfkeras.data.audio import Source, Waveform
-from rfkeras.data.audio_format import AudioFormat
-from rfkeras.errors import ConfigError
+from rfkeras.data.audio_format import AudioFormat, Waveform
+from rfkeras.data.decoding import FILE_DECODERS
+from rfkeras.data.opening import Source
+from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.export.saved_model import label_names
 from rfkeras.folding import fold_if_possible
 from rfkeras.frontend import find_frontend
@@ -41,9 +42,12 @@ class StreamTagger:
         model: A `rfkeras.Tagger`, or a functional model with a front-end and a `ClipLogits`
             layer at its end.
         chunk_seconds: About so much new audio goes into each pass.
+        decoder: What reads files: "soundfile", or "isolated", which does the same in a
+            process that may die.
 
     Attributes:
         model: The model.
+        decoder: What reads files.
         label_names: Name of each tag.
         thresholds: Score of each tag from which it applies, (classes,); None where tags
             exclude each other.
@@ -54,8 +58,8 @@ class StreamTagger:
         plan: The chunks.
 
     Raises:
-        ConfigError: The model takes spectrograms, or cannot be read frame by frame; or
-            chunk_seconds is not positive.
+        ConfigError: The model takes spectrograms, or cannot be read frame by frame;
+            chunk_seconds is not positive; or there is no such decoder.
 
     Example:
         >>> tagger = StreamTagger(rfkeras.load_model("runs/NAME/model.keras"))
@@ -63,7 +67,9 @@ class StreamTagger:
         >>> result.scores, result.frame_scores, tagger.frames.centres_ms(3)
     """
 
-    def __init__(self, model: keras.Model, chunk_seconds: float = 30.0) -> None:
+    def __init__(
+        self, model: keras.Model, chunk_seconds: float = 30.0, decoder: str = "soundfile"
+    ) -> None:
         frontend = find_frontend(model)
         if frontend is None:
             raise ConfigError(
@@ -81,7 +87,10 @@ class StreamTagger:
                 f"Model {model.name!r} takes audio of {shape[1]} samples only. Build it with "
                 "keras.Input((None,)), or (None, 2) for stereo, so that it takes any length."
             )
+        if decoder not in FILE_DECODERS:
+            raise ConfigError(unknown_name("decoder", decoder, FILE_DECODERS))
         self.model = model
+        self.decoder = decoder
         self._reader = Reader(fold_if_possible(model))
         head = self._reader.head
         self.label_names = label_names(model)
@@ -210,7 +219,7 @@ class StreamTagger:
             AudioError: The file cannot be used, or ends before its declared length.
         """
         block_samples = self.audio_format.samples(BLOCK_SECONDS)
-        blocks = file_blocks(source, self.audio_format, block_samples)
+        blocks = file_blocks(source, self.audio_format, block_samples, self.decoder)
         return self.run(blocks, frames=frames, embeddings=embeddings, on_progress=on_progress)
 
     def _outputs(self, waveform: Any) -> tuple[Any, Any, Any, Any]:

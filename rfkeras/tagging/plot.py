@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
-from rfkeras.data.audio import AudioFile
+from rfkeras.data.decoding import open_audio
 from rfkeras.frontend import find_frontend
 from rfkeras.plot_style import (
     BLUE,
@@ -75,7 +75,7 @@ def spectrogram(tagger: StreamTagger, path: Path) -> NDArray[np.float64]:
     frontend: Any = find_frontend(tagger.model)  # a StreamTagger's model has one
     hop = frontend.hop_samples
     block_frames = max(1, tagger.audio_format.samples(_BLOCK_SECONDS) // hop)
-    with AudioFile(path, tagger.audio_format) as file:
+    with open_audio(path, tagger.audio_format, decoder=tagger.decoder) as file:
         n_frames = 1 + max(file.length, frontend.min_samples) // hop
         columns = min(n_frames, MOST_COLUMNS)
         sums = np.zeros((columns, frontend.n_mels))

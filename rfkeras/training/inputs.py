@@ -132,7 +132,12 @@ def open_inputs(
     for name in splits:
         split = dataset.splits[name]
         if not isinstance(split, PackedSplit):  # shards were checked when they were packed
-            scan = scan_split(split, expected_seconds=dataset.clip_seconds, stage=name)
+            scan = scan_split(
+                split,
+                expected_seconds=dataset.clip_seconds,
+                stage=name,
+                decoder=config.decoder,
+            )
             log.record_all(scan.bad)
             split = split.select(scan.good_rows)
             resampling[name] = scan.resampling(audio.sample_rate_hz)

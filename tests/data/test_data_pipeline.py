@@ -137,14 +137,14 @@ def test_resampled_excerpts_equal_slices_of_the_resampled_file(tmp_path):
 def test_the_cache_skips_decoding_and_stays_under_its_limit(ramps, monkeypatch):
     split = ramps(12).splits["train"]
     opened = []
-    from rfkeras.data import reader
+    from rfkeras.data import decoding
 
-    class Counting(reader.AudioFile):
+    class Counting(decoding.AudioFile):
         def __init__(self, path, *rest):
             opened.append(path)
             super().__init__(path, *rest)
 
-    monkeypatch.setattr(reader, "AudioFile", Counting)
+    monkeypatch.setattr(decoding, "AudioFile", Counting)
     expected = listing(train(split))
     assert len(opened) == 36
     opened.clear()

@@ -62,7 +62,7 @@ def openmic(tmp_path, labels):
     rows = ["sample_key,instrument,relevance,num_responses"]
     for key, relevance, mask in zip(KEYS, *labels, strict=True):
         rows += [
-            f"{key},{name},{relevance[column]!r},3"
+            f"{key},{name},{relevance[column]},3"
             for column, name in enumerate(NAMES)
             if mask[column]
         ]

@@ -55,7 +55,8 @@ def test_filter_bank_responds_between_the_edges_of_its_band_and_nowhere_else(pre
         low, high = scale.hz_span(band, band + 1)
         inside = (bins_hz > low * (1 + 1e-6)) & (bins_hz < high * (1 - 1e-6))
         assert inside.any()
-        np.testing.assert_array_equal(filters[:, band] > 0, inside)
+        # By the versions of NumPy, a bin that lies on an edge gets 0 or a rounding error.
+        np.testing.assert_array_equal(filters[:, band] > 1e-9 * filters[:, band].max(), inside)
 
 
 def test_135_frames_are_134_hops_and_a_window():

@@ -1,0 +1,46 @@
+"""Short sounds in every container and codec that is read."""
+
+import io
+from functools import cache
+
+import numpy as np
+import soundfile
+
+# Name: container, codec, rate in Hz, channels.
+FORMATS = {
+    "pcm16.wav": ("WAV", "PCM_16", 44100, 2),
+    "pcm24.wav": ("WAV", "PCM_24", 48000, 1),
+    "float.wav": ("WAV", "FLOAT", 22050, 2),
+    "adpcm.wav": ("WAV", "MS_ADPCM", 22050, 1),
+    "extensible.wav": ("WAVEX", "PCM_16", 44100, 6),
+    "rf64.wav": ("RF64", "PCM_16", 44100, 1),
+    "pcm16.flac": ("FLAC", "PCM_16", 44100, 2),
+    "pcm24.flac": ("FLAC", "PCM_24", 96000, 1),
+    "vorbis.ogg": ("OGG", "VORBIS", 44100, 2),
+    "opus.opus": ("OGG", "OPUS", 48000, 2),
+    "layer3.mp3": ("MP3", "MPEG_LAYER_III", 44100, 2),
+    "layer3.low.mp3": ("MP3", "MPEG_LAYER_III", 16000, 1),
+    "pcm16.aiff": ("AIFF", "PCM_16", 44100, 2),
+    "float.aiff": ("AIFF", "FLOAT", 22050, 1),
+}
+
+
+@cache
+def sound(name, seconds=0.3):
+    """Bytes of a file of `FORMATS`: a tone and some noise."""
+    container, subtype, rate_hz, channels = FORMATS[name]
+    return encoded(tone(seconds, rate_hz, channels), rate_hz, container, subtype)
+
+
+def tone(seconds, rate_hz, channels=1):
+    """(samples, channels): a tone of 440 Hz in a little noise."""
+    t = np.arange(round(seconds * rate_hz))[:, None] / rate_hz
+    noise = np.random.default_rng(rate_hz + channels).normal(0, 0.02, (len(t), channels))
+    return (0.3 * np.sin(2 * np.pi * 440 * t) + noise).astype(np.float32)
+
+
+def encoded(samples, rate_hz, container, subtype):
+    """Bytes of a file with these samples."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate_hz, subtype, None, container)
+    return buffer.getvalue()
