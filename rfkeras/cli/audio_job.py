@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "resnet_rf_tiny"
 DEFAULT_CHUNK_SECONDS = 30.0
+# FILE_DECODERS of rfkeras.data.decoding, without what that imports.
+_DECODERS = ("soundfile", "isolated")
 
 
 def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +48,21 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"audio computed at once; less takes less memory ({DEFAULT_CHUNK_SECONDS:g})",
     )
+    add_decoder_argument(parser)
     parser.add_argument(
         "--quiet", action="store_true", help="no progress and no summary, only what went wrong"
+    )
+
+
+def add_decoder_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what decodes files."""
+    parser.add_argument(
+        "--decoder",
+        choices=_DECODERS,
+        default=_DECODERS[0],
+        help="isolated: soundfile in processes that may die, for files of unknown origin; a "
+        "file that crashes or blocks it, or takes too much memory, is one that cannot be used "
+        f"({_DECODERS[0]})",
     )
 
 
@@ -57,7 +72,11 @@ def open_tagger(options: argparse.Namespace) -> StreamTagger:
         from rfkeras.loading import open_model
         from rfkeras.tagging import StreamTagger
 
-        return StreamTagger(open_model(options.model), chunk_seconds=options.chunk_seconds)
+        return StreamTagger(
+            open_model(options.model),
+            chunk_seconds=options.chunk_seconds,
+            decoder=options.decoder,
+        )
 
 
 def run_job(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rfkeras.cli.audio_job import add_decoder_argument
 from rfkeras.cli.commands import COMMANDS
 from rfkeras.cli.flags import add_train_flags
 from rfkeras.config import TrainConfig, resolve
@@ -51,6 +52,7 @@ def add_parser(commands: Any) -> None:
         "--input-channels", default=argparse.SUPPRESS, help="1 mono, 2 stereo (default: 1)"
     )
     pack.add_argument("--shard-mb", default=128.0, metavar="MB", help="shard size (128)")
+    add_decoder_argument(pack)
     pack.set_defaults(run=run_pack)
     check = actions.add_parser(
         "check",
@@ -88,7 +90,7 @@ def run_pack(options: argparse.Namespace) -> int:
     from rfkeras.frontend.presets import preset_config
     from rfkeras.training.inputs import open_dataset
 
-    config = _config(options, ("output", "shard_mb"))
+    config = _config(options, ("output", "shard_mb", "decoder"))
     rate_hz = preset_config(config.frontend)["sample_rate_hz"]
     index = pack(
         open_dataset(config),
@@ -96,6 +98,7 @@ def run_pack(options: argparse.Namespace) -> int:
         options.output,
         shard_mb=number(0.01, 1e6)("--shard-mb", options.shard_mb),
         max_bad_share=config.max_bad_share,
+        decoder=options.decoder,
     )
     print(f"Index: {index}")
     return 0

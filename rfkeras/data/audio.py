@@ -52,6 +52,9 @@ _MARGIN_SAMPLES = 512
 _MAX_FRAMES = 1 << 40
 # What sound is recorded at. A header that declares 1 Hz would make hours of a few kilobytes.
 RATES_HZ = (1000, 768000)
+# Floating-point files may hold integers that nobody divided by their range, but nothing whose
+# squares, summed over a window, pass what float32 can hold.
+MAX_SAMPLE = 2.0**32
 # To look at a file without reading it: at no lower rate do its frames round to no sample.
 ANY_FORMAT = AudioFormat(RATES_HZ[1])
 
@@ -129,6 +132,12 @@ class AudioFile:
         samples = self._frames(first_in, last_in)
         with reading(self.name):
             resampled = soxr.resample(samples, source_hz, target_hz, quality="HQ")
+            if len(resampled) < stop - first_out:
+                # A length that ends in a half is rounded by soxr as its floating-point
+                # numbers fall. It takes what follows the end for silence, as this does.
+                silence = np.zeros((ceil(source_hz / target_hz), *samples.shape[1:]), "float32")
+                samples = np.concatenate([samples, silence])
+                resampled = soxr.resample(samples, source_hz, target_hz, quality="HQ")
             return np.ascontiguousarray(resampled[start - first_out : stop - first_out])
 
     def _frames(self, first: int, last: int) -> Waveform:
@@ -144,9 +153,19 @@ class AudioFile:
                     self.name,
                     f"truncated: frame {first + len(samples)} of {self.info.frames} is missing",
                 )
-            if not np.isfinite(samples).all():
-                raise AudioError(self.name, "NaN or infinite samples")
+            _check_samples(samples, self.name)
             return to_channels(samples, self.audio.channels)
+
+
+def _check_samples(samples: Waveform, name: str) -> None:
+    low, high = samples.min(initial=0.0), samples.max(initial=0.0)
+    if low >= -MAX_SAMPLE and high <= MAX_SAMPLE:  # NaN is on neither side
+        return
+    if np.isfinite(low) and np.isfinite(high):
+        reason = f"samples of up to {max(-low, high):.1e} are no sound"
+    else:
+        reason = "NaN or infinite samples"
+    raise AudioError(name, reason)
 
 
 def _info(file: soundfile.SoundFile, source: Source, name: str) -> AudioInfo:

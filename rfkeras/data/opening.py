@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import soundfile
 
 Source = str | Path | bytes
+_NO_SUCH_FILE = "File does not exist or is not a regular file"
 
 
 def source_name(source: Source) -> str:
@@ -37,7 +38,10 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except soundfile.LibsndfileError as error:
-        raise AudioError(name, f"undecodable: {error.error_string}") from error
+        said = error.error_string
+        if _NO_SUCH_FILE in said:  # libsndfile's words for MP3 without a frame; it is there
+            said = "nothing in it can be decoded"
+        raise AudioError(name, f"undecodable: {said}") from error
     except MemoryError as error:
         raise AudioError(name, f"not enough memory to decode it: {error}") from error
     except OSError as error:

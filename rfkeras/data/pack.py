@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rfkeras.data.audio import AudioFormat, Waveform, read_audio
+from rfkeras.data.audio_format import AudioFormat
 from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.dataset import AudioDataset, Split
+from rfkeras.data.pack_clip import StoredClip, example_of, store_clip
 from rfkeras.data.presence import check_present
 from rfkeras.data.records import (
     FORMAT_NAME,
@@ -24,23 +24,11 @@ from rfkeras.data.records import (
     PackedSplit,
     sha256,
 )
-from rfkeras.data.scan import check_clip
 from rfkeras.errors import AudioError, ConfigError
 from rfkeras.files import write_text
 
-_FULL_SCALE = 32768
 _ORDER_SEED = 0
 _CHUNK_CLIPS = 64  # decoded ahead of the writer
-
-
-@dataclass(frozen=True)
-class _Clip:
-    """A clip ready to be written."""
-
-    row: int
-    wav: bytes
-    length: int
-    clipped: bool
 
 
 def pack(
@@ -52,6 +40,7 @@ def pack(
     workers: int | None = None,
     progress: bool = True,
     max_bad_share: float = 0.01,
+    decoder: str = "soundfile",
 ) -> Path:
     """Decode, check and resample every clip, and write shards and their index.
 
@@ -69,6 +58,8 @@ def pack(
         workers: Decoding threads; the number of CPUs when None.
         progress: Show a bar on standard error.
         max_bad_share: Largest share of bad files that is tolerated.
+        decoder: What reads files: "soundfile", or "isolated", which does the same in
+            processes that may die.
 
     Returns:
         The index, which is written last: a folder that has one is complete.
@@ -92,7 +83,14 @@ def pack(
         out_dir / "bad_files.csv", total_files=total, max_bad_share=max_bad_share
     )
     packer = _Packer(
-        audio, out_dir, dataset.clip_seconds, int(shard_mb * 1e6), workers, progress, bad_files
+        audio,
+        out_dir,
+        dataset.clip_seconds,
+        int(shard_mb * 1e6),
+        workers,
+        progress,
+        bad_files,
+        decoder,
     )
     index = {
         "format": FORMAT_NAME,
@@ -110,18 +108,6 @@ def pack(
     return index_path
 
 
-def to_wav(waveform: Waveform, audio: AudioFormat) -> tuple[bytes, bool]:
-    """16-bit PCM WAV bytes of a waveform, and whether a sample had to be clipped."""
-    import soundfile
-
-    scaled = np.rint(waveform * np.float32(_FULL_SCALE))
-    integers = np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, integers, audio.sample_rate_hz, format="WAV", subtype="PCM_16")
-    # Rounding +1.0 to the largest step is no clipping that anyone could hear or measure.
-    return buffer.getvalue(), bool((np.abs(scaled) > _FULL_SCALE).any())
-
-
 @dataclass(frozen=True)
 class _Packer:
     """What all splits of one packing share."""
@@ -133,13 +119,14 @@ class _Packer:
     workers: int | None
     progress: bool
     bad_files: BadFileLog
+    decoder: str
 
     def split(self, name: str, split: Split) -> dict[str, Any]:
         """Write the shards of one split; returns its entry in the index."""
         import tensorflow as tf
 
         shards: list[dict[str, Any]] = []
-        clips: list[_Clip] = []
+        clips: list[StoredClip] = []
         writer: Any = None
         size = records = 0
 
@@ -151,8 +138,8 @@ class _Packer:
             if writer is None:
                 writer = tf.io.TFRecordWriter(str(self._part(name, len(shards))))
                 size = records = 0
-            writer.write(_example(split, clip, len(clips)))
-            clips.append(_Clip(clip.row, b"", clip.length, clip.clipped))
+            writer.write(example_of(split, clip, len(clips)))
+            clips.append(replace(clip, wav=b""))
             size += len(clip.wav)
             records += 1
             if size >= self.shard_bytes:
@@ -170,7 +157,7 @@ class _Packer:
             "mask": split.mask[rows].tolist(),
         }
 
-    def _decoded(self, name: str, split: Split) -> Iterator[_Clip]:
+    def _decoded(self, name: str, split: Split) -> Iterator[StoredClip]:
         """Clips in the order in which they are stored, decoded in parallel."""
         rows = np.arange(len(split))
         if name == "train":
@@ -194,19 +181,11 @@ class _Packer:
         console = Console(stderr=True)
         yield from track(chunks, description=f"Packing {name}", console=console)
 
-    def _clip(self, split: Split, row: int) -> _Clip | AudioError:
-        path = split.paths[row]
+    def _clip(self, split: Split, row: int) -> StoredClip | AudioError:
         try:
-            check_clip(split, row, self.clip_seconds)
-            waveform = read_audio(path, self.audio)
-            wav, clipped = to_wav(waveform, self.audio)
-            stored = read_audio(wav, self.audio, name=str(path))
+            return store_clip(split, row, self.audio, self.clip_seconds, self.decoder)
         except AudioError as error:
             return error
-        limit = np.clip(waveform, -1, 1 - 1 / _FULL_SCALE)
-        if stored.shape != waveform.shape or np.abs(stored - limit).max() > 0.5 / _FULL_SCALE:
-            return AudioError(str(path), "what was packed differs from what was read")
-        return _Clip(row, wav, len(waveform), clipped)
 
     def _part(self, name: str, number: int) -> Path:
         return self.out_dir / f"{name}-{number:05d}.tfrecord.part"
@@ -221,24 +200,3 @@ class _Packer:
             "bytes": final.stat().st_size,
             "sha256": sha256(str(final)),
         }
-
-
-def _example(split: Split, clip: _Clip, stored_row: int) -> bytes:
-    import tensorflow as tf
-
-    def floats(values: Any) -> tf.train.Feature:
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-    def raw(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    features = {
-        "key": raw(split.keys[clip.row].encode("utf-8", "surrogateescape")),
-        "row": tf.train.Feature(int64_list=tf.train.Int64List(value=[stored_row])),
-        "wav": raw(clip.wav),
-        "labels": floats(split.labels[clip.row]),
-        "mask": floats(split.mask[clip.row]),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    serialized: bytes = example.SerializeToString()
-    return serialized

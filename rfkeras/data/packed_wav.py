@@ -1,8 +1,9 @@
 """The WAV files inside packed shards, checked and decoded in the TensorFlow graph.
 
 tensorflow-io's decoder is native code that a wrong size in a header makes crash, and the
-process with it. So it is shown nothing but what `rfkeras.data.pack.to_wav` writes: the plain
-44 bytes of header, with the numbers that follow from the format and the length, and samples.
+process with it. So it is shown nothing but what `rfkeras.data.pack_clip.to_wav` writes: the
+plain 44 bytes of header, with the numbers that follow from the format and the length, and
+samples.
 """
 
 from __future__ import annotations

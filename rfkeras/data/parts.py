@@ -99,5 +99,4 @@ def part_of(split: Split, part: Part) -> Split:
         mask=split.mask[chosen],
         shards=tuple(split.shards[i] for i in np.flatnonzero(inside)),
         lengths=split.lengths[chosen],
-        first_row=split.first_row + first,
     )

@@ -3,7 +3,7 @@
 A packed folder holds `index.json` and shards. Each record is a tf.train.Example of
 
 - `wav`: 16-bit PCM WAV at the index's sample rate and channels,
-- `row`: row of the clip in its split,
+- `row`: row of the clip in its split, which is its place in the shards,
 - `key`, `labels`, `mask`: as in the source.
 """
 
@@ -48,13 +48,11 @@ class PackedSplit(Split):
         shards: The files, in order; so are keys, labels and mask.
         lengths: Samples of each clip.
         audio: Format of the clips.
-        first_row: Row that the first clip has in the shards; 0 but for a part of a split.
     """
 
     shards: tuple[Shard, ...]
     lengths: tuple[int, ...]
     audio: AudioFormat
-    first_row: int = 0
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Never:
         """Not possible: shards are read in sequence.

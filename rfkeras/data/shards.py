@@ -146,14 +146,13 @@ def evaluation_batches(
         tf.constant(plan.starts), tf.constant(plan.rows), nrows=len(split)
     )
 
-    def windows(record: tf.Tensor) -> tf.data.Dataset:
+    def windows(row: tf.Tensor, record: tf.Tensor) -> tf.data.Dataset:
         parsed = _parse(record, split.labels.shape[1])
         if decoder == "tfio":
             whole = _decode_in_graph(parsed, audio, bad_files)
         else:
             whole = tf.numpy_function(read, [parsed["wav"], parsed["key"]], tf.float32)
             whole = tf.ensure_shape(whole, (None, *audio.shape(1)[1:]))
-        row = parsed["row"] - split.first_row
         own_starts = tf.data.Dataset.from_tensor_slices(starts[row])
         return own_starts.map(lambda start: _cut_in_graph(whole, start, count))
 
@@ -165,8 +164,10 @@ def evaluation_batches(
             raise _stop(key, error.reason, bad_files) from error
 
     paths = [shard.path for shard in split.shards]
-    stream = tf.data.TFRecordDataset(paths).interleave(
-        windows, cycle_length=1, num_parallel_calls=1
+    stream = (
+        tf.data.TFRecordDataset(paths)
+        .enumerate()
+        .interleave(windows, cycle_length=1, num_parallel_calls=1)
     )
     padded = stream.repeat().take(plan.batches * batch_size)
     padded = padded.apply(tf.data.experimental.assert_cardinality(plan.batches * batch_size))
@@ -196,7 +197,6 @@ def _parse(record: tf.Tensor, classes: int) -> dict[str, tf.Tensor]:
         {
             "key": tf.io.FixedLenFeature([], tf.string),
             "wav": tf.io.FixedLenFeature([], tf.string),
-            "row": tf.io.FixedLenFeature([], tf.int64),
             "labels": tf.io.FixedLenFeature([classes], tf.float32),
             "mask": tf.io.FixedLenFeature([classes], tf.float32),
         },

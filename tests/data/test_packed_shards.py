@@ -12,7 +12,8 @@ import tensorflow as tf
 from rfkeras.data.audio import AudioFormat, read_audio
 from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.dataset import AudioDataset, Split
-from rfkeras.data.pack import pack, to_wav
+from rfkeras.data.pack import pack
+from rfkeras.data.pack_clip import to_wav
 from rfkeras.data.pipeline import evaluation_batches, training_batches
 from rfkeras.data.records import PackedSplit, damaged_shards, load_packed, sha256, verify_packed
 from rfkeras.errors import ConfigError, DatasetError
