@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rfkeras.config import WEIGHT_DECAY, TrainConfig
@@ -61,9 +60,9 @@ def complete(config: TrainConfig) -> TrainConfig:
     if config.dataset == "gm_instruments" and config.dataset_size is None:
         filled["dataset_size"] = DEFAULT_SIZE
     if config.data_dir is not None and not is_remote(config.data_dir):
-        filled["data_dir"] = str(Path(config.data_dir).resolve())
+        filled["data_dir"] = os.path.realpath(config.data_dir)
     if config.audio_dir is not None:
-        filled["audio_dir"] = str(Path(config.audio_dir).resolve())
+        filled["audio_dir"] = os.path.realpath(config.audio_dir)
     if config.sound_font is not None:
         from rfkeras.data.sources.gm_instruments import soundfont
 

@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_ASIDE = ".partial"
+ASIDE = ".partial"  # in the names of what is being written
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def naming(path: str | Path) -> Iterator[None]:
+    """Block that writes `path`: where the disk refuses, the error says which file and why.
+
+    Libraries report a full disk as errors of their own, some of which name nothing.
+
+    Raises:
+        OSError: There is no room, or the disk cannot be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _refusal(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _refusal(error: BaseException) -> int | None:
+    """Error number of the disk's refusal behind an error; None if it is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
+            return cause.errno
+        for number in _UNWRITABLE:  # TensorFlow and HDF5 keep only the text
+            if os.strerror(number) in str(cause):
+                return number
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+@contextmanager
+def replacing(path: str | Path, suffix: str = "") -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends.
 
     A reader finds the old file or the new one, never half of one, and a block that raises
     leaves the old one. The content is on the disk before the name changes. Missing folders
     are made.
+
+    Args:
+        path: The file.
+        suffix: What the name to write to must end with.
+
+    Raises:
+        OSError: It cannot be written; the message names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}")
+    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}{suffix}")
     try:
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with naming(path):
+            yield aside
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -45,8 +87,11 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes were writing under a folder when they died."""
-    for path in folder.rglob(f".*{_ASIDE}"):
-        path.unlink(missing_ok=True)
+    for path in [*folder.rglob(f".*{ASIDE}*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

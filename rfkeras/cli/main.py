@@ -46,7 +46,8 @@ def run(arguments: Sequence[str]) -> int:
 
     Returns:
         Exit status: 0 when all was done, 1 for an error that the message explains, 130
-        after Ctrl-C. (Wrong flags end in argparse with status 2.)
+        after Ctrl-C, 143 after a SIGTERM that was obeyed. (Wrong flags end in argparse with
+        status 2.)
     """
     # No flag before the command takes a value, so the first word that names one is it.
     named = next((word for word in arguments if word in COMMANDS), None)
@@ -61,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"rfkeras {options.command}: interrupted. {interrupt}", file=sys.stderr)
-        return INTERRUPTED
+        return getattr(interrupt, "status", INTERRUPTED)
 
 
 def main() -> None:

@@ -69,11 +69,16 @@ def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
     if done:
         print("The run is finished; nothing is left to do.")
         return 0
-    try:
-        return _train(config, folder, resume, workers)
-    except RFKerasError:
-        _remove_if_unused(folder)
-        raise
+    with folder.locked():
+        if to_json(folder.read_config()) != to_json(config):
+            raise ConfigError(f"Another process has just begun a run in {folder.root}.")
+        try:
+            return _train(config, folder, resume, workers)
+        except RFKerasError:
+            _remove_if_unused(folder)
+            raise
+        except OSError as error:
+            raise OSError(f"{error}. {_how_to_go_on(folder)}") from error
 
 
 def _follow(options: argparse.Namespace, workers: Workers) -> int:
@@ -97,8 +102,17 @@ def _follow(options: argparse.Namespace, workers: Workers) -> int:
 
 def _remove_if_unused(folder: RunFolder) -> None:
     """Leave no folder of a run that failed before it began."""
-    if [path for path in folder.root.rglob("*") if path.is_file()] == [folder.config]:
+    files = {path for path in folder.root.rglob("*") if path.is_file()}
+    if files <= {folder.config, folder.lock}:
         shutil.rmtree(folder.root)
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    if not folder.last.exists():
+        return "Nothing was saved yet: no step is lost by beginning anew."
+    return (
+        f"Go on from the last step saved by: train.py --resume {shlex.quote(str(folder.root))}"
+    )
 
 
 def _train(
@@ -110,9 +124,10 @@ def _train(
 
     try:
         result = train(config, folder, resume, workers)
-    except Interrupted:
-        again = f"train.py --resume {shlex.quote(str(folder.root))}"
-        raise KeyboardInterrupt(f"Saved; go on with: {again}") from None
+    except Interrupted as interrupt:
+        raise Interrupted(f"Saved. {_how_to_go_on(folder)}", interrupt.number) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(folder)) from None
     if result is None:  # not the chief
         return 0
     print_report(result.report, title="Test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +67,8 @@ def open_sound_file(source: Source, name: str) -> soundfile.SoundFile:
         if (len(source) if isinstance(source, bytes) else _size(Path(source), name)) == 0:
             raise AudioError(name, "empty file (0 bytes)")
         file = soundfile.SoundFile(
-            io.BytesIO(source) if isinstance(source, bytes) else str(source)
+            # As bytes, for soundfile cannot encode the str of a name that is no UTF-8.
+            io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)
         )
         return _to_its_end(file, source) if file.format == "MP3" else file
 

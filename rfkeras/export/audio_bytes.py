@@ -80,7 +80,7 @@ def decode_wav(content: Any, audio: AudioFormat) -> Any:
     Returns:
         float32 (samples,) for mono, (samples, 2) for stereo.
     """
-    samples, rate_hz = tf.audio.decode_wav(content)
+    samples, rate_hz = tf.audio.decode_wav(_check_chunks(content))
     not_empty = tf.debugging.assert_positive(
         tf.shape(samples)[0], message="An audio file holds no samples."
     )
@@ -88,6 +88,32 @@ def decode_wav(content: Any, audio: AudioFormat) -> Any:
         mixed = mix(samples, audio.channels)
     resampled = resample(mixed, rate_hz, audio.sample_rate_hz)
     return resampled[:, 0] if audio.channels == 1 else resampled
+
+
+def _check_chunks(content: Any) -> Any:
+    """The same file, once no chunk in it declares more than 2 GB.
+
+    `tf.audio.decode_wav` refuses such a file with a message that holds the chunk's name as it
+    is. In what a damaged file has there, Python then fails to decode the message.
+
+    Raises:
+        InvalidArgumentError: In the graph.
+    """
+    length = tf.strings.length(content)
+
+    def size(at: Any) -> Any:
+        place = tf.minimum(at, length - 8) + 4  # the last, where the loop ends, is not used
+        return tf.io.decode_raw(tf.strings.substr(content, place, 4), tf.int32)[0]
+
+    # As decode_wav walks: without the byte that fills up chunks of odd length.
+    end = tf.while_loop(
+        lambda at: tf.logical_and(at <= length - 8, size(at) >= 0),
+        lambda at: [at + 8 + tf.minimum(size(at), length - at - 8)],
+        [tf.constant(12)],
+    )[0]
+    check = tf.debugging.Assert(end > length - 8, ["A chunk of a WAV file is too large."])
+    with tf.control_dependencies([check]):
+        return tf.identity(content)
 
 
 def mix(samples: Any, channels: int) -> Any:

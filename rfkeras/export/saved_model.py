@@ -14,6 +14,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.export.card import describe, write_assets
 from rfkeras.export.serving import write_warmup
 from rfkeras.export.signatures import Signatures
+from rfkeras.files import ASIDE, naming
 from rfkeras.layers import ClipLogits, find_head
 
 
@@ -85,7 +86,10 @@ def saved_model(
     head = model_head(model)
     signatures = Signatures(model, head)
     described = describe(model, head, n_classes, signatures)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as scratch:
+    with (
+        naming(path),
+        tempfile.TemporaryDirectory(ASIDE, ".export-", path.parent) as scratch,
+    ):
         assets = write_assets(Path(scratch), names, described, card)
         module = _Inference(signatures.variables, assets)
         aside = Path(scratch) / "saved_model"

@@ -27,7 +27,7 @@ def main(root: str) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
     end_with_parent()
     folder = RunFolder(Path(root))
-    with try_exclusive(folder.root / ".lock") as holder:
+    with try_exclusive(folder.lock) as holder:
         if holder is not None:
             return TAKEN
         try:

@@ -71,7 +71,7 @@ class Job:
 
 def key_of(file: FoundFile) -> str:
     """A file's absolute path: the same from whichever folder the command is started."""
-    return printable(file.path.resolve())
+    return printable(os.path.realpath(file.path))  # Path.resolve fails at a loop of links
 
 
 class Journal:

@@ -102,7 +102,7 @@ def train_epochs(
             )
     finally:
         display.stop()
-        recorder.release_signal()
+        recorder.release_signals()
     return load_final_weights(
         model, config, folder, inputs, validate, progress, selection, workers
     )

@@ -58,13 +58,11 @@ def finish(trained: keras.Model, folder: RunFolder, inputs: Inputs) -> TrainResu
         ExportError: The exported model differs from the trained one.
         DatasetError: Too many test files cannot be read.
     """
-    with replacing(folder.model) as aside:
-        scratch = aside.with_suffix(".keras")  # Keras insists on its suffix
-        trained.save(scratch)
-        model = load_model(scratch)
+    with replacing(folder.model, suffix=".keras") as aside:  # Keras insists on its suffix
+        trained.save(aside)
+        model = load_model(aside)
         _keep_thresholds(model, inputs)
-        model.save(scratch)  # once more, with thresholds and without the optimiser
-        scratch.replace(aside)
+        model.save(aside)  # once more, with thresholds and without the optimiser
     model = load_model(folder.model)
     say("Scoring the test split")
     test = score_split(model, inputs, "test")

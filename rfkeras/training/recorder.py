@@ -19,9 +19,21 @@ from rfkeras.training.run_folder import RunFolder
 from rfkeras.training.selection import Selection
 from rfkeras.training.snapshot import load_snapshot, read_record, save_snapshot
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what job systems send before a kill
+
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after everything that is needed to go on was saved."""
+    """A signal to stop, obeyed after everything that is needed to go on was saved.
+
+    Args:
+        message: What the user is told.
+        number: The signal.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
+        self.status = 128 + number  # as shells report a command ended by a signal
 
 
 @dataclass
@@ -60,8 +72,8 @@ class Recorder(keras.callbacks.Callback):
     """Validates and logs each epoch, keeps the best weights, saves snapshots.
 
     A snapshot is saved every `checkpoint_steps` steps, at the end of each epoch after its
-    validation, and on Ctrl-C. It is never saved between the last step of an epoch and its
-    validation, so a resumed run repeats no validation and leaves none out.
+    validation, and on Ctrl-C and SIGTERM. It is never saved between the last step of an
+    epoch and its validation, so a resumed run repeats no validation and leaves none out.
 
     Args:
         folder: The run's folder.
@@ -105,30 +117,33 @@ class Recorder(keras.callbacks.Callback):
         self.writes = writes
         self._carried = (progress.loss_sum, progress.loss_steps)
         self._steps_this_epoch = 0
-        self._interrupts = 0
+        self._stopped_by: int | None = None
         self._clock = time.monotonic()
-        self._old_handler: Any = None
+        self._old_handlers: dict[int, Any] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._clock = time.monotonic()
         try:
-            self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+            for number in STOPPING:  # set now, for a strategy of several workers sets its own
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
         except ValueError:  # not the main thread: the application owns the signals
-            self._old_handler = None
+            self._old_handlers = {}
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.release_signal()
+        self.release_signals()
 
-    def release_signal(self) -> None:
-        """Give Ctrl-C back to whoever handled it before the training."""
-        if self._old_handler is not None:
-            signal.signal(signal.SIGINT, self._old_handler)
-            self._old_handler = None
+    def release_signals(self) -> None:
+        """Give the signals back to whoever handled them before the training."""
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        self._old_handlers = {}
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._interrupts += 1
-        if self._interrupts > 1:
-            raise KeyboardInterrupt
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and not self.writes:
+            return  # job systems tell all workers at once; this one steps on till all is saved
+        if self._stopped_by is not None:
+            raise KeyboardInterrupt  # asked twice: at once
+        self._stopped_by = number
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._carried = (self.progress.loss_sum, self.progress.loss_steps)
@@ -142,7 +157,7 @@ class Recorder(keras.callbacks.Callback):
         progress.loss_sum = self._carried[0] + mean_loss * self._steps_this_epoch
         progress.loss_steps = self._carried[1] + self._steps_this_epoch
         last_of_epoch = progress.steps_done % self.steps_per_epoch == 0
-        due = progress.steps_done % self.checkpoint_steps == 0 or self._interrupts
+        due = progress.steps_done % self.checkpoint_steps == 0 or self._stopped_by
         if due and not last_of_epoch:
             self._save()
             self._stop_if_interrupted()
@@ -199,9 +214,9 @@ class Recorder(keras.callbacks.Callback):
         self._clock = now
 
     def _stop_if_interrupted(self) -> None:
-        if self._interrupts:
-            self.release_signal()
-            raise Interrupted
+        if self._stopped_by is not None:
+            self.release_signals()
+            raise Interrupted("Saved.", self._stopped_by)
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:

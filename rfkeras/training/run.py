@@ -88,7 +88,7 @@ def fit(
         ConfigError: An option does not fit the model, the data or the machine.
         DatasetError: The data cannot be used.
         CheckpointError: The snapshot cannot be used.
-        Interrupted: Ctrl-C; the run can be resumed.
+        Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
         WorkerLost: Another worker is gone; started again with `resume`, all go on.
     """
     keras.utils.set_random_seed(config.seed)

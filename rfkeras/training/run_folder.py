@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rfkeras.config import TrainConfig, from_json, to_json
 from rfkeras.data.clip_record import recorded_clips, write_clip_record
 from rfkeras.errors import CheckpointError, ConfigError, DatasetError
-from rfkeras.files import write_text
+from rfkeras.files import remove_leftovers, write_text
+from rfkeras.locks import try_exclusive
 
 if TYPE_CHECKING:
     from rfkeras.training.inputs import Inputs
@@ -43,6 +45,11 @@ class RunFolder:
     """Paths in a run folder."""
 
     root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that writes to the folder."""
+        return self.root / ".lock"
 
     @property
     def config(self) -> Path:
@@ -136,6 +143,25 @@ class RunFolder:
             raise ConfigError(f"{self.root} is no run folder: it has no {self.config.name}.")
         return from_json(TrainConfig, self.config)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Block in which no other process writes to the folder.
+
+        What killed processes left half-written is removed first. Of several workers the
+        chief alone takes it. The kernel frees it, however the process ends.
+
+        Raises:
+            ConfigError: Another process has it.
+        """
+        with try_exclusive(self.lock) as holder:
+            if holder is not None:
+                raise ConfigError(
+                    f"Process {holder} is writing to the run in {self.root}. Wait for it, end "
+                    "it (kill -INT saves first), or choose another folder."
+                )
+            remove_leftovers(self.root)
+            yield
+
 
 def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
     """Make the folder of a new run and write its configuration.
@@ -146,7 +172,8 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
             set, the seed and the time.
 
     Raises:
-        ConfigError: The folder holds a run that has begun to train.
+        ConfigError: The folder holds a run that has begun to train, or another process
+            writes to it.
     """
     if root is None:
         moment = time.strftime("%Y%m%d-%H%M%S")
@@ -158,7 +185,8 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
             "another --run-dir."
         )
     folder.last.parent.mkdir(parents=True, exist_ok=True)
-    write_text(folder.config, to_json(config))
+    with folder.locked():
+        write_text(folder.config, to_json(config))
     return folder
 
 

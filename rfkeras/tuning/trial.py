@@ -32,7 +32,7 @@ def main(root: str) -> int:
     end_with_parent()
     folder = RunFolder(Path(root))
     try:
-        with exclusive(folder.root / ".lock", on_wait=_say_waiting):
+        with exclusive(folder.lock, on_wait=_say_waiting):
             if not result_file(folder).exists():
                 _train(folder)
     except RFKerasError as error:

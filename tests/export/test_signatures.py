@@ -17,6 +17,9 @@ from rfkeras.export import saved_model
 from rfkeras.export.audio_bytes import mix
 from rfkeras.export.serving import MAX_REQUESTS, WARMUP_FILE
 from rfkeras.tagging import frame_times
+from tests.nasty.corpus import contents
+from tests.nasty.mutations import mutated
+from tests.nasty.sounds import sound
 from tests.processes import ROOT, run
 
 LABELS = ("flute", "voice", "organ")
@@ -143,6 +146,20 @@ def test_other_files_are_refused_by_row_and_with_what_is_accepted(loaded, conten
         tf.errors.InvalidArgumentError, match=r"audio\[1\] is no 16-bit PCM WAV.*8000 to 192000"
     ):
         loaded.signatures["audio_bytes"](audio=tf.constant([wav(noise(9000)), content]))
+
+
+def test_damaged_files_are_refused_or_give_finite_scores(loaded):
+    nasty = [data for data, _ in contents().values()]
+    whole = [sound("pcm16.wav"), wav(noise(3000)), sound("adpcm.wav")]
+    serve, refused = loaded.signatures["audio_bytes"], 0
+    for content in [*nasty, *(mutated(whole, number)[2] for number in range(200))]:
+        try:
+            scores = serve(audio=tf.constant([content]))["scores"].numpy()
+        except tf.errors.InvalidArgumentError:
+            refused += 1
+        else:
+            assert np.isfinite(scores).all()
+    assert 100 < refused < 200 + len(nasty) - 20
 
 
 def test_a_file_without_samples_is_refused(loaded):

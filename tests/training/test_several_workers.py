@@ -102,7 +102,8 @@ def test_workers_killed_at_random_steps_leave_the_same_weights(whole, tone_folde
         assert "Another worker of the job is gone" in errs[1 - victim]
     statuses, outs, errs = ended(start_workers("train.py", *flags))
     assert statuses == [0, 0], errs
-    assert "Test mAP" in outs[0]
+    # The chief may have been done before it noticed the second loss.
+    assert "Test mAP" in outs[0] or "The run is finished" in outs[0]
     assert "mAP" not in outs[1] + errs[1]  # the chief alone speaks
 
     arrays, rows, report, choice = final_state(whole)
