@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfkeras.data.audio_format import AudioFormat
 from rfkeras.data.bad_files import BadFileLog
 from rfkeras.data.dataset import AudioDataset, Split
-from rfkeras.data.pack_clip import StoredClip, example_of, store_clip
+from rfkeras.data.pack_clip import StoredClip, store_clip
+from rfkeras.data.pack_shard import Shard, ShardWriter, shard_name, split_entry
 from rfkeras.data.presence import check_present
 from rfkeras.data.records import (
     FORMAT_NAME,
     FORMAT_VERSION,
     INDEX_NAME,
     PackedSplit,
-    sha256,
 )
 from rfkeras.errors import AudioError, ConfigError
 from rfkeras.files import write_text
@@ -69,11 +70,7 @@ def pack(
         DatasetError: Too many files are missing or bad.
     """
     out_dir = Path(out_dir)
-    index_path = out_dir / INDEX_NAME
-    if index_path.exists():
-        raise ConfigError(f"{out_dir} already holds a packed data set. Choose another folder.")
-    if any(isinstance(split, PackedSplit) for split in dataset.splits.values()):
-        raise ConfigError("This data set is packed already. Pack from its source.")
+    check_target(out_dir, dataset)
     if shard_mb <= 0:
         raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
     check_present(dataset, max_bad_share=max_bad_share)
@@ -92,6 +89,36 @@ def pack(
         bad_files,
         decoder,
     )
+    shards = {name: packer.split(name, split) for name, split in dataset.splits.items()}
+    return write_index(out_dir, dataset, audio, shards, bad_files)
+
+
+def check_target(out_dir: Path, dataset: AudioDataset) -> None:
+    """Refuse what cannot be packed, and a folder that is complete.
+
+    Raises:
+        ConfigError: out_dir already has an index, or the data set is packed already.
+    """
+    if (out_dir / INDEX_NAME).exists():
+        raise ConfigError(f"{out_dir} already holds a packed data set. Choose another folder.")
+    if any(isinstance(split, PackedSplit) for split in dataset.splits.values()):
+        raise ConfigError("This data set is packed already. Pack from its source.")
+
+
+def storage_order(name: str, split: Split) -> NDArray[np.int64]:
+    """Rows of a split in the order in which they are stored: of train, a fixed random one."""
+    rows = np.arange(len(split))
+    return np.random.default_rng(_ORDER_SEED).permutation(rows) if name == "train" else rows
+
+
+def write_index(
+    out_dir: Path,
+    dataset: AudioDataset,
+    audio: AudioFormat,
+    shards: Mapping[str, Sequence[Shard]],
+    bad_files: BadFileLog,
+) -> Path:
+    """Write what makes a folder of shards a packed data set; returns the index."""
     index = {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
@@ -101,9 +128,10 @@ def pack(
         "clip_seconds": dataset.clip_seconds,
         "task": dataset.task,
         "info": dataset.info,
-        "splits": {name: packer.split(name, split) for name, split in dataset.splits.items()},
+        "splits": {name: split_entry(dataset.splits[name], of) for name, of in shards.items()},
         "left_out": [asdict(file) for file in bad_files.files],
     }
+    index_path = out_dir / INDEX_NAME
     write_text(index_path, json.dumps(index, separators=(",", ":")))
     return index_path
 
@@ -121,47 +149,24 @@ class _Packer:
     bad_files: BadFileLog
     decoder: str
 
-    def split(self, name: str, split: Split) -> dict[str, Any]:
-        """Write the shards of one split; returns its entry in the index."""
-        import tensorflow as tf
-
-        shards: list[dict[str, Any]] = []
-        clips: list[StoredClip] = []
-        writer: Any = None
-        size = records = 0
-
-        def close() -> None:
-            writer.close()
-            shards.append(self._finish(name, len(shards), records))
-
+    def split(self, name: str, split: Split) -> list[Shard]:
+        """Write the shards of one split."""
+        shards: list[Shard] = []
+        writer: ShardWriter | None = None
         for clip in self._decoded(name, split):
             if writer is None:
-                writer = tf.io.TFRecordWriter(str(self._part(name, len(shards))))
-                size = records = 0
-            writer.write(example_of(split, clip, len(clips)))
-            clips.append(replace(clip, wav=b""))
-            size += len(clip.wav)
-            records += 1
-            if size >= self.shard_bytes:
-                close()
+                writer = ShardWriter(self.out_dir / shard_name(name, len(shards)), split)
+            writer.add(clip)
+            if writer.audio_bytes >= self.shard_bytes:
+                shards.append(writer.finish())
                 writer = None
         if writer is not None:
-            close()
-        rows = [clip.row for clip in clips]
-        return {
-            "shards": shards,
-            "keys": [split.keys[row] for row in rows],
-            "lengths": [clip.length for clip in clips],
-            "clipped_clips": sum(clip.clipped for clip in clips),
-            "labels": split.labels[rows].tolist(),
-            "mask": split.mask[rows].tolist(),
-        }
+            shards.append(writer.finish())
+        return shards
 
     def _decoded(self, name: str, split: Split) -> Iterator[StoredClip]:
         """Clips in the order in which they are stored, decoded in parallel."""
-        rows = np.arange(len(split))
-        if name == "train":
-            rows = np.random.default_rng(_ORDER_SEED).permutation(rows)
+        rows = storage_order(name, split)
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as pool:
             chunks = [rows[i : i + _CHUNK_CLIPS] for i in range(0, len(rows), _CHUNK_CLIPS)]
             for chunk in self._tracked(chunks, name):
@@ -186,17 +191,3 @@ class _Packer:
             return store_clip(split, row, self.audio, self.clip_seconds, self.decoder)
         except AudioError as error:
             return error
-
-    def _part(self, name: str, number: int) -> Path:
-        return self.out_dir / f"{name}-{number:05d}.tfrecord.part"
-
-    def _finish(self, name: str, number: int, records: int) -> dict[str, Any]:
-        part = self._part(name, number)
-        final = part.with_suffix("")
-        part.replace(final)
-        return {
-            "file": final.name,
-            "records": records,
-            "bytes": final.stat().st_size,
-            "sha256": sha256(str(final)),
-        }

@@ -78,7 +78,7 @@ def to_wav(waveform: Waveform, audio: AudioFormat) -> tuple[bytes, bool]:
     return buffer.getvalue(), bool((np.abs(scaled) > _FULL_SCALE).any())
 
 
-def example_of(split: Split, clip: StoredClip, stored_row: int) -> bytes:
+def example_of(split: Split, clip: StoredClip) -> bytes:
     """The record of a clip: a serialised tf.train.Example, see `rfkeras.data.records`."""
     import tensorflow as tf
 
@@ -90,7 +90,6 @@ def example_of(split: Split, clip: StoredClip, stored_row: int) -> bytes:
 
     features = {
         "key": raw(split.keys[clip.row].encode("utf-8", "surrogateescape")),
-        "row": tf.train.Feature(int64_list=tf.train.Int64List(value=[stored_row])),
         "wav": raw(clip.wav),
         "labels": floats(split.labels[clip.row]),
         "mask": floats(split.mask[clip.row]),
