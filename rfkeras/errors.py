@@ -26,6 +26,10 @@ class CheckpointError(RFKerasError):
     """A checkpoint or run folder cannot be read, or does not fit the model."""
 
 
+class PipelineError(RFKerasError):
+    """A bulk pipeline ended before its work was done."""
+
+
 class AudioError(RFKerasError):
     """One audio file cannot be used.
 

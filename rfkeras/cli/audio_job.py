@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,11 +30,18 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is read and by which model."""
     parser.add_argument(
         "audio",
-        type=Path,
-        nargs="+",
+        nargs="*",
         metavar="FILE|FOLDER",
         help="audio of any length: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF; folders are "
         "searched at any depth",
+    )
+    parser.add_argument(
+        "--files-from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="text file that names more of them, one a line",
     )
     parser.add_argument(
         "--model",
@@ -59,11 +67,33 @@ def add_decoder_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         choices=_DECODERS,
-        default=_DECODERS[0],
         help="isolated: soundfile in processes that may die, for files of unknown origin; a "
         "file that crashes or blocks it, or takes too much memory, is one that cannot be used "
-        f"({_DECODERS[0]})",
+        "(soundfile; with --beam isolated)",
     )
+
+
+def decoder_of(options: argparse.Namespace) -> str:
+    """What decodes files: of the many that a pipeline reads, one will be broken."""
+    piped = getattr(options, "beam", None) is not None
+    return options.decoder or ("isolated" if piped else "soundfile")
+
+
+def named_files(options: argparse.Namespace) -> list[FoundFile]:
+    """The files that the flags name.
+
+    Raises:
+        ConfigError: There is none, or a list cannot be read.
+    """
+    from rfkeras.tagging.files import find_audio
+
+    words = list(options.audio)
+    for path in options.files_from:
+        text = os.fsdecode(path.read_bytes())
+        words += [line for line in text.splitlines() if line.strip()]
+    if not words:
+        raise ConfigError("Name audio files or folders, or a list of them by --files-from.")
+    return find_audio(words)
 
 
 def open_tagger(options: argparse.Namespace) -> StreamTagger:
@@ -75,7 +105,7 @@ def open_tagger(options: argparse.Namespace) -> StreamTagger:
         return StreamTagger(
             open_model(options.model),
             chunk_seconds=options.chunk_seconds,
-            decoder=options.decoder,
+            decoder=decoder_of(options),
         )
 
 

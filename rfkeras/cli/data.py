@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rfkeras.cli.audio_job import add_decoder_argument
+from rfkeras.cli.audio_job import add_decoder_argument, decoder_of
+from rfkeras.cli.bulk import add_beam_argument, run_pack_pipeline
 from rfkeras.cli.commands import COMMANDS
 from rfkeras.cli.flags import add_train_flags
 from rfkeras.config import TrainConfig, resolve
@@ -53,6 +54,7 @@ def add_parser(commands: Any) -> None:
     )
     pack.add_argument("--shard-mb", default=128.0, metavar="MB", help="shard size (128)")
     add_decoder_argument(pack)
+    add_beam_argument(pack)
     pack.set_defaults(run=run_pack)
     check = actions.add_parser(
         "check",
@@ -90,16 +92,20 @@ def run_pack(options: argparse.Namespace) -> int:
     from rfkeras.frontend.presets import preset_config
     from rfkeras.training.inputs import open_dataset
 
-    config = _config(options, ("output", "shard_mb", "decoder"))
-    rate_hz = preset_config(config.frontend)["sample_rate_hz"]
-    index = pack(
-        open_dataset(config),
-        AudioFormat(rate_hz, config.input_channels),
-        options.output,
-        shard_mb=number(0.01, 1e6)("--shard-mb", options.shard_mb),
-        max_bad_share=config.max_bad_share,
-        decoder=options.decoder,
-    )
+    config = _config(options, ("output", "shard_mb", "decoder", "beam"))
+    audio = AudioFormat(preset_config(config.frontend)["sample_rate_hz"], config.input_channels)
+    shard_mb = number(0.01, 1e6)("--shard-mb", options.shard_mb)
+    if options.beam is not None:
+        index = run_pack_pipeline(options, config, audio, shard_mb)
+    else:
+        index = pack(
+            open_dataset(config),
+            audio,
+            options.output,
+            shard_mb=shard_mb,
+            max_bad_share=config.max_bad_share,
+            decoder=decoder_of(options),
+        )
     print(f"Index: {index}")
     return 0
 

@@ -10,6 +10,7 @@ from rfkeras.cli.audio_job import (
     add_audio_arguments,
     check_output_file,
     finish,
+    named_files,
     open_tagger,
     run_job,
 )
@@ -50,11 +51,11 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from rfkeras.tagging.features import check_features_path, features_file
-    from rfkeras.tagging.files import find_audio, printable
+    from rfkeras.tagging.files import printable
 
     check_features_path(options.output, options.per)
     check_output_file(options.output)
-    files = find_audio(options.audio)
+    files = named_files(options)
     tagger = open_tagger(options)
     tally = run_job(
         options,

@@ -14,9 +14,11 @@ from rfkeras.cli.audio_job import (
     add_audio_arguments,
     check_output_file,
     finish,
+    named_files,
     open_tagger,
     run_job,
 )
+from rfkeras.cli.bulk import add_beam_argument, run_tag
 from rfkeras.cli.commands import COMMANDS
 from rfkeras.errors import ConfigError
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _FORMATS = ("table", "json", "jsonl", "csv")
 _SUFFIXES = {".txt": "table", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 _TOP = 5
+_SHARD_FILES = 200
 
 
 def add_parser(commands: Any) -> None:
@@ -76,7 +79,6 @@ def add_parser(commands: Any) -> None:
     )
     where.add_argument(
         "--output-dir",
-        type=Path,
         metavar="DIR",
         help="write a file for each: song.ogg.tags.json, in the same tree as the audio",
     )
@@ -92,15 +94,25 @@ def add_parser(commands: Any) -> None:
         help="draw spectrogram and tags over time: a .png of one file, or a folder with "
         "song.ogg.png for each",
     )
+    parser.add_argument(
+        "--shard-files",
+        type=int,
+        default=_SHARD_FILES,
+        metavar="N",
+        help=f"files whose tags --beam writes at once, about ({_SHARD_FILES})",
+    )
+    add_beam_argument(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.tagging.files import find_audio
-
+    if options.beam is not None:
+        return run_tag(options)
+    if options.output_dir is not None:
+        options.output_dir = Path(options.output_dir)
     kind = _checked_format(options)
-    files = find_audio(options.audio)
+    files = named_files(options)
     pictures = _pictures(options, files)
     with ExitStack() as stack:
         output, is_done = _open(options, kind, files, stack)
@@ -188,11 +200,11 @@ def _open(
             ),
         )
     if kind == "jsonl" and options.output is not None:
-        wanted = {resume.key_of(file) for file in files}
+        wanted = {file.key for file in files}
         journal = stack.enter_context(
             resume.open_journal(options.output, job(), wanted, resume=options.skip_existing)
         )
-        return journal.writing, lambda file: resume.key_of(file) in journal.finished
+        return journal.writing, lambda file: file.key in journal.finished
 
     @contextmanager
     def to_one(rules: TagRules) -> Iterator[Write]:

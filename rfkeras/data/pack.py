@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rfkeras.data.records import (
 )
 from rfkeras.errors import AudioError, ConfigError
 from rfkeras.files import write_text
+from rfkeras.locks import try_exclusive
 
 _ORDER_SEED = 0
 _CHUNK_CLIPS = 64  # decoded ahead of the writer
@@ -74,23 +76,37 @@ def pack(
     if shard_mb <= 0:
         raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
     check_present(dataset, max_bad_share=max_bad_share)
-    out_dir.mkdir(parents=True, exist_ok=True)
     total = sum(len(split) for split in dataset.splits.values())
-    bad_files = BadFileLog(
-        out_dir / "bad_files.csv", total_files=total, max_bad_share=max_bad_share
-    )
-    packer = _Packer(
-        audio,
-        out_dir,
-        dataset.clip_seconds,
-        int(shard_mb * 1e6),
-        workers,
-        progress,
-        bad_files,
-        decoder,
-    )
-    shards = {name: packer.split(name, split) for name, split in dataset.splits.items()}
-    return write_index(out_dir, dataset, audio, shards, bad_files)
+    with packing(out_dir):
+        bad_files = BadFileLog(
+            out_dir / "bad_files.csv", total_files=total, max_bad_share=max_bad_share
+        )
+        packer = _Packer(
+            audio,
+            out_dir,
+            dataset.clip_seconds,
+            int(shard_mb * 1e6),
+            workers,
+            progress,
+            bad_files,
+            decoder,
+        )
+        shards = {name: packer.split(name, split) for name, split in dataset.splits.items()}
+        return write_index(out_dir, dataset, audio, shards, bad_files)
+
+
+@contextmanager
+def packing(out_dir: Path) -> Iterator[None]:
+    """Block that packs into a folder, which is made; no other process does meanwhile.
+
+    Raises:
+        ConfigError: Another process does.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with try_exclusive(out_dir / ".lock") as holder:
+        if holder is not None:
+            raise ConfigError(f"Process {holder} is packing into {out_dir}.")
+        yield
 
 
 def check_target(out_dir: Path, dataset: AudioDataset) -> None:
@@ -118,7 +134,10 @@ def write_index(
     shards: Mapping[str, Sequence[Shard]],
     bad_files: BadFileLog,
 ) -> Path:
-    """Write what makes a folder of shards a packed data set; returns the index."""
+    """Write what makes a folder of shards a packed data set; returns the index.
+
+    What an earlier packing that did not finish left there is removed.
+    """
     index = {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
@@ -133,6 +152,10 @@ def write_index(
     }
     index_path = out_dir / INDEX_NAME
     write_text(index_path, json.dumps(index, separators=(",", ":")))
+    indexed = {shard.file for of in shards.values() for shard in of}
+    for path in out_dir.glob("*.tfrecord*"):
+        if path.name not in indexed:
+            path.unlink()
     return index_path
 
 

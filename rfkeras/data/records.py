@@ -3,7 +3,6 @@
 A packed folder holds `index.json` and shards. Each record is a tf.train.Example of
 
 - `wav`: 16-bit PCM WAV at the index's sample rate and channels,
-- `row`: row of the clip in its split, which is its place in the shards,
 - `key`, `labels`, `mask`: as in the source.
 """
 

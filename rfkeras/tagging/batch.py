@@ -18,7 +18,7 @@ from rfkeras.tagging.progress import Display
 from rfkeras.tagging.records import Outcome
 
 if TYPE_CHECKING:
-    from rfkeras.tagging import StreamTagger
+    from rfkeras.tagging import StreamTagger, TagResult
 
 
 @dataclass
@@ -65,29 +65,24 @@ def run_batch(
     tally = Tally(len(files))
     warned = tagger.exact
 
-    def read(file: FoundFile) -> Outcome:
+    def begin(file: FoundFile, seconds: float) -> None:
         nonlocal warned
-        if file.error is not None:
-            return Outcome(file, error=file.error)
-        try:
-            seconds = check_audio(file.path, decoder=tagger.decoder).duration_seconds
-            display.begin(file.name, seconds)
-            if not warned and seconds > chunk_seconds:
-                warned = True
-                display.say(
-                    f"Note: files longer than {chunk_seconds:g} s are read in pieces, and "
-                    f"differ a little from one pass over all: {tagger.reason_not_exact}"
-                )
-            result = tagger.run_file(
+        display.begin(file.name, seconds)
+        if not warned and seconds > chunk_seconds:
+            warned = True
+            display.say(
+                f"Note: files longer than {chunk_seconds:g} s are read in pieces, and "
+                f"differ a little from one pass over all: {tagger.reason_not_exact}"
+            )
+
+    def read(file: FoundFile) -> Outcome:
+        def result() -> TagResult:
+            begin(file, check_audio(file.path, decoder=tagger.decoder).duration_seconds)
+            return tagger.run_file(
                 file.path, frames=frames, embeddings=embeddings, on_progress=display.inside
             )
-        except AudioError as error:
-            return Outcome(file, error=error.reason)
-        except OSError as error:
-            return Outcome(file, error=f"unreadable: {error.strerror or error}")
-        if not np.isfinite(result.scores).all():
-            return Outcome(file, error="the model's scores are not numbers (NaN or infinite)")
-        return Outcome(file, result)
+
+        return outcome_of(file, result)
 
     try:
         for file in files:
@@ -102,6 +97,26 @@ def run_batch(
     except KeyboardInterrupt:
         tally.interrupted = True
     return tally
+
+
+def outcome_of(file: FoundFile, read: Callable[[], TagResult]) -> Outcome:
+    """What comes of a file: a result, or why there is none.
+
+    Args:
+        file: The file; of what has an error already nothing is read.
+        read: Gives the result.
+    """
+    if file.error is not None:
+        return Outcome(file, error=file.error)
+    try:
+        result = read()
+    except AudioError as error:
+        return Outcome(file, error=error.reason)
+    except OSError as error:
+        return Outcome(file, error=f"unreadable: {error.strerror or error}")
+    if not np.isfinite(result.scores).all():
+        return Outcome(file, error="the model's scores are not numbers (NaN or infinite)")
+    return Outcome(file, result)
 
 
 @contextmanager

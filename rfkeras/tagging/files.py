@@ -32,13 +32,18 @@ class FoundFile:
         """The path as text that every encoding of Unicode can hold."""
         return printable(self.path)
 
+    @property
+    def key(self) -> str:
+        """Its absolute path: the same from whichever folder a command is started."""
+        return printable(os.path.realpath(self.path))  # Path.resolve fails at a loop of links
+
 
 def printable(path: Path | str) -> str:
     """A path as text: bytes that are no UTF-8 become escapes such as `\\udcff`."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def find_audio(arguments: Sequence[Path]) -> list[FoundFile]:
+def find_audio(arguments: Sequence[str | Path]) -> list[FoundFile]:
     """List the files that arguments name, in an order that does not change.
 
     A file is taken whatever its name is, and also if it is missing: reading it will tell.
@@ -53,7 +58,7 @@ def find_audio(arguments: Sequence[Path]) -> list[FoundFile]:
         ConfigError: There is no file to read, and no folder that failed to be read.
     """
     found: dict[str, FoundFile] = {}
-    for argument in arguments:
+    for argument in map(Path, arguments):
         each = (
             _under(argument) if argument.is_dir() else (FoundFile(argument, _name(argument)),)
         )

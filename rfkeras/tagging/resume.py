@@ -69,11 +69,6 @@ class Job:
             )
 
 
-def key_of(file: FoundFile) -> str:
-    """A file's absolute path: the same from whichever folder the command is started."""
-    return printable(os.path.realpath(file.path))  # Path.resolve fails at a loop of links
-
-
 class Journal:
     """A file of JSON lines, one for each file that is done.
 
@@ -84,7 +79,7 @@ class Journal:
     Args:
         path: The file; it may not exist yet.
         job: Whose results go there.
-        wanted: Keys of the files that this process is to tag, see `key_of`.
+        wanted: Keys of the files that this process is to tag, see `FoundFile.key`.
 
     Attributes:
         finished: Keys of the files whose tags stand there.
@@ -133,7 +128,7 @@ class Journal:
                 line = record_line(
                     rules,
                     outcome,
-                    absolute_path=key_of(outcome.file),
+                    absolute_path=outcome.file.key,
                     job=self._job.digest,
                 )
                 file.write(line.encode("utf-8", "backslashreplace"))
@@ -182,7 +177,7 @@ def sidecars(targets: Mapping[str, Path], job: Job, rules: TagRules) -> Iterator
     """
 
     def write(outcome: Outcome) -> None:
-        place = {"absolute_path": key_of(outcome.file), "job": job.digest}
+        place = {"absolute_path": outcome.file.key, "job": job.digest}
         content = {**rules.head(), **rules.record(outcome), **place}
         items = (f"{as_json(key)}: {as_json(value)}" for key, value in content.items())
         text = "{\n" + ",\n".join(items) + "\n}\n"
@@ -211,10 +206,10 @@ def has_sidecar(target: Path, file: FoundFile, job: Job) -> bool:
         raise ConfigError(
             f"{printable(target)} was not written by `rfkeras tag`. Name another --output-dir."
         ) from error
-    if found != key_of(file):
+    if found != file.key:
         raise ConfigError(
             f"{printable(target)} holds the tags of {found!r}, and would now hold those of "
-            f"{key_of(file)!r}. Name another --output-dir, or leave out --skip-existing to "
+            f"{file.key!r}. Name another --output-dir, or leave out --skip-existing to "
             "replace it."
         )
     job.check(content, printable(target))

@@ -1,0 +1,254 @@
+"""`rfkeras tag` as a pipeline: shards of records, and dead letters of what cannot be used.
+
+Each shard is one element, written under its name when it is whole. A runner that does an
+element again writes the same files again, and a pipeline that failed is started again without
+the files whose tags stand in finished shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.utils.shared import Shared
+
+from rfkeras.bulk import files as bulk_files
+from rfkeras.bulk.runner import counter, pipeline_options, run
+from rfkeras.errors import ConfigError
+from rfkeras.tagging.batch import outcome_of
+from rfkeras.tagging.files import FoundFile
+from rfkeras.tagging.outputs import record_line
+from rfkeras.tagging.records import Outcome, TagRules
+from rfkeras.tagging.resume import Job
+
+TAGS, DEAD, SUMMARY = "tags", "dead", "summary.json"
+COUNTS = ("found", "done_before", "tagged", "dead")
+
+
+@dataclass(frozen=True)
+class TagSettings:
+    """How files are tagged, and where the results go.
+
+    Attributes:
+        model: Name of the zoo, file or run folder, for every worker to open.
+        threshold: One for all tags; None: those stored with the model.
+        frames: Whether the scores of frames are told too.
+        chunk_seconds: See `rfkeras.tagging.StreamTagger`.
+        decoder: See `rfkeras.tagging.StreamTagger`.
+        output_dir: Folder of the results, for every worker to write to.
+        shard_files: Files of a shard, about.
+    """
+
+    model: str
+    threshold: float | None
+    frames: bool
+    chunk_seconds: float
+    decoder: str
+    output_dir: str
+    shard_files: int
+
+    @property
+    def job(self) -> Job:
+        """What has to be the same for results to stand in one folder."""
+        return Job.of(self.model, self.threshold, frames=self.frames)
+
+
+def tag_files(
+    settings: TagSettings,
+    arguments: Sequence[str],
+    lists: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    beam_arguments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Tag files by a pipeline.
+
+    Args:
+        settings: How, and where the results go.
+        arguments: Files, folders, addresses and patterns, see `rfkeras.bulk.files.find`.
+        lists: Text files of such words, one a line.
+        resume: Leave out the files whose tags stand in the folder already.
+        beam_arguments: See `rfkeras.bulk.runner.pipeline_options`.
+
+    Returns:
+        The content of summary.json: the number of files that were `found`, of those
+        `done_before`, `tagged` and `dead`, which add up, and the `hours` of audio tagged.
+
+    Raises:
+        ConfigError: Results stand in the folder and resume is off, or they are of another
+            job; or no file was found.
+        PipelineError: The pipeline ended before its work was done.
+    """
+    options = pipeline_options(beam_arguments)
+    for path in (*arguments, *lists, settings.output_dir):
+        bulk_files.check_reachable(path)
+    job = settings.job
+    finished = _finished_shards(settings.output_dir, job, resume=resume)
+    summary = FileSystems.join(settings.output_dir, SUMMARY)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        words = [pipeline | "Arguments" >> beam.Create(list(arguments))]
+        if lists:
+            texts = pipeline | "Lists" >> beam.Create(list(lists))
+            lines = texts | "Read lists" >> beam.io.ReadAllFromText()
+            words.append(lines | "Leave out blanks" >> beam.Filter(str.strip))
+        found = words | "All words" >> beam.Flatten() | "Find" >> beam.FlatMap(_find)
+        done = pipeline | "Finished shards" >> beam.Create(finished)
+        keys = done | "Read finished" >> beam.FlatMap(_keys_done)
+        sorted_out = {"found": found, "done": keys} | "By file" >> beam.CoGroupByKey()
+        told = sorted_out | "Choose" >> beam.FlatMap(_choose).with_outputs("file", main="count")
+        count = told.file | "Count" >> beam.combiners.Count.Globally()
+        shards = (
+            told.file
+            | "Number" >> beam.Map(_numbered, beam.pvalue.AsSingleton(count), settings)
+            | "By shard" >> beam.GroupByKey()
+        )
+        counts = shards | "Tag" >> beam.ParDo(TagShard(settings, job))
+        (
+            (told.count, counts)
+            | "All counts" >> beam.Flatten()
+            | "Add up" >> beam.CombinePerKey(sum)
+            | "As one" >> beam.combiners.ToDict()
+            | "Summary" >> beam.Map(_write_summary, summary)
+        )
+
+    def progress() -> str:
+        new = len(bulk_files.listed(settings.output_dir, f"{TAGS}-*.jsonl")) - len(finished)
+        return f"{new} shards of tags written"
+
+    run(options, build, progress)
+    with FileSystems.open(summary) as stream:
+        content: dict[str, Any] = json.loads(stream.read())
+    if not content["found"]:
+        raise ConfigError("There is no file to tag: the arguments and lists name none.")
+    return content
+
+
+def _finished_shards(output_dir: str, job: Job, *, resume: bool) -> list[str]:
+    """The shards of earlier pipelines; their dead letters, which are tried again, go."""
+    if not FileSystems.exists(output_dir):
+        FileSystems.mkdirs(output_dir)
+        return []
+    shards = bulk_files.listed(output_dir, f"{TAGS}-*.jsonl")
+    dead = bulk_files.listed(output_dir, f"{DEAD}-*.jsonl")
+    if not resume and (shards or dead):
+        raise ConfigError(
+            f"{output_dir} has results in it. Go on with them by --skip-existing, or name "
+            "another --output-dir."
+        )
+    for path in shards:
+        with FileSystems.open(path) as stream:
+            job.check(json.loads(stream.readline()), path)
+    if dead:
+        FileSystems.delete(dead)
+    return shards
+
+
+def _find(word: str) -> Iterator[tuple[str, FoundFile]]:
+    for file in bulk_files.find(word.strip()):
+        yield file.key, file
+
+
+def _keys_done(shard: str) -> Iterator[tuple[str, bool]]:
+    with FileSystems.open(shard) as stream:
+        while line := stream.readline():
+            yield json.loads(line)["absolute_path"], True
+
+
+def _choose(grouped: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
+    """Of the files with one key, which are the same file, one if it is not done."""
+    file = next(iter(grouped[1]["found"]), None)
+    if file is None:
+        return
+    yield "found", 1
+    if any(grouped[1]["done"]):
+        yield "done_before", 1
+    else:
+        yield beam.pvalue.TaggedOutput("file", file)
+
+
+def _numbered(file: FoundFile, count: int, settings: TagSettings) -> tuple[int, FoundFile]:
+    """A file with the number of its shard, which a second try finds again."""
+    shards = -(-count // settings.shard_files)
+    return zlib.crc32(file.key.encode()) % shards, file
+
+
+def _write_summary(counts: dict[str, int], path: str) -> None:
+    content = {name: counts.get(name, 0) for name in COUNTS}
+    hours = counts.get("milliseconds", 0) / 3_600_000
+    text = json.dumps({**content, "hours": round(hours, 4)}, indent=1)
+    bulk_files.write_whole(path, (text + "\n").encode())
+
+
+class _Opened:
+    """A tagger and its rules, one for all threads of a process."""
+
+    def __init__(self, settings: TagSettings) -> None:
+        from rfkeras.loading import open_model
+        from rfkeras.tagging import StreamTagger
+
+        model = open_model(settings.model)
+        self.tagger = StreamTagger(model, settings.chunk_seconds, settings.decoder)
+        self.rules = TagRules.of(self.tagger, settings.model, settings.threshold)
+
+
+class TagShard(beam.DoFn):
+    """Tags the files of one shard and writes their records; gives the counts.
+
+    Args:
+        settings: How, and where to.
+        job: What the records are marked with.
+    """
+
+    def __init__(self, settings: TagSettings, job: Job) -> None:
+        self._settings = settings
+        self._job = job
+        self._shared = Shared()
+        self._opened: _Opened | None = None
+
+    def setup(self) -> None:
+        """Open the model."""
+        self._opened = self._shared.acquire(lambda: _Opened(self._settings))
+
+    def process(self, shard: tuple[int, Iterable[FoundFile]]) -> Iterator[tuple[str, int]]:
+        """Tag one shard's files, in the order of their keys."""
+        assert self._opened is not None
+        rules = self._opened.rules
+        files = sorted(shard[1], key=lambda file: file.key)
+        lines: dict[str, list[str]] = {TAGS: [], DEAD: []}
+        for file in files:
+            outcome = self._outcome(file)
+            line = record_line(rules, outcome, absolute_path=file.key, job=self._job.digest)
+            if outcome.result is None:
+                lines[DEAD].append(line)
+                counter(f"dead: {(outcome.error or '').partition(':')[0][:60]}").inc()
+            else:
+                lines[TAGS].append(line)
+                milliseconds = round(outcome.result.seconds * 1000)
+                counter("audio_milliseconds").inc(milliseconds)
+                yield "milliseconds", milliseconds
+        members = "\n".join(file.key for file in files).encode()
+        name = hashlib.sha256(members).hexdigest()[:16]
+        for kind in (DEAD, TAGS):  # the tags last: their shard is what counts as done
+            if lines[kind]:
+                path = FileSystems.join(self._settings.output_dir, f"{kind}-{name}.jsonl")
+                text = "".join(lines[kind])
+                bulk_files.write_whole(path, text.encode("utf-8", "backslashreplace"))
+        counter("files_tagged").inc(len(lines[TAGS]))
+        counter("files_dead").inc(len(lines[DEAD]))
+        yield "tagged", len(lines[TAGS])
+        yield "dead", len(lines[DEAD])
+
+    def _outcome(self, file: FoundFile) -> Outcome:
+        assert self._opened is not None
+        tagger = self._opened.tagger
+        return outcome_of(
+            file,
+            lambda: tagger.run_file(bulk_files.source_of(file), frames=self._settings.frames),
+        )
