@@ -28,9 +28,15 @@ def naming(path: str | Path) -> Iterator[None]:
         yield
     except Exception as error:
         number = _refusal(error)
-        if number is None:
+        if number is None or _names_a_file(error):
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _names_a_file(error: Exception) -> bool:
+    """Whether an error names a file, and not the one that is renamed at the end."""
+    named = error.filename if isinstance(error, OSError) else None
+    return named is not None and ASIDE not in str(named)
 
 
 def _refusal(error: BaseException) -> int | None:

@@ -9,8 +9,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from rfkeras.errors import ConfigError
 
 _POLL_SECONDS = 0.3
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # by the file system
@@ -45,10 +47,31 @@ def try_exclusive(path: Path) -> Iterator[str | None]:
             )
             yield None
             return
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with suppress(OSError):  # the lock is held, also where there is no room to say by whom
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
         yield None
+
+
+@contextmanager
+def sole_writer(lock: Path, place: Path) -> Iterator[None]:
+    """Block in which no other process writes to a place.
+
+    Args:
+        lock: Lock file, made if absent, its folder too.
+        place: What the error names.
+
+    Raises:
+        ConfigError: Another process does.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with try_exclusive(lock) as holder:
+        if holder is not None:
+            raise ConfigError(
+                f"Process {holder} is writing to {place}. Wait for it or end it (Ctrl-C, or "
+                "kill -INT, loses nothing), or choose another place."
+            )
+        yield
 
 
 @contextmanager

@@ -65,10 +65,8 @@ def publish(
     model = rfkeras.load_model(files.model)
     stem = f"{config.model}-{weights}"
     file = folder / f"{stem}.keras"
-    with replacing(file) as aside:
-        scratch = aside.with_suffix(".keras")  # Keras insists on its suffix
-        model.save(scratch)  # as loaded: without the optimiser
-        scratch.replace(aside)
+    with replacing(file, suffix=".keras") as aside:  # Keras insists on its suffix
+        model.save(aside)  # as loaded: without the optimiser
     reports = {OWN_TEST: _read_json(files.figures)}
     reports |= {name: _read_json(path) for name, path in (also or {}).items()}
     entry = ReadyWeights(

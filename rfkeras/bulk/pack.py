@@ -22,13 +22,14 @@ from rfkeras.config import TrainConfig, from_text, to_json
 from rfkeras.data.audio_format import AudioFormat
 from rfkeras.data.bad_files import BadFile, BadFileLog
 from rfkeras.data.dataset import AudioDataset, Split
-from rfkeras.data.pack import check_target, packing, storage_order, write_index
+from rfkeras.data.pack import LOCK, check_target, storage_order, write_index
 from rfkeras.data.pack_clip import store_clip
 from rfkeras.data.pack_shard import Shard, ShardWriter, shard_name
 from rfkeras.data.presence import check_present
 from rfkeras.data.scan import check_clip
 from rfkeras.errors import AudioError, ConfigError
 from rfkeras.files import write_text
+from rfkeras.locks import sole_writer
 from rfkeras.training.inputs import open_dataset
 
 _SAMPLE_BYTES = 2
@@ -117,7 +118,7 @@ def pack(
     check_target(out_dir, dataset)
     check_present(dataset, max_bad_share=config.max_bad_share)
     total = sum(len(split) for split in dataset.splits.values())
-    with packing(out_dir):
+    with sole_writer(out_dir / LOCK, out_dir):
         bad_files = BadFileLog(
             out_dir / "bad_files.csv", total_files=total, max_bad_share=config.max_bad_share
         )

@@ -14,6 +14,7 @@ from rfkeras.cli.flags import add_train_flags
 from rfkeras.complete import complete
 from rfkeras.config import TrainConfig, resolve
 from rfkeras.errors import ConfigError
+from rfkeras.locks import sole_writer
 from rfkeras.recipes import DATA_SET_OPTIONS
 
 BOOTSTRAP_SAMPLES = 1000
@@ -146,19 +147,34 @@ def _evaluate_model(options: argparse.Namespace) -> int:
 
     flags = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
     config, model_path, output, log = _sources(options, flags)
-    scored = _score(config, model_path, options, output)
-    curves: dict[str, Any] = {}
-    if log is not None and log.exists():
-        from rfkeras.training.finish import read_columns
-        from rfkeras.training.selection import first_eligible_epoch
-
-        curves = {"history": read_columns(log), "monitor": config.monitor}
-        curves["first_epoch"] = first_eligible_epoch(config)
-    arrays = (scored.scores, scored.labels, scored.mask)
-    write_report(scored.report, output, *arrays, keys=scored.keys, **curves)
+    with sole_writer(output.with_name(f".{output.name}.lock"), output):
+        scored = _score(config, model_path, options, output)
+        write_report(
+            scored.report,
+            output,
+            scored.scores,
+            scored.labels,
+            scored.mask,
+            keys=scored.keys,
+            **_curves(config, log),
+        )
     print_report(scored.report, title=options.split.capitalize())
     print(f"Report: {output}")
     return 0
+
+
+def _curves(config: TrainConfig, log: Path | None) -> dict[str, Any]:
+    """What a report tells of the training, if its log is there."""
+    if log is None or not log.exists():
+        return {}
+    from rfkeras.training.finish import read_columns
+    from rfkeras.training.selection import first_eligible_epoch
+
+    return {
+        "history": read_columns(log),
+        "monitor": config.monitor,
+        "first_epoch": first_eligible_epoch(config),
+    }
 
 
 def _sources(

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from rfkeras.data.records import (
 )
 from rfkeras.errors import AudioError, ConfigError
 from rfkeras.files import write_text
-from rfkeras.locks import try_exclusive
+from rfkeras.locks import sole_writer
 
+LOCK = ".lock"
 _ORDER_SEED = 0
 _CHUNK_CLIPS = 64  # decoded ahead of the writer
 
@@ -77,7 +77,7 @@ def pack(
         raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
     check_present(dataset, max_bad_share=max_bad_share)
     total = sum(len(split) for split in dataset.splits.values())
-    with packing(out_dir):
+    with sole_writer(out_dir / LOCK, out_dir):
         bad_files = BadFileLog(
             out_dir / "bad_files.csv", total_files=total, max_bad_share=max_bad_share
         )
@@ -93,20 +93,6 @@ def pack(
         )
         shards = {name: packer.split(name, split) for name, split in dataset.splits.items()}
         return write_index(out_dir, dataset, audio, shards, bad_files)
-
-
-@contextmanager
-def packing(out_dir: Path) -> Iterator[None]:
-    """Block that packs into a folder, which is made; no other process does meanwhile.
-
-    Raises:
-        ConfigError: Another process does.
-    """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with try_exclusive(out_dir / ".lock") as holder:
-        if holder is not None:
-            raise ConfigError(f"Process {holder} is packing into {out_dir}.")
-        yield
 
 
 def check_target(out_dir: Path, dataset: AudioDataset) -> None:

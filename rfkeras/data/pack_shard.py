@@ -10,6 +10,7 @@ from typing import Any
 from rfkeras.data.dataset import Split
 from rfkeras.data.pack_clip import StoredClip, example_of
 from rfkeras.data.records import sha256
+from rfkeras.files import naming
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class ShardWriter:
 
     def add(self, clip: StoredClip) -> None:
         """Append a clip."""
-        self._writer.write(example_of(self.split, clip))
+        with naming(self.path):
+            self._writer.write(example_of(self.split, clip))
         self.audio_bytes += len(clip.wav)
         self._rows.append(clip.row)
         self._lengths.append(clip.length)
@@ -63,7 +65,8 @@ class ShardWriter:
 
     def finish(self) -> Shard:
         """Close the file and give it its name."""
-        self._writer.close()
+        with naming(self.path):
+            self._writer.close()
         self._part.replace(self.path)
         return Shard(
             self.path.name,

@@ -85,13 +85,8 @@ def convert(
         largest_logit=largest,
         notes=notes + _open_questions(options, told_by),
     )
-    with replacing(output) as aside:
-        whole = aside.with_suffix(".keras")  # the only ending that Keras writes
-        try:
-            network.save(whole)
-            whole.replace(aside)
-        finally:
-            whole.unlink(missing_ok=True)
+    with replacing(output, suffix=".keras") as aside:  # the only ending that Keras writes
+        network.save(aside)
     facts = asdict(made) | {"written_by": f"rfkeras {rfkeras.__version__}"}
     write_text(output.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
     write_text(output.with_suffix(".md"), card(made))

@@ -75,8 +75,10 @@ def features_file(path: Path, per: str, model: str, times: FrameTimes) -> Iterat
                 yield write
         else:
             names = path.with_name(path.stem + ROW_NAMES)
-            with replacing(names) as names_aside, _npy(aside, names_aside) as write:
-                yield write
+            with replacing(names) as names_aside:
+                with _npy(aside, names_aside) as write:
+                    yield write
+                path.unlink(missing_ok=True)  # old rows never stand beside new names
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError
-from rfkeras.files import replacing, write_bytes
+from rfkeras.files import naming, replacing, write_bytes
 from rfkeras.loading import model_file
-from rfkeras.locks import try_exclusive
+from rfkeras.locks import sole_writer
 from rfkeras.tagging.files import FoundFile, printable
 from rfkeras.tagging.outputs import Write, record_line
 from rfkeras.tagging.records import Outcome, TagRules, as_json
@@ -122,7 +122,7 @@ class Journal:
     @contextmanager
     def writing(self, rules: TagRules) -> Iterator[Write]:
         """Append records."""
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
 
             def write(outcome: Outcome) -> None:
                 line = record_line(
@@ -154,10 +154,7 @@ def open_journal(
         ConfigError: Something stands there and resume is off, another process writes to it,
             or it is of another job.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with try_exclusive(path.with_name(f".{path.name}.lock")) as holder:
-        if holder is not None:
-            raise ConfigError(f"Process {holder} is writing to {printable(path)}.")
+    with sole_writer(path.with_name(f".{path.name}.lock"), Path(printable(path))):
         if not resume and path.exists() and path.stat().st_size:
             raise ConfigError(
                 f"{printable(path)} has results in it. Go on with them by --skip-existing, "

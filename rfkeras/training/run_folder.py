@@ -18,7 +18,7 @@ from rfkeras.config import TrainConfig, from_json, to_json
 from rfkeras.data.clip_record import recorded_clips, write_clip_record
 from rfkeras.errors import CheckpointError, ConfigError, DatasetError
 from rfkeras.files import remove_leftovers, write_text
-from rfkeras.locks import try_exclusive
+from rfkeras.locks import sole_writer
 
 if TYPE_CHECKING:
     from rfkeras.training.inputs import Inputs
@@ -153,12 +153,7 @@ class RunFolder:
         Raises:
             ConfigError: Another process has it.
         """
-        with try_exclusive(self.lock) as holder:
-            if holder is not None:
-                raise ConfigError(
-                    f"Process {holder} is writing to the run in {self.root}. Wait for it, end "
-                    "it (kill -INT saves first), or choose another folder."
-                )
+        with sole_writer(self.lock, self.root):
             remove_leftovers(self.root)
             yield
 

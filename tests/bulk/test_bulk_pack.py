@@ -63,7 +63,7 @@ def test_clips_are_those_of_a_plain_packing_and_a_restart_keeps_whole_shards(
         for told in ("keys", "lengths", "labels", "mask", "clipped_clips"):
             assert index["splits"][name][told] == split[told], (name, told)
     assert records(bulk) == records(tmp_path / "plain")
-    packed = load_packed(bulk)
+    packed = load_packed(str(bulk))
     verify_packed(packed)
     assert sum(len(split) for split in packed.splits.values()) == 71
     assert np.isfinite(packed.splits["train"].labels).all()

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rfkeras.files import naming
+
 _JOURNAL_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
@@ -52,7 +54,7 @@ class Journal:
     def append(self, entries: Iterable[tuple[str, str]]) -> None:
         """Add (relative path, sha256) pairs as they come, each at once."""
         torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             if torn:
                 file.write("\n")
             for path, value in entries:
