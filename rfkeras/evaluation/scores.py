@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rfkeras.errors import DatasetError
 from rfkeras.evaluation.inputs import BoolArray, FloatArray, check_scored
-from rfkeras.files import open_npz, replacing
+from rfkeras.files import open_npz, write_npz
 
 SCORES_FILE = "scores.npz"
 
@@ -60,14 +60,13 @@ def write_scores(
     """
     scored = check_scored(scores, labels, mask)
     names = [_plain(key) for key in keys or ()]
-    with replacing(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(
-            file,
-            scores=scored.scores,
-            labels=scored.labels,
-            mask=scored.mask,
-            keys=np.array(names, dtype=np.str_),
-        )
+    arrays = {
+        "scores": scored.scores,
+        "labels": scored.labels,
+        "mask": scored.mask,
+        "keys": np.array(names, dtype=np.str_),
+    }
+    write_npz(path, arrays, compressed=True)
 
 
 def _plain(key: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError
-from rfkeras.files import open_npz, replacing
+from rfkeras.files import open_npz, write_npz
 
 FORMAT = 1
 
@@ -44,8 +44,7 @@ def save_snapshot(path: Path, variables: Sequence[Any], record: dict[str, Any]) 
         "record": record,
     }
     arrays = {f"v{i}": np.asarray(v.numpy()) for i, v in enumerate(variables)}
-    with replacing(path) as aside, aside.open("wb") as file:
-        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+    write_npz(path, {"meta": np.array(json.dumps(meta)), **arrays})
 
 
 def read_record(path: Path) -> dict[str, Any]:
