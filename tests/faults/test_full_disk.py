@@ -12,6 +12,7 @@ from rfkeras.cli import main
 from rfkeras.data.pack import LOCK
 from rfkeras.files import write_text
 from rfkeras.locks import sole_writer
+from rfkeras.tagging import StreamTagger
 from rfkeras.training.run_folder import create_run_folder
 from tests.cli.audio_commands import make_model, make_songs
 from tests.processes import start
