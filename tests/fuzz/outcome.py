@@ -1,0 +1,87 @@
+"""One case: what a reader makes of a damaged file."""
+
+import contextlib
+import io
+import resource
+import signal
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rfkeras.errors import RFKerasError
+
+LONGEST_SECONDS = 10
+MEMORY_BYTES = 2 << 30  # more than there is when the first case begins
+
+
+class TooLongError(BaseException):
+    """The reader did not come back."""
+
+
+@dataclass
+class Outcomes:
+    """What became of the cases of a reader.
+
+    Attributes:
+        counts: "read", "refused", or what is wrong.
+        wrong: The first case of each kind that is wrong: (file, content, message).
+        slowest_ms: Of the longest case.
+    """
+
+    counts: Counter = field(default_factory=Counter)
+    wrong: dict = field(default_factory=dict)
+    slowest_ms: float = 0.0
+
+    def take(self, reader, root, path, content):
+        """Damage a file, read, and mend it again; True if the reader did as promised."""
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        begin = time.perf_counter()
+        try:
+            with _quiet(), _limited():
+                reader.read(root)
+            outcome, message = "read", ""
+        except RFKerasError as error:
+            message = str(error)
+            named = str(root) in message or not reader.names_file
+            outcome = "refused" if named else "file not named"
+        except (Exception, TooLongError) as error:  # noqa: BLE001 (it is what is looked for)
+            outcome, message = type(error).__name__, str(error)
+        finally:
+            path.write_bytes(whole)
+        self.slowest_ms = max(self.slowest_ms, 1000 * (time.perf_counter() - begin))
+        self.counts[outcome] += 1
+        good = outcome in ("read", "refused")
+        if not good:
+            self.wrong.setdefault(outcome, (str(path), content, message))
+        return good
+
+
+@contextlib.contextmanager
+def _quiet():
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _limited():
+    def too_long(number, frame):
+        raise TooLongError
+
+    old = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def limit_memory():
+    """From now on, memory far above what is used now cannot be had."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
