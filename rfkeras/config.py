@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.errors import ConfigError, located, unknown_name
 from rfkeras.options.consistency import check
 from rfkeras.options.fine_tuning import FineTuningOptions
 from rfkeras.options.inputs import DataOptions, FrontendOptions, ModelOptions
@@ -24,6 +24,7 @@ from rfkeras.options.recipe import (
     PruningOptions,
     SelectionOptions,
 )
+from rfkeras.reading import MAX_OPTIONS_BYTES, parse_json, read_text
 
 T = TypeVar("T")
 
@@ -180,7 +181,7 @@ def from_json(config_class: type[T], path: Path) -> T:
         ConfigError: The file is missing or not such a configuration.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MAX_OPTIONS_BYTES)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     return from_text(config_class, text, str(path))
@@ -193,12 +194,14 @@ def from_text(config_class: type[T], text: str, source: str) -> T:
         ConfigError: It is no such configuration.
     """
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"{source} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{source} is no configuration: it must be a JSON object.")
-    return config_class(**_parse(config_class, values, source))
+    parsed = _parse(config_class, values, source)
+    with located(source):  # also of options that do not go together
+        return config_class(**parsed)
 
 
 def differing_options(there: TrainConfig, now: TrainConfig) -> list[str]:

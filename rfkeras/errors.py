@@ -7,7 +7,8 @@ command line prints them as one line on standard error; a traceback means a bug.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class RFKerasError(Exception):
@@ -42,6 +43,21 @@ class AudioError(RFKerasError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+@contextmanager
+def located(place: object) -> Iterator[None]:
+    """Block whose errors of rfkeras name a file or folder, also those that say what is in it.
+
+    Raises:
+        RFKerasError: As it was raised, with the place in front if it was not named.
+    """
+    try:
+        yield
+    except (ConfigError, DatasetError, CheckpointError) as error:
+        if str(place) in str(error):
+            raise
+        raise type(error)(f"{place}: {error}") from error
 
 
 def unknown_name(kind: str, received: str, allowed: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and archives read without running anything."""
+"""Files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -116,21 +116,3 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any], *, compressed: bool =
                 np.lib.format.write_array(  # type: ignore[no-untyped-call]
                     member, np.asanyarray(array), allow_pickle=False
                 )
-
-
-@contextmanager
-def open_npz(path: str | Path) -> Iterator[Any]:
-    """A NumPy archive, opened without unpickling.
-
-    Raises:
-        ValueError: It is no archive, is damaged, or holds pickled objects.
-        OSError: It cannot be opened.
-    """
-    import numpy as np
-
-    with Path(path).open("rb") as file:  # np.load leaves its own file open when it fails
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                yield archive
-        except (zipfile.BadZipFile, EOFError, KeyError) as error:
-            raise ValueError(f"not an intact .npz archive: {error}") from error

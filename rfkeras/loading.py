@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import CheckpointError, ConfigError
+from rfkeras.reading import check_archive, malformed
 
 MODEL_FILE = "model.keras"  # of a finished run, in its folder
 
@@ -21,7 +22,10 @@ def load_model(path: str | Path) -> Any:
         The Keras model, not compiled: waveforms (or spectrograms) in, logits out.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or names layers that are not known.
+        CheckpointError: The file is missing, damaged, or names layers that are not known:
+            those of Keras, of rfkeras, and what was registered by
+            `keras.saving.register_keras_serializable` are. It cannot make Python run
+            functions, also where Keras was told to allow that.
     """
     import keras
 
@@ -42,9 +46,24 @@ def load_model(path: str | Path) -> Any:
             "one by train.py --resume."
         )
     try:
-        return keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        with malformed():
+            _check_file(path)
+            return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a damaged file before HDF5, which is native code, reads what is in it.
+
+    Raises:
+        ValueError: A member's checksum is wrong, or it would grow to far more than it is.
+    """
+    check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged!r} in it is damaged")
 
 
 def open_model(source: str | Path) -> Any:

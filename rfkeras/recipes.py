@@ -12,6 +12,7 @@ from typing import Any
 
 from rfkeras.config import TrainConfig
 from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.reading import MAX_OPTIONS_BYTES, malformed, read_text
 
 EXTENDS = "extends"
 # What belongs to one data set and says nothing of another.
@@ -25,6 +26,8 @@ DATA_SET_OPTIONS = (
     "test_share",
     "allow_absolute",
 )
+
+_LONGEST_PATH = 4096
 
 Recipe = tuple[str, dict[str, Any]]  # where it stands, and its options
 
@@ -47,7 +50,7 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
         ConfigError: There is neither such a file nor such a name.
     """
     path = Path(name) if beside is None else beside / name
-    if path.is_file():
+    if len(name) < _LONGEST_PATH and path.is_file():
         return path
     known = list_recipes()
     if name not in known:
@@ -120,8 +123,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        with malformed():
+            loaded = yaml.safe_load(read_text(path, MAX_OPTIONS_BYTES))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"Recipe {path} cannot be read: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"Recipe {path} must be a table of options (key: value).")

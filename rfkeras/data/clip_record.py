@@ -7,7 +7,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rfkeras.errors import CheckpointError
 from rfkeras.files import write_text
+from rfkeras.reading import malformed, read_json
 
 # Of 100,000 clips held against 100,000 others, two share 12 digits once in 28,000 times.
 _DIGITS = 12
@@ -32,13 +34,20 @@ def recorded_clips(path: Path, dataset: str, keys: Sequence[str]) -> list[str]:
         path: The JSON file; where there is none, nothing is on record.
         dataset: Name of the data set that the keys are of.
         keys: Keys of clips.
+
+    Raises:
+        CheckpointError: The file is no such record.
     """
     if not path.is_file():
         return []
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record["dataset"] != dataset:
-        return []
-    digests = set(record["sha256_starts"])
+    try:
+        with malformed():
+            record = read_json(path)
+            if record["dataset"] != dataset:
+                return []
+            digests = set(record["sha256_starts"])
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no record of clips: {error}") from error
     return [key for key in keys if _digest(key) in digests]
 
 

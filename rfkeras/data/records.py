@@ -9,7 +9,6 @@ A packed folder holds `index.json` and shards. Each record is a tf.train.Example
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from rfkeras.data import remote
 from rfkeras.data.audio import AudioFormat
 from rfkeras.data.dataset import AudioDataset, Split
-from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.errors import ConfigError, DatasetError, located
+from rfkeras.reading import malformed, parse_json
 
 INDEX_NAME = "index.json"
 FORMAT_NAME = "rfkeras-shards"
@@ -81,7 +81,7 @@ def load_packed(path: str) -> AudioDataset:
     folder = path.rstrip("/")
     index_path = f"{folder}/{INDEX_NAME}"
     try:
-        index = json.loads(_read(index_path))
+        index = parse_json(_read(index_path))
     except ValueError as error:
         raise DatasetError(f"{index_path} is not JSON: {error}.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT_NAME:
@@ -92,9 +92,10 @@ def load_packed(path: str) -> AudioDataset:
             f"reads {FORMAT_VERSION}. Pack the data set again."
         )
     try:
-        return _dataset(index, folder)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{index_path} is malformed: {error!r}. Pack again.") from error
+        with located(folder), malformed():
+            return _dataset(index, folder)
+    except ValueError as error:
+        raise DatasetError(f"{index_path} is malformed: {error}. Pack again.") from error
 
 
 def verify_packed(dataset: AudioDataset) -> None:
@@ -149,7 +150,9 @@ def _dataset(index: dict[str, Any], folder: str) -> AudioDataset:
             Shard(f"{folder}/{item['file']}", item["records"], item["bytes"], item["sha256"])
             for item in entry["shards"]
         )
-        for shard in shards:
+        for item, shard in zip(entry["shards"], shards, strict=True):
+            if "/" in item["file"] or "\\" in item["file"] or item["file"].startswith("."):
+                raise ValueError(f"{item['file']!r} is no name of a shard in this folder")
             _check_size(shard)
         keys = tuple(entry["keys"])
         if sum(shard.records for shard in shards) != len(keys):

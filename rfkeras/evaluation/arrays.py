@@ -15,6 +15,7 @@ from rfkeras.evaluation.inputs import (
     check_binary,
     check_scored,
 )
+from rfkeras.reading import load_npy, read_text
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def _load(path: str | Path, role: str) -> NDArray[np.generic]:
     if not path.is_file():
         raise DatasetError(f"{role}: no such file: {path}.")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        array = load_npy(path)
+    except (ValueError, OSError) as error:
         raise DatasetError(
             f"{role}: {path} is not a NumPy array file without objects ({error}). Write it "
             "with numpy.save from an array of numbers."
@@ -100,8 +101,8 @@ def _load(path: str | Path, role: str) -> NDArray[np.generic]:
 
 def _read_names(path: Path, classes: int) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise DatasetError(
             f"label names: cannot read {path} as UTF-8 text: {error}."
         ) from error

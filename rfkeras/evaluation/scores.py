@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rfkeras.errors import DatasetError
 from rfkeras.evaluation.inputs import BoolArray, FloatArray, check_scored
-from rfkeras.files import open_npz, write_npz
+from rfkeras.files import write_npz
+from rfkeras.reading import open_npz
 
 SCORES_FILE = "scores.npz"
 

@@ -12,11 +12,12 @@ import numpy as np
 
 import rfkeras
 from rfkeras.errors import CheckpointError, ConfigError
-from rfkeras.files import open_npz, replacing, write_text
+from rfkeras.files import replacing, write_text
 from rfkeras.interop.card import Conversion, card
 from rfkeras.interop.published import CONFIG, PublishedFolder, open_folder
 from rfkeras.interop.told import told_options
 from rfkeras.interop.torch import load_torch_checkpoint, read_state
+from rfkeras.reading import open_npz
 
 WEIGHTS = "the weights"
 FLAG, DEFAULT = "a flag", "default"

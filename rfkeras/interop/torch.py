@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError
-from rfkeras.files import open_npz
 from rfkeras.interop.told import block_counts, decomposition
 from rfkeras.layers import DecomposedConv2D, ResidualBlock
+from rfkeras.reading import open_npz
 
 Array = NDArray[Any]
 

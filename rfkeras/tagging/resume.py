@@ -15,6 +15,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.files import naming, replacing, write_bytes
 from rfkeras.loading import model_file
 from rfkeras.locks import sole_writer
+from rfkeras.reading import malformed
 from rfkeras.tagging.files import FoundFile, printable
 from rfkeras.tagging.outputs import Write, record_line
 from rfkeras.tagging.records import Outcome, TagRules, as_json
@@ -109,9 +110,10 @@ class Journal:
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         where = f"{printable(self.path)}, line {number},"
         try:
-            record: dict[str, Any] = json.loads(line)
-            _ = record["model"], record["job"], record["absolute_path"]
-        except (ValueError, TypeError, KeyError) as error:
+            with malformed():
+                record: dict[str, Any] = json.loads(line)
+                _ = record["model"], record["job"], {record["absolute_path"]}
+        except ValueError as error:
             raise ConfigError(
                 f"{where} was not written by `rfkeras tag`, so there is nothing to go on with. "
                 "Name another --output."
@@ -195,11 +197,12 @@ def has_sidecar(target: Path, file: FoundFile, job: Job) -> bool:
         ConfigError: It was written for another file, or by another job.
     """
     try:
-        content = json.loads(target.read_bytes())
-        found, _ = content["absolute_path"], (content["model"], content["job"])
+        with malformed():
+            content = json.loads(target.read_bytes())
+            found, _ = content["absolute_path"], (content["model"], content["job"])
     except FileNotFoundError:
         return False
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise ConfigError(
             f"{printable(target)} was not written by `rfkeras tag`. Name another --output-dir."
         ) from error

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError
-from rfkeras.files import open_npz, write_npz
+from rfkeras.files import write_npz
+from rfkeras.reading import open_npz
 
 FORMAT = 1
 
@@ -88,7 +89,8 @@ def _read(path: Path, with_values: bool) -> tuple[dict[str, Any], list[NDArray[A
             meta = dict(json.loads(str(archive["meta"])))
             count = len(meta["variables"]) if with_values else 0
             values = [archive[f"v{i}"] for i in range(count)]
-    except (OSError, ValueError, KeyError) as error:
+            _ = dict(meta["record"]), [(name, list(shape)) for name, shape in meta["variables"]]
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if meta.get("format") != FORMAT:
         raise CheckpointError(

@@ -38,7 +38,7 @@ class Reader:
         read: Reads what lies in the folder.
         share: Of all cases, by weight.
         names_file: Whether its errors name the file; those of options that came together
-            from several recipes and flags cannot.
+            from several places, and of weights that were read before, cannot.
     """
 
     make: Callable[[Path], list[Path]]
@@ -251,7 +251,10 @@ READERS = {
         10,
     ),
     "PyTorch weights: .npz": Reader(
-        _torch_npz, lambda r: told_options(read_state(r / "state.npz")), 4
+        _torch_npz,
+        lambda r: told_options(read_state(r / "state.npz")),
+        4,
+        names_file=False,
     ),
     "recipe: YAML": Reader(_recipe, _read_recipe, 10, names_file=False),
     "configuration: JSON": Reader(

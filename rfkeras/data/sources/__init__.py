@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.data.dataset import AudioDataset
-from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.errors import ConfigError, located, unknown_name
 
 
 def load_dataset(
@@ -52,7 +52,8 @@ def load_dataset(
             raise ConfigError(unknown_name(f"option of {name}", option, allowed))
     if data_dir is None and name != "gm_instruments":
         raise ConfigError(f"Data set {name!r} needs data_dir (--data-dir): where is it?")
-    return loader(data_dir, seed, validation_share, options)
+    with located(data_dir or name):
+        return loader(data_dir, seed, validation_share, options)
 
 
 def _gm_instruments(

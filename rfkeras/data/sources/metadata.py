@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from rfkeras import reading
 from rfkeras.errors import ConfigError, DatasetError, unknown_name
 
 _NAMED = 3
@@ -26,8 +27,8 @@ def read_text(path: Path, homepage: str) -> str:
         DatasetError: It is missing or not UTF-8; the message says where to get it.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return reading.read_text(path)
+    except (OSError, ValueError) as error:
         reason = (
             "is missing" if isinstance(error, FileNotFoundError) else f"unreadable: {error}"
         )

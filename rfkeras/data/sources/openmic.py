@@ -15,7 +15,6 @@ is no official validation split: one is held out of the train partition.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from rfkeras.data.dataset import AudioDataset, Published, Split, hold_out
 from rfkeras.data.sources.safe_npz import load_array, load_strings
 from rfkeras.errors import DatasetError
+from rfkeras.reading import parse_json, read_text
 
 HOMEPAGE = "https://zenodo.org/record/1432913 (openmic-2018-v1.0.0.tgz)"
 CLIP_SECONDS = 10.0
@@ -113,7 +113,7 @@ def load(
 
 def _class_names(path: Path) -> tuple[str, ...]:
     try:
-        mapping = dict(json.loads(_text(path)).items())
+        mapping = dict(parse_json(_text(path)).items())
         names = tuple(sorted(mapping, key=mapping.__getitem__))
         columns = [mapping[name] for name in names]
     except (ValueError, TypeError, AttributeError) as error:
@@ -181,8 +181,8 @@ def _labels_from_csv(path: Path, names: tuple[str, ...]) -> Labels:
         )
     column = {name: number for number, name in enumerate(names)}
     labels: Labels = {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
+    reader = csv.DictReader(_text(path).splitlines(), strict=True)
+    try:
         if not set(_CSV_COLUMNS) <= set(reader.fieldnames or ()):
             raise DatasetError(
                 f"{path} needs the columns {', '.join(_CSV_COLUMNS)}. Received: "
@@ -203,13 +203,15 @@ def _labels_from_csv(path: Path, names: tuple[str, ...]) -> Labels:
             )
             clip_labels[class_column] = relevance >= _RELEVANT
             clip_mask[class_column] = 1
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: {error}.") from error
     return labels
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except (OSError, ValueError) as error:
         raise DatasetError(
             f"{path} is missing or unreadable ({error}). It belongs to OpenMIC-2018: unpack "
             "the archive again."
