@@ -129,13 +129,13 @@ def _array(draw, content):
     data = out.getvalue()
     if how == 5:  # a header that promises what is not there
         shape = draw(st.sampled_from(("(10000000000000,)", "(-1,)", "(3,", "('a',)", "(9,)*9")))
-        data = _header(shape, draw(st.sampled_from(("<f8", "|O", "<U999999999", "x"))))
+        data = header(shape, draw(st.sampled_from(("<f8", "|O", "<U999999999", "x"))))
     elif how == 6:
         data = data[: draw(st.integers(0, len(data)))]
     return data
 
 
-def _header(shape, kind):
+def header(shape, kind):
     text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
     padded = (text + " " * (117 - len(text)) + "\n").encode()
     return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded

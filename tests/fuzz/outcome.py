@@ -72,12 +72,12 @@ def _limited():
         raise TooLongError
 
     old = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
+    others = signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+        signal.setitimer(signal.ITIMER_REAL, *others)
 
 
 def limit_memory():
