@@ -4,13 +4,17 @@ PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell $(p
 BIN := .venv/bin
 READY := .venv/.ready
 LOCK := requirements/requirements.lock
+NEXT := .venv-next
+NEXT_LOCK := requirements/next.lock
+SBOM ?= sbom.cdx.json
+PIP_AUDIT := pip-audit==2.10.1
 
 BENCH_OUTPUT ?= benchmark_results
 TORCH ?= torch==2.13.0
 # glibc 2.35 and newer then ask for pages of 2 MB: training takes less time (docs/performance.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: help setup train test lint docs bench lock clean
+.PHONY: help setup train test lint docs bench soak fuzz next sbom audit lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras"
@@ -18,7 +22,12 @@ help:
 	@echo "make test   lint, type check, all tests"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure speed and memory, beside PyTorch and librosa; half an hour"
-	@echo "make lock   resolve the packages anew into $(LOCK)"
+	@echo "make next   a smoke test on the next TensorFlow, in $(NEXT)"
+	@echo "make soak   two hours of training and 5,000 files tagged: is memory flat?"
+	@echo "make fuzz   100,000 damaged files for the readers, 50,000 for the decoder; half an hour"
+	@echo "make sbom   the bill of materials of the locked packages, $(SBOM)"
+	@echo "make audit  look the locked packages up among known vulnerabilities"
+	@echo "make lock   resolve the packages anew into $(LOCK) and $(NEXT_LOCK)"
 
 setup: $(READY)
 
@@ -49,10 +58,26 @@ bench: setup
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
 
+soak: setup
+	$(BIN)/python -m benchmarks.soak --output $(BENCH_OUTPUT)/soak
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --cases 100000
+	$(BIN)/python -m tests.nasty.mutate --files 50000 --tag 100
+
+sbom: setup
+	$(BIN)/python -m cyclonedx_py requirements --mc-type library --output-reproducible -o $(SBOM) $(LOCK)
+
+# Strict: a package that could not be looked up is a failure, not a pass.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet $(PIP_AUDIT)
+	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(LOCK)
+
 # uv resolves for Python 3.11 and 3.12 at once.
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --no-header setup.py --extra dev requirements/requirements.in -o $(LOCK)
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-audit $(NEXT) build *.egg-info
