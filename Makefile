@@ -6,6 +6,10 @@ READY := .venv/.ready
 LOCK := requirements/requirements.lock
 NEXT := .venv-next
 NEXT_LOCK := requirements/next.lock
+NEXT_TESTS := tests/layers/test_residual.py tests/frontend/test_frontend.py \
+  tests/training/test_training_model.py tests/training/test_snapshot.py \
+  tests/training/test_replicas.py tests/tagging/test_streaming.py \
+  tests/export/test_signatures.py tests/zoo/test_tagger.py tests/cli/test_tag_command.py
 SBOM ?= sbom.cdx.json
 PIP_AUDIT := pip-audit==2.10.1
 
@@ -58,6 +62,15 @@ bench: setup
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
 
+# Of the tests, those of what rfkeras does with TensorFlow.
+next: $(NEXT)/.ready
+	$(NEXT)/bin/python -m pytest -p no:cacheprovider $(NEXT_TESTS)
+
+$(NEXT)/.ready: $(NEXT_LOCK)
+	$(PYTHON) -m venv $(NEXT)
+	$(NEXT)/bin/python -m pip install --quiet --require-hashes -r $(NEXT_LOCK)
+	@touch $(NEXT)/.ready
+
 soak: setup
 	$(BIN)/python -m benchmarks.soak --output $(BENCH_OUTPUT)/soak
 
@@ -75,9 +88,10 @@ audit:
 	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(LOCK)
 
 # uv resolves for Python 3.11 and 3.12 at once.
+RESOLVE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header setup.py --extra dev requirements/requirements.in -o $(LOCK)
+	$(RESOLVE) setup.py --extra dev requirements/requirements.in -o $(LOCK)
+	$(RESOLVE) setup.py requirements/next.in --overrides requirements/next.overrides -o $(NEXT_LOCK)
 
 clean:
 	rm -rf .venv .venv-audit $(NEXT) build *.egg-info

@@ -217,7 +217,7 @@ def test_every_operation_is_tensorflows_own(path):
 
 
 def test_warm_up_requests_are_answered(path, loaded):
-    from tensorflow_serving.apis import prediction_log_pb2
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
 
     records = list(tf.data.TFRecordDataset(str(path / WARMUP_FILE)).as_numpy_iterator())
     assert len(records) <= MAX_REQUESTS
