@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from rfkeras.cli.audio_job import decoder_of
 from rfkeras.errors import ConfigError, PipelineError
 
+SHARD_FILES = 200
+
 if TYPE_CHECKING:
     from rfkeras.config import TrainConfig
     from rfkeras.data.audio_format import AudioFormat
@@ -45,7 +47,9 @@ def run_tag(options: argparse.Namespace) -> int:
         chunk_seconds=options.chunk_seconds,
         decoder=decoder_of(options),
         output_dir=folder,
-        shard_files=whole(1)("--shard-files", options.shard_files),
+        shard_files=SHARD_FILES
+        if options.shard_files is None
+        else whole(1)("--shard-files", options.shard_files),
     )
     with _kept(
         f"Tags in finished shards are kept; go on with them by --skip-existing: {folder}"

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _FORMATS = ("table", "json", "jsonl", "csv")
 _SUFFIXES = {".txt": "table", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 _TOP = 5
-_SHARD_FILES = 200
 
 
 def add_parser(commands: Any) -> None:
@@ -97,9 +96,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--shard-files",
         type=int,
-        default=_SHARD_FILES,
         metavar="N",
-        help=f"files whose tags --beam writes at once, about ({_SHARD_FILES})",
+        help="files whose tags --beam writes at once, about (200)",
     )
     add_beam_argument(parser)
     parser.set_defaults(run=run)
@@ -128,6 +126,8 @@ def _checked_format(options: argparse.Namespace) -> str:
     """
     if options.top < 1:
         raise ConfigError(f"--top takes a number from 1. Received: {options.top}.")
+    if options.shard_files is not None:
+        raise ConfigError("--shard-files goes with --beam alone.")
     path, kind = options.output, options.format
     if options.output_dir is not None:
         if kind not in (None, "json"):
