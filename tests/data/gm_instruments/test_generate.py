@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -202,7 +203,10 @@ def test_a_second_process_waits_and_says_so(
     caller.join(10)
     holder.join(10)
     assert not caller.is_alive()
-    assert f"process {os.getpid()} is working on this data set" in capsys.readouterr().err
+    assert (
+        f"process {os.getpid()} on {socket.gethostname()} is working on this data set"
+        in capsys.readouterr().err
+    )
 
 
 def test_progress_is_plain_lines_without_a_terminal(
