@@ -8,6 +8,7 @@ from functools import partial
 import keras
 
 from rfkeras.config import TrainConfig
+from rfkeras.training.board import Board
 from rfkeras.training.final import load_final_weights
 from rfkeras.training.initial import prepare
 from rfkeras.training.inputs import Inputs
@@ -81,10 +82,7 @@ def train_epochs(
     )
     callbacks: list[keras.callbacks.Callback] = [recorder]
     if workers.is_chief:
-        board = keras.callbacks.TensorBoard(
-            folder.tensorboard, write_graph=False, profile_batch=0
-        )
-        callbacks += [display, board]
+        callbacks += [display, Board(folder.tensorboard)]
     frozen_steps = config.frozen_epochs * steps
     model.freeze(progress.steps_done < frozen_steps)
     try:
