@@ -6,6 +6,7 @@ release the interpreter lock, so threads read in parallel.
 
 from __future__ import annotations
 
+import math
 from math import ceil, gcd
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -158,10 +159,10 @@ class AudioFile:
 
 
 def _check_samples(samples: Waveform, name: str) -> None:
-    low, high = samples.min(initial=0.0), samples.max(initial=0.0)
+    low, high = float(samples.min(initial=0.0)), float(samples.max(initial=0.0))
     if low >= -MAX_SAMPLE and high <= MAX_SAMPLE:  # NaN is on neither side
         return
-    if np.isfinite(low) and np.isfinite(high):
+    if math.isfinite(low) and math.isfinite(high):
         reason = f"samples of up to {max(-low, high):.1e} are no sound"
     else:
         reason = "NaN or infinite samples"
