@@ -68,6 +68,8 @@ def run(
             state = result.wait_until_finish()
     except Exception as error:  # runners raise what they like
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        if last[0].startswith(KeyboardInterrupt.__name__):  # Ctrl-C, which Beam wraps
+            raise KeyboardInterrupt from error
         raise PipelineError(f"The pipeline failed: {last[0]}") from error
     if state != PipelineState.DONE:
         raise PipelineError(f"The pipeline ended in state {state}.")
