@@ -142,5 +142,7 @@ def write_whole(path: str, content: bytes) -> None:
 
 def listed(folder: str, pattern: str) -> list[str]:
     """Files in a folder whose names match, sorted."""
+    if not is_remote(folder):  # whose own name is no pattern
+        return sorted(str(path) for path in Path(folder).glob(pattern))
     matches = FileSystems.match([FileSystems.join(folder, pattern)])[0].metadata_list
     return sorted(match.path for match in matches)

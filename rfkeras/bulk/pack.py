@@ -28,7 +28,7 @@ from rfkeras.data.pack_shard import Shard, ShardWriter, shard_name
 from rfkeras.data.presence import check_present
 from rfkeras.data.scan import check_clip
 from rfkeras.errors import AudioError, ConfigError
-from rfkeras.files import write_text
+from rfkeras.files import remove_leftovers, write_text
 from rfkeras.locks import sole_writer
 from rfkeras.training.inputs import open_dataset
 
@@ -119,10 +119,12 @@ def pack(
     check_present(dataset, max_bad_share=config.max_bad_share)
     total = sum(len(split) for split in dataset.splits.values())
     with sole_writer(out_dir / LOCK, out_dir):
+        check_target(out_dir, dataset)  # another process may just have finished
+        remove_leftovers(out_dir)
         bad_files = BadFileLog(
             out_dir / "bad_files.csv", total_files=total, max_bad_share=config.max_bad_share
         )
-        planned = plan(dataset, audio, shard_mb)
+        planned = plan(dataset, audio, shard_mb, decoder)
 
         def progress() -> str:
             written = sum(_entry_path(out_dir, shard).exists() for shard in planned)
@@ -142,14 +144,16 @@ def pack(
         return write_index(out_dir, dataset, audio, shards, bad_files)
 
 
-def plan(dataset: AudioDataset, audio: AudioFormat, shard_mb: float) -> list[PlannedShard]:
+def plan(
+    dataset: AudioDataset, audio: AudioFormat, shard_mb: float, decoder: str
+) -> list[PlannedShard]:
     """The shards of a data set: as many clips in each as are `shard_mb` on average."""
     if shard_mb <= 0:
         raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
     planned = []
     for name, split in dataset.splits.items():
         order = storage_order(name, split)
-        seconds = _mean_seconds(split, order.tolist(), dataset.clip_seconds)
+        seconds = _mean_seconds(split, order.tolist(), dataset.clip_seconds, decoder)
         clip_bytes = seconds * audio.sample_rate_hz * audio.channels * _SAMPLE_BYTES
         clips = max(1, int(shard_mb * 1e6 / clip_bytes))
         for number, start in enumerate(range(0, len(order), clips)):
@@ -157,7 +161,9 @@ def plan(dataset: AudioDataset, audio: AudioFormat, shard_mb: float) -> list[Pla
     return planned
 
 
-def _mean_seconds(split: Split, order: Sequence[int], clip_seconds: float | None) -> float:
+def _mean_seconds(
+    split: Split, order: Sequence[int], clip_seconds: float | None, decoder: str
+) -> float:
     """Mean length of a split's clips, or of the first ones where no list tells it."""
     if split.seconds is not None and len(split):
         return max(float(split.seconds.mean()), 1e-3)
@@ -166,7 +172,7 @@ def _mean_seconds(split: Split, order: Sequence[int], clip_seconds: float | None
     lengths = []
     for row in order[:_MEASURED_CLIPS]:
         try:
-            lengths.append(check_clip(split, row, None).duration_seconds)
+            lengths.append(check_clip(split, row, None, decoder=decoder).duration_seconds)
         except AudioError:
             continue  # it is told of when it is packed
     return max(sum(lengths) / len(lengths), 1e-3) if lengths else 1.0

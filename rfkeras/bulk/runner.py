@@ -30,7 +30,7 @@ def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
             `--direct_num_workers=N`.
 
     Raises:
-        ConfigError: A word is no option.
+        ConfigError: A word is no option, or the local runner knows none of that name.
     """
     if arguments and not arguments[0].startswith("--"):
         raise ConfigError(
@@ -41,6 +41,14 @@ def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
     standard = options.view_as(StandardOptions)
     if standard.runner in _LOCAL_NAMES:
         standard.runner = _LOCAL_RUNNER
+        # Runners on clusters may know more options than Beam here does.
+        unknown = set(options.get_all_options(retain_unknown_options=True))
+        unknown -= set(options.get_all_options())
+        if unknown:
+            raise ConfigError(
+                f"Beam's local runner has no option --{min(unknown)}. Options of rfkeras stand "
+                "in front of --beam."
+            )
     return options
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -20,14 +22,16 @@ from apache_beam.utils.shared import Shared
 
 from rfkeras.bulk import files as bulk_files
 from rfkeras.bulk.runner import counter, pipeline_options, run
+from rfkeras.bulk.shards import DEAD, TAGS, drop_retried, earlier_shards, key_of
 from rfkeras.errors import ConfigError
+from rfkeras.locks import sole_writer
 from rfkeras.tagging.batch import outcome_of
 from rfkeras.tagging.files import FoundFile
 from rfkeras.tagging.outputs import record_line
 from rfkeras.tagging.records import Outcome, TagRules
 from rfkeras.tagging.resume import Job
 
-TAGS, DEAD, SUMMARY = "tags", "dead", "summary.json"
+SUMMARY = "summary.json"
 COUNTS = ("found", "done_before", "tagged", "dead")
 
 
@@ -42,6 +46,7 @@ class TagSettings:
         chunk_seconds: See `rfkeras.tagging.StreamTagger`.
         decoder: See `rfkeras.tagging.StreamTagger`.
         output_dir: Folder of the results, for every worker to write to.
+        run: Part of the names of this pipeline's shards.
         shard_files: Files of a shard, about.
     """
 
@@ -52,6 +57,7 @@ class TagSettings:
     decoder: str
     output_dir: str
     shard_files: int
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     @property
     def job(self) -> Job:
@@ -86,10 +92,25 @@ def tag_files(
         PipelineError: The pipeline ended before its work was done.
     """
     options = pipeline_options(beam_arguments)
+    folder = settings.output_dir
     for path in (*arguments, *lists, settings.output_dir):
         bulk_files.check_reachable(path)
     job = settings.job
-    finished = _finished_shards(settings.output_dir, job, resume=resume)
+    if bulk_files.is_remote(folder):
+        return _tag_files(settings, job, arguments, lists, resume, options)
+    with sole_writer(Path(folder) / ".lock", Path(folder)):
+        return _tag_files(settings, job, arguments, lists, resume, options)
+
+
+def _tag_files(
+    settings: TagSettings,
+    job: Job,
+    arguments: Sequence[str],
+    lists: Sequence[str],
+    resume: bool,
+    options: Any,
+) -> dict[str, Any]:
+    finished, dead = earlier_shards(settings.output_dir, job, resume=resume)
     summary = FileSystems.join(settings.output_dir, SUMMARY)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -125,29 +146,10 @@ def tag_files(
     run(options, build, progress)
     with FileSystems.open(summary) as stream:
         content: dict[str, Any] = json.loads(stream.read())
+    drop_retried(settings.output_dir, settings.run, dead)
     if not content["found"]:
         raise ConfigError("There is no file to tag: the arguments and lists name none.")
     return content
-
-
-def _finished_shards(output_dir: str, job: Job, *, resume: bool) -> list[str]:
-    """The shards of earlier pipelines; their dead letters, which are tried again, go."""
-    if not FileSystems.exists(output_dir):
-        FileSystems.mkdirs(output_dir)
-        return []
-    shards = bulk_files.listed(output_dir, f"{TAGS}-*.jsonl")
-    dead = bulk_files.listed(output_dir, f"{DEAD}-*.jsonl")
-    if not resume and (shards or dead):
-        raise ConfigError(
-            f"{output_dir} has results in it. Go on with them by --skip-existing, or name "
-            "another --output-dir."
-        )
-    for path in shards:
-        with FileSystems.open(path) as stream:
-            job.check(json.loads(stream.readline()), path)
-    if dead:
-        FileSystems.delete(dead)
-    return shards
 
 
 def _find(word: str) -> Iterator[tuple[str, FoundFile]]:
@@ -158,7 +160,7 @@ def _find(word: str) -> Iterator[tuple[str, FoundFile]]:
 def _keys_done(shard: str) -> Iterator[tuple[str, bool]]:
     with FileSystems.open(shard) as stream:
         while line := stream.readline():
-            yield json.loads(line)["absolute_path"], True
+            yield key_of(line), True
 
 
 def _choose(grouped: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
@@ -234,12 +236,14 @@ class TagShard(beam.DoFn):
                 counter("audio_milliseconds").inc(milliseconds)
                 yield "milliseconds", milliseconds
         members = "\n".join(file.key for file in files).encode()
-        name = hashlib.sha256(members).hexdigest()[:16]
+        name = f"{self._settings.run}-{hashlib.sha256(members).hexdigest()[:16]}"
         for kind in (DEAD, TAGS):  # the tags last: their shard is what counts as done
+            path = FileSystems.join(self._settings.output_dir, f"{kind}-{name}.jsonl")
             if lines[kind]:
-                path = FileSystems.join(self._settings.output_dir, f"{kind}-{name}.jsonl")
                 text = "".join(lines[kind])
                 bulk_files.write_whole(path, text.encode("utf-8", "backslashreplace"))
+            elif FileSystems.exists(path):  # of a first try, which read fewer or more of them
+                FileSystems.delete([path])
         counter("files_tagged").inc(len(lines[TAGS]))
         counter("files_dead").inc(len(lines[DEAD]))
         yield "tagged", len(lines[TAGS])

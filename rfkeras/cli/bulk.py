@@ -37,7 +37,8 @@ def run_tag(options: argparse.Namespace) -> int:
 
     _check_tag(options)
     require_beam()
-    from rfkeras.bulk.tag import DEAD, TAGS, TagSettings, tag_files
+    from rfkeras.bulk.shards import DEAD, TAGS
+    from rfkeras.bulk.tag import TagSettings, tag_files
 
     folder = options.output_dir
     settings = TagSettings(

@@ -26,7 +26,7 @@ from rfkeras.data.records import (
     PackedSplit,
 )
 from rfkeras.errors import AudioError, ConfigError
-from rfkeras.files import write_text
+from rfkeras.files import remove_leftovers, write_text
 from rfkeras.locks import sole_writer
 
 LOCK = ".lock"
@@ -78,6 +78,8 @@ def pack(
     check_present(dataset, max_bad_share=max_bad_share)
     total = sum(len(split) for split in dataset.splits.values())
     with sole_writer(out_dir / LOCK, out_dir):
+        check_target(out_dir, dataset)  # another process may just have finished
+        remove_leftovers(out_dir)
         bad_files = BadFileLog(
             out_dir / "bad_files.csv", total_files=total, max_bad_share=max_bad_share
         )
@@ -139,9 +141,10 @@ def write_index(
     index_path = out_dir / INDEX_NAME
     write_text(index_path, json.dumps(index, separators=(",", ":")))
     indexed = {shard.file for of in shards.values() for shard in of}
-    for path in out_dir.glob("*.tfrecord*"):
-        if path.name not in indexed:
-            path.unlink()
+    for name in shards:
+        for path in out_dir.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].tfrecord*"):
+            if path.name not in indexed:
+                path.unlink()
     return index_path
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 from rfkeras.data.dataset import Split
 from rfkeras.data.pack_clip import StoredClip, example_of
 from rfkeras.data.records import sha256
-from rfkeras.files import naming
+from rfkeras.files import ASIDE, naming
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,15 @@ class ShardWriter:
         self.path = path
         self.split = split
         self.audio_bytes = 0
-        self._part = path.with_name(path.name + ".part")
-        self._writer = tf.io.TFRecordWriter(str(self._part))
+        self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{ASIDE}")
+        self._writer = tf.io.TFRecordWriter(str(self._aside))
         self._rows: list[int] = []
         self._lengths: list[int] = []
         self._clipped = 0
 
     def add(self, clip: StoredClip) -> None:
         """Append a clip."""
-        with naming(self.path):
+        with self._writing():
             self._writer.write(example_of(self.split, clip))
         self.audio_bytes += len(clip.wav)
         self._rows.append(clip.row)
@@ -65,9 +68,11 @@ class ShardWriter:
 
     def finish(self) -> Shard:
         """Close the file and give it its name."""
-        with naming(self.path):
+        with self._writing():
             self._writer.close()
-        self._part.replace(self.path)
+            with self._aside.open("rb") as file:
+                os.fsync(file.fileno())
+            self._aside.replace(self.path)
         return Shard(
             self.path.name,
             self.path.stat().st_size,
@@ -76,6 +81,16 @@ class ShardWriter:
             self._lengths,
             self._clipped,
         )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with naming(self.path):
+                yield
+        except BaseException:
+            with suppress(OSError):
+                self._aside.unlink(missing_ok=True)
+            raise
 
 
 def shard_name(split: str, number: int) -> str:

@@ -49,6 +49,7 @@ def test_clips_are_those_of_a_plain_packing_and_a_restart_keeps_whole_shards(
     shards = {path: path.stat().st_mtime_ns for path in bulk.glob("*.tfrecord")}
     assert len(shards) > 4
     (bulk / "train-00000.tfrecord").write_bytes(b"cut short")
+    (bulk / "my own.tfrecord").write_bytes(b"of somebody else")
 
     assert pack(source, bulk, *tolerant, "--beam") == 0
     written = {path.name for path, when in shards.items() if path.stat().st_mtime_ns != when}
@@ -59,6 +60,7 @@ def test_clips_are_those_of_a_plain_packing_and_a_restart_keeps_whole_shards(
     assert "train-00000.tfrecord" in written
     assert len(written) <= 2  # that one, and the one of the broken clip
     assert not list(bulk.glob("*.entry.json"))
+    (bulk / "my own.tfrecord").unlink()  # it was left alone
     for name, split in plain["splits"].items():
         for told in ("keys", "lengths", "labels", "mask", "clipped_clips"):
             assert index["splits"][name][told] == split[told], (name, told)

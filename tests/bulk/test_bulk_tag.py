@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rfkeras.cli import main
+from rfkeras.locks import sole_writer
 from tests.cli.audio_commands import SECONDS, make_model, make_songs
 from tests.processes import run, start
 
@@ -91,6 +92,17 @@ def test_records_are_those_of_the_command_without_beam(tag, place, tmp_path):
     assert set(records(bulk, "dead")) == {str(songs / "broken.wav")}
     assert len(records(bulk)) == 4
 
+    (tmp_path / "other.wav").write_bytes(b"RIFF")
+    other = [tmp_path / "other.wav", "--frames", "--output-dir", bulk, "--decoder", "soundfile"]
+    assert tag(*other, "--skip-existing", "--beam")[0] == 1
+    # What was not tried again is still told of.
+    assert set(records(bulk, "dead")) == {
+        str(songs / "broken.wav"),
+        str(tmp_path / "other.wav"),
+    }
+    with sole_writer(bulk / ".lock", bulk):
+        assert f"is writing to {bulk}" in tag(*other, "--skip-existing", "--beam")[1]
+
 
 def test_patterns_and_addresses_are_found(place, tmp_path):
     from rfkeras.bulk.files import find
@@ -111,6 +123,7 @@ def test_patterns_and_addresses_are_found(place, tmp_path):
         (["--beam"], "--output-dir"),
         (["--output", "x.jsonl", "--beam"], "--output is not for --beam"),
         (["--output-dir", "OUT", "--beam", "FlinkRunner"], "options of Beam"),
+        (["--output-dir", "OUT", "--beam", "--top", "3"], "no option --top"),
         (["--output-dir", "OUT", "--shard-files", "0", "--beam"], "--shard-files"),
         (["--files-from", "no-list", "--output-dir", "OUT", "--beam"], "no-list"),
         (["nowhere://x.wav", "--output-dir", "OUT", "--beam"], "apache-beam[gcp]"),

@@ -117,6 +117,11 @@ def test_an_archive_that_would_grow_to_far_more_than_it_is(tmp_path):
     assert path.stat().st_size < 2_000_000
     with pytest.raises(ValueError, match="1,100,000,000 bytes"), open_npz(path):
         pass
+    content = path.read_bytes()  # it declares that it is as large packed
+    at = content.rindex(b"PK\x01\x02") + 20
+    path.write_bytes(content[:at] + (1_100_000_000).to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(ValueError, match="1,100,000,000 bytes"), open_npz(path):
+        pass
     write_npz(path, {"a": np.arange(3)})
     with open_npz(path) as whole:
         np.testing.assert_array_equal(whole["a"], np.arange(3))
