@@ -18,12 +18,13 @@ TORCH ?= torch==2.13.0
 # glibc 2.35 and newer then ask for pages of 2 MB: training takes less time (docs/performance.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: help setup train test lint docs bench soak fuzz next sbom audit lock clean
+.PHONY: help setup train test test-long lint docs bench soak fuzz next sbom audit lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras"
 	@echo "make train  train resnet_rf on the embedded data set, evaluate, export"
 	@echo "make test   lint, type check, all tests"
+	@echo "make test-long  the tests of benchmarks and soak, which take minutes"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure speed and memory, beside PyTorch and librosa; half an hour"
 	@echo "make next   a smoke test on the next TensorFlow, in $(NEXT)"
@@ -52,7 +53,10 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not long"
+
+test-long: setup
+	$(BIN)/python -m pytest -m long
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

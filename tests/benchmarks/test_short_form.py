@@ -12,6 +12,7 @@ from tests.processes import run
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_section_runs_and_writes_its_tables(tmp_path):
     status, out, err = run("-m", "benchmarks", "--short", "--output", tmp_path)
     assert status == 0, err

@@ -10,6 +10,7 @@ from tests.processes import start
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_short_soak_finds_nothing_left_and_writes_its_page(tmp_path, capsys):
     def forked(arguments, log, temporary):
         return start(*arguments, TMPDIR=str(temporary))
