@@ -6,10 +6,10 @@ READY := .venv/.ready
 LOCK := requirements/requirements.lock
 NEXT := .venv-next
 NEXT_LOCK := requirements/next.lock
-NEXT_TESTS := tests/layers/test_residual.py tests/frontend/test_frontend.py \
-  tests/training/test_training_model.py tests/training/test_snapshot.py \
-  tests/training/test_replicas.py tests/tagging/test_streaming.py \
-  tests/export/test_signatures.py tests/zoo/test_tagger.py tests/cli/test_tag_command.py
+NEXT_TESTS := tests/layers/test_residual.py tests/frontend/test_layer.py \
+  tests/training/test_step.py tests/training/test_run_dir.py \
+  tests/training/test_replicas.py tests/inference/test_stream.py \
+  tests/export/test_signatures.py tests/zoo/test_tagger.py tests/cli/test_tag.py
 SBOM ?= sbom.cdx.json
 PIP_AUDIT := pip-audit==2.10.1
 
@@ -79,8 +79,8 @@ soak: setup
 	$(BIN)/python -m benchmarks.soak --output $(BENCH_OUTPUT)/soak
 
 fuzz: setup
-	$(BIN)/python -m tests.fuzz --cases 100000
-	$(BIN)/python -m tests.nasty.mutate --files 50000 --tag 100
+	$(BIN)/python -m tests.robustness.fuzz --cases 100000
+	$(BIN)/python -m tests.robustness.odd_files.mutate --files 50000 --tag 100
 
 sbom: setup
 	$(BIN)/python -m cyclonedx_py requirements --mc-type library --output-reproducible -o $(SBOM) $(LOCK)

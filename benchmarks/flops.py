@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from rfkeras.receptive_field.plan import (
-    POOL_SIZE,
-    STEM_KERNEL,
-    STEM_PADDING,
-    STEM_STRIDE,
-    plan_trunk,
-)
+from rfkeras.rf.rho import POOL_SIZE, STEM_KERNEL, STEM_PADDING, STEM_STRIDE, plan_trunk
 
 
 def conv_flops(rho: int, width: int, frames: int, n_mels: int, classes: int = 20) -> float:

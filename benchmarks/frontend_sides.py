@@ -65,7 +65,7 @@ def rfkeras_tflite(preset: str, shape: list[int], threads: int) -> Spectrograms:
     """What the exported TFLite model computes it with."""
     import tensorflow as tf
 
-    from rfkeras.export.portable_frontend import PortableFrontend
+    from rfkeras.export.portable import PortableFrontend
     from rfkeras.frontend import create_frontend
 
     layer = create_frontend(preset)

@@ -15,7 +15,7 @@ import zoo
 from rfkeras.frontend import find_frontend
 from rfkeras.training.losses import MaskedBinaryCrossentropy
 from rfkeras.training.optimizer import Adam
-from rfkeras.training.training_model import TrainingModel
+from rfkeras.training.step import TrainingModel
 
 CLASSES = 20
 

@@ -25,7 +25,7 @@ BARRED, TIMES_TRAINING = ("ogg", SHARDS), 2.0
 
 TEXT = f"""
 Files of {CLIP_SECONDS:g} s to batches of mono excerpts at 22,050 Hz with labels, by
-`rfkeras.data.training_batches`: opened, decoded, mixed, resampled and batched, in a random
+`rfkeras.datasets.training_batches`: opened, decoded, mixed, resampled and batched, in a random
 order, on the same processors as training and in the same turns. {AUDIO_TEXT}. "shards": the
 same files packed by `rfkeras data pack`; "tfio": decoded inside the graph by tensorflow-io;
 "cache": decoded waveforms kept in memory, from the second pass on. An excerpt of 1.25 s is

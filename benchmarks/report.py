@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.suite import SECTIONS, Bar, Row, Section
-from rfkeras.files import write_text
+from rfkeras.utils.files import write_text
 
 PAGE = "results.md"
 

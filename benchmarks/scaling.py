@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.network import FRAMES, N_MELS
 from benchmarks.suite import Row, Section, Settings
 from benchmarks.turns import Side, take_turns
-from rfkeras.plot_style import BLUE, ORANGE, bare, new_figure, save_png
+from rfkeras.utils.plotting import BLUE, ORANGE, bare, new_figure, save_png
 
 BASE: Mapping[str, int] = {"batch": 10, "frames": FRAMES, "width": 32, "rho": 7, "replicas": 1}
 AXES: Mapping[str, tuple[int, ...]] = {

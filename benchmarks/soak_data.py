@@ -10,7 +10,7 @@ _SHORT_OPTIONS = "--rho 1 --width 4 --batch-size 4 --excerpt-seconds 0.5 --test-
 
 def embedded(size: int = CLIPS) -> tuple[list[str], list[Path]]:
     """The embedded data set: options of `train.py`, and its audio files."""
-    from rfkeras.data.sources.gm_instruments import default_cache_dir, generate
+    from rfkeras.synthesis import default_cache_dir, generate
 
     folder = generate(default_cache_dir(), size=size)
     return ["--dataset-size", str(size)], sorted(folder.glob("audio/**/*.ogg"))

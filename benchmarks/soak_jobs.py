@@ -196,8 +196,7 @@ def _lines(path: Path) -> int:
 def _steps(run: Path) -> int:
     """Steps done, as the run's snapshot says; 0 if there is no readable one."""
     from rfkeras.errors import CheckpointError
-    from rfkeras.training.run_folder import RunFolder
-    from rfkeras.training.snapshot import read_record
+    from rfkeras.training.run_dir import RunFolder, read_record
 
     try:
         return int(read_record(RunFolder(run).last)["steps_done"])

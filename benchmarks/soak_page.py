@@ -10,15 +10,9 @@ from typing import Any
 
 from benchmarks.report import machine_line, table
 from benchmarks.soak_jobs import CHECKPOINT_STEPS, MODEL, Outcome
-from benchmarks.soak_report import (
-    TAGGING_MB_PER_1000,
-    TRAINING_MB_AN_HOUR,
-    draw,
-    jobs_of,
-    rows,
-)
+from benchmarks.soak_report import TAGGING_MB_PER_1000, TRAINING_MB_AN_HOUR, draw, jobs_of, rows
 from benchmarks.soak_watch import Sample, Trace
-from rfkeras.files import write_text
+from rfkeras.utils.files import write_text
 
 SUMMARY, PICTURE = "soak.json", "soak.png"
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.soak_jobs import Outcome
 from benchmarks.soak_watch import Sample
 from benchmarks.suite import Row
-from rfkeras.plot_style import BLUE, GREY, ORANGE, bare, label, new_figure, save_png
+from rfkeras.utils.plotting import BLUE, GREY, ORANGE, bare, label, new_figure, save_png
 
 TRAINING_MB_AN_HOUR = 10.0
 TAGGING_MB_PER_1000 = 5.0

@@ -38,7 +38,7 @@ def _commands(settings: Settings) -> dict[str, list[str]]:
         "import rfkeras": ["-c", "import rfkeras"],
         "receptive field of rho 7": [
             "-c",
-            "import rfkeras; rfkeras.receptive_field.rf_of_rho(7)",
+            "import rfkeras; rfkeras.rf.rf_of_rho(7)",
         ],
         "rfkeras models": [*cli, "models"],
     }

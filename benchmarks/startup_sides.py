@@ -19,21 +19,22 @@ def create_model() -> None:
 def first_batch(folder: str, width: str, seconds: str) -> None:
     """Train one step on a folder of audio, from Python."""
     import zoo
-    from rfkeras import data
+    from rfkeras import datasets
+    from rfkeras.audio import AudioFormat
     from rfkeras.training.losses import MaskedBinaryCrossentropy
     from rfkeras.training.optimizer import Adam
-    from rfkeras.training.training_model import TrainingModel
+    from rfkeras.training.step import TrainingModel
 
-    split = data.load_dataset("folder", data_dir=folder, test_share=0.2).splits["train"]
-    batches = data.training_batches(
+    split = datasets.load_dataset("folder", data_dir=folder, test_share=0.2).splits["train"]
+    batches = datasets.training_batches(
         split,
-        data.AudioFormat(22050),
+        AudioFormat(22050),
         excerpt_seconds=float(seconds),
         batch_size=4,
         seed=0,
         steps_per_epoch=1,
         total_steps=1,
-        bad_files=data.BadFileLog(None, total_files=len(split)),
+        bad_files=datasets.BadFileLog(None, total_files=len(split)),
     )
     tagger = zoo.create_model("resnet_rf", split.labels.shape[1], width=int(width))
     model, optimizer = TrainingModel(tagger), Adam(1e-4)
@@ -46,7 +47,7 @@ def first_batch(folder: str, width: str, seconds: str) -> None:
 def first_scores(path: str) -> None:
     """Score a file with the ready model, from Python."""
     import rfkeras
-    from rfkeras.tagging import StreamTagger
+    from rfkeras.inference import StreamTagger
 
     StreamTagger(rfkeras.open_model("resnet_rf_tiny")).run_file(path)
 

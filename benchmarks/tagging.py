@@ -112,7 +112,7 @@ def draw_memory(path: Path, peaks: dict[float, float]) -> None:
         path: PNG file to write.
         peaks: Peak memory in MB by minutes of audio.
     """
-    from rfkeras.plot_style import BLUE, GREY, bare, label, new_figure, save_png
+    from rfkeras.utils.plotting import BLUE, GREY, bare, label, new_figure, save_png
 
     figure = new_figure(5.0, 2.8)
     axes = figure.add_axes((0.12, 0.17, 0.83, 0.6))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rfkeras.receptive_field.plan import BlockPlan, plan_trunk
+from rfkeras.rf.rho import BlockPlan, plan_trunk
 
 
 class Block(nn.Module):

@@ -1,48 +1,45 @@
 """Receptive-field-regularised CNNs for music classification and tagging.
 
-The rooms of the library are imported on first use, so `import rfkeras` and the receptive
-field arithmetic do not load TensorFlow.
+Everything is imported on first use, so `import rfkeras` and the receptive field arithmetic
+do not load TensorFlow.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+from rfkeras.utils.lazy import lazy_attributes
 
 __version__ = "0.1.0"
 
-_ROOMS = (
-    "data",
-    "errors",
-    "evaluation",
-    "export",
-    "frontend",
-    "interop",
-    "layers",
-    "receptive_field",
-    "sweep",
-    "tagging",
-    "training",
-    "tuning",
-)
-
-_FUNCTIONS = {
-    "fold": "folding",
-    "load_model": "loading",
-    "open_model": "loading",
-    "rho_for": "receptive_field",
-    "Tagger": "tagger",
+_HOMES = {
+    "create_model": "zoo.registry",
+    "list_models": "zoo.registry",
+    "load_model": "zoo.pretrained",
+    "Tagger": "zoo.tagger",
+    "receptive_field": "rfkeras.rf",
+    "rho_for": "rfkeras.rf",
+    "fold": "rfkeras.folding",
+    **{
+        room: f"rfkeras.{room}"
+        for room in (
+            "audio",
+            "config",
+            "datasets",
+            "errors",
+            "evaluation",
+            "experiments",
+            "export",
+            "frontend",
+            "inference",
+            "interop",
+            "layers",
+            "rf",
+            "synthesis",
+            "training",
+        )
+    },
 }
 
-__all__ = ["__version__", *_FUNCTIONS, *_ROOMS]
+__all__ = ["__version__", *_HOMES]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"rfkeras.{_FUNCTIONS[name]}"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"rfkeras.{name}")
-    raise AttributeError(f"module 'rfkeras' has no attribute {name!r}")
+__getattr__ = lazy_attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -21,11 +21,11 @@ LONGEST = (
     "zoo/test_every_model.py",
     "zoo/test_recipes.py",
     "training/test_resume.py",
-    "cli/test_commands.py",
-    "receptive_field/test_exact_random_networks.py",
+    "cli/test_train.py",
+    "rf/test_exact_random_networks.py",
     "training/test_replicas.py",
-    "sweep/test_sweep_command.py",
-    "cli/test_tune_command.py",
+    "cli/test_sweep.py",
+    "cli/test_tune.py",
 )
 
 
@@ -65,6 +65,6 @@ def averaging_pools(monkeypatch):
     """Networks built with mean pooling, whose gradients show the whole window."""
     import keras
 
-    from tests.receptive_field.support import MeanPooling
+    from tests.helpers.receptive_field import MeanPooling
 
     monkeypatch.setattr(keras.layers, "MaxPooling2D", MeanPooling)

@@ -14,11 +14,10 @@ import pytest
 import soundfile
 import yaml
 
-from rfkeras.sweep.markdown import markdown_tables
-from rfkeras.sweep.results import Point
+from rfkeras.experiments.sweep_report import Point, markdown_tables
 from tests.conftest import FIXTURES
-from tests.data import layouts
-from tests.processes import ROOT
+from tests.helpers import layouts
+from tests.helpers.processes import ROOT
 from tests.test_readme import check_flags
 
 DOCS = ROOT / "docs"
@@ -38,7 +37,7 @@ REPLACED = {
         'Path("/data"), size=20_000': 'Path("data"), size=3',
     },
 }
-RUN_BY = {"export.md": "tests/cli/test_export_command.py"}  # it converts, which is slow
+RUN_BY = {"export.md": "tests/cli/test_export.py"}  # it converts, which is slow
 NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*$")
 
 
@@ -168,7 +167,7 @@ def test_tables_of_options_can_be_read(page):
 
 
 def test_the_recipe_of_the_training_page_is_one():
-    from rfkeras.config import TrainConfig, resolve
+    from rfkeras.config.train_config import TrainConfig, resolve
 
     (recipe,) = blocks("train.md", "yaml")
     config = resolve(TrainConfig, {}, [("train.md", yaml.safe_load(recipe))])
@@ -176,7 +175,8 @@ def test_the_recipe_of_the_training_page_is_one():
 
 
 def test_the_windows_of_the_tagging_page_are_the_arithmetic():
-    from rfkeras.receptive_field import rf_of_rho, scale_of_preset
+    from rfkeras.frontend.presets import scale_of_preset
+    from rfkeras.rf import rf_of_rho
 
     lines = text_of("tagging.md").splitlines()
     rhos, heard = (

@@ -12,16 +12,16 @@ from urllib.parse import unquote, urldefrag
 import pytest
 import yaml
 
-from tests.processes import ROOT
+from tests.helpers.processes import ROOT
 
 ROOMS = (  # those that say by __all__ what is public
-    "rfkeras.data",
+    "rfkeras.datasets",
     "rfkeras.export",
     "rfkeras.frontend",
     "rfkeras.interop",
     "rfkeras.layers",
     "rfkeras.receptive_field",
-    "rfkeras.tagging",
+    "rfkeras.inference",
     "zoo",
 )
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
@@ -145,7 +145,7 @@ def test_entries_have_their_sections_and_examples(site):
 
 
 def test_the_command_line_page_has_every_command_and_flag(site):
-    from rfkeras.cli.commands import COMMANDS
+    from rfkeras.cli.main import COMMANDS
 
     text = (site / "command_line.html").read_text(encoding="utf-8")
     for name in COMMANDS:

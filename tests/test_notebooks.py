@@ -3,8 +3,8 @@
 import nbformat
 import pytest
 
-from tests.notebooks import NOTEBOOKS, executed, pictures, printed, words_and_numbers
-from tests.processes import ROOT
+from tests.helpers.notebooks import NOTEBOOKS, executed, pictures, printed, words_and_numbers
+from tests.helpers.processes import ROOT
 
 NAMES = ["custom_model.ipynb", "look_inside.ipynb"]
 LARGEST_BYTES = 500_000

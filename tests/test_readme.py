@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.processes import ROOT, run
+from tests.helpers.processes import ROOT, run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -30,7 +30,7 @@ def test_no_figure_is_missing():
 
 
 def test_receptive_field_table_is_the_arithmetic():
-    from rfkeras.receptive_field import rf_of_rho
+    from rfkeras.rf import rf_of_rho
 
     rhos, sizes = (
         [int(n) for n in re.findall(r"\d+", line)]

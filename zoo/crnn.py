@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.receptive_field.arithmetic import AxisLayer, LayerChain
-from zoo.parts import tagger
+from rfkeras.rf.axis import AxisLayer, LayerChain
+from zoo.common import tagger
 from zoo.registry import register_alias, register_model
 
 if TYPE_CHECKING:

@@ -23,9 +23,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.receptive_field.plan import POOL_SIZE
-from rfkeras.receptive_field.stages import StagedPlan, plan_stages
-from zoo.parts import stem, tagger
+from rfkeras.rf.rho import POOL_SIZE, StagedPlan, plan_stages
+from zoo.common import stem, tagger
 from zoo.registry import register_alias, register_model
 
 if TYPE_CHECKING:

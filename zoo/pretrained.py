@@ -7,14 +7,20 @@ once; either way it is used only if its SHA-256 is the one in the index.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import CheckpointError, ConfigError, unknown_name
-from rfkeras.files import write_text
+from rfkeras.utils.files import check_archive, malformed, replacing, write_text
 
 FOLDER = Path(__file__).parent / "weights"
 INDEX = "index.json"
@@ -61,7 +67,6 @@ class ReadyWeights:
         Raises:
             CheckpointError: It is missing, damaged or cannot be fetched.
         """
-        from zoo.download import check_sha256, fetch
 
         packaged = FOLDER / self.file
         if packaged.is_file():
@@ -193,3 +198,197 @@ def check_agree(entry: ReadyWeights, given: Mapping[str, Any], free: tuple[str, 
 
 def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+MODEL_FILE = "model.keras"  # of a finished run, in its folder
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a model that `train.py` or `model.save` wrote, ready to be called.
+
+    Args:
+        path: A .keras file.
+
+    Returns:
+        The Keras model, not compiled: waveforms (or spectrograms) in, logits out.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or names layers that are not known:
+            those of Keras, of rfkeras, and what was registered by
+            `keras.saving.register_keras_serializable` are. It cannot make Python run
+            functions, also where Keras was told to allow that.
+    """
+    import keras
+
+    # Importing registers the layers that the file names.
+    import rfkeras.frontend.layer
+    import rfkeras.layers
+    import zoo.tagger  # noqa: F401
+
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder. A model is one .keras file: that of a finished run is "
+            "model.keras in its folder."
+        )
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no model {path}. A run writes it at its end: go on with an unfinished "
+            "one by train.py --resume."
+        )
+    try:
+        with malformed():
+            _check_file(path)
+            return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be loaded: {error}") from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a damaged file before HDF5, which is native code, reads what is in it.
+
+    Raises:
+        ValueError: A member's checksum is wrong, or it would grow to far more than it is.
+    """
+    check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged!r} in it is damaged")
+
+
+def open_model(source: str | Path) -> Any:
+    """Load a model by whatever names it.
+
+    Args:
+        source: The folder of a finished run, a .keras file, or a model of the zoo with
+            ready weights: "MODEL" or "MODEL:WEIGHTS" (`zoo.list_weights()`).
+
+    Returns:
+        As `load_model`.
+
+    Raises:
+        CheckpointError: The file or run cannot be loaded.
+        ConfigError: There is neither such a file nor such a model with ready weights.
+
+    Example:
+        >>> model = open_model("resnet_rf_tiny:gm_instruments")
+    """
+    return load_model(model_file(source))
+
+
+def model_file(source: str | Path) -> Path:
+    """The .keras file that `open_model` loads; it may be missing.
+
+    Raises:
+        ConfigError: There is neither such a file nor such a model with ready weights.
+    """
+
+    path = Path(source)
+    if (path / "config.json").is_file() or (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    if path.suffix == ".keras" or path.is_file():
+        return path
+    try:
+        # A folder that holds no model may happen to be called like one of the zoo.
+        return find_weights(str(source)).path()
+    except ConfigError as error:
+        raise ConfigError(
+            f"There is no run folder and no .keras file {path}. {error}"
+        ) from error
+
+
+TIMEOUT_SECONDS = 60.0  # without an answer
+MAX_BYTES = 2_000_000_000
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_CHUNK = 1 << 20
+CACHED = "weights"  # sub-folder of the cache
+
+
+def fetch(url: str, sha256: str, name: str) -> Path:
+    """A file of the cache, downloaded if it is not there yet.
+
+    Args:
+        url: https:// address; http:// of this machine alone.
+        sha256: Checksum of the content.
+        name: Name of the file in the cache.
+
+    Raises:
+        CheckpointError: It cannot be fetched, or is not what the checksum says.
+    """
+    from rfkeras.synthesis.generate import default_cache_dir
+
+    path = default_cache_dir() / CACHED / f"{sha256[:12]}-{name}"
+    if path.is_file() and sha256_of(path) == sha256:
+        return path
+    with replacing(path) as aside:
+        _download(url, aside, path)
+        check_sha256(aside, sha256, url)
+    return path
+
+
+def _check_address(url: str) -> None:
+    """Refuse an address that others on the way could read and change.
+
+    Raises:
+        CheckpointError: It is neither https:// nor http:// of this machine.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        return
+    raise CheckpointError(f"Weights are fetched by https:// alone. Received: {url!r}.")
+
+
+class _Careful(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection to an address that would have been refused."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        _check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def check_sha256(path: Path, sha256: str, source: str | None = None) -> None:
+    """Refuse a file with another checksum.
+
+    Raises:
+        CheckpointError: It is damaged, or another file of that name.
+    """
+    found = sha256_of(path)
+    if found != sha256:
+        raise CheckpointError(
+            f"{source or path} is damaged, or another file than it should be: its SHA-256 is "
+            f"{found}, that of the weights {sha256}. Fetch it, or install rfkeras, anew."
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(url: str, aside: Path, path: Path) -> None:
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    _check_address(url)
+    try:
+        with urllib.request.build_opener(_Careful).open(url, timeout=TIMEOUT_SECONDS) as answer:
+            size = int(answer.headers.get("Content-Length") or 0)
+            console = Console(stderr=True)
+            label = f"Fetching {url.rpartition('/')[2]}"
+            shown = wrap_file(answer, size, description=label, console=console, transient=True)
+            with shown as source, aside.open("wb") as file:
+                while block := source.read(_CHUNK):
+                    file.write(block)
+                    if file.tell() > MAX_BYTES:
+                        raise CheckpointError(
+                            f"{url} has more than {MAX_BYTES:,} bytes; no weights have."
+                        )
+    except (urllib.error.URLError, HTTPException, OSError) as error:
+        raise CheckpointError(
+            f"{url} cannot be fetched: {getattr(error, 'reason', error)}. With no connection, "
+            f"put it at {path} by hand."
+        ) from error

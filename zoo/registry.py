@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.receptive_field.arithmetic import LayerChain
+from rfkeras.rf.axis import LayerChain
 from rfkeras.tasks import MULTI_LABEL
-from zoo.starting import open_start
+from zoo.transfer import open_start
 
-ARCHITECTURES = (  # one module an architecture
+ARCHITECTURES = (  # one module per architecture
     "zoo.resnet_rf",
-    "zoo.resnet",
     "zoo.vgg_rf",
     "zoo.densenet_rf",
     "zoo.crnn",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.receptive_field.plan import POOL_SIZE, TrunkPlan, plan_trunk
-from zoo.parts import stem, tagger
+from rfkeras.rf.rho import POOL_SIZE, RHO_MAX, TrunkPlan, plan_trunk
+from zoo.common import stem, tagger
 from zoo.registry import register_alias, register_model
 
 if TYPE_CHECKING:
@@ -151,3 +151,10 @@ def _register_variants() -> None:
 
 
 _register_variants()
+
+register_alias(
+    "resnet",
+    "resnet_rf",
+    "ResNet with 3x3 kernels throughout: its receptive field is not regularised.",
+    rho=RHO_MAX,
+)

@@ -10,19 +10,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.collector import paused_collector
+from rfkeras.cli.main import paused_collector
 from rfkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rfkeras.tagging import StreamTagger
-    from rfkeras.tagging.batch import Tally
-    from rfkeras.tagging.files import FoundFile
-    from rfkeras.tagging.outputs import Write
-    from rfkeras.tagging.progress import Display
+    from rfkeras.inference import StreamTagger
+    from rfkeras.inference.audio_files import FoundFile
+    from rfkeras.inference.batch import Display, Tally
+    from rfkeras.inference.output import Write
 
 DEFAULT_MODEL = "resnet_rf_tiny"
 DEFAULT_CHUNK_SECONDS = 30.0
-# FILE_DECODERS of rfkeras.data.decoding, without what that imports.
+# FILE_DECODERS of rfkeras.audio.decode, without what that imports.
 _DECODERS = ("soundfile", "isolated")
 
 
@@ -85,7 +84,7 @@ def named_files(options: argparse.Namespace) -> list[FoundFile]:
     Raises:
         ConfigError: There is none, or a list cannot be read.
     """
-    from rfkeras.tagging.files import find_audio
+    from rfkeras.inference.audio_files import find_audio
 
     words = list(options.audio)
     for path in options.files_from:
@@ -99,8 +98,8 @@ def named_files(options: argparse.Namespace) -> list[FoundFile]:
 def open_tagger(options: argparse.Namespace) -> StreamTagger:
     """The tagger that the flags name."""
     with paused_collector():
-        from rfkeras.loading import open_model
-        from rfkeras.tagging import StreamTagger
+        from rfkeras.inference import StreamTagger
+        from zoo.pretrained import open_model
 
         return StreamTagger(
             open_model(options.model),
@@ -124,10 +123,9 @@ def run_job(
         files: What is read.
         output: Opens the output; it is closed also after Ctrl-C, so that it keeps what was
             done.
-        **wanted: See `rfkeras.tagging.batch.run_batch`.
+        **wanted: See `rfkeras.inference.batch.run_batch`.
     """
-    from rfkeras.tagging.batch import run_batch
-    from rfkeras.tagging.progress import Display
+    from rfkeras.inference.batch import Display, run_batch
 
     with Display(len(files), quiet=options.quiet) as display, output(display) as write:
         return run_batch(

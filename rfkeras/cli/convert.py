@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rfkeras.cli.commands import COMMANDS
-from rfkeras.cli.flags import add_train_flags
-from rfkeras.config import TrainConfig
+from rfkeras.cli.main import COMMANDS, add_train_flags
+from rfkeras.config.parsing import whole
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.options.parsers import whole
 
 # Options of the network that `train` has too; their flags are the same.
 _OPTIONS = (
@@ -72,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     if hasattr(options, "task"):
         given["task"] = options.task
 
-    from rfkeras.interop.conversion import convert
+    from zoo.convert import convert
 
     made = convert(
         options.from_torch,

@@ -14,7 +14,7 @@ from rfkeras.cli.audio_job import (
     open_tagger,
     run_job,
 )
-from rfkeras.cli.commands import COMMANDS
+from rfkeras.cli.main import COMMANDS
 
 
 def add_parser(commands: Any) -> None:
@@ -50,8 +50,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.tagging.features import check_features_path, features_file
-    from rfkeras.tagging.files import printable
+    from rfkeras.inference.audio_files import printable
+    from rfkeras.inference.features import check_features_path, features_file
 
     check_features_path(options.output, options.per)
     check_output_file(options.output)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rfkeras.cli.commands import COMMANDS
-from rfkeras.cli.flags import add_train_flags
-from rfkeras.complete import complete
-from rfkeras.config import TrainConfig, resolve
-from rfkeras.errors import ConfigError
-from rfkeras.locks import sole_writer
-from rfkeras.recipes import DATA_SET_OPTIONS
+import numpy as np
+from numpy.typing import NDArray
+
+from rfkeras.cli.main import COMMANDS, add_train_flags
+from rfkeras.config.recipes import DATA_SET_OPTIONS, complete
+from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.evaluation.metrics import BoolArray, FloatArray, check_binary, check_scored
+from rfkeras.utils.files import load_npy, read_text, sole_writer
 
 BOOTSTRAP_SAMPLES = 1000
 ARRAY_FLAGS = ("groundtruth", "decisions", "mask", "label_names")
@@ -113,7 +115,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate_arrays(options: argparse.Namespace) -> int:
-    from rfkeras.evaluation.arrays import load_arrays
     from rfkeras.evaluation.report import evaluate, write_report
     from rfkeras.evaluation.table import print_report
 
@@ -167,8 +168,8 @@ def _curves(config: TrainConfig, log: Path | None) -> dict[str, Any]:
     """What a report tells of the training, if its log is there."""
     if log is None or not log.exists():
         return {}
-    from rfkeras.training.finish import read_columns
-    from rfkeras.training.selection import first_eligible_epoch
+    from rfkeras.training.callbacks import first_eligible_epoch
+    from rfkeras.training.run import read_columns
 
     return {
         "history": read_columns(log),
@@ -187,7 +188,7 @@ def _sources(
         path = options.model_path
         output = options.output or path.with_name(f"{path.stem}-report")
         return complete(resolve(TrainConfig, flags)), path, output, None
-    from rfkeras.training.run_folder import RunFolder
+    from rfkeras.training.run_dir import RunFolder
 
     folder = RunFolder(options.run_folder)
     own, given = folder.read_config(), resolve(TrainConfig, flags)
@@ -233,8 +234,8 @@ def _in_file_name(name: str, value: Any) -> str:
 def _score(
     config: TrainConfig, model_path: Path, options: argparse.Namespace, output: Path
 ) -> Any:
-    from rfkeras.training.rescoring import score_model
-    from rfkeras.training.run_folder import RunFolder
+    from rfkeras.training.run_dir import RunFolder
+    from rfkeras.training.scoring import score_model
 
     return score_model(
         model_path,
@@ -245,3 +246,100 @@ def _score(
         bootstrap_samples=options.bootstrap,
         thresholds=options.thresholds,
     )
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What the files hold, checked.
+
+    Attributes:
+        scores: (clips, classes) finite.
+        labels: (clips, classes), False where the mask is.
+        mask: (clips, classes), True where the label is known.
+        decisions: (clips, classes), or None.
+        label_names: (classes,) all different.
+    """
+
+    scores: FloatArray
+    labels: BoolArray
+    mask: BoolArray
+    decisions: BoolArray | None
+    label_names: tuple[str, ...]
+
+
+def load_arrays(
+    predictions: str | Path,
+    groundtruth: str | Path,
+    decisions: str | Path | None = None,
+    mask: str | Path | None = None,
+    label_names: str | Path | None = None,
+) -> Arrays:
+    """Read and check the files of an evaluation.
+
+    Args:
+        predictions: .npy (clips, classes) of scores, higher means more likely.
+        groundtruth: .npy (clips, classes) of 0 and 1.
+        decisions: .npy (clips, classes) of 0 and 1.
+        mask: .npy (clips, classes), 1 where the label is known; None: everywhere.
+        label_names: UTF-8 text with a name a line; None names them "tag 0", "tag 1", ...
+
+    Raises:
+        DatasetError: A file is missing, is not what it should be, or does not fit the
+            others.
+    """
+    scores = _load(predictions, "predictions")
+    labels = _load(groundtruth, "groundtruth")
+    known = None if mask is None else _load(mask, "mask")
+    decided = None if decisions is None else _load(decisions, "decisions")
+    files = [predictions, groundtruth, *(path for path in (mask, decisions) if path)]
+    try:
+        scored = check_scored(scores, labels, known)
+        if decided is not None:
+            decided = check_binary("decisions", decided, scored.scores.shape)
+    except ConfigError as error:
+        raise DatasetError(
+            f"{error} Files: {', '.join(str(path) for path in files)}."
+        ) from error
+    classes = scored.scores.shape[1]
+    names = (
+        tuple(f"tag {tag:0{len(str(classes - 1))}d}" for tag in range(classes))
+        if label_names is None
+        else _read_names(Path(label_names), classes)
+    )
+    return Arrays(scored.scores, scored.labels, scored.mask, decided, names)
+
+
+def _load(path: str | Path, role: str) -> NDArray[np.generic]:
+    """The array in a .npy file; never unpickles."""
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"{role}: no such file: {path}.")
+    try:
+        array = load_npy(path)
+    except (ValueError, OSError) as error:
+        raise DatasetError(
+            f"{role}: {path} is not a NumPy array file without objects ({error}). Write it "
+            "with numpy.save from an array of numbers."
+        ) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DatasetError(
+            f"{role}: {path} is an archive (.npz). Save the one array in it as .npy."
+        )
+    return array
+
+
+def _read_names(path: Path, classes: int) -> tuple[str, ...]:
+    try:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"label names: cannot read {path} as UTF-8 text: {error}."
+        ) from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != classes or len(set(names)) != classes:
+        raise DatasetError(
+            f"label names: {path} must have {classes} different lines, one for each class. "
+            f"Received {len(names)} lines, {len(set(names))} of them different."
+        )
+    return names

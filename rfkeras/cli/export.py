@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.commands import COMMANDS
+from rfkeras.cli.main import COMMANDS
 from rfkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rfkeras.export.calibration import Excerpts
-    from rfkeras.export.writing import Exported
+    from rfkeras.export.single_file import Excerpts, Exported
 
 FORMATS = ("tflite", "onnx", "savedmodel")
 PRECISIONS = ("float32", "float16", "int8")
@@ -72,13 +71,13 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.export.quiet import quiet
+    from rfkeras.export.single_file import quiet
 
     _check(options)
     if options.time:
         _limit_threads()
     with quiet():
-        from rfkeras.loading import open_model
+        from zoo.pretrained import open_model
 
         model = open_model(options.model)
     if options.to == "savedmodel":
@@ -114,8 +113,8 @@ def _limit_threads() -> None:
 
 def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
     """Audio to calibrate by and to compare on; None where the model takes no audio."""
-    from rfkeras.data.audio_format import AudioFormat
-    from rfkeras.export import calibration
+    from rfkeras.audio.io import AudioFormat
+    from rfkeras.export import single_file
     from rfkeras.frontend import find_frontend
 
     frontend = find_frontend(model)
@@ -130,10 +129,10 @@ def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
     shape = model.inputs[0].shape
     audio = AudioFormat(frontend.sample_rate_hz, 1 if len(shape) == 2 else shape[2])
     sources = options.calibrate
-    if not sources and (cached := calibration.generated_clips()) is not None:
+    if not sources and (cached := single_file.generated_clips()) is not None:
         sources = [cached]
     if sources:
-        return calibration.read_excerpts(sources, audio)
+        return single_file.read_excerpts(sources, audio)
     if options.precision == "int8":
         raise ConfigError(
             "--precision int8 needs real audio, by which the ranges of the integers are set: "
@@ -141,14 +140,14 @@ def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
             "model will hear. (gm_instruments, the default, has not been rendered here; "
             "train.py does.)"
         )
-    return calibration.synthetic_excerpts(audio)
+    return single_file.synthetic_excerpts(audio)
 
 
 def _convert(
     options: argparse.Namespace, model: Any, excerpts: Excerpts | None
 ) -> tuple[Exported, dict[str, float]]:
     from rfkeras.export import onnx, tflite
-    from rfkeras.export.calibration import trial_batches
+    from rfkeras.export.single_file import trial_batches
 
     calibration = trial = None
     if excerpts is not None:
@@ -208,8 +207,8 @@ def _time(options: argparse.Namespace, model: Any, excerpts: Excerpts) -> dict[s
 
     from rfkeras.export.onnx import OnnxRunner
     from rfkeras.export.portable import PortableModel
+    from rfkeras.export.single_file import time_alternately
     from rfkeras.export.tflite import TFLiteRunner
-    from rfkeras.export.timing import time_alternately
 
     waveform = excerpts.waveforms[0]
     samples = excerpts.audio.samples(TIMED_SECONDS)
@@ -228,7 +227,7 @@ def _time(options: argparse.Namespace, model: Any, excerpts: Excerpts) -> dict[s
 def _print(
     exported: Exported, excerpts: Excerpts | None, milliseconds: dict[str, float]
 ) -> None:
-    from rfkeras.export.agreement import FRAME_TOLERANCES, TOLERANCES
+    from rfkeras.export.verify import FRAME_TOLERANCES, TOLERANCES
 
     agreement, precision = exported.agreement, exported.precision
     source = "noise as spectrograms" if excerpts is None else excerpts.source
@@ -258,9 +257,8 @@ def _print(
 
 def _savedmodel(options: argparse.Namespace, model: Any) -> int:
     from rfkeras.export import saved_model, verify
-    from rfkeras.export.calibration import trial_batches
     from rfkeras.export.portable import PortableModel
-    from rfkeras.export.writing import synthetic_batches
+    from rfkeras.export.single_file import synthetic_batches, trial_batches
 
     excerpts = _excerpts(options, model)
     path = saved_model(model, options.output, card=_card_of(options.model))

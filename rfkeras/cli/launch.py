@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rfkeras.cli.commands import COMMANDS
-from rfkeras.cli.train_options import add_run_arguments, open_run
+from rfkeras.cli.main import COMMANDS
+from rfkeras.cli.train import add_run_arguments, open_run
+from rfkeras.config.parsing import whole
 from rfkeras.errors import ConfigError
-from rfkeras.options.parsers import whole
 
 
 def add_parser(commands: Any) -> None:
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.training.launcher import Launcher
+    from rfkeras.training.launch import Launcher
 
     count = whole(1)("--workers", options.workers)
     max_restarts = whole(0)("--max-restarts", options.max_restarts)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.commands import COMMANDS
+from rfkeras.cli.main import COMMANDS
 
 if TYPE_CHECKING:
-    from rfkeras.receptive_field.arithmetic import AxisField
+    from rfkeras.rf.axis import AxisField
 
 
 def add_parser(commands: Any) -> None:

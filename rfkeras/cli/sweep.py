@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.commands import COMMANDS
-from rfkeras.complete import complete, recipes_for
-from rfkeras.config import TrainConfig, add_flags, resolve
+from rfkeras.cli.main import COMMANDS
+from rfkeras.config.recipes import complete, recipes_for
+from rfkeras.config.train_config import TrainConfig, add_flags, resolve
 from rfkeras.errors import RFKerasError
-from rfkeras.files import write_text
+from rfkeras.utils.files import write_text
 
 if TYPE_CHECKING:
-    from rfkeras.sweep.plan import Job
-    from rfkeras.sweep.results import Point
+    from rfkeras.experiments.sweep import Job
+    from rfkeras.experiments.sweep_report import Point
 
 OWN_FLAGS = (
     "command",
@@ -100,8 +100,12 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.sweep.markdown import markdown_tables
-    from rfkeras.sweep.results import finished_runs, summarise, write_tables
+    from rfkeras.experiments.sweep_report import (
+        finished_runs,
+        markdown_tables,
+        summarise,
+        write_tables,
+    )
 
     jobs = plan(options)
     print(f"Sweep: {options.output}, {len(jobs)} runs", flush=True)
@@ -130,10 +134,16 @@ def plan(options: argparse.Namespace) -> list[Job]:
     """
     import zoo
     from rfkeras.errors import ConfigError
-    from rfkeras.sweep.extra_tests import check_names, parse_extra_test
-    from rfkeras.sweep.grid import check_free, make_grid, parse_rhos, parse_variants
-    from rfkeras.sweep.plan import Job
-    from rfkeras.training.run_folder import RunFolder
+    from rfkeras.experiments.sweep import (
+        Job,
+        check_free,
+        check_names,
+        make_grid,
+        parse_extra_test,
+        parse_rhos,
+        parse_variants,
+    )
+    from rfkeras.training.run_dir import RunFolder
 
     if options.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1. Received: {options.seeds}.")
@@ -162,7 +172,7 @@ def plan(options: argparse.Namespace) -> list[Job]:
 
 def _run_all(jobs: list[Job], side_by_side: int | None) -> None:
     """Run what is not done, a line for each run that ends."""
-    from rfkeras.sweep.runner import Outcome, default_jobs, run_jobs
+    from rfkeras.experiments.sweep_run import Outcome, default_jobs, run_jobs
 
     done = sum(job.is_done for job in jobs)
     if done:
@@ -197,7 +207,7 @@ def _told(outcome: Any) -> str:
 
 
 def _write_plot(path: Path, points: list[Point], jobs: list[Job], finished: int) -> None:
-    from rfkeras.sweep.plot import write_plot
+    from rfkeras.experiments.sweep_report import write_plot
 
     config = jobs[0].config
     epochs = f"{config.epochs} epochs of {config.excerpt_seconds:g} s excerpts"
@@ -211,7 +221,7 @@ def _print(points: list[Point], monitor: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rfkeras.sweep.results import best_on_validation
+    from rfkeras.experiments.sweep_report import best_on_validation
 
     for test in dict.fromkeys(point.test for point in points):
         of_test = [point for point in points if point.test == test]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from rfkeras.cli.audio_job import (
     add_audio_arguments,
@@ -18,15 +24,20 @@ from rfkeras.cli.audio_job import (
     open_tagger,
     run_job,
 )
-from rfkeras.cli.bulk import add_beam_argument, run_tag
-from rfkeras.cli.commands import COMMANDS
+from rfkeras.cli.beam import add_beam_argument, run_tag
+from rfkeras.cli.main import COMMANDS
 from rfkeras.errors import ConfigError
+from rfkeras.evaluation.table import bar
+from rfkeras.inference.audio_files import printable
+from rfkeras.inference.output import Outcome, TagRules, Write, clock, spans_text
 
 if TYPE_CHECKING:
-    from rfkeras.tagging.files import FoundFile
-    from rfkeras.tagging.outputs import Write
-    from rfkeras.tagging.progress import Display
-    from rfkeras.tagging.records import Outcome, TagRules
+    from rfkeras.inference import TagResult
+
+if TYPE_CHECKING:
+    from rfkeras.inference.audio_files import FoundFile
+    from rfkeras.inference.batch import Display
+    from rfkeras.inference.output import Outcome, TagRules, Write
 
     Output = Callable[[TagRules], AbstractContextManager[Write]]
 
@@ -161,7 +172,7 @@ def _pictures(options: argparse.Namespace, files: list[FoundFile]) -> dict[str, 
     Raises:
         ConfigError: One picture was named for several files, or two would be the same.
     """
-    from rfkeras.tagging.files import beside
+    from rfkeras.inference.audio_files import beside
 
     path = options.plot
     if path is None:
@@ -183,26 +194,27 @@ def _open(
     options: argparse.Namespace, kind: str, files: list[FoundFile], stack: ExitStack
 ) -> tuple[Output, Callable[[FoundFile], bool]]:
     """(the output, to be opened by the tags' rules; whether a file is done already)."""
-    from rfkeras.tagging import outputs, resume
-    from rfkeras.tagging.files import beside
+    from rfkeras.inference import batch
+    from rfkeras.inference import output as outputs
+    from rfkeras.inference.audio_files import beside
 
-    def job() -> resume.Job:
-        return resume.Job.of(options.model, options.threshold, frames=options.frames)
+    def job() -> batch.Job:
+        return batch.Job.of(options.model, options.threshold, frames=options.frames)
 
     if options.output_dir is not None:
         of_dir = job()
-        paths = beside(options.output_dir, files, resume.SIDECAR_SUFFIX)
+        paths = beside(options.output_dir, files, batch.SIDECAR_SUFFIX)
         targets = {file.name: target for file, target in zip(files, paths, strict=True)}
         return (
-            lambda rules: resume.sidecars(targets, of_dir, rules),
+            lambda rules: batch.sidecars(targets, of_dir, rules),
             lambda file: (
-                options.skip_existing and resume.has_sidecar(targets[file.name], file, of_dir)
+                options.skip_existing and batch.has_sidecar(targets[file.name], file, of_dir)
             ),
         )
     if kind == "jsonl" and options.output is not None:
         wanted = {file.key for file in files}
         journal = stack.enter_context(
-            resume.open_journal(options.output, job(), wanted, resume=options.skip_existing)
+            batch.open_journal(options.output, job(), wanted, resume=options.skip_existing)
         )
         return journal.writing, lambda file: file.key in journal.finished
 
@@ -212,8 +224,6 @@ def _open(
         encoding = sys.stdout.encoding if kind == "table" and not options.output else "utf-8"
         with outputs.text_output(options.output, encoding) as file:
             if kind == "table":
-                from rfkeras.tagging.screen import tag_tables
-
                 opened = tag_tables(file, rules, top=options.top)
             elif kind == "csv":
                 opened = outputs.csv_table(file, rules, frames=options.frames)
@@ -233,9 +243,9 @@ def _tag(
     output: Output,
     pictures: dict[str, Path],
 ) -> int:
-    from rfkeras.tagging.batch import Tally
-    from rfkeras.tagging.files import printable
-    from rfkeras.tagging.records import TagRules
+    from rfkeras.inference.audio_files import printable
+    from rfkeras.inference.batch import Tally
+    from rfkeras.inference.output import TagRules
 
     place = options.output_dir or options.output
     where = "" if place is None else f"Tags: {printable(place)}"
@@ -250,7 +260,7 @@ def _tag(
 
             def write_all(outcome: Outcome) -> None:
                 if outcome.result is not None and pictures:
-                    from rfkeras.tagging.plot import plot_tags
+                    from rfkeras.inference.plot import plot_tags
 
                     # Before the tags: a file whose tags stand there is done.
                     plot_tags(pictures[outcome.file.name], tagger, rules, outcome)
@@ -266,3 +276,80 @@ def _tag(
     wanted = options.frames or bool(pictures)
     tally = run_job(options, tagger, files, opened, frames=wanted)
     return finish(options, tally, "tagged", where, skipped=skipped)
+
+
+_NARROWEST, _PIPED = 48, 100
+_MOST_SPANS = 8
+
+
+@contextmanager
+def tag_tables(file: TextIO, rules: TagRules, *, top: int) -> Iterator[Write]:
+    """A table for each file: tags, scores, bars, and a mark on those that apply.
+
+    Colours appear on a terminal only; elsewhere the lines are plain text of 100 columns. An
+    output that cannot show block characters gets bars of `#`.
+
+    Args:
+        file: Where to.
+        rules: The tags.
+        top: Rows of a table.
+    """
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, _NARROWEST) if console.is_terminal else _PIPED
+    unicode = (file.encoding or "utf-8").lower().startswith("utf")
+
+    def write(outcome: Outcome) -> None:
+        for line in _heading(outcome):
+            console.print(line, soft_wrap=True)
+        if outcome.result is not None:
+            console.print(tag_table(rules, outcome.result, top=top, unicode=unicode))
+        console.print()
+        file.flush()
+
+    yield write
+
+
+def _heading(outcome: Outcome) -> Iterator[Text]:
+    if outcome.result is None:
+        yield Text.assemble(
+            (outcome.file.name, "bold"), "  ", (printable(outcome.error or ""), "red")
+        )
+    else:
+        # Rounded up, so that no time in the file is later than its length.
+        length = clock(math.ceil(outcome.result.seconds))
+        yield Text.assemble((outcome.file.name, "bold"), f"  {length}")
+
+
+def tag_table(rules: TagRules, result: TagResult, *, top: int, unicode: bool = True) -> Table:
+    """The tags of one file, those that matter most first.
+
+    Args:
+        rules: The tags.
+        result: What the model says of it.
+        top: Rows.
+        unicode: Draw the bars with block characters; otherwise with `#`.
+    """
+    framed = result.frame_scores is not None
+    applies = rules.applies(result.scores)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    table.add_column("tag", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("cut", justify="right", no_wrap=True)
+    table.add_column(f"0{'1':>9}", no_wrap=True, min_width=10)
+    if framed:
+        table.add_column("when", overflow="fold", ratio=1)
+    spans = rules.spans(result) if framed else []
+    for tag in rules.ranking(result)[:top]:
+        style = "bold" if applies[tag] else ""
+        cut = "" if rules.thresholds is None else f"{rules.thresholds[tag]:.2f}"
+        score = float(result.scores[tag])
+        table.add_row(
+            "*" if applies[tag] else "",
+            Text(rules.names[tag], style),
+            Text(f"{score:.3f}", style),
+            cut,
+            Text(bar(score, unicode), "cyan"),
+            *([spans_text(spans[tag], _MOST_SPANS)] if framed else []),
+        )
+    return table

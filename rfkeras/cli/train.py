@@ -10,15 +10,110 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.commands import COMMANDS
-from rfkeras.cli.train_options import add_run_arguments, configure, open_run
-from rfkeras.config import TrainConfig, differing_options, from_text, to_json
+from rfkeras.cli.main import COMMANDS
+from rfkeras.config.recipes import check_agrees, complete, list_recipes, recipes_for
+from rfkeras.config.train_config import (
+    TrainConfig,
+    add_flags,
+    differing_options,
+    from_text,
+    resolve,
+    to_json,
+)
 from rfkeras.errors import ConfigError, RFKerasError
-from rfkeras.recipes import list_recipes
 
 if TYPE_CHECKING:
-    from rfkeras.training.run_folder import RunFolder
-    from rfkeras.training.workers import Workers
+    from rfkeras.training.distributed import Workers
+    from rfkeras.training.run_dir import RunFolder
+
+LATEST = ""  # --resume without a folder
+# Flags that are no options of a run.
+_OWN_FLAGS = frozenset(
+    ["command", "run", "recipe", "run_dir", "resume", "auto_resume", "workers", "max_restarts"]
+)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of a training run."""
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="YAML table of the options below, or the name of a recipe in zoo/recipes "
+        "(default: the data set's own, if there is one)",
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="folder of the run (default: runs/...)"
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=LATEST,
+        metavar="DIR",
+        help="go on with this run, or with the newest unfinished one under runs/",
+    )
+    parser.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="go on with the run in --run-dir if it holds one, else begin it: the same "
+        "command starts a job and starts it again",
+    )
+    add_flags(parser, TrainConfig)
+
+
+def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]:
+    """The run that the flags name; the folder of a new one is made.
+
+    Returns:
+        Configuration, folder, and whether the run goes on.
+
+    Raises:
+        ConfigError: Options that do not go together, or other ones than the run began with.
+        CheckpointError: There is no run to go on with.
+    """
+    from rfkeras.training.run_dir import RunFolder, create_run_folder, latest_unfinished
+
+    if options.resume is not None:
+        flags = given_flags(options)
+        if flags or options.recipe or options.run_dir or options.auto_resume:
+            raise ConfigError(
+                "--resume takes the options of the run it goes on with; leave out: "
+                + ", ".join(sorted(flags) or ["recipe, run_dir or auto_resume"])
+            )
+        given = options.resume
+        folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
+        return folder.read_config(), folder, True
+    config = configure(options)
+    if options.auto_resume:
+        if options.run_dir is None:
+            raise ConfigError("--auto-resume needs --run-dir: the run to go on with or begin.")
+        folder = RunFolder(options.run_dir)
+        if folder.last.exists() or folder.is_finished:
+            there = folder.read_config()
+            differing = differing_options(there, config)
+            if differing:
+                raise ConfigError(
+                    f"{folder.root} holds a run with other options: {'; '.join(differing)}. "
+                    "Give the same, or choose another --run-dir."
+                )
+            return there, folder, True
+    return config, create_run_folder(config, options.run_dir), False
+
+
+def given_flags(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of the run that were given."""
+    return {key: value for key, value in vars(options).items() if key not in _OWN_FLAGS}
+
+
+def configure(options: argparse.Namespace) -> TrainConfig:
+    """The configuration that the flags give a new run.
+
+    Raises:
+        ConfigError: An option is not allowed.
+    """
+    flags = given_flags(options)
+    config = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
+    check_agrees(config)
+    return complete(config)
 
 
 def add_parser(commands: Any) -> None:
@@ -41,13 +136,12 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.training.cluster import read_cluster
+    from rfkeras.training.distributed import read_cluster
 
     cluster = read_cluster()
     if cluster is None:
         return _lead(options, None)
-    from rfkeras.training.strategy import open_workers
-    from rfkeras.training.workers import RESTART_STATUS, WorkerLost
+    from rfkeras.training.distributed import RESTART_STATUS, WorkerLost, open_workers
 
     print(f"Worker {cluster.index} waits for the others: {', '.join(cluster.addresses)}")
     workers = open_workers(getattr(options, "devices", TrainConfig.devices), cluster)
@@ -84,7 +178,7 @@ def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
 def _follow(options: argparse.Namespace, workers: Workers) -> int:
     """Take part in the run that the chief leads."""
     from rfkeras.training.run import train
-    from rfkeras.training.run_folder import RunFolder
+    from rfkeras.training.run_dir import RunFolder
 
     told = workers.agree(dict)
     config = from_text(TrainConfig, told["config"], "the chief's configuration")
@@ -119,7 +213,7 @@ def _train(
     config: TrainConfig, folder: RunFolder, resume: bool, workers: Workers | None
 ) -> int:
     from rfkeras.evaluation.table import print_report
-    from rfkeras.training.recorder import Interrupted
+    from rfkeras.training.callbacks import Interrupted
     from rfkeras.training.run import train
 
     try:

@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rfkeras.cli.commands import COMMANDS
-from rfkeras.complete import recipes_for
-from rfkeras.config import TrainConfig, add_flags, resolve
+from rfkeras.cli.main import COMMANDS
+from rfkeras.config.parsing import number, whole
+from rfkeras.config.recipes import list_recipes, recipes_for
+from rfkeras.config.train_config import TrainConfig, add_flags, resolve
 from rfkeras.errors import ConfigError
-from rfkeras.options.parsers import number, whole
-from rfkeras.recipes import list_recipes
 
 # Flags that say what is searched, and how; a search that goes on has them already.
 _WHOLE = {"factor": whole(2), "iterations": whole(1), "search_seed": whole(0, 2**31 - 2)}
@@ -101,7 +100,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.tuning.workers import ALONE, read_role
+    from rfkeras.experiments.oracle import ALONE, read_role
 
     role = read_role(os.environ)
     timeout = number(5.0)("worker_timeout", options.worker_timeout)
@@ -109,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         search, folder = _resumed(options)
     else:
         search, folder = _new(options, alone=role.kind == ALONE)
-    from rfkeras.tuning.run import run_search
+    from rfkeras.experiments.search_run import run_search
 
     run_search(search, folder, role, timeout, options.retry_failed)
     return 0
@@ -119,7 +118,7 @@ def _resumed(options: argparse.Namespace) -> Any:
     """The search of a folder; only the number of trials may be another."""
     from dataclasses import replace
 
-    from rfkeras.tuning.search import SearchFolder, read_search
+    from rfkeras.experiments.search import SearchFolder, read_search
 
     given = [name for name in vars(options) if name not in _OWN_FLAGS]
     given += [n for n in _SEARCH_FLAGS if n != "trials" and getattr(options, n)]
@@ -138,7 +137,7 @@ def _resumed(options: argparse.Namespace) -> Any:
 
 def _new(options: argparse.Namespace, alone: bool) -> Any:
     """The search that the flags describe, which may lie in its folder already."""
-    from rfkeras.tuning.search import HYPERBAND, Search, SearchFolder
+    from rfkeras.experiments.search import HYPERBAND, Search, SearchFolder
 
     flags = {name: value for name, value in vars(options).items() if name not in _OWN_FLAGS}
     base = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
@@ -171,8 +170,8 @@ def _check_method(method: str, given: set[str]) -> None:
 
 
 def _space(options: argparse.Namespace, base: TrainConfig, flags: dict[str, Any]) -> Any:
-    from rfkeras.tuning.space import AXES, parse_space, read_space, split_flags
-    from rfkeras.tuning.trial_config import default_space
+    from rfkeras.experiments.search import default_space
+    from rfkeras.experiments.search_space import AXES, parse_space, read_space, split_flags
 
     if options.search and options.space:
         raise ConfigError("Give the space by --search or by --space, not by both.")

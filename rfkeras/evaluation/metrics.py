@@ -1,9 +1,4 @@
-"""Tagging metrics for partially labelled data: NumPy in, scikit-learn inside.
-
-Every metric of a tag counts only the clips on which that tag was annotated. A tag on
-which a metric is undefined has NaN and a reason; the macro mean is over the other tags.
-Micro figures pool all annotated (clip, tag) entries into one.
-"""
+"""Checks on the arrays that the evaluation takes, shared by all of its metrics."""
 
 from __future__ import annotations
 
@@ -11,18 +6,127 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from rfkeras.evaluation.inputs import (
-    BoolArray,
-    FloatArray,
-    Scored,
-    check_binary,
-    check_scored,
-    check_scores,
-    check_threshold,
-)
+from rfkeras.errors import ConfigError
+from rfkeras.tasks import HALF, MULTI_LABEL, SINGLE_LABEL, check_task
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Checked scores and labels.
+
+    Attributes:
+        scores: (clips, classes), finite; higher means more likely.
+        labels: (clips, classes), False wherever the mask is False.
+        mask: (clips, classes), True where the label is known.
+    """
+
+    scores: FloatArray
+    labels: BoolArray
+    mask: BoolArray
+
+
+def check_scored(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Scored:
+    """Scores, labels and mask in the one form that the metrics use.
+
+    Args:
+        scores: (clips, classes) finite numbers.
+        labels: (clips, classes) of 0 and 1; anything where the mask is 0.
+        mask: (clips, classes) of 0 and 1; None means that every label is known.
+
+    Raises:
+        ConfigError: A shape, type or value is not allowed.
+    """
+    values = check_scores(scores)
+    known = (
+        np.ones(values.shape, dtype=np.bool_)
+        if mask is None
+        else check_binary("mask", mask, values.shape)
+    )
+    return Scored(values, check_binary("labels", labels, values.shape, where=known), known)
+
+
+def check_scores(scores: ArrayLike) -> FloatArray:
+    """The scores as (clips, classes) float64.
+
+    Raises:
+        ConfigError: They are not a non-empty table of finite numbers.
+    """
+    values = np.asarray(scores)
+    if values.ndim != 2 or 0 in values.shape:
+        raise ConfigError(
+            "scores must be a table (clips, classes) with at least one clip and one class. "
+            f"Received shape {values.shape}. For a single tag, reshape to (clips, 1)."
+        )
+    if values.dtype.kind not in "biuf":
+        raise ConfigError(f"scores must be real numbers. Received dtype {values.dtype}.")
+    values = values.astype(np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        clip, tag = (int(i) for i in np.argwhere(bad)[0])
+        raise ConfigError(
+            f"scores must be finite. Received {int(bad.sum())} NaN or infinite values, the "
+            f"first at clip {clip}, class {tag}. A model whose training diverged gives such "
+            "scores: lower its learning rate, or look for bad input."
+        )
+    return values
+
+
+def check_binary(
+    name: str, values: ArrayLike, shape: tuple[int, ...], where: BoolArray | None = None
+) -> BoolArray:
+    """An array of 0 and 1 as booleans.
+
+    Args:
+        name: What the array is, for the message.
+        values: Numbers or booleans.
+        shape: The shape that it must have, that of the scores.
+        where: Same shape; elsewhere any value is taken, and becomes False.
+
+    Raises:
+        ConfigError: Wrong shape, or something other than 0 and 1.
+    """
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise ConfigError(
+            f"{name} must have the shape of the scores, {shape}. Received {array.shape}."
+        )
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{name} must be 0 and 1. Received dtype {array.dtype}.")
+    counted = np.ones(shape, dtype=np.bool_) if where is None else where
+    bad = counted & (array != 0) & (array != 1)
+    if bad.any():
+        clip, tag = (int(i) for i in np.argwhere(bad)[0])
+        raise ConfigError(
+            f"{name} must be 0 or 1. Received {int(bad.sum())} other values, the first "
+            f"{array[clip, tag]} at clip {clip}, class {tag}. Where nobody annotated a "
+            "label, say so by a 0 in the mask."
+        )
+    result: BoolArray = counted & (array == 1)
+    return result
+
+
+def check_threshold(threshold: ArrayLike, classes: int) -> FloatArray:
+    """One decision threshold per class, from a number or from one per class.
+
+    Raises:
+        ConfigError: It is neither, or not finite.
+    """
+    values = np.asarray(threshold)
+    if values.dtype.kind not in "iuf" or values.shape not in ((), (classes,)):
+        raise ConfigError(
+            f"threshold must be one number, or one for each of the {classes} classes. "
+            f"Received shape {values.shape}, dtype {values.dtype}."
+        )
+    if not np.isfinite(values).all():
+        raise ConfigError(f"threshold must be finite. Received {values.tolist()}.")
+    return np.broadcast_to(values, (classes,)).astype(np.float64)
+
 
 NOT_ANNOTATED = "not annotated"
 NO_POSITIVES = "no positives"
@@ -252,3 +356,142 @@ def _ranked(scored: Scored, metric: Callable[..., float], *, needs_negatives: bo
             known = scored.mask[:, tag]
             values[tag] = metric(scored.labels[known, tag], scored.scores[known, tag])
     return PerTag(values, reasons)
+
+
+# Probabilities are kept this far from 0 and 1 inside a logarithm, as Keras does.
+_NEAREST = 1e-7
+
+
+def probabilities(logits: ArrayLike, task: str) -> FloatArray:
+    """Scores in [0, 1] of logits, in float64, so that large logits do not tie.
+
+    The same function as `ClipLogits.scores`, which computes in float32.
+
+    Args:
+        logits: (clips, classes).
+        task: "multi_label" or "single_label".
+
+    Raises:
+        ConfigError: Unknown task.
+    """
+    values = np.asarray(logits, np.float64)
+    if check_task(task) == MULTI_LABEL:
+        return np.asarray(np.exp(-np.logaddexp(0.0, -values)))  # 1 / (1 + e^-x), no overflow
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def check_single_label(labels: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.int64]:
+    """Class number of each clip, (clips,), of labels with exactly one class a clip.
+
+    Args:
+        labels: (clips, classes) of 0 and 1, one 1 in each row.
+        mask: (clips, classes) of 1; None means the same.
+
+    Raises:
+        ConfigError: A clip has no class, several, or an unknown one.
+    """
+    checked = check_scored(np.zeros(np.shape(labels)), labels, mask)
+    if not checked.mask.all():
+        clip = int(np.argmin(checked.mask.all(axis=1)))
+        raise ConfigError(
+            "A single-label task needs every label known: the mask must be 1 everywhere. "
+            f"Received 0 in the mask of {int((~checked.mask).any(axis=1).sum())} clips, the "
+            f"first clip {clip}. Leave those clips out, or use task 'multi_label'."
+        )
+    counts = checked.labels.sum(axis=1)
+    if (counts != 1).any():
+        clip = int(np.argmax(counts != 1))
+        raise ConfigError(
+            "A single-label task needs exactly one class a clip. Received "
+            f"{int((counts != 1).sum())} clips with another number, the first clip {clip} "
+            f"with {int(counts[clip])}. Tags that may occur together are task 'multi_label'."
+        )
+    return np.asarray(checked.labels.argmax(axis=1), np.int64)
+
+
+def decide_class(scores: ArrayLike) -> BoolArray:
+    """Decisions (clips, classes) with one True in each row: the highest score.
+
+    Among equal scores the class with the lowest number wins, as in `numpy.argmax`.
+
+    Args:
+        scores: (clips, classes) finite numbers.
+
+    Raises:
+        ConfigError: A shape or value is not allowed.
+    """
+    values = check_scores(scores)
+    decided: BoolArray = np.zeros(values.shape, np.bool_)
+    decided[np.arange(len(values)), values.argmax(axis=1)] = True
+    return decided
+
+
+def log_loss(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike, task: str) -> float:
+    """The training loss of probabilities.
+
+    Args:
+        scores: (clips, classes) probabilities.
+        labels: (clips, classes) of 0 and 1.
+        mask: (clips, classes), 1 where the label is known; single-label: all 1.
+        task: "multi_label": binary cross-entropy, the sum over the known labels divided by
+            the number of all. "single_label": mean over the clips of the negative logarithm
+            of the right class's score.
+
+    Raises:
+        ConfigError: Unknown task.
+    """
+    values = np.clip(np.asarray(scores, np.float64), _NEAREST, 1 - _NEAREST)
+    truth = np.asarray(labels)
+    if check_task(task) == SINGLE_LABEL:
+        return float(np.mean(-np.log(values[truth == 1])))
+    losses = -truth * np.log(values) - (1 - truth) * np.log(1 - values)
+    return float(np.mean(losses * np.asarray(mask)))
+
+
+def best_f1_thresholds(
+    scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
+) -> FloatArray:
+    """The threshold of each tag at which the decisions `scores >= threshold` have most F1.
+
+    Exact: every cut between two different scores is tried, on the annotated clips. Any
+    threshold between two neighbouring scores decides the validation clips alike; the one
+    midway is taken, since on other clips it errs least to either side. A cut below the
+    lowest score lies midway between it and 0. Of cuts with equal F1 the highest is taken:
+    it claims the tag for the fewest clips. A tag without positives keeps 0.5.
+
+    The fewer positives a tag has, the more its threshold owes to chance, and the more the
+    F1 on the validation set itself flatters: report the F1 of other clips.
+
+    Args:
+        scores: (clips, classes) probabilities.
+        labels: (clips, classes) of 0 and 1.
+        mask: (clips, classes), 1 where the label is known; None: everywhere.
+
+    Returns:
+        (classes,) thresholds.
+
+    Raises:
+        ConfigError: A shape or value is not allowed.
+    """
+    scored = check_scored(scores, labels, mask)
+    thresholds = np.full(scored.scores.shape[1], HALF)
+    for tag in range(len(thresholds)):
+        known = scored.mask[:, tag]
+        if scored.labels[:, tag].any():
+            thresholds[tag] = _best(scored.scores[known, tag], scored.labels[known, tag])
+    return thresholds
+
+
+def _best(scores: FloatArray, labels: BoolArray) -> float:
+    distinct, place = np.unique(scores, return_inverse=True)
+    # From the highest score down: clips claimed, and those rightly so, at each cut.
+    claimed = np.bincount(place)[::-1].cumsum()
+    hits = np.bincount(place, weights=labels)[::-1].cumsum()
+    # Quotients of whole numbers, so that equal F1 compares equal.
+    f1 = 2 * hits / (claimed + labels.sum())
+    lowest_claimed = len(distinct) - 1 - int(np.argmax(f1))
+    upper = float(distinct[lowest_claimed])
+    lower = float(distinct[lowest_claimed - 1]) if lowest_claimed else min(0.0, upper)
+    middle = lower + (upper - lower) / 2
+    return middle if middle > lower else upper  # neighbouring floats have no middle

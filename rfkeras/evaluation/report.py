@@ -1,43 +1,196 @@
-"""The evaluation of one model on one test set: computed once, then written or shown."""
+"""What a reader of a report has to know, in sentences."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.bootstrap import Intervals, bootstrap_intervals
-from rfkeras.evaluation.inputs import (
-    BoolArray,
-    FloatArray,
-    Scored,
-    check_binary,
-    check_scored,
-    check_threshold,
+from rfkeras.evaluation.bootstrap import (
+    Intervals,
+    bootstrap_intervals,
+    percentiles,
+    resample_counts,
 )
 from rfkeras.evaluation.metrics import (
+    BoolArray,
+    FloatArray,
     PerTag,
+    Scored,
     average_precision,
+    check_binary,
+    check_scored,
+    check_scores,
+    check_single_label,
+    check_threshold,
     decide,
+    decide_class,
     decision_metrics,
+    log_loss,
+    mean_of_defined,
     micro_metrics,
     positive_rate,
     roc_auc,
 )
-from rfkeras.evaluation.notes import (
-    notes_on_classes,
-    notes_on_resamples,
-    notes_on_scores,
-    notes_on_tags,
-)
-from rfkeras.evaluation.result import Report, TagRow
-from rfkeras.evaluation.scores import SCORES_FILE, write_scores
-from rfkeras.evaluation.single_label import ClassFigures, class_figures
-from rfkeras.evaluation.tasks import check_single_label, decide_class
+from rfkeras.evaluation.result import SCORES_FILE, Report, TagRow, write_scores
 from rfkeras.tasks import HALF, MULTI_LABEL, SINGLE_LABEL, check_task
+
+# How far the scores of a clip may sum from 1 and still be probabilities in float16.
+_SUM_ERROR = 5e-3
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """What the most likely class is worth.
+
+    Attributes:
+        accuracy: Share of the clips whose highest score is at the right class.
+        accuracy_interval: (2,) its bootstrap interval.
+        macro_accuracy: Mean over the classes that have clips of their recall, also called
+            balanced or class-wise accuracy.
+        macro_accuracy_interval: (2,) its bootstrap interval.
+        log_loss: Mean over the clips of -log(score of the right class), in nats, scores
+            kept 1e-7 from 0; NaN where the scores of a clip do not sum to 1.
+        confusion: (classes, classes) clips of the class of the row that were taken for the
+            class of the column.
+    """
+
+    accuracy: float
+    accuracy_interval: FloatArray
+    macro_accuracy: float
+    macro_accuracy_interval: FloatArray
+    log_loss: float
+    confusion: NDArray[np.int64]
+
+
+def class_figures(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> ClassFigures:
+    """Accuracy, macro accuracy, log loss and confusion matrix.
+
+    The intervals are percentiles over resamples of the clips. They need no reflection, as
+    those of average precision do, for a mean over clips is not biased by resampling.
+
+    Args:
+        scores: (clips, classes) finite numbers; the highest decides, the first of equals.
+        labels: (clips, classes) of 0 and 1, one 1 in each row.
+        mask: (clips, classes) of 1; None means the same.
+        samples: Resamples behind the intervals; 0 leaves their bounds NaN.
+        confidence: Share of the resamples inside an interval.
+        seed: Seed of the resampling.
+
+    Raises:
+        ConfigError: A shape or value is not allowed, or a clip has not exactly one class.
+    """
+    values = check_scores(scores)
+    truth = check_single_label(labels, mask)
+    chosen = decide_class(values).argmax(axis=1)
+    n_classes = values.shape[1]
+    confusion = np.bincount(truth * n_classes + chosen, minlength=n_classes**2)
+    confusion = confusion.reshape(n_classes, n_classes)
+    right = chosen == truth
+    accuracies, macros = np.full(samples, np.nan), np.full(samples, np.nan)
+    members = np.eye(n_classes)[truth]
+    for rows, counts in resample_counts(len(values), samples, seed):
+        accuracies[rows] = counts @ right / len(values)
+        macros[rows] = _mean_recall((counts * right) @ members, counts @ members)
+    sums_to_one = np.abs(values.sum(axis=1) - 1).max() <= _SUM_ERROR
+    probable = bool(sums_to_one and values.min() >= 0)
+    return ClassFigures(
+        accuracy=float(right.mean()),
+        accuracy_interval=percentiles(accuracies, confidence),
+        macro_accuracy=mean_of_defined(_recall(np.diag(confusion), confusion.sum(axis=1))),
+        macro_accuracy_interval=percentiles(macros, confidence),
+        log_loss=log_loss(values, labels, 1, SINGLE_LABEL) if probable else float("nan"),
+        confusion=confusion,
+    )
+
+
+def _recall(hits: FloatArray, clips: FloatArray) -> FloatArray:
+    return np.where(clips > 0, hits / np.maximum(clips, 1), np.nan)
+
+
+def _mean_recall(hits: FloatArray, clips: FloatArray) -> FloatArray:
+    """Mean recall (resamples,) over the classes that a resample holds."""
+    return np.asarray(np.nanmean(_recall(hits, clips), axis=1))
+
+
+_NAMES_IN_A_NOTE = 8
+
+
+def notes_on_tags(names: Sequence[str], figures: Mapping[str, PerTag]) -> list[str]:
+    """Which tags a macro mean leaves out, and why."""
+    notes = []
+    for key, title in (
+        ("average_precision", "average precision or F1"),
+        ("roc_auc", "ROC-AUC"),
+    ):
+        figure = figures[key]
+        if figure.left_out:
+            why = [f"{n} ({r})" for n, r in zip(names, figure.reasons, strict=True) if r]
+            notes.append(
+                f"No {title} for {figure.left_out} of {len(names)} tags, which the macro mean "
+                f"leaves out: {_listed(why)}."
+            )
+    return notes
+
+
+def notes_on_resamples(names: Sequence[str], intervals: Intervals, samples: int) -> list[str]:
+    """Which tags were missing from some of the resamples."""
+    partly = [
+        f"{name} ({held} of {samples})"
+        for name, held in zip(names, intervals.resamples_with_tag, strict=True)
+        if 0 < held < samples
+    ]
+    if not partly:
+        return []
+    return [
+        "So few positives that some resamples had none; the interval rests on the others: "
+        f"{_listed(partly)}."
+    ]
+
+
+def _listed(items: Sequence[str]) -> str:
+    shown = ", ".join(items[:_NAMES_IN_A_NOTE])
+    more = len(items) - _NAMES_IN_A_NOTE
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def notes_on_scores(low: float, high: float) -> list[str]:
+    """Whether a threshold is compared with something other than probabilities.
+
+    Args:
+        low: Lowest score.
+        high: Highest score.
+    """
+    if low >= 0 and high <= 1:
+        return []
+    return [
+        f"The scores run from {low:.3g} to {high:.3g}, so they are not probabilities: "
+        "F1, precision and recall compare them with the threshold as they are."
+    ]
+
+
+def notes_on_classes(figures: ClassFigures) -> list[str]:
+    """Whether scores of a single-label task are no probabilities."""
+    if not math.isnan(figures.log_loss):
+        return []
+    return [
+        "The scores of a clip do not sum to 1, so they are not probabilities of classes that "
+        "exclude each other, and have no log loss."
+    ]
+
 
 __all__ = ["Report", "TagRow", "evaluate", "write_report"]
 
@@ -176,9 +329,8 @@ def write_report(
     """
     # Here, so that matplotlib loads only when plots are wanted.
     from rfkeras.evaluation import plots
-    from rfkeras.evaluation.confusion_plot import confusion_matrix
-    from rfkeras.evaluation.training_plot import training_curves
-    from rfkeras.plot_style import save_png
+    from rfkeras.evaluation.plots import confusion_matrix, training_curves
+    from rfkeras.utils.plotting import save_png
 
     folder = Path(folder)
     figures = {

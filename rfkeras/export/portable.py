@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +13,143 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
-from rfkeras.export.card import audio_fields
-from rfkeras.export.portable_frontend import PortableFrontend
-from rfkeras.folding import fold_if_possible
+from rfkeras.export.saved_model import audio_fields
+from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
-from rfkeras.precision import in_float32
-from rfkeras.tagger import Reader
-from rfkeras.tagging import frame_times
+from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
+from rfkeras.inference import frame_times
 from rfkeras.tasks import HALF, MULTI_LABEL
+from zoo.tagger import Reader
+
+
+class PowerSpectrum:
+    """Squared magnitudes of the Fourier transform of Hann-windowed frames.
+
+    Args:
+        n_fft: Points of the transform; frames are filled with zeros up to it.
+        window_samples: Samples of a frame.
+
+    Attributes:
+        bins: Bin from 0 to n_fft // 2 that each output is of, (outputs,). The order is that
+            of the transform, and two residues appear twice.
+    """
+
+    def __init__(self, n_fft: int, window_samples: int):
+        self.n_fft, self.window_samples = n_fft, window_samples
+        self.n1 = next(d for d in range(1, n_fft + 1) if n_fft % d == 0 and d * d >= n_fft)
+        self.n2 = n_fft // self.n1
+        self.n_residues = self.n1 // 2 + 1
+        residue, turn = np.arange(self.n_residues), np.arange(self.n2)
+        bins = (residue[:, None] + self.n1 * turn).ravel()
+        self.bins = np.minimum(bins, n_fft - bins)  # |X[n - k]| = |X[k]|
+        self._window = tf.signal.hann_window(window_samples).numpy()
+        self._inner = _rotations(np.outer(np.arange(self.n1), residue), self.n1)
+        self._between = _rotations(np.outer(turn, residue), n_fft)
+        cos, sin = _rotations(np.outer(turn, turn), self.n2)
+        # (real, imaginary) to (real, imaginary) as one real matrix.
+        self._outer = np.block([[cos, sin], [-sin, cos]])
+
+    def __call__(self, frames: Any) -> Any:
+        """Power of each bin.
+
+        Args:
+            frames: (rows, time, window_samples), float32.
+
+        Returns:
+            (rows, time, len(bins)), float32.
+        """
+        rows, time = tf.shape(frames)[0], tf.shape(frames)[1]
+        x = tf.pad(
+            frames * self._window, [[0, 0], [0, 0], [0, self.n_fft - self.window_samples]]
+        )
+        x = tf.reshape(x, (-1, self.n1, self.n2))
+        x = tf.transpose(x, (0, 2, 1))
+        real, imaginary = (tf.matmul(x, matrix) for matrix in self._inner)
+        cos, sin = self._between
+        turned = (real * cos - imaginary * sin, real * sin + imaginary * cos)
+        x = tf.concat([tf.transpose(part, (0, 2, 1)) for part in turned], axis=-1)
+        x = tf.square(tf.matmul(x, self._outer))
+        power = x[..., : self.n2] + x[..., self.n2 :]
+        return tf.reshape(power, tf.stack([rows, time, len(self.bins)]))
+
+
+def _rotations(turns: Any, n: int) -> Any:
+    """Cosine and sine of -2 pi turns / n, (2, ...) float32; exact multiples before rounding."""
+    angle = -2.0 * math.pi * (turns % n) / n
+    return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+
+
+class PortableFrontend:
+    """What a `Frontend` computes, as a function for graphs that will be converted.
+
+    `Frontend` itself computes with kapre's complex numbers, which neither TFLite's own
+    operations nor ONNX take at any length.
+
+    Args:
+        frontend: A built one; its statistics are copied.
+    """
+
+    def __init__(self, frontend: Frontend):
+        self.frontend = frontend
+        self._spectrum = PowerSpectrum(frontend.n_fft, frontend.window_samples)
+        bins = self._spectrum.bins
+        filters = np.asarray(frontend.mel.filterbank, np.float64)
+        weights = np.zeros((len(bins), frontend.n_mels))
+        _, first = np.unique(bins, return_index=True)  # a bin that comes twice counts once
+        weights[first] = filters[bins[first]]
+        mean_db, std_db = (
+            v.numpy().astype(np.float64) for v in (frontend.mean_db, frontend.std_db)
+        )
+        if frontend.order == "db_then_mel":
+            # Weighting, filters and standardisation are all linear in dB.
+            weights, mean_db = weights * DB_OF_E / std_db, mean_db - frontend.offset_db
+        self._weights = weights.astype(np.float32)
+        self._scale = (DB_OF_E / std_db).astype(np.float32)
+        self._shift = (-mean_db / std_db).astype(np.float32)
+
+    def __call__(self, waveform: Any) -> Any:
+        """The standardised spectrogram.
+
+        Args:
+            waveform: (batch, samples) or (batch, samples, channels), float32.
+
+        Returns:
+            (batch, time, mel, channels), float32.
+        """
+        channels = 1 if waveform.shape.rank == 2 else waveform.shape[2]
+        if waveform.shape.rank == 3:
+            waveform = tf.transpose(waveform, (0, 2, 1))
+        shape = tf.shape(waveform)
+        batch, samples = shape[0], shape[-1]
+        rows = tf.reshape(waveform, tf.stack([batch * channels, samples]))
+        power = self._spectrum(self._frames(rows, samples))
+        # All channels of a clip in one row: the floor is under the loudest of them.
+        power = tf.reshape(power, tf.stack([batch, -1, len(self._spectrum.bins)]))
+        if self.frontend.order == "db_then_mel":
+            mel = tf.matmul(self._log(power), self._weights) + self._shift
+        else:
+            mel = self._log(tf.matmul(power, self._weights)) * self._scale + self._shift
+        if channels == 1:
+            return tf.expand_dims(mel, -1)
+        mel = tf.reshape(mel, tf.stack([batch, channels, -1, self.frontend.n_mels]))
+        return tf.transpose(mel, (0, 2, 3, 1))
+
+    def _frames(self, rows: Any, samples: Any) -> Any:
+        """Windows of (rows, samples) around every hop, (rows, time, window_samples)."""
+        window, hop = self.frontend.window_samples, self.frontend.hop_samples
+        short_by = tf.maximum(0, self.frontend.min_samples - samples)
+        rows = tf.pad(rows, [[0, 0], [0, short_by]])
+        half = window // 2
+        rows = tf.pad(rows, [[0, 0], [half, half]], mode="REFLECT")
+        count = (tf.shape(rows)[1] - window) // hop + 1
+        return frames(rows, window, hop, count)
+
+    def _log(self, power: Any) -> Any:
+        return floored_log(power, self.frontend.amin, self.frontend.range_db)
+
 
 OUTPUTS = ("scores", "frame_scores", "embedding")
-# In the names of what lies between spectrogram and logits: `rfkeras.tagger.Reader`'s model.
+# In the names of what lies between spectrogram and logits: `zoo.tagger.Reader`'s model.
 TRUNK_SCOPE = "reader"
 
 Arrays = dict[str, NDArray[np.float32]]

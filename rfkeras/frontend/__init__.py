@@ -1,16 +1,15 @@
 """Front-ends: from waveform to standardised mel spectrogram, inside the model.
 
-The presets are plain numbers; what imports a framework is imported on first use.
+The presets are plain numbers; what needs a framework is imported on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rfkeras.frontend.presets import PRESETS, create_frontend, preset_config
+from rfkeras.frontend.presets import PRESETS, preset_config
+from rfkeras.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from rfkeras.frontend.build import build_input, find_frontend
-    from rfkeras.frontend.layer import Frontend
+    from rfkeras.frontend.layer import Frontend, build_input, create_frontend, find_frontend
 
 __all__ = [
     "PRESETS",
@@ -21,10 +20,5 @@ __all__ = [
     "preset_config",
 ]
 
-_LAZY = {"Frontend": "layer", "build_input": "build", "find_frontend": "build"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"rfkeras.frontend.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_LAZY = ("Frontend", "build_input", "create_frontend", "find_frontend")
+__getattr__ = lazy_attributes(__name__, dict.fromkeys(_LAZY, "rfkeras.frontend.layer"))

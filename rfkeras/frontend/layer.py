@@ -1,4 +1,8 @@
-"""The mel front-end as one Keras layer, built on kapre's."""
+"""The input end of a model: with a front-end, or without.
+
+The front-end itself, and with it TensorFlow and kapre, is imported only where a model has
+one: networks that take spectrograms run on every Keras backend.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,214 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import kapre
 import keras
 import librosa
 import numpy as np
 import tensorflow as tf
 
-from rfkeras.errors import ConfigError
-from rfkeras.frontend.filters import GroupedFilterbank
-from rfkeras.frontend.transform import DB_OF_E, CentredSTFT, floored_log, power
-from rfkeras.receptive_field.units import scale_of_frontend
+from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.frontend.presets import preset_config, scale_of_frontend
+
+N_GROUPS = 4  # measured: two took longer, eight as long
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class GroupedFilterbank(kapre.ApplyFilterbank):
+    """`kapre.ApplyFilterbank`, multiplied group of bands by group of bands.
+
+    A mel filter covers few bins, and neighbours cover nearly the same. A group of
+    neighbouring bands therefore needs a range of bins only: four groups take a fifth of
+    the multiplications of the whole matrix at 256 bands of 1,025 bins.
+
+    Args:
+        filterbank_kwargs: As for `kapre.ApplyFilterbank` of type "mel".
+        **kwargs: As for `keras.layers.Layer`.
+
+    Attributes:
+        filterbank: (bins, bands), the whole.
+        groups: (first band, band after the last, first bin, bin after the last) of each.
+
+    Input shape:
+        (batch, channel, time, bin)
+
+    Output shape:
+        (batch, channel, time, band)
+    """
+
+    def __init__(self, filterbank_kwargs: dict[str, Any], **kwargs: Any):
+        kwargs = {**kwargs, "type": "mel", "data_format": "channels_first"}
+        super().__init__(filterbank_kwargs=filterbank_kwargs, **kwargs)
+        filters = np.asarray(self.filterbank)
+        self.groups = group_bands(filters, N_GROUPS)
+        self._parts = [filters[low:high, a:b] for a, b, low, high in self.groups]
+
+    def call(self, x: Any) -> Any:
+        return self.apply(x, self._parts)
+
+    def scaled(self, factors: Any) -> list[Any]:
+        """Parts for `apply` whose bands are multiplied by these factors, (bands,)."""
+        return [
+            part * factors[a:b]
+            for (a, b, _, _), part in zip(self.groups, self._parts, strict=True)
+        ]
+
+    def apply(self, x: Any, parts: list[Any]) -> Any:
+        """The product, by the layer's own parts or by `scaled` ones."""
+        shape = tf.shape(x)
+        rows = tf.reshape(x, (-1, x.shape[-1]))
+        bands = [
+            tf.matmul(rows[:, low:high], part)
+            for (_, _, low, high), part in zip(self.groups, parts, strict=True)
+        ]
+        n_bands = self.filterbank.shape[1]
+        return tf.reshape(tf.concat(bands, axis=1), [shape[0], shape[1], shape[2], n_bands])
+
+
+def group_bands(filters: Any, n_groups: int) -> list[tuple[int, int, int, int]]:
+    """Divide neighbouring bands into groups that together need few multiplications.
+
+    Args:
+        filters: (bins, bands).
+        n_groups: A power of two; fewer are made where there are fewer bands.
+
+    Returns:
+        (first band, band after the last, first bin, bin after the last) of every group.
+        The bins are those where any of its filters is not zero, at least one.
+    """
+    n_bins = len(filters)
+    used = filters != 0
+    # A filter between two bins has none: it widens no range.
+    lows = np.where(used.any(0), used.argmax(0), n_bins)
+    highs = np.where(used.any(0), n_bins - used[::-1].argmax(0), 0)
+
+    def size(a: int, b: int) -> int:
+        return (b - a) * max(1, int(highs[a:b].max()) - int(lows[a:b].min()))
+
+    def divide(a: int, b: int, parts: int) -> list[tuple[int, int]]:
+        if parts < 2 or b - a < 2:
+            return [(a, b)]
+        middle = min(range(a + 1, b), key=lambda m: size(a, m) + size(m, b))
+        return divide(a, middle, parts // 2) + divide(middle, b, parts // 2)
+
+    groups = []
+    for a, b in divide(0, filters.shape[1], n_groups):
+        low = min(int(lows[a:b].min()), n_bins - 1)
+        groups.append((a, b, low, max(low + 1, int(highs[a:b].max()))))
+    return groups
+
+
+DB_OF_E = 10.0 / math.log(10.0)  # dB of a factor e in power
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class CentredSTFT(kapre.STFT):
+    """`kapre.STFT` of waveforms reflected at both ends, so that frames are centred.
+
+    Args:
+        n_fft: Points of the transform.
+        win_length: Samples of the window; zeros fill up to n_fft behind it.
+        hop_length: Samples between frames.
+        window_name: As for `kapre.STFT`.
+        **kwargs: As for `keras.layers.Layer`.
+
+    Input shape:
+        (batch, channel, samples), more than win_length // 2 samples.
+
+    Output shape:
+        (batch, channel, 1 + samples // hop_length, n_fft // 2 + 1), complex64.
+    """
+
+    def __init__(self, n_fft: int, win_length: int, hop_length: int, **kwargs: Any):
+        # channels_first: the transform runs over the last axis, and nothing is transposed.
+        formats = {
+            "input_data_format": "channels_first",
+            "output_data_format": "channels_first",
+        }
+        super().__init__(n_fft, win_length, hop_length, **{**kwargs, **formats})
+        self._window = np.zeros(n_fft, np.float32)
+        self._window[:win_length] = self.window_fn(win_length)
+
+    def call(self, x: Any) -> Any:
+        shape = tf.shape(x)
+        half = self.win_length // 2
+        # Frames reach to the transform's end at once: the window's zeros end them. To whole
+        # blocks, so that `frames` need not cut, which would copy.
+        zeros = self.n_fft - self.win_length
+        zeros += -(shape[2] + 2 * half + zeros) % math.gcd(self.n_fft, self.hop_length)
+        rows = reflected(tf.reshape(x, (-1, shape[2])), half, zeros)
+        count = 1 + shape[2] // self.hop_length
+        framed = frames(rows, self.n_fft, self.hop_length, count)
+        spectra = tf.signal.rfft(framed * self._window)
+        return tf.reshape(spectra, [shape[0], shape[1], count, self.n_fft // 2 + 1])
+
+
+def reflected(rows: Any, width: int, zeros: Any) -> Any:
+    """Rows with that many samples mirrored in front of their first and behind their last.
+
+    Args:
+        rows: (rows, samples), more samples than `width`.
+        width: Samples to add at each end.
+        zeros: Zeros to add behind them all.
+
+    Returns:
+        (rows, samples + 2 width + zeros): what `tf.pad(..., mode="REFLECT")` makes sample
+        by sample, which takes several times as long.
+    """
+    n_rows, samples = tf.shape(rows)[0], tf.shape(rows)[1]
+    front = tf.reverse(rows[:, 1 : width + 1], [1])
+    behind = tf.reverse(rows[:, samples - width - 1 : samples - 1], [1])
+    return tf.concat([front, rows, behind, tf.zeros([n_rows, zeros])], axis=1)
+
+
+def frames(rows: Any, length: int, hop: int, count: Any) -> Any:
+    """Overlapping frames of rows.
+
+    Args:
+        rows: (rows, samples), at least (count - 1) hop + length samples; those behind are
+            left out.
+        length: Samples of a frame.
+        hop: Samples between starts of frames.
+        count: Frames.
+
+    Returns:
+        (rows, count, length).
+    """
+    # Blocks are gathered and not samples, as long as hop and length allow.
+    block = math.gcd(length, hop)
+    n_rows, n_blocks = tf.shape(rows)[0], tf.shape(rows)[1] // block
+    blocks = tf.reshape(rows[:, : n_blocks * block], tf.stack([n_rows, n_blocks, block]))
+    starts = tf.expand_dims(tf.range(count) * (hop // block), 1)
+    indices = starts + np.arange(length // block, dtype=np.int32)
+    return tf.reshape(tf.gather(blocks, indices, axis=1), tf.stack([n_rows, count, length]))
+
+
+def power(spectra: Any) -> Any:
+    """Squared magnitudes of complex numbers, float32."""
+    # In one pass: for complex numbers this is the difference times its conjugate.
+    return tf.math.real(tf.math.squared_difference(spectra, tf.zeros([], spectra.dtype)))
+
+
+def floored_log(values: Any, amin: float, range_db: float | None) -> Any:
+    """Natural logarithms of power, limited below.
+
+    Args:
+        values: Power of clips, (batch, ...).
+        amin: Smaller values are taken for this.
+        range_db: Values further than this under the largest of their clip are raised to
+            there, in dB; None for no such limit.
+
+    Returns:
+        Logarithms, times `DB_OF_E` dB.
+    """
+    floor = amin
+    if range_db is not None:
+        # 0 where a float32 cannot hold the ratio, which then limits nothing.
+        ratio = np.float32(10.0 ** (-range_db / 10.0))
+        loudest = tf.reduce_max(values, axis=list(range(1, values.shape.rank)), keepdims=True)
+        floor = tf.maximum(amin, loudest * ratio)
+    return tf.math.log(tf.maximum(values, floor))
+
 
 AMIN = 1e-10  # power under which the dB stage does not go: librosa's and the paper's value
 ARGUMENTS = (
@@ -226,7 +429,7 @@ class Frontend(keras.layers.Layer):
         return floored_log(values, self.amin, self.range_db)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.receptive_field.register_rule`: here pixels begin."""
+        """See `rfkeras.rf.register_rule`: here pixels begin."""
         shape = self.compute_output_shape(inputs.shape)
         return inputs.spectrogram(shape, 1, 2, self, scale_of_frontend(self))
 
@@ -272,3 +475,63 @@ class Frontend(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in ARGUMENTS}}
+
+
+def build_input(
+    frontend: str | Frontend | None, input_channels: int, min_frames: int
+) -> tuple[Any, Any]:
+    """Input of a model and the spectrogram that its trunk reads.
+
+    Args:
+        frontend: Name of a preset, a layer, or None where the model takes spectrograms.
+        input_channels: 1 or 2.
+        min_frames: Fewest frames that the trunk can take; the front-end pads up to it.
+
+    Returns:
+        (input, spectrogram): symbolic tensors; the input is "waveform", (batch, samples)
+        for mono and (batch, samples, 2) for stereo, or "spectrogram",
+        (batch, time, mel, input_channels).
+
+    Raises:
+        ConfigError: Unknown preset, or input_channels is neither 1 nor 2.
+    """
+    if input_channels not in (1, 2):
+        raise ConfigError(
+            f"input_channels must be 1 (mono) or 2 (stereo). Received: {input_channels!r}."
+        )
+    if frontend is None:
+        spectrogram = keras.Input((None, None, input_channels), name="spectrogram")
+        return spectrogram, spectrogram
+
+    layer = create_frontend(frontend) if isinstance(frontend, str) else frontend
+    if not isinstance(layer, Frontend):
+        raise ConfigError(
+            "frontend must be the name of a preset, a rfkeras.frontend.Frontend, or None. "
+            f"Received: {frontend!r}."
+        )
+    layer.min_frames = max(layer.min_frames, min_frames)
+    shape = (None,) if input_channels == 1 else (None, input_channels)
+    waveform = keras.Input(shape, dtype="float32", name="waveform")
+    return waveform, layer(waveform)
+
+
+def find_frontend(model: keras.Model) -> Frontend | None:
+    """The model's front-end, or None where it takes spectrograms."""
+
+    for layer in model.layers:
+        if isinstance(layer, Frontend):
+            return layer
+    return None
+
+
+def create_frontend(name: str, **overrides: Any) -> Any:
+    """A `Frontend` from a preset, single arguments changed.
+
+    Example:
+        >>> create_frontend("perceptual_mel_22k", fixed_floor=True)
+    """
+    known = (*ARGUMENTS, "name", "trainable", "dtype")
+    for argument in overrides:
+        if argument not in known:
+            raise ConfigError(unknown_name("front-end argument", argument, known))
+    return Frontend(**{**preset_config(name), "name": "frontend", **overrides})

@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers.conv import he_normal, make_conv
-from rfkeras.layers.frequency import FrequencyChannel
-from rfkeras.layers.normalization import EPSILON, MOMENTUM, BatchNormalization
+from rfkeras.layers.conv import FrequencyChannel, he_normal, make_conv
+from rfkeras.layers.replicated import EPSILON, MOMENTUM, BatchNormalization
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
@@ -135,7 +134,7 @@ class DenseLayer(keras.layers.Layer):
         return self.join([inputs, x])
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.receptive_field.register_rule`."""
+        """See `rfkeras.rf.register_rule`."""
         x = inputs
         for bn, conv in ((self.bn1, self.conv1), (self.bn2, self.conv2)):
             x = call.apply(self.relu, call.apply(bn, x))

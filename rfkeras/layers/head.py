@@ -9,8 +9,29 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.layers.pooling import POOLINGS, pool
 from rfkeras.tasks import MULTI_LABEL, check_task
+
+POOLINGS = ("average", "max", "log_mean_exp", "attention")
+
+
+def pool(logits: Any, pooling: str, axes: tuple[int, ...], log_weights: Any = None) -> Any:
+    """Logits pooled over some axes.
+
+    Args:
+        logits: Float tensor of at least as many dimensions as axes.
+        pooling: One of `POOLINGS`.
+        axes: To pool over.
+        log_weights: Of attention: logarithm of each logit's weight, up to a constant.
+    """
+    if pooling == "average":
+        return ops.mean(logits, axis=axes)
+    if pooling == "max":
+        return ops.max(logits, axis=axes)
+    if pooling == "log_mean_exp":
+        count = ops.ones_like(logits)
+        return ops.logsumexp(logits, axis=axes) - ops.log(ops.sum(count, axis=axes))
+    weights = ops.exp(log_weights - ops.max(log_weights, axis=axes, keepdims=True))
+    return ops.sum(weights * logits, axis=axes) / ops.sum(weights, axis=axes)
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
@@ -107,7 +128,7 @@ class ClipLogits(keras.layers.Layer):
         return ops.matmul(logits, self.attention_kernel)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.receptive_field.register_rule`."""
+        """See `rfkeras.rf.register_rule`."""
         return inputs.pool((2,) if self.frames else (1, 2))
 
     def scores(self, logits: Any) -> Any:

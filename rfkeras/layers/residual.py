@@ -1,4 +1,4 @@
-"""Residual block with freely chosen kernels, and the variants of the paper as its options."""
+"""One branch of a residual block: conv, BN, ReLU, conv, BN."""
 
 from __future__ import annotations
 
@@ -6,12 +6,172 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
-from rfkeras.errors import ConfigError
-from rfkeras.layers.branch import ResidualBranch, block_initializers
-from rfkeras.layers.conv import Pair, he_normal, make_conv
-from rfkeras.layers.normalization import EPSILON, MOMENTUM, BatchNormalization
-from rfkeras.layers.shake import ShakeShake
+from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.layers.conv import FrequencyChannel, Pair, he_normal, make_conv
+from rfkeras.layers.replicated import (
+    EPSILON,
+    MOMENTUM,
+    BatchNormalization,
+    ReplicaSeedGenerator,
+)
+
+INITIALIZATIONS = ("published", "he")
+
+
+def block_initializers(name: str, depth: int) -> tuple[Any, Any]:
+    """Initialisers of a branch's two convolutions.
+
+    Raises:
+        ConfigError: name is neither "published" nor "he".
+    """
+    if name == "published":
+        return he_normal("fan_out", 2.0 / depth), keras.initializers.Zeros()
+    if name == "he":
+        return he_normal("fan_out"), he_normal("fan_out")
+    raise ConfigError(unknown_name("initialization", name, INITIALIZATIONS))
+
+
+class ResidualBranch(keras.layers.Layer):
+    """What a `ResidualBlock` adds to its shortcut; made by the block alone."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: tuple[Pair, Pair],
+        initializers: tuple[Any, Any],
+        frequency_aware: bool,
+        batch_norm: dict[str, float],
+        conv: dict[str, Any],
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        policy = self.dtype_policy
+        self.frequency = (
+            FrequencyChannel(dtype=policy, name="frequency") if frequency_aware else None
+        )
+        self.conv1, self.conv2 = (
+            make_conv(
+                filters, kernel, initializer=init, dtype=policy, name=f"conv{number}", **conv
+            )
+            for number, (kernel, init) in enumerate(
+                zip(kernel_size, initializers, strict=True), start=1
+            )
+        )
+        self.bn1 = BatchNormalization(**batch_norm, dtype=policy, name="bn1")
+        self.bn2 = BatchNormalization(**batch_norm, dtype=policy, name="bn2")
+        self.relu = keras.layers.ReLU(dtype=policy, name="relu")
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        output_shape = (*input_shape[:-1], self.filters)
+        for layer, shape in ((self.conv1, tuple(input_shape)), (self.conv2, output_shape)):
+            if self.frequency is not None:
+                shape = self.frequency.compute_output_shape(shape)
+            layer.build(shape)
+        self.bn1.build(output_shape)
+        self.bn2.build(output_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        x = self.conv1(self._with_frequency(inputs))
+        x = self.relu(self.bn1(x, training=training))
+        return self.bn2(self.conv2(self._with_frequency(x)), training=training)
+
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.rf.register_rule`."""
+        x = inputs
+        for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+            x = x if self.frequency is None else call.apply(self.frequency, x)
+            x = call.apply(bn, call.apply(conv, x))
+        return x  # the ReLU between changes nothing
+
+    def _with_frequency(self, x: Any) -> Any:
+        return x if self.frequency is None else self.frequency(x)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
+        return (*input_shape[:-1], self.filters)
+
+
+SHARED_BY = ("sample", "batch")
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class ShakeShake(keras.layers.Layer):
+    """Random convex combination of two branches, with another one for the gradient.
+
+    In training the output is a * x1 + (1 - a) * x2 with a drawn uniformly from [0, 1), and
+    the gradient reaches the branches with the shares b and 1 - b, where b is drawn
+    independently. At inference both shares are 0.5. The coefficients are drawn in float32
+    under every dtype policy, and differently on every replica.
+
+    Args:
+        per: "sample": coefficients of their own for each sample; "batch": one pair for
+            the whole batch (of a replica).
+        seed: Of the draws. Layers with equal seeds draw alike, so leave it None in a
+            network: `keras.utils.set_random_seed` makes the choice repeatable.
+        **kwargs: As for `keras.layers.Layer`.
+
+    Input shape:
+        A list of two tensors of one shape (batch, ...).
+
+    Output shape:
+        That shape.
+
+    Raises:
+        ConfigError: `per` is unknown, or there are not two inputs of one shape.
+
+    Example:
+        >>> ShakeShake()([branch_1, branch_2], training=True)
+
+    Reference:
+        Gastaldi, "Shake-Shake regularization", arXiv 1705.07485 (there: "Shake-Shake-Image"
+        for `per="sample"`).
+    """
+
+    def __init__(self, per: str = "sample", seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        if per not in SHARED_BY:
+            raise ConfigError(unknown_name("per", str(per), SHARED_BY))
+        self.per = per
+        self.seed = seed
+        self.seed_generator = ReplicaSeedGenerator(seed)
+
+    def build(self, input_shape: Sequence[Sequence[int | None]]) -> None:
+        shapes = [tuple(shape) for shape in input_shape]
+        if len(shapes) != 2 or shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"ShakeShake combines two tensors of one shape. Received: {shapes}."
+            )
+
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
+        first, second = inputs
+        if not training:
+            return (first + second) * 0.5
+        difference = first - second
+        forward = second + self._draw(first) * difference
+        backward = second + self._draw(first) * difference
+        # The value of the one, the gradient of the other.
+        return backward + ops.stop_gradient(forward - backward)
+
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """See `rfkeras.rf.register_rule`."""
+        first, second = inputs
+        return first.joined(second)
+
+    def _draw(self, x: Any) -> Any:
+        rows = ops.shape(x)[0] if self.per == "sample" else 1
+        shape = (rows, *(1 for _ in x.shape[1:]))
+        share = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        return ops.cast(share, x.dtype)
+
+    def compute_output_shape(
+        self, input_shape: Sequence[Sequence[int | None]]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "per": self.per, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
@@ -173,7 +333,7 @@ class ResidualBlock(keras.layers.Layer):
         return self.relu(self.add([shortcut, x]))
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.receptive_field.register_rule`."""
+        """See `rfkeras.rf.register_rule`."""
         outputs = [call.apply(residual, inputs) for residual in self.residuals]
         x = outputs[0] if self.mix is None else call.apply(self.mix, outputs)
         shortcut = inputs

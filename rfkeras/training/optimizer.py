@@ -1,4 +1,4 @@
-"""Adam and AdamW for gradients that are summed over the replicas before the optimiser."""
+"""Which variables of a model are kernels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,56 @@ from typing import Any
 import keras
 from keras import ops
 
-from rfkeras.config import WEIGHT_DECAY, TrainConfig
-from rfkeras.training.kernels import is_kernel
-from rfkeras.training.schedule import HoldThenLinear
+from rfkeras.config.train_config import WEIGHT_DECAY, TrainConfig
+
+
+def is_kernel(variable: Any) -> bool:
+    """Whether a variable is a kernel, which decays and is pruned.
+
+    A kernel has more than one dimension and is no bias: Keras keeps the two biases of a GRU
+    in one variable of shape (2, 3 * units).
+    """
+    name = variable.path.rpartition("/")[2]
+    return len(variable.shape) > 1 and not name.endswith("bias")
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class HoldThenLinear(keras.optimizers.schedules.LearningRateSchedule):
+    """Constant at first, then linear to a final value, which it keeps.
+
+    Args:
+        learning_rate: Value up to step `hold_steps`.
+        hold_steps: Steps before the decay begins.
+        end_step: Step at which the final value is reached.
+        final_learning_rate: Value from then on.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        hold_steps: int,
+        end_step: int,
+        final_learning_rate: float = 0.0,
+    ):
+        self.learning_rate = learning_rate
+        self.hold_steps = hold_steps
+        self.end_step = max(end_step, hold_steps + 1)
+        self.final_learning_rate = final_learning_rate
+
+    def __call__(self, step: Any) -> Any:
+        progress = (ops.cast(step, "float32") - self.hold_steps) / (
+            self.end_step - self.hold_steps
+        )
+        progress = ops.clip(progress, 0.0, 1.0)
+        return self.learning_rate + progress * (self.final_learning_rate - self.learning_rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "hold_steps": self.hold_steps,
+            "end_step": self.end_step,
+            "final_learning_rate": self.final_learning_rate,
+        }
 
 
 class _ReducedGradients(keras.optimizers.Adam):

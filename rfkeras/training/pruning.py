@@ -11,11 +11,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.config import TrainConfig
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.files import write_text
-from rfkeras.training.kernels import is_kernel
-from rfkeras.training.training_model import TrainingModel
+from rfkeras.training.optimizer import is_kernel
+from rfkeras.training.step import TrainingModel
+from rfkeras.utils.files import write_text
 
 
 def ramp(kind: str, epoch: int, length: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.report import PAGE, table
 from benchmarks.suite import SECTIONS, Bar
 from benchmarks.turns import Side, take_turns
-from tests.processes import run
+from tests.helpers.processes import run
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_a_bar_is_met_at_its_value():
 
 
 def test_sides_take_turns_in_processes_of_their_own(capfd):
-    side = "tests.benchmarks.sides"
+    side = "tests.helpers.sides"
     times = take_turns(
         {
             "slow": Side(f"{side}:sleeping", {"seconds": 0.03}),

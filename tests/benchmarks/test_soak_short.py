@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.soak import soak
 from benchmarks.soak_page import PICTURE, SUMMARY, write_page
-from tests.processes import start
+from tests.helpers.processes import start
 
 
 @pytest.mark.slow

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rfkeras.config import TrainConfig, resolve
-from rfkeras.data.dataset import AudioDataset, Split
+from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.datasets.base import AudioDataset, Split
 from rfkeras.errors import DatasetError
-from rfkeras.training.run_folder import (
+from rfkeras.training.run_dir import (
     check_same_data,
     create_run_folder,
     write_environment,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfkeras.evaluation.inputs import BoolArray, FloatArray
+from rfkeras.evaluation.metrics import BoolArray, FloatArray
 
 
 @pytest.fixture

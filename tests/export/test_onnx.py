@@ -9,7 +9,7 @@ import pytest
 from rfkeras.errors import ConfigError
 from rfkeras.export import ExportError, onnx
 from rfkeras.export.onnx import OnnxRunner
-from tests.export.small_models import LABELS, VARIANT, music, noise, small, trials
+from tests.helpers.small_models import LABELS, VARIANT, music, noise, small, trials
 
 
 @pytest.fixture(scope="module")

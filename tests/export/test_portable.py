@@ -8,12 +8,10 @@ import pytest
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
-from rfkeras.export.portable import OUTPUTS, PortableModel
-from rfkeras.export.portable_frontend import PortableFrontend
-from rfkeras.export.power_spectrum import PowerSpectrum
+from rfkeras.export.portable import OUTPUTS, PortableFrontend, PortableModel, PowerSpectrum
 from rfkeras.frontend import Frontend, create_frontend
 from rfkeras.layers import ClipLogits
-from tests.export.small_models import LABELS, music, noise, small
+from tests.helpers.small_models import LABELS, music, noise, small
 
 
 @pytest.mark.parametrize(

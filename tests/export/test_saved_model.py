@@ -11,12 +11,13 @@ import tensorflow as tf
 import rfkeras
 import zoo
 from rfkeras.errors import ConfigError
-from rfkeras.export import ExportError, saved_model, verify, weights
+from rfkeras.export import ExportError, saved_model, verify
+from rfkeras.export import saved_model as weights
 from rfkeras.export.clean_process import REFUSED
 from rfkeras.export.verify import tolerance
 from rfkeras.layers import ClipLogits, find_head
-from tests.export.constants import constants, zeros_of_kernels
-from tests.folding.weights import scatter
+from tests.helpers.constants import constants, zeros_of_kernels
+from tests.helpers.weights import scatter
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from tensorflow_serving.apis import (
 )
 
 import zoo
-from rfkeras.data.audio import AudioFormat, read_audio
+from rfkeras.audio.io import AudioFormat, read_audio
 from rfkeras.export import saved_model
-from tests.processes import ROOT
+from tests.helpers.processes import ROOT
 
 EXAMPLES = ROOT / "examples/serving"
 LABELS = ("flute", "voice", "organ")

@@ -11,16 +11,15 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import zoo
-from rfkeras.data.audio import read_audio
-from rfkeras.data.audio_format import AudioFormat, to_channels
+from rfkeras.audio.io import AudioFormat, read_audio, to_channels
 from rfkeras.export import saved_model
-from rfkeras.export.audio_bytes import mix
-from rfkeras.export.serving import MAX_REQUESTS, WARMUP_FILE
-from rfkeras.tagging import frame_times
-from tests.nasty.corpus import contents
-from tests.nasty.mutations import mutated
-from tests.nasty.sounds import sound
-from tests.processes import ROOT, run
+from rfkeras.export.audio_graph import mix
+from rfkeras.export.saved_model import MAX_REQUESTS, WARMUP_FILE
+from rfkeras.inference import frame_times
+from tests.helpers.processes import ROOT, run
+from tests.robustness.odd_files.corpus import contents
+from tests.robustness.odd_files.mutations import mutated
+from tests.robustness.odd_files.sounds import sound
 
 LABELS = ("flute", "voice", "organ")
 

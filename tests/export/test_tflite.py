@@ -8,9 +8,8 @@ import pytest
 
 from rfkeras.errors import ConfigError
 from rfkeras.export import ExportError, tflite
-from rfkeras.export.tflite import TFLiteRunner, read_card
-from rfkeras.export.tflite_half import halve
-from tests.export.small_models import LABELS, SMALL, VARIANT, music, noise, small, trials
+from rfkeras.export.tflite import TFLiteRunner, halve, read_card
+from tests.helpers.small_models import LABELS, SMALL, VARIANT, music, noise, small, trials
 
 BUILTINS = {
     *"ADD AVERAGE_POOL_2D BROADCAST_TO CONCATENATION CONV_2D DELEGATE DEQUANTIZE".split(),

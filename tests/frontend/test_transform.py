@@ -6,10 +6,17 @@ import pytest
 import tensorflow as tf
 
 from rfkeras.frontend import PRESETS, Frontend, create_frontend
-from rfkeras.frontend.filters import GroupedFilterbank, group_bands
-from rfkeras.frontend.layer import AMIN
-from rfkeras.frontend.transform import CentredSTFT, floored_log, frames, power, reflected
-from tests.frontend.test_frontend import music
+from rfkeras.frontend.layer import (
+    AMIN,
+    CentredSTFT,
+    GroupedFilterbank,
+    floored_log,
+    frames,
+    group_bands,
+    power,
+    reflected,
+)
+from tests.frontend.test_layer import music
 
 SMALL = {"sample_rate_hz": 8000, "n_fft": 256, "window_samples": 200, "hop_samples": 80}
 

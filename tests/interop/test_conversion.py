@@ -8,12 +8,10 @@ import pytest
 import rfkeras
 import zoo
 from rfkeras.errors import CheckpointError, ConfigError
-from rfkeras.interop.conversion import convert
-from rfkeras.interop.published import open_folder
-from rfkeras.interop.told import told_options
-from rfkeras.interop.torch import _slots, read_state
+from rfkeras.interop.torch import _slots, read_state, told_options
 from tests.conftest import FIXTURES
 from tests.interop.test_torch import NETWORKS
+from zoo.convert import convert, open_folder
 
 RHO5 = FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz"
 DAMPED = FIXTURES / "cp_resnet_freq_damp_rho7_w8_c1_n20.npz"

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from rfkeras.errors import ConfigError
 from rfkeras.layers import DampedConv2D, DecomposedConv2D, DenseLayer
-from tests.layers.written_out import bn, conv
+from tests.helpers.written_out import bn, conv
 
 
 def batch(*shape):

@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from tests.processes import ROOT, run
+from tests.helpers.processes import ROOT, run
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_shake_and_a_network_of_all_variants(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    status, out, err = run("-m", "tests.layers.other_backend", cwd=ROOT, KERAS_BACKEND=backend)
+    status, out, err = run("-m", "tests.helpers.other_backend", cwd=ROOT, KERAS_BACKEND=backend)
     assert status == 0, err
     figures = json.loads(out.splitlines()[-1])
     assert figures["backend"] == backend

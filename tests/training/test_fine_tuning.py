@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 
 import zoo
-from rfkeras.complete import complete, recipes_for
-from rfkeras.config import TrainConfig, resolve, to_json
+from rfkeras.config.recipes import (
+    check_agrees,
+    complete,
+    file_of,
+    full_name,
+    options_of,
+    recipes_for,
+)
+from rfkeras.config.train_config import TrainConfig, resolve, to_json
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend
-from rfkeras.initial_weights import check_agrees, file_of, full_name, options_of
-from rfkeras.training.build import dtype_policy
-from rfkeras.training.epochs import fit_calls
 from rfkeras.training.optimizer import Adam, AdamW, make_optimizer
-from rfkeras.training.snapshot import load_snapshot, save_snapshot, state_variables
-from rfkeras.training.statistics import recompute_statistics
-from tests.training.small_tagger import batch, fit, small_tagger, training_model
+from rfkeras.training.run import fit_calls
+from rfkeras.training.run_dir import load_snapshot, save_snapshot, state_variables
+from rfkeras.training.setup import dtype_policy, recompute_statistics
+from tests.helpers.small_tagger import batch, fit, small_tagger, training_model
 
 TRUNK, CLASSIFIER = ("conv", "bn"), ("classifier",)
 

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rfkeras.config import TrainConfig
-from rfkeras.training.kernels import is_kernel
-from rfkeras.training.optimizer import make_optimizer
-from tests.training.small_tagger import small_tagger
+from rfkeras.config.train_config import TrainConfig
+from rfkeras.training.optimizer import is_kernel, make_optimizer
+from tests.helpers.small_tagger import small_tagger
 
 
 def optimizer_for(tagger, steps_per_epoch=10, **options):

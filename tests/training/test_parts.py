@@ -8,12 +8,16 @@ from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation import tasks
-from rfkeras.training.class_weights import class_weights
-from rfkeras.training.epochs import fit_calls
-from rfkeras.training.losses import MaskedBinaryCrossentropy, SoftmaxCrossentropy, loss_for
-from rfkeras.training.schedule import HoldThenLinear
-from rfkeras.training.strategy import check_batch_size, make_strategy
+from rfkeras.evaluation import metrics
+from rfkeras.training.distributed import check_batch_size, make_strategy
+from rfkeras.training.losses import (
+    MaskedBinaryCrossentropy,
+    SoftmaxCrossentropy,
+    class_weights,
+    loss_for,
+)
+from rfkeras.training.optimizer import HoldThenLinear
+from rfkeras.training.run import fit_calls
 
 
 def some_labels(seed=0, shape=(6, 5)):
@@ -29,7 +33,7 @@ def test_masked_loss_is_the_sum_over_known_labels_over_all_entries():
     terms = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
     loss = MaskedBinaryCrossentropy()(labels, logits, sample_weight=mask)
     assert float(loss) == pytest.approx((terms * mask).sum() / terms.size, rel=1e-6)
-    validation_loss = tasks.log_loss(p, labels, mask, "multi_label")
+    validation_loss = metrics.log_loss(p, labels, mask, "multi_label")
     assert validation_loss == pytest.approx(float(loss), rel=1e-6)
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from rfkeras.config import TrainConfig
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
 from rfkeras.training.pruning import (
     Pruner,
@@ -17,7 +17,7 @@ from rfkeras.training.pruning import (
     ramp,
     write_counts,
 )
-from tests.training.small_tagger import fit, small_tagger, training_model
+from tests.helpers.small_tagger import fit, small_tagger, training_model
 
 
 def pruned(epoch=5, **options):

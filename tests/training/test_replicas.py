@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from tests.processes import ROOT, run
+from tests.helpers.processes import ROOT, run
 
 
 @pytest.fixture(scope="module")
 def figures():
-    status, out, err = run("-m", "tests.training.two_replicas", cwd=ROOT)
+    status, out, err = run("-m", "tests.helpers.two_replicas", cwd=ROOT)
     assert status == 0, err
     return json.loads(out.splitlines()[-1])
 

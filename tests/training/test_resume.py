@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rfkeras.errors import CheckpointError
-from rfkeras.training.snapshot import read_record
-from tests.processes import run, start
+from rfkeras.training.run_dir import read_record
+from tests.helpers.processes import run, start
 
 pytestmark = pytest.mark.slow
 

@@ -11,19 +11,16 @@ import pytest
 from sklearn import metrics
 
 import zoo
-from rfkeras.config import TrainConfig, resolve
-from rfkeras.data.audio import AudioFormat
-from rfkeras.data.windows import EvaluationPlan
+from rfkeras.audio.io import AudioFormat
+from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.datasets.excerpts import EvaluationPlan
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.metrics import f1
-from rfkeras.evaluation.scores import read_scores
-from rfkeras.evaluation.tasks import log_loss
-from rfkeras.evaluation.thresholds import best_f1_thresholds
+from rfkeras.evaluation.metrics import best_f1_thresholds, f1, log_loss
+from rfkeras.evaluation.result import read_scores
 from rfkeras.layers import find_head
-from rfkeras.loading import load_model
-from rfkeras.training import finish as finishing
-from rfkeras.training.inputs import open_inputs
-from rfkeras.training.run_folder import RunFolder
+from rfkeras.training import run as finishing
+from rfkeras.training.data import open_inputs
+from rfkeras.training.run_dir import RunFolder
 from rfkeras.training.scoring import (
     model_task,
     predict_scores,
@@ -31,7 +28,8 @@ from rfkeras.training.scoring import (
     score_split,
     validation_figures,
 )
-from tests.export.constants import constants, zeros_of_kernels
+from tests.helpers.constants import constants, zeros_of_kernels
+from zoo.pretrained import load_model
 
 
 class Echo:

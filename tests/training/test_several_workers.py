@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfkeras.training.cluster import describe
-from rfkeras.training.workers import RESTART_STATUS
-from tests.processes import ROOT, run, start
+from rfkeras.training.distributed import RESTART_STATUS, describe
+from tests.helpers.processes import ROOT, run, start
 from tests.training.test_resume import final_state, steps_done
 
 pytestmark = pytest.mark.slow
@@ -49,7 +48,7 @@ def ended(processes):
 
 @pytest.fixture(scope="module")
 def told():
-    statuses, outs, errs = ended(start_workers("-m", "tests.training.two_workers"))
+    statuses, outs, errs = ended(start_workers("-m", "tests.helpers.two_workers"))
     assert statuses == [0, 0], errs
     return [json.loads(out.splitlines()[-1]) for out in outs]
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.processes import run
+from tests.helpers.processes import run
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import zoo
 from rfkeras.errors import ConfigError
-from rfkeras.receptive_field import compose
-from tests.zoo.architecture_support import (
+from rfkeras.rf import compose
+from tests.helpers.architecture_support import (
     check_published_start,
     check_variant,
     trainable_parameters,

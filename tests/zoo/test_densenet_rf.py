@@ -6,13 +6,13 @@ import pytest
 import zoo
 from rfkeras.errors import ConfigError
 from rfkeras.layers import DampedConv2D, DecomposedConv2D
-from rfkeras.receptive_field import RHO_MAX, rf_of_rho
-from tests.receptive_field.support import gradient_support
-from tests.zoo.architecture_support import (
+from rfkeras.rf import RHO_MAX, rf_of_rho
+from tests.helpers.architecture_support import (
     check_published_start,
     check_variant,
     trainable_parameters,
 )
+from tests.helpers.receptive_field import gradient_support
 from zoo.densenet_rf import plan_densenet
 
 TINY = {"width": 4, "growth_rate": 4}

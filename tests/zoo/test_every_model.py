@@ -12,9 +12,9 @@ import tensorflow as tf
 import rfkeras
 import zoo
 from rfkeras.export import verify
-from tests.processes import ROOT, run
-from tests.receptive_field.support import gradient_support
-from tests.zoo.configurations import configurations
+from tests.helpers.configurations import configurations
+from tests.helpers.processes import ROOT, run
+from tests.helpers.receptive_field import gradient_support
 
 CONFIGURATIONS = configurations()
 LABELS = ("a", "b", "c")
@@ -144,7 +144,7 @@ def test_receptive_field_is_that_of_the_plan(name):
 
 @pytest.fixture(scope="module")
 def replica_figures():
-    status, out, err = run("-m", "tests.zoo.two_replicas_zoo", cwd=ROOT)
+    status, out, err = run("-m", "tests.helpers.two_replicas_zoo", cwd=ROOT)
     assert status == 0, err
     return json.loads(out.splitlines()[-1])
 

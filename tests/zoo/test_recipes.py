@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 
 import zoo
+from rfkeras.audio.io import AudioFormat
 from rfkeras.cli.main import run
-from rfkeras.complete import complete
-from rfkeras.config import TrainConfig, resolve
-from rfkeras.data.audio import AudioFormat
+from rfkeras.config.recipes import complete, list_recipes, read_recipe
+from rfkeras.config.train_config import TrainConfig, resolve
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import preset_config
-from rfkeras.recipes import list_recipes, read_recipe
-from rfkeras.training.build import build_training_model
-from rfkeras.training.inputs import open_inputs
-from rfkeras.training.snapshot import state_variables
-from rfkeras.training.strategy import make_strategy
-from tests.data.layouts import write_dcase, write_jamendo, write_jamendo_audio, write_openmic
+from rfkeras.training.data import open_inputs
+from rfkeras.training.distributed import make_strategy
+from rfkeras.training.run_dir import state_variables
+from rfkeras.training.setup import build_training_model
+from tests.helpers.layouts import write_dcase, write_jamendo, write_jamendo_audio, write_openmic
 
 RECIPES = [name for name in list_recipes() if not name.startswith("gm_instruments")]
 MOODS = ("happy", "dark", "sad")

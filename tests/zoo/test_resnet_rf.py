@@ -6,7 +6,7 @@ import pytest
 
 import zoo
 from rfkeras.errors import CheckpointError, ConfigError
-from rfkeras.receptive_field import RHO_MAX, plan_trunk
+from rfkeras.rf import RHO_MAX, plan_trunk
 
 # Parameters of width 128, 1 channel, 20 classes; the last three: 2 channels, 10 classes.
 PUBLISHED_PARAMETERS = {5: 3_568_552, 7: 3_961_768}

@@ -7,13 +7,13 @@ import pytest
 import zoo
 from rfkeras.errors import ConfigError
 from rfkeras.layers import DampedConv2D, DecomposedConv2D, FrequencyChannel
-from rfkeras.receptive_field import rf_of_rho
-from tests.receptive_field.support import gradient_support
-from tests.zoo.architecture_support import (
+from rfkeras.rf import rf_of_rho
+from tests.helpers.architecture_support import (
     check_published_start,
     check_variant,
     trainable_parameters,
 )
+from tests.helpers.receptive_field import gradient_support
 from zoo.vgg_rf import plan_vgg
 
 RHOS = range(8)

@@ -1,0 +1,267 @@
+"""`rfkeras data pack` as a pipeline: one element a shard.
+
+What lies in which shard is settled before, by the order in which `rfkeras.datasets.pack` stores
+clips, so that a shard can be written by anyone, again, or by a later pipeline. Beside each
+finished shard stands an entry; of the entries the index is made at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.utils.shared import Shared
+
+from rfkeras.audio.io import AudioFormat
+from rfkeras.beam.runner import counter, pipeline_options, run
+from rfkeras.config.train_config import TrainConfig, from_text, to_json
+from rfkeras.datasets.base import AudioDataset, BadFile, BadFileLog, Split
+from rfkeras.datasets.checks import check_clip, check_present
+from rfkeras.datasets.pack import (
+    LOCK,
+    Shard,
+    ShardWriter,
+    check_target,
+    shard_name,
+    storage_order,
+    store_clip,
+    write_index,
+)
+from rfkeras.errors import AudioError, ConfigError
+from rfkeras.training.data import open_dataset
+from rfkeras.utils.files import remove_leftovers, sole_writer, write_text
+
+_SAMPLE_BYTES = 2
+_MEASURED_CLIPS = 32  # whose lengths tell how many go into a shard
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What is packed, and how.
+
+    Attributes:
+        config: Names the data set, as JSON; every worker opens it.
+        audio: Format to store.
+        out_dir: Where to, for every worker to write to.
+        decoder: What reads files.
+    """
+
+    config: str
+    audio: AudioFormat
+    out_dir: str
+    decoder: str
+
+    def open(self) -> AudioDataset:
+        """The data set."""
+        return open_dataset(from_text(TrainConfig, self.config, "the pipeline's options"))
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard to write.
+
+    Attributes:
+        split: Name of the split that its clips are from.
+        number: Its number in it.
+        start: Place of its first clip in the storage order.
+        stop: Place after its last.
+    """
+
+    split: str
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def file(self) -> str:
+        """Name of its file."""
+        return shard_name(self.split, self.number)
+
+    def rows(self, split: Split) -> list[int]:
+        """Rows of its clips in the split."""
+        return [int(row) for row in storage_order(self.split, split)[self.start : self.stop]]
+
+
+def pack(
+    config: TrainConfig,
+    audio: AudioFormat,
+    out_dir: Path,
+    *,
+    shard_mb: float,
+    decoder: str = "isolated",
+    beam_arguments: Sequence[str] = (),
+) -> Path:
+    """Pack a data set by a pipeline.
+
+    Started again on a folder in which packing did not finish, it keeps the shards that are
+    whole and hold all of their clips. Arguments and errors are those of
+    `rfkeras.datasets.pack.pack`, and:
+
+    Args:
+        config: Names the data set.
+        audio: Format to store; the model's.
+        out_dir: A folder on a file system that every worker sees.
+        shard_mb: Shard size in MB, met on average.
+        decoder: What reads files.
+        beam_arguments: See `rfkeras.beam.runner.pipeline_options`.
+
+    Returns:
+        The index.
+
+    Raises:
+        PipelineError: The pipeline ended before its work was done.
+    """
+    options = pipeline_options(beam_arguments)
+    settings = PackSettings(to_json(config), audio, str(out_dir.absolute()), decoder)
+    dataset = settings.open()
+    check_target(out_dir, dataset)
+    check_present(dataset, max_bad_share=config.max_bad_share)
+    total = sum(len(split) for split in dataset.splits.values())
+    with sole_writer(out_dir / LOCK, out_dir):
+        check_target(out_dir, dataset)  # another process may just have finished
+        remove_leftovers(out_dir)
+        bad_files = BadFileLog(
+            out_dir / "bad_files.csv", total_files=total, max_bad_share=config.max_bad_share
+        )
+        planned = plan(dataset, audio, shard_mb, decoder)
+
+        def progress() -> str:
+            written = sum(_entry_path(out_dir, shard).exists() for shard in planned)
+            return f"{written} of {len(planned)} shards written"
+
+        def build(pipeline: beam.Pipeline) -> None:
+            shards = pipeline | "Shards" >> beam.Create(planned) | beam.Reshuffle()
+            _ = shards | "Pack" >> beam.ParDo(PackShard(settings))
+
+        run(options, build, progress)
+        entries = [_read_entry(_entry_path(out_dir, shard)) for shard in planned]
+        bad_files.record_all(BadFile(**bad) for entry in entries for bad in entry["bad"])
+        shards: dict[str, list[Shard]] = {name: [] for name in dataset.splits}
+        for one, entry in zip(planned, entries, strict=True):
+            if entry["shard"] is not None:
+                shards[one.split].append(Shard(**entry["shard"]))
+        return write_index(out_dir, dataset, audio, shards, bad_files)
+
+
+def plan(
+    dataset: AudioDataset, audio: AudioFormat, shard_mb: float, decoder: str
+) -> list[PlannedShard]:
+    """The shards of a data set: as many clips in each as are `shard_mb` on average."""
+    if shard_mb <= 0:
+        raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
+    planned = []
+    for name, split in dataset.splits.items():
+        order = storage_order(name, split)
+        seconds = _mean_seconds(split, order.tolist(), dataset.clip_seconds, decoder)
+        clip_bytes = seconds * audio.sample_rate_hz * audio.channels * _SAMPLE_BYTES
+        clips = max(1, int(shard_mb * 1e6 / clip_bytes))
+        for number, start in enumerate(range(0, len(order), clips)):
+            planned.append(PlannedShard(name, number, start, min(start + clips, len(order))))
+    return planned
+
+
+def _mean_seconds(
+    split: Split, order: Sequence[int], clip_seconds: float | None, decoder: str
+) -> float:
+    """Mean length of a split's clips, or of the first ones where no list tells it."""
+    if split.seconds is not None and len(split):
+        return max(float(split.seconds.mean()), 1e-3)
+    if clip_seconds is not None:
+        return clip_seconds
+    lengths = []
+    for row in order[:_MEASURED_CLIPS]:
+        try:
+            lengths.append(check_clip(split, row, None, decoder=decoder).duration_seconds)
+        except AudioError:
+            continue  # it is told of when it is packed
+    return max(sum(lengths) / len(lengths), 1e-3) if lengths else 1.0
+
+
+class PackShard(beam.DoFn):
+    """Writes one shard and its entry, unless both are there.
+
+    Args:
+        settings: What is packed, and how.
+    """
+
+    def __init__(self, settings: PackSettings) -> None:
+        self._settings = settings
+        self._shared = Shared()
+        self._dataset: AudioDataset | None = None
+
+    def setup(self) -> None:
+        """Open the data set."""
+        self._dataset = self._shared.acquire(self._settings.open)
+
+    def process(self, planned: PlannedShard) -> Iterator[str]:
+        """Write one shard; gives the name of its file."""
+        assert self._dataset is not None
+        split = self._dataset.splits[planned.split]
+        rows = planned.rows(split)
+        path = Path(self._settings.out_dir) / planned.file
+        entry_path = _entry_path(path.parent, planned)
+        fingerprint = self._fingerprint(split, rows)
+        if _is_whole(entry_path, path, fingerprint):
+            counter("shards_kept").inc()
+            return
+        bad: list[BadFile] = []
+        writer = ShardWriter(path, split)
+        for row in rows:
+            try:
+                clip = store_clip(
+                    split,
+                    row,
+                    self._settings.audio,
+                    self._dataset.clip_seconds,
+                    self._settings.decoder,
+                )
+            except AudioError as error:
+                bad.append(BadFile(error.path, error.reason, f"pack {planned.split}"))
+                counter(f"dead: {error.reason.partition(':')[0][:60]}").inc()
+            else:
+                writer.add(clip)
+                seconds = clip.length / self._settings.audio.sample_rate_hz
+                counter("audio_milliseconds").inc(round(1000 * seconds))
+        shard = writer.finish()
+        if not shard.rows:
+            path.unlink()
+        entry = {
+            "of": fingerprint,
+            "shard": asdict(shard) if shard.rows else None,
+            "bad": [asdict(file) for file in bad],
+        }
+        write_text(entry_path, json.dumps(entry))
+        counter("clips_packed").inc(len(shard.rows))
+        counter("clips_dead").inc(len(bad))
+        yield planned.file
+
+    def _fingerprint(self, split: Split, rows: Sequence[int]) -> str:
+        """Of what a shard is to hold."""
+        labels, mask = split.labels[rows].tolist(), split.mask[rows].tolist()
+        keys = [split.keys[row] for row in rows]
+        told = json.dumps([asdict(self._settings.audio), keys, labels, mask])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _entry_path(out_dir: Path, planned: PlannedShard) -> Path:
+    return out_dir / f"{planned.file}.entry.json"
+
+
+def _read_entry(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _is_whole(entry_path: Path, path: Path, fingerprint: str) -> bool:
+    """Whether a shard stands there with all of its clips; others are tried again."""
+    if not entry_path.exists() or not path.exists():
+        return False
+    entry = _read_entry(entry_path)
+    size = path.stat().st_size
+    return bool(
+        entry["of"] == fingerprint and not entry["bad"] and entry["shard"]["bytes"] == size
+    )

@@ -1,0 +1,1 @@
+"""Options of a training run: their table, parsing, recipes and defaults."""

@@ -1,0 +1,152 @@
+"""Where clips and labels come from: one file a data set, `load_dataset` in front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rfkeras.datasets.base import AudioDataset
+from rfkeras.errors import ConfigError, located, unknown_name
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    validation_share: float = 0.15,
+    **options: Any,
+) -> AudioDataset:
+    """Load a data set by name.
+
+    Args:
+        name: "gm_instruments" (rendered when absent; options size, workers, progress,
+            sound_font),
+            "openmic", "mtg_jamendo" (options subset, fold, audio_dir), "dcase" and
+            "magnatagatune" (subset, audio_dir), "gtzan" (audio_dir), "folder" (test_share,
+            allow_absolute) or "packed".
+        data_dir: Folder of the data set, as its source describes it; for "folder" a CSV
+            file or a folder with one sub-folder a class; for "packed" a folder of shards,
+            which may be an s3://, az://, hdfs:// or http(s):// URL. gm_instruments has a
+            default in the user's cache.
+        seed: Seed of the composition (gm_instruments) or of the splits (folder).
+        validation_share: Share of the training clips held out where the data set has no
+            validation split of its own (openmic, dcase, folder).
+        **options: Options of that data set.
+
+    Raises:
+        ConfigError: Unknown name or option, or data_dir is missing.
+        DatasetError: The data set is incomplete or malformed.
+    """
+    if name not in _LOADERS:
+        raise ConfigError(unknown_name("data set", name, _LOADERS))
+    loader, allowed = _LOADERS[name]
+    for option in options:
+        if option not in allowed and option in _COMMON_OPTIONS:
+            takers = sorted(n for n, (_, takes) in _LOADERS.items() if option in takes)
+            raise ConfigError(
+                f"Data set {name!r} takes no {option}. Those that do: {', '.join(takers)}."
+            )
+        if option not in allowed:
+            raise ConfigError(unknown_name(f"option of {name}", option, allowed))
+    if data_dir is None and name != "gm_instruments":
+        raise ConfigError(f"Data set {name!r} needs data_dir (--data-dir): where is it?")
+    with located(data_dir or name):
+        return loader(data_dir, seed, validation_share, options)
+
+
+def _gm_instruments(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras import synthesis
+    from rfkeras.datasets import openmic
+
+    root = Path(data_dir) if data_dir is not None else synthesis.default_cache_dir()
+    folder = synthesis.generate(root, seed=seed, **options)
+    # The folder's name holds version, seed and size of what was rendered.
+    dataset = openmic.load(
+        folder,
+        validation_share=validation_share,
+        name="gm_instruments",
+        info={"version": folder.parent.name, "seed": seed},
+        published=None,
+    )
+    dataset.info["size"] = sum(len(split) for split in dataset.splits.values())
+    return dataset
+
+
+def _openmic(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets import openmic
+
+    # The split is part of the benchmark: the run's seed does not move it.
+    return openmic.load(Path(data_dir), validation_share=validation_share, **options)
+
+
+def _folder(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets import folder
+
+    return folder.load(Path(data_dir), seed=seed, validation_share=validation_share, **options)
+
+
+def _mtg_jamendo(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets import mtg_jamendo
+
+    return mtg_jamendo.load(Path(data_dir), **_with_paths(options))
+
+
+def _dcase(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets import dcase
+
+    return dcase.load(Path(data_dir), validation_share=validation_share, **_with_paths(options))
+
+
+def _magnatagatune(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets import magnatagatune
+
+    return magnatagatune.load(Path(data_dir), **_with_paths(options))
+
+
+def _gtzan(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets import gtzan
+
+    return gtzan.load(Path(data_dir), **_with_paths(options))
+
+
+def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
+    folder = options.get("audio_dir")
+    return options | {"audio_dir": None if folder is None else Path(folder)}
+
+
+def _packed(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets.packed import load_packed
+
+    return load_packed(str(data_dir))
+
+
+_COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # of several data sets, not of all
+_LOADERS: dict[str, tuple[Callable[[Any, int, float, dict[str, Any]], AudioDataset], set[str]]]
+_LOADERS = {
+    "gm_instruments": (_gm_instruments, {"size", "workers", "progress", "sound_font"}),
+    "openmic": (_openmic, {"split_seed"}),
+    "mtg_jamendo": (_mtg_jamendo, {"subset", "fold", "audio_dir"}),
+    "dcase": (_dcase, {"subset", "audio_dir", "split_seed"}),
+    "magnatagatune": (_magnatagatune, {"subset", "audio_dir"}),
+    "gtzan": (_gtzan, {"audio_dir"}),
+    "folder": (_folder, {"test_share", "allow_absolute"}),
+    "packed": (_packed, set()),
+}

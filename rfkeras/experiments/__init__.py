@@ -1,0 +1,1 @@
+"""Sweeps over receptive fields and hyper-parameter searches."""

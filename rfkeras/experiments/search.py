@@ -1,0 +1,449 @@
+"""What a search is: its options, its folder, and the check that a folder holds this search."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rfkeras.config.train_config import TrainConfig, from_json, to_json
+from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.experiments.search_space import AXES, SearchSpace, Value, parse_space
+from rfkeras.training.run_dir import RunFolder
+from rfkeras.utils.files import exclusive, write_text
+
+HYPERBAND, BAYESIAN, RANDOM = METHODS = ("hyperband", "bayesian", "random")
+
+
+@dataclass(frozen=True)
+class Search:
+    """The options of a search.
+
+    Attributes:
+        base: What all trials share; options of the model may be None, for its own defaults.
+        space: What they differ in.
+        method: "hyperband", "bayesian" or "random".
+        trials: How many; Hyperband counts them itself.
+        factor: Of Hyperband: one in so many trials goes on, for so many times the epochs.
+        iterations: How often Hyperband runs through all its brackets.
+        seed: Of the values that are tried.
+        max_failures: Trials that may fail one after the other before the search ends.
+        command: The command line that began it.
+    """
+
+    base: TrainConfig
+    space: SearchSpace
+    method: str = HYPERBAND
+    trials: int = 20
+    factor: int = 3
+    iterations: int = 1
+    seed: int = 0
+    max_failures: int = 3
+    command: str = ""
+
+    @property
+    def monitor(self) -> str:
+        """The figure of the validation split by which trials are compared."""
+        return self.base.monitor
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether that figure is a loss."""
+        return self.monitor.endswith("loss")
+
+    def better(self, score: float, best: float | None) -> bool:
+        """Whether a score is better than the best so far."""
+        if best is None:
+            return True
+        return score < best if self.lower_is_better else score > best
+
+    @property
+    def shortest(self) -> int:
+        """Epochs of the shortest trials."""
+        return min((epochs for _, epochs in self.rungs()), default=self.base.epochs)
+
+    def rungs(self) -> list[tuple[int, int]]:
+        """(trials, epochs) of everything to be trained, in the order of its start."""
+        if self.method == HYPERBAND:
+            return hyperband_rungs(self.base.epochs, self.factor) * self.iterations
+        return [(self.trials, self.base.epochs)]
+
+
+def hyperband_rungs(epochs: int, factor: int) -> list[tuple[int, int]]:
+    """The rungs of Hyperband's brackets as keras-tuner lays them out.
+
+    A bracket begins with many short trials; the best one in `factor` goes on to the next
+    rung, with `factor` times the epochs. The next bracket begins with fewer and longer ones.
+
+    Args:
+        epochs: Of the longest trials.
+        factor: 2 or more.
+
+    Returns:
+        (trials, epochs) of each rung.
+    """
+    last_size = math.ceil(1 + math.log(epochs, factor))
+    brackets = 0
+    left: float = epochs
+    while left >= 1:  # in floating point, as keras-tuner counts them
+        left /= factor
+        brackets += 1
+    return [
+        (
+            math.ceil(last_size / (bracket + 1) * factor ** (bracket - rung)),
+            math.ceil(epochs / factor ** (bracket - rung)),
+        )
+        for bracket in reversed(range(brackets))
+        for rung in range(bracket + 1)
+    ]
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """Paths in the folder of a search."""
+
+    root: Path
+
+    @property
+    def options(self) -> Path:
+        """The options of the search, but for those of training."""
+        return self.root / "search.json"
+
+    @property
+    def base(self) -> Path:
+        """The options of training that all trials share."""
+        return self.root / "base.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the search, or serves its workers."""
+        return self.root / ".lock"
+
+    @property
+    def state(self) -> Path:
+        """keras-tuner's own files, from which a search goes on."""
+        return self.root / "oracle"
+
+    @property
+    def workers(self) -> Path:
+        """A file for each worker, which changes as long as the worker lives."""
+        return self.root / "workers"
+
+    @property
+    def table(self) -> Path:
+        """A line for each trial."""
+        return self.root / "trials.csv"
+
+    @property
+    def best(self) -> Path:
+        """The recipe of the best trial."""
+        return self.root / "best.yaml"
+
+    @property
+    def score_plot(self) -> Path:
+        """Scores in the order of the trials."""
+        return self.root / "scores.png"
+
+    @property
+    def value_plot(self) -> Path:
+        """Scores by the value of each searched option."""
+        return self.root / "values.png"
+
+    def trial(self, trial_id: str) -> RunFolder:
+        """The run folder of a trial."""
+        return RunFolder(self.root / "trials" / trial_id)
+
+
+def open_folder(search: Search, folder: SearchFolder) -> None:
+    """Make the folder of a search, or check that it holds this very one.
+
+    Only `trials` may have grown: the search then goes on for so many more. Processes that
+    start at the same time do this one after the other.
+
+    Raises:
+        ConfigError: Another search or other files lie there; the message says what differs.
+    """
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder.root / ".opening", on_wait=lambda _: None):  # for milliseconds
+        _open_locked(search, folder)
+
+
+def _open_locked(search: Search, folder: SearchFolder) -> None:
+    if folder.options.exists():
+        there = read_search(folder)
+        differing = _differences(there, search)
+        if differing:
+            raise ConfigError(
+                f"{folder.root} holds a search with other options: {'; '.join(differing)}. Go "
+                f"on with it by --resume {shlex.quote(str(folder.root))}, or choose another "
+                "--search-dir."
+            )
+        if search.trials == there.trials:
+            return
+        search = dataclasses.replace(search, command=there.command)
+    elif any(not _may_precede(path, folder) for path in folder.root.iterdir()):
+        raise ConfigError(f"{folder.root} holds other files. Choose another --search-dir.")
+    write_text(folder.base, to_json(search.base))
+    options = _options(search) | {"command": search.command}
+    write_text(folder.options, json.dumps(options, indent=2) + "\n")
+
+
+def _may_precede(path: Path, folder: SearchFolder) -> bool:
+    """Whether a folder may hold this before its search is written, as after a kill."""
+    return path.name.startswith(".") or path in (folder.base, folder.workers)
+
+
+def read_search(folder: SearchFolder) -> Search:
+    """The search that a folder holds.
+
+    Raises:
+        ConfigError: It holds none.
+    """
+    if not (folder.options.is_file() and folder.base.is_file()):
+        raise ConfigError(
+            f"{folder.root} holds no search: it has no {folder.options.name}. Start one with "
+            "--search-dir."
+        )
+    try:
+        options = json.loads(folder.options.read_text(encoding="utf-8"))
+        space = parse_space(options.pop("space"))
+        return Search(base=from_json(TrainConfig, folder.base), space=space, **options)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{folder.options} cannot be read: {error}") from error
+
+
+def _options(search: Search) -> dict[str, Any]:
+    """What two starts of one search have in common, as JSON; base options aside."""
+    own = ("method", "trials", "factor", "iterations", "seed", "max_failures")
+    return {
+        "space": search.space.to_text(),
+        **{name: getattr(search, name) for name in own},
+    }
+
+
+def _differences(there: Search, now: Search) -> list[str]:
+    """What a search has otherwise than the one in the folder, in words."""
+    if now.trials > there.trials:
+        there = dataclasses.replace(there, trials=now.trials)
+    pairs = [(_options(there), _options(now)), (_base_options(there), _base_options(now))]
+    pairs.insert(0, (pairs[0][0].pop("space"), pairs[0][1].pop("space")))
+    return [
+        f"{name} was {_shown(old, name)}, now {_shown(new, name)}"
+        for old, new in pairs
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _base_options(search: Search) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(to_json(search.base))
+    return values
+
+
+def _shown(options: Mapping[str, Any], name: str) -> str:
+    return str(options[name]) if name in options else "not searched"
+
+
+# The default space: width doubles at most to the one given, rho stays where the published
+# sweeps found the best models.
+LARGEST_RHO = 12
+_DEFAULT_SPECS = {
+    "shake": "false,true",
+    "frequency_aware": "false,true",
+    "damping": "none,0.01,0.1",
+    "mixup": "0,0.1,0.3",
+    "learning_rate": "1e-4:5e-3:log",
+}
+# Places and stretches of the schedule, which shrink with a shorter trial.
+_FRACTIONS_OF_EPOCHS = ("hold_epochs", "decay_end_epoch")
+_WHOLE_EPOCHS = ("swa_start_epoch", "prune_epochs", "early_stop_epochs")
+
+
+def trial_config(
+    base: TrainConfig, values: Mapping[str, Value], epochs: int | None = None
+) -> TrainConfig:
+    """The configuration of a trial.
+
+    Args:
+        base: The options that all trials share.
+        values: Of the searched options, in which rho_time and rho_frequency may stand for
+            one axis each; the other axis keeps its rho.
+        epochs: Length of the trial; None: that of `base`. What `base` says of the schedule in
+            epochs shrinks with it, so that the schedule keeps its shape; `values` do not
+            (`check_space` refuses such a search).
+
+    Raises:
+        ConfigError: The options do not go together.
+    """
+    options = dict(values)
+    if any(axis in options for axis in AXES):
+        axes = rho_axes(base)
+        pair = [options.pop(name, default) for name, default in zip(AXES, axes, strict=True)]
+        options["rho"] = pair[0] if pair[0] == pair[1] else tuple(pair)
+    if epochs is not None and epochs != base.epochs:
+        options = {"epochs": epochs, **_scaled(base, epochs / base.epochs), **options}
+    return dataclasses.replace(base, **options)
+
+
+def complete_config(
+    base: TrainConfig, values: Mapping[str, Value], epochs: int | None = None
+) -> TrainConfig:
+    """The same with all defaults written out, as a run folder has it.
+
+    Raises:
+        ConfigError: The options do not go together, or the model has not all of them.
+    """
+    from rfkeras.config.recipes import complete
+
+    return complete(trial_config(base, values, epochs))
+
+
+def _scaled(base: TrainConfig, share: float) -> dict[str, Any]:
+    """The schedule's places and stretches in epochs, for a share of them."""
+    scaled: dict[str, Any] = {}
+    for name in _FRACTIONS_OF_EPOCHS:
+        value = getattr(base, name)
+        if value is not None:
+            scaled[name] = value * share
+    for name in _WHOLE_EPOCHS:
+        value = getattr(base, name)
+        if value is not None:
+            scaled[name] = max(1, math.ceil(value * share))
+    return scaled
+
+
+def rho_axes(config: TrainConfig) -> tuple[int, int]:
+    """rho along time and along frequency, where need be the model's own.
+
+    Raises:
+        ConfigError: The model has no rho.
+    """
+    import zoo
+
+    known = zoo.model_info(config.model).options
+    if "rho" not in known:
+        raise ConfigError(unknown_name(f"option of {config.model}", "rho", known))
+    rho = known["rho"] if config.rho is None else config.rho
+    return (rho, rho) if isinstance(rho, int) else (rho[0], rho[1])
+
+
+def recipe_options(config: TrainConfig) -> dict[str, Any]:
+    """What a recipe must say to give this configuration: all that is not the default.
+
+    Options that have no effect because another one is off are left out, as recipes must
+    not name them.
+    """
+    options: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, needs = getattr(config, field.name), field.metadata["needs"]
+        if value != field.default and (needs is None or needs.is_on(vars(config))):
+            options[field.name] = list(value) if isinstance(value, tuple) else value
+    return options
+
+
+def default_space(base: TrainConfig, fixed: Mapping[str, Any]) -> SearchSpace:
+    """What is searched where the user names nothing: what the model has of the paper's ideas.
+
+    rho on each axis, the width and half of it, Shake-Shake, frequency awareness, damping,
+    mixup and the learning rate.
+
+    Args:
+        base: The options that all trials share.
+        fixed: Options that the user gave as flags: they are not searched.
+
+    Raises:
+        ConfigError: Unknown model.
+    """
+    import zoo
+
+    info = zoo.model_info(base.model)
+    known = {*info.options, "mixup", "learning_rate"}
+    specs: dict[str, str] = {}
+    if "rho" in known:
+        rho = _largest_rho(info)
+        specs |= dict.fromkeys(AXES, f"0:{rho}") if rho else {}
+    if "width" in known:
+        width = info.options["width"] if base.width is None else base.width
+        specs["width"] = f"{width // 2},{width}"
+    specs |= {name: spec for name, spec in _DEFAULT_SPECS.items() if name in known}
+    given = {*fixed, *(AXES if "rho" in fixed else ())}
+    return parse_space({name: spec for name, spec in specs.items() if name not in given})
+
+
+def _largest_rho(info: Any) -> int:
+    """The largest rho of the default space that a model has; 0 if it has a single one."""
+    for rho in range(LARGEST_RHO, 0, -1):
+        try:
+            info.plan_for(rho=rho)
+        except ConfigError:
+            continue
+        return rho
+    return 0
+
+
+def check_space(space: SearchSpace, base: TrainConfig, shortest: int | None = None) -> None:
+    """Refuse a space with values that no trial could have, before anything is trained.
+
+    The ends of each parameter are tried with the others at their first and at their last
+    value. (Two values that contradict each other elsewhere make a trial that fails.)
+
+    Args:
+        space: The searched options.
+        base: The options that all trials share.
+        shortest: Epochs of the shortest trial; None: as `base` says.
+
+    Raises:
+        ConfigError: A value is not possible, the option has no effect, or it counts epochs
+            and trials differ in theirs.
+    """
+    short = shortest is not None and shortest != base.epochs
+    counts = [n for n in space.parameters if n in (*_FRACTIONS_OF_EPOCHS, *_WHOLE_EPOCHS)]
+    if short and counts:
+        raise ConfigError(
+            f"Hyperband cannot search {', '.join(counts)}: its trials have from {shortest} to "
+            f"{base.epochs} epochs, and the same number of epochs is another schedule in each. "
+            "Search with --method random or bayesian, or give a fixed value as a flag, which "
+            "shrinks with the trial."
+        )
+    for values in _corners(space):
+        try:
+            config = complete_config(base, values, shortest)
+        except ConfigError as error:
+            shown = ", ".join(f"{name}={value}" for name, value in values.items())
+            if short:
+                shown += f" in Hyperband's shortest trials (epochs {shortest} of {base.epochs})"
+            raise ConfigError(f"Some trials are impossible, such as {shown}: {error}") from None
+        for name in values:
+            field = TrainConfig.__dataclass_fields__["rho" if name in AXES else name]
+            needs = field.metadata["needs"]
+            if needs is None or needs.is_on(vars(config)) or set(needs.switches) & set(values):
+                continue
+            raise ConfigError(
+                f"A search over {name} has no effect: set {needs.how}, or leave {name} out."
+            )
+
+
+def _corners(space: SearchSpace) -> Iterator[dict[str, Value]]:
+    """Values of trials that between them have the ends of every parameter."""
+    for place in (0, -1):
+        ends = {name: parameter.ends[place] for name, parameter in space.parameters.items()}
+        for name, parameter in space.parameters.items():
+            for end in parameter.ends:
+                values = {**ends, name: end}
+                if parameter.when is not None:
+                    values[parameter.when[0]] = parameter.when[1][0]
+                yield {
+                    key: value
+                    for key, value in values.items()
+                    if _is_active(space, key, values)
+                }
+
+
+def _is_active(space: SearchSpace, name: str, values: Mapping[str, Value]) -> bool:
+    when = space.parameters[name].when
+    return when is None or values[when[0]] in when[1]

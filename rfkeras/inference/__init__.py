@@ -1,0 +1,25 @@
+"""Tags and embeddings of audio of any length, computed in chunks.
+
+What needs a framework is imported on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from rfkeras.utils.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from rfkeras.inference.frames import FrameTimes, frame_times
+    from rfkeras.inference.stream import Piece, StreamTagger, TagResult
+
+__all__ = ["FrameTimes", "Piece", "StreamTagger", "TagResult", "frame_times"]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "FrameTimes": "rfkeras.inference.frames",
+        "frame_times": "rfkeras.inference.frames",
+        "Piece": "rfkeras.inference.stream",
+        "StreamTagger": "rfkeras.inference.stream",
+        "TagResult": "rfkeras.inference.stream",
+    },
+)

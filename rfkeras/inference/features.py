@@ -1,0 +1,205 @@
+"""Embeddings of many files as one NumPy or Parquet file, written as they come."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rfkeras.errors import ConfigError
+from rfkeras.inference.audio_files import printable
+from rfkeras.inference.output import Outcome, Write
+from rfkeras.utils.files import replacing
+
+if TYPE_CHECKING:
+    from rfkeras.inference import FrameTimes, TagResult
+
+ROW_NAMES = ".files.csv"
+SUFFIXES = {"clip": (".npy", ".parquet"), "frame": (".npz", ".parquet")}
+_ROWS_A_GROUP = 4096  # of a Parquet file: what is held in memory before it is written
+_TIME_DIGITS = 4
+
+
+def check_features_path(path: Path, per: str) -> None:
+    """Refuse a file that the features cannot be written to.
+
+    Raises:
+        ConfigError: Its ending is not one of the allowed ones, or pyarrow is missing.
+    """
+    if path.suffix not in SUFFIXES[per]:
+        raise ConfigError(
+            f"Embeddings per {per} are written to a file in {' or '.join(SUFFIXES[per])}. "
+            f"Received: {printable(path)}."
+        )
+    if path.suffix == ".parquet":
+        _pyarrow()
+
+
+@contextmanager
+def features_file(path: Path, per: str, model: str, times: FrameTimes) -> Iterator[Write]:
+    """Open the file that `rfkeras embed` writes; it appears when the block ends.
+
+    - .npy, per clip: (files, features) float32. FILE.files.csv beside it has a row for each
+      row of it, `path` and `seconds`.
+    - .npz, per frame: the arrays "0", "1", ... of (frames, features) float32, one a file,
+      with `paths` (files,), `seconds` (files,), `first_s` and `stride_s`: frame i of a file
+      is about first_s + i * stride_s.
+    - .parquet, per clip: `path`, `seconds`, `features` (list of float32).
+    - .parquet, per frame: `path`, `time_s` (the frame's centre), `features`.
+
+    Files that could not be read have no rows. Memory does not grow with their number, but
+    for their paths in .npz.
+
+    Args:
+        path: Where to.
+        per: "clip" or "frame".
+        model: What the user calls the model.
+        times: When the model's frames are.
+
+    Raises:
+        ConfigError: See `check_features_path`.
+    """
+    check_features_path(path, per)
+    with replacing(path) as aside:
+        if path.suffix == ".parquet":
+            with _parquet(aside, per, model, times) as write:
+                yield write
+        elif per == "frame":
+            with _npz(aside, times) as write:
+                yield write
+        else:
+            names = path.with_name(path.stem + ROW_NAMES)
+            with replacing(names) as names_aside:
+                with _npy(aside, names_aside) as write:
+                    yield write
+                path.unlink(missing_ok=True)  # old rows never stand beside new names
+
+
+@contextmanager
+def _npy(path: Path, names: Path) -> Iterator[Write]:
+    shape = (0, 0)
+
+    def header() -> None:
+        content = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        # NumPy pads headers so that the number of rows can grow in place.
+        np.lib.format.write_array_header_1_0(file, content)  # type: ignore[no-untyped-call]
+
+    with path.open("wb") as file, names.open("w", encoding="utf-8", newline="") as text:
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["path", "seconds"])
+
+        def write(outcome: Outcome) -> None:
+            nonlocal shape
+            result = outcome.result
+            if result is None:
+                return
+            if shape[0] == 0:
+                shape = (0, len(result.embedding))
+                header()
+            file.write(result.embedding.astype("<f4").tobytes())
+            rows.writerow([outcome.file.name, round(result.seconds, _TIME_DIGITS)])
+            shape = (shape[0] + 1, shape[1])
+
+        yield write
+        file.seek(0)
+        header()
+
+
+@contextmanager
+def _npz(path: Path, times: FrameTimes) -> Iterator[Write]:
+    paths: list[str] = []
+    seconds: list[float] = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+
+        def add(name: str, array: np.ndarray[Any, Any]) -> None:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(  # type: ignore[no-untyped-call]
+                    member, np.asarray(array), allow_pickle=False
+                )
+
+        def write(outcome: Outcome) -> None:
+            result = outcome.result
+            if result is None:
+                return
+            add(str(len(paths)), frame_embeddings_of(result).astype("<f4"))
+            paths.append(outcome.file.name)
+            seconds.append(result.seconds)
+
+        yield write
+        add("paths", np.array(paths, dtype=np.str_))
+        add("seconds", np.array(seconds))
+        add("first_s", np.array(times.first_ms / 1000))
+        add("stride_s", np.array(times.stride_ms / 1000))
+
+
+@contextmanager
+def _parquet(path: Path, per: str, model: str, times: FrameTimes) -> Iterator[Write]:
+    arrow, parquet = _pyarrow()
+    when = "seconds" if per == "clip" else "time_s"
+    schema = arrow.schema(
+        [
+            ("path", arrow.string()),
+            (when, arrow.float64()),
+            ("features", arrow.list_(arrow.float32())),
+        ],
+        metadata={"rfkeras_model": printable(model), "rfkeras_per": per},
+    )
+    waiting: list[tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+
+    with parquet.ParquetWriter(path, schema) as file:
+
+        def flush() -> None:
+            if not waiting:
+                return
+            paths = [path for path, _, rows in waiting for _ in rows]
+            moments = np.concatenate([moments for _, moments, _ in waiting])
+            rows = np.concatenate([rows for _, _, rows in waiting]).astype(np.float32)
+            offsets = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
+            lists = arrow.ListArray.from_arrays(offsets, rows.ravel())
+            columns = [arrow.array(paths), arrow.array(moments), lists]
+            file.write_table(arrow.Table.from_arrays(columns, schema=schema))
+            waiting.clear()
+
+        def write(outcome: Outcome) -> None:
+            result = outcome.result
+            if result is None:
+                return
+            if per == "clip":
+                rows, moments = result.embedding[None], np.array([result.seconds])
+            else:
+                rows = frame_embeddings_of(result)
+                moments = times.centres_ms(len(rows)) / 1000
+            waiting.append((outcome.file.name, moments, rows))
+            if sum(len(rows) for _, _, rows in waiting) >= _ROWS_A_GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+def frame_embeddings_of(result: TagResult) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The features of the frames.
+
+    Raises:
+        ConfigError: They were not asked for.
+    """
+    if result.frame_embeddings is None:
+        raise ConfigError("The result has no frame features: use embeddings=True.")
+    return result.frame_embeddings
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError(
+            "Parquet needs pyarrow: pip install 'rfkeras[parquet]'. Else name a .npy or "
+            ".npz file."
+        ) from error
+    return pyarrow, pyarrow.parquet

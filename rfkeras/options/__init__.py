@@ -1,1 +1,0 @@
-"""Options of a training run, by group, and the parsers of their values."""

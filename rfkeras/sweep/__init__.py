@@ -1,1 +1,0 @@
-"""Many runs that differ in receptive field, variant and seed, and what they show together."""

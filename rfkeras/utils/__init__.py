@@ -1,0 +1,1 @@
+"""Files, locks, progress, tables and plot style that all rooms share."""

@@ -1,0 +1,183 @@
+"""`rfkeras tag --beam`: the records of `rfkeras tag`, nothing lost, and a restart."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rfkeras.cli import main
+from rfkeras.utils.files import sole_writer
+from tests.helpers.audio_commands import SECONDS, make_model, make_songs
+from tests.helpers.processes import run, start
+
+pytest.importorskip("apache_beam")
+COUNTS = ("found", "done_before", "tagged", "dead")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """(songs with a broken one among them, the model's file)."""
+    root = tmp_path_factory.mktemp("bulk")
+    songs = make_songs(root / "songs")
+    (songs / "broken.wav").write_bytes(b"RIFF")
+    make_model(root / "tiny.keras")
+    return songs, root / "tiny.keras"
+
+
+@pytest.fixture
+def tag(place, capsys, monkeypatch):
+    """Run the command: (exit status, what it said)."""
+
+    def command(*arguments):
+        status = main.run(["tag", "--model", str(place[1]), *map(str, arguments)])
+        return status, capsys.readouterr().err
+
+    return command
+
+
+def lines_of(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def records(folder, kind="tags"):
+    """The records of all shards of a kind, by path; none may be there twice."""
+    lines = [line for path in folder.glob(f"{kind}-*.jsonl") for line in lines_of(path)]
+    found = {record["path"]: record for record in map(json.loads, lines)}
+    assert len(found) == len(lines)
+    return found
+
+
+def counts(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["found"] == summary["done_before"] + summary["tagged"] + summary["dead"]
+    return [summary[name] for name in COUNTS]
+
+
+def test_records_are_those_of_the_command_without_beam(tag, place, tmp_path):
+    songs, bulk, plain = place[0], tmp_path / "bulk", tmp_path / "plain.jsonl"
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{songs / 'low.wav'}\n\n{songs / 'missing.wav'}\n")  # one is met twice
+    words = [songs, "--files-from", listed, "--frames", "--decoder", "soundfile"]
+    status, said = tag(*words, "--output-dir", bulk, "--shard-files", 2, "--beam")
+    assert status == 1
+    assert "3 files tagged" in said
+    assert "2 could not be used" in said
+    assert tag(*words, "--output", plain, "--quiet")[0] == 1
+    expected = {r["path"]: r for r in map(json.loads, lines_of(plain))}
+    assert records(bulk) | records(bulk, "dead") == expected
+    assert set(records(bulk, "dead")) == {str(songs / n) for n in ("broken.wav", "missing.wav")}
+    assert counts(bulk) == [5, 0, 3, 2]
+    hours = json.loads((bulk / "summary.json").read_text())["hours"]
+    assert hours == pytest.approx(sum(SECONDS.values()) / 3600, abs=1e-4)
+
+    status, said = tag(*words, "--output-dir", bulk, "--beam")
+    assert status == 1
+    assert "--skip-existing" in said
+    status, said = tag(
+        *words, "--threshold", 0.1, "--output-dir", bulk, "--skip-existing", "--beam"
+    )
+    assert status == 1
+    assert "another --threshold" in said
+    shutil.copyfile(songs / "low.wav", songs / "missing.wav")
+    try:
+        status, said = tag(*words, "--output-dir", bulk, "--skip-existing", "--quiet", "--beam")
+    finally:
+        (songs / "missing.wav").unlink()
+    assert (status, said) == (1, "")
+    assert counts(bulk) == [5, 3, 1, 1]
+    assert set(records(bulk, "dead")) == {str(songs / "broken.wav")}
+    assert len(records(bulk)) == 4
+
+    (tmp_path / "other.wav").write_bytes(b"RIFF")
+    other = [tmp_path / "other.wav", "--frames", "--output-dir", bulk, "--decoder", "soundfile"]
+    assert tag(*other, "--skip-existing", "--beam")[0] == 1
+    # What was not tried again is still told of.
+    assert set(records(bulk, "dead")) == {
+        str(songs / "broken.wav"),
+        str(tmp_path / "other.wav"),
+    }
+    with sole_writer(bulk / ".lock", bulk):
+        assert f"is writing to {bulk}" in tag(*other, "--skip-existing", "--beam")[1]
+
+
+def test_patterns_and_addresses_are_found(place, tmp_path):
+    from rfkeras.beam.runner import find
+
+    songs = place[0]
+    assert {f.name for f in find(f"{songs}/*/*")} == {
+        str(songs / n) for n in SECONDS if "/" in n
+    }
+    assert [f.error for f in find(f"{songs}/*.mp3")] == ["no file matches"]
+    assert [(f.name, f.key) for f in find("gs://bucket/a b.flac")] == [
+        ("gs://bucket/a b.flac",) * 2
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--beam"], "--output-dir"),
+        (["--output", "x.jsonl", "--beam"], "--output is not for --beam"),
+        (["--output-dir", "OUT", "--beam", "FlinkRunner"], "options of Beam"),
+        (["--output-dir", "OUT", "--beam", "--top", "3"], "no option --top"),
+        (["--output-dir", "OUT", "--shard-files", "0", "--beam"], "--shard-files"),
+        (["--files-from", "no-list", "--output-dir", "OUT", "--beam"], "no-list"),
+        (["nowhere://x.wav", "--output-dir", "OUT", "--beam"], "apache-beam[gcp]"),
+    ],
+)
+def test_what_a_pipeline_cannot_do_is_refused(tag, place, tmp_path, flags, said):
+    flags = [str(tmp_path / "out") if flag == "OUT" else flag for flag in flags]
+    status, told = tag(place[0], *flags)
+    assert status == 1
+    assert said in told
+    assert not (tmp_path / "out").exists()
+
+
+def worker_of(pid):
+    """A worker process of the pipeline that a process runs; None if there is none yet."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            commands[int(folder.name)] = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(status[1])
+    for worker, command in commands.items():
+        if b"-m\0apache_beam.runners.worker.sdk_worker_main" in command:
+            above = worker
+            while above in parents and above != pid:
+                above = parents[above]
+            if above == pid:
+                return worker
+    return None
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_no_finished_shard(place, tmp_path):
+    songs = shutil.copytree(place[0], tmp_path / "songs")
+    for number in range(20):
+        shutil.copyfile(songs / "low.wav", songs / f"more{number}.wav")
+    out = tmp_path / "out"
+    flags = ["-m", "rfkeras.cli", "tag", songs, "--model", place[1], "--output-dir", out]
+    local = ["--beam", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    process = start(*flags, "--shard-files", "1", *local)
+    while not list(out.glob("tags-*.jsonl")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    os.kill(worker_of(process.pid), signal.SIGKILL)
+    err = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "The pipeline failed" in err
+    assert f"go on with them by --skip-existing: {out}" in err
+    kept = records(out)
+    assert 0 < len(kept) < 23
+    status, _, err = run(*flags, "--skip-existing", "--beam")
+    assert status == 1, err  # for the broken file
+    assert counts(out) == [24, len(kept), 23 - len(kept), 1]
+    assert kept.items() <= records(out).items()
+    assert len(records(out)) == 23

@@ -1,0 +1,75 @@
+"""`rfkeras embed`: every format holds the model's own features."""
+
+import csv
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from rfkeras.cli import main
+from tests.helpers.audio_commands import SECONDS, expected, make_model, make_songs
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("embed")
+    songs = make_songs(root / "songs")
+    (songs / "broken.wav").write_bytes(b"RIFF")
+    model = make_model(root / "tiny.keras")
+    order = sorted(SECONDS, key=lambda name: (songs / name).parts)
+    return (
+        songs,
+        root / "tiny.keras",
+        {str(songs / n): expected(model, songs / n) for n in order},
+    )
+
+
+def embed(place, output, *arguments):
+    command = ["embed", str(place[0]), "--model", str(place[1]), "--output", str(output)]
+    return main.run([*command, *arguments])
+
+
+def test_rows_of_npy_are_named_beside_it(place, tmp_path, capsys):
+    assert embed(place, tmp_path / "e.npy") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "broken.wav: undecodable" in captured.err
+    assert "3 files read, 1 could not be used." in captured.err
+    features = np.load(tmp_path / "e.npy")
+    assert features.dtype == np.float32
+    with (tmp_path / "e.files.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == list(place[2])
+    np.testing.assert_allclose(
+        features, [said[2] for said in place[2].values()], rtol=1e-5, atol=1e-4
+    )
+
+
+def test_frames_in_npz(place, tmp_path):
+    assert embed(place, tmp_path / "e.npz", "--per", "frame") == 1
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as archive:
+        assert list(archive["paths"]) == list(place[2])
+        assert archive["stride_s"] > 0
+        for number, path in enumerate(archive["paths"]):
+            said = place[2][str(path)][3]
+            np.testing.assert_allclose(archive[str(number)], said, rtol=1e-5, atol=1e-4)
+
+
+def test_parquet_in_row_groups(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("rfkeras.inference.features._ROWS_A_GROUP", 2)
+    for per, when in (("clip", "seconds"), ("frame", "time_s")):
+        path = tmp_path / f"{per}.parquet"
+        assert embed(place, path, "--per", per) == 1
+        assert pyarrow.parquet.ParquetFile(path).num_row_groups >= 2
+        table = pyarrow.parquet.read_table(path)
+        assert table.column_names == ["path", when, "features"]
+        paths = np.array(table["path"].to_pylist())
+        features = np.array(table["features"].to_pylist(), "float32")
+        for name, said in place[2].items():
+            wanted = said[2][None] if per == "clip" else said[3]
+            np.testing.assert_allclose(features[paths == name], wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_endings_that_do_not_fit(place, tmp_path, capsys):
+    assert embed(place, tmp_path / "e.npy", "--per", "frame") == 1
+    assert "per frame are written to a file in .npz or .parquet" in capsys.readouterr().err

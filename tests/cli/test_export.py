@@ -1,0 +1,106 @@
+"""`rfkeras export` as a user types it."""
+
+import re
+import shutil
+
+import pytest
+
+from rfkeras import synthesis
+from rfkeras.cli import export
+from rfkeras.cli.main import run as command
+from rfkeras.export import ExportError
+from rfkeras.export.single_file import PRECISIONS
+from rfkeras.export.tflite import TFLiteRunner, read_card
+from tests.helpers.processes import ROOT
+from tests.helpers.small_models import music, small
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
+    small().save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_int8_by_music_with_its_table(tmp_path, capfd, monkeypatch):
+    # TensorFlow, started by other tests here, takes no number of threads any more.
+    monkeypatch.setattr(export, "_limit_threads", lambda: None)
+    path = tmp_path / "m.tflite"
+    # Ready weights and such music as they know: of other maps 8 digits are too few.
+    audio = synthesis.generate(tmp_path, size=16, progress=False) / "audio"
+    arguments = ["export", "resnet_rf_tiny", "--to", "tflite", "--output", str(path)]
+    arguments += ["--precision", "int8", "--calibrate", str(audio), "--time"]
+    assert command(arguments) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert len(out.splitlines()) == 7, out
+    assert re.search(r"size +\d\.\d\d MB, int8", out)
+    compared = f"11 batches: every other of 16 excerpts from {audio} (the rest"
+    assert f"compared on         {compared}" in out
+    assert re.search(r"largest difference +\d\.\de-0\d of a clip's score", out)
+    assert re.search(r"time for 10 s +\d+\.\d ms, Keras", out)
+    labels = read_card(path)["labels"]
+    assert labels[:2] == ["accordion", "banjo"]
+    scores = TFLiteRunner(path.read_bytes())(music(30000)[None])["scores"]
+    assert scores.shape == (1, len(labels))
+    assert command(arguments) == 1
+    assert "exists. Name another --output, or give --overwrite." in capfd.readouterr().err
+
+
+def test_a_saved_model_that_differs_is_not_left(saved, tmp_path, capfd, monkeypatch):
+    path = tmp_path / "served" / "1"
+    arguments = ["export", str(saved), "--to", "savedmodel", "--output", str(path)]
+    assert command(arguments) == 0
+    assert "6 synthetic excerpts" in capfd.readouterr().out
+    shutil.rmtree(path)
+
+    def differs(*_):
+        raise ExportError("It differs.")
+
+    monkeypatch.setattr("rfkeras.export.verify", differs)
+    assert command(arguments) == 1
+    assert "It differs." in capfd.readouterr().err
+    assert not path.exists()
+
+
+def test_onnx_without_front_end_by_synthetic_audio(saved, tmp_path, capfd):
+    path = tmp_path / "m.onnx"
+    arguments = ["export", str(saved), "--to", "onnx", "--output", str(path)]
+    assert command([*arguments, "--without-frontend", "--precision", "float16"]) == 0
+    out = capfd.readouterr().out
+    assert "6 synthetic excerpts" in out
+    assert path.stat().st_size > 10000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("--to tflite --precision int8", "--precision int8 needs real audio"),
+        ("--to savedmodel --precision float16", "--precision is of --to tflite and --to onnx"),
+        ("--to onnx --calibrate /nowhere.wav", "/nowhere.wav: "),
+    ],
+)
+def test_what_is_refused(saved, tmp_path, capfd, arguments, reason):
+    line = ["export", str(saved), "--output", str(tmp_path / "x"), *arguments.split()]
+    assert command(line) == 1
+    assert reason in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_precisions_are_those_of_the_library():
+    assert export.PRECISIONS == PRECISIONS
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.S))
+    exec(compile(code, "export.md", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "22050 {'flute': 0.5, 'voice': 0.5}"
+    assert second == "22050 ['flute', 'voice'] (1, 2)"

@@ -1,0 +1,72 @@
+"""`rfkeras sweep` as a user meets it: stopped, failing, finished, told again."""
+
+import csv
+import json
+import signal
+import time
+
+import pytest
+
+from tests.helpers.processes import run, start
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--rho 0,1 --seeds 1 --variants plain --width 4 --epochs 2 --batch-size 8 --jobs 2 "
+    "--excerpt-seconds 0.5 --window-seconds 1 --checkpoint-steps 1 --dataset folder"
+).split()
+
+
+def command(data, output, *more):
+    return ("-m", "rfkeras.cli", "sweep", *FLAGS, "--data-dir", data, "--output", output, *more)
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_a_sweep_stops_goes_on_reports_failures_and_skips_what_is_done(tone_folder, tmp_path):
+    extra = ("--also-test", "training clips:split=train")
+    runs = tmp_path / "runs"
+    first, second = runs / "plain-rho0-seed0", runs / "plain-rho1-seed0"
+
+    process = start(*command(tone_folder, tmp_path, *extra))
+    snapshots = [folder / "checkpoints/last.npz" for folder in (first, second)]
+    wait_for(lambda: all(path.exists() for path in snapshots), process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on" in err
+    assert not (first / "model.keras").exists()
+
+    snapshot = snapshots[1]
+    snapshot.write_bytes(b"nonsense")
+    status, out, err = run(*command(tone_folder, tmp_path, *extra))
+    assert status == 1
+    assert "plain-rho0-seed0: done" in out
+    assert "plain-rho1-seed0: FAILED" in out
+    assert str(snapshot) in out
+    assert "Not finished: 1 of 2 runs" in out
+
+    snapshot.unlink()
+    made = (first / "model.keras").stat().st_mtime_ns
+    status, out, err = run(*command(tone_folder, tmp_path, *extra))
+    assert status == 0, out + err
+    assert "1 of 2 runs are done already" in out
+    assert (first / "model.keras").stat().st_mtime_ns == made
+    assert not (first / "saved_model").exists()
+    with (tmp_path / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["test"], row["rho"]) for row in rows} == {
+        (test, rho) for test in ("test", "training clips") for rho in ("0", "1")
+    }
+    for row in rows:
+        folder = runs / f"plain-rho{row['rho']}-seed0"
+        report = folder / {"test": "report"}.get(row["test"], "report-training_clips")
+        figures = json.loads((report / "report.json").read_text())
+        assert float(row["mAP"]) == pytest.approx(
+            figures["summary"]["macro"]["average_precision"], rel=1e-5
+        )
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000

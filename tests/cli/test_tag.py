@@ -1,0 +1,253 @@
+"""`rfkeras tag`: what it prints and writes, what it skips and refuses."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from rfkeras.cli import main
+from rfkeras.inference import StreamTagger
+from tests.helpers.audio_commands import (
+    LABELS,
+    SECONDS,
+    THRESHOLDS,
+    expected,
+    make_model,
+    make_songs,
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """(folder with songs, the model, its file, what it says of each song)."""
+    root = tmp_path_factory.mktemp("tag")
+    songs = make_songs(root / "songs")
+    model = make_model(root / "tiny.keras")
+    return songs, model, root / "tiny.keras", {n: expected(model, songs / n) for n in SECONDS}
+
+
+@pytest.fixture(scope="module")
+def tagger(place):
+    return StreamTagger(place[1])
+
+
+@pytest.fixture
+def tag(place, tagger, capsys, monkeypatch):
+    """Run the command: (exit status, standard output, standard error)."""
+    # Loading and tracing the model take most of the time; `rfkeras embed` is tested with them.
+    monkeypatch.setattr("rfkeras.cli.tag.open_tagger", lambda options: tagger)
+
+    def command(*arguments):
+        status = main.run(["tag", "--model", str(place[2]), *map(str, arguments)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def broken(tmp_path):
+    path = tmp_path / "broken.wav"
+    path.write_bytes(b"RIFF")
+    return path
+
+
+def names(songs):
+    """Paths of the songs in the order in which a folder is read."""
+    order = sorted(SECONDS, key=lambda name: (songs / name).parts)
+    return [str(songs / name) for name in order]
+
+
+def check_record(record, place):
+    songs, _, _, said = place
+    name = str(record["path"]).removeprefix(f"{songs}/")
+    clip = said[name][0]
+    assert record["seconds"] == pytest.approx(SECONDS[name], abs=1e-3)
+    np.testing.assert_allclose([record["scores"][n] for n in LABELS], clip, atol=2e-6)
+    applied = {n for n, s, t in zip(LABELS, clip, THRESHOLDS, strict=True) if s >= t}
+    assert set(record["tags"]) == applied
+    return name
+
+
+def test_json_is_one_document_of_the_models_own_scores(tag, place):
+    status, out, err = tag(place[0], "--format", "json", "--frames", "--quiet")
+    assert (status, err) == (0, "")
+    content = json.loads(out)
+    assert content["labels"] == list(LABELS)
+    assert content["thresholds"] == dict(zip(LABELS, THRESHOLDS, strict=True))
+    assert content["task"] == "multi_label"
+    assert content["sample_rate_hz"] == 22050
+    assert [record["path"] for record in content["files"]] == names(place[0])
+    stride = content["frame_stride_s"]
+    for record in content["files"]:
+        name = check_record(record, place)
+        frames = place[3][name][1]
+        given = np.array([record["frames"]["scores"][n] for n in LABELS]).T
+        np.testing.assert_allclose(given, frames, atol=6e-5)
+        centres = np.array(record["frames"]["centre_s"])
+        np.testing.assert_allclose(np.diff(centres), stride, atol=2e-4)
+        for tag_name, threshold in zip(LABELS, THRESHOLDS, strict=True):
+            active = frames[:, LABELS.index(tag_name)] >= threshold
+            spans = record["spans"].get(tag_name, [])
+            inside = [any(a <= c <= b for a, b in spans) for c in centres]
+            within = centres < record["seconds"]
+            np.testing.assert_array_equal(np.array(inside)[within], active[within])
+
+
+def test_lines_carry_their_model_and_broken_files_their_reason(tag, place, broken):
+    status, out, err = tag(broken, place[0], "--format", "jsonl")
+    assert status == 1
+    first, *rest = [json.loads(line) for line in out.splitlines()]
+    assert first["path"] == str(broken)
+    assert first["model"] == str(place[2])
+    assert "undecodable" in first["error"]
+    assert f"{broken}: undecodable" in err
+    assert "3 files tagged, 1 could not be used." in err
+    assert sorted(check_record(record, place) for record in rest) == sorted(SECONDS)
+
+
+def test_csv_has_a_row_a_file_or_a_row_a_frame(tag, place, broken):
+    status, out, _ = tag(place[0], broken, "--format", "csv")
+    assert status == 1
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["path"] for row in rows] == [*names(place[0]), str(broken)]
+    assert rows[-1]["error"].startswith("undecodable")
+    assert {rows[-1][name] for name in LABELS} == {""}
+    for row in rows[:-1]:
+        said = place[3][row["path"].removeprefix(f"{place[0]}/")][0]
+        np.testing.assert_allclose([float(row[n]) for n in LABELS], said, atol=2e-6)
+    _, out, _ = tag(place[0] / "low.wav", "--format", "csv", "--frames")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    given = [[float(row[n]) for n in LABELS] for row in rows]
+    np.testing.assert_allclose(given, place[3]["low.wav"][1], atol=2e-6)
+    assert float(rows[0]["start_s"]) == 0
+
+
+def test_table_marks_what_applies_and_says_when(tag, place):
+    path = place[0] / "low.wav"
+    said = place[3]["low.wav"][0]
+    status, out, _ = tag(path, "--threshold", "0", "--frames", "--top", "2")
+    heading, _, _, *rows = [line for line in out.splitlines() if line.strip()]
+    assert (status, heading) == (0, f"{path}  0:01")
+    assert len(rows) == 2
+    assert all(row.startswith("*") and row.rstrip().endswith("0:00-0:01") for row in rows)
+    best = LABELS[int(said.argmax())]
+    _, out, _ = tag(path, "--threshold", "1", "--top", "1")
+    row = out.splitlines()[3]
+    marked = "*" if said.max() >= 1 else ""  # a score can be 1 in float32
+    assert row.split(f"{said.max():.3f}")[0].split() == [*marked, *best.split()]
+
+
+def interrupt(monkeypatch, at):
+    """Ctrl-C as the tagger is asked for that file, the first being 1; the files asked for."""
+    real, asked = StreamTagger.run_file, []
+
+    def run_file(self, path, **settings):
+        asked.append(str(path))
+        if len(asked) == at:
+            raise KeyboardInterrupt
+        return real(self, path, **settings)
+
+    monkeypatch.setattr(StreamTagger, "run_file", run_file)
+    return asked
+
+
+def test_interrupted_job_goes_on_and_doubles_nothing(tag, place, tmp_path, broken, monkeypatch):
+    output = tmp_path / "deep" / "tags.jsonl"
+    asked = interrupt(monkeypatch, at=2)
+    status, out, err = tag(broken, place[0], "--output", output)
+    assert (status, out) == (130, "")
+    assert "2 files not read. Kept: 1 file tagged, 1 could not be used." in err
+    with output.open("ab") as file:  # what kill -9 leaves
+        file.write(b'{"path": "/x/y.wav", "mo')
+    status, _, err = tag(broken, place[0], "--output", output)
+    assert status == 1
+    assert "has results in it. Go on with them by --skip-existing" in err
+    status, _, err = tag(broken, place[0], "--output", output, "--skip-existing")
+    assert status == 1
+    assert "2 files tagged, 1 done before, 1 could not be used." in err
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    done = [record["path"] for record in records if "error" not in record]
+    assert sorted(done) == sorted(names(place[0]))
+    assert [r["path"] for r in records if "error" in r] == [str(broken)]
+    assert asked.count(done[0]) == 1
+    monkeypatch.setattr("rfkeras.cli.tag.open_tagger", None)  # nothing to do needs no model
+    status, _, err = tag(place[0], "--output", output, "--skip-existing")
+    assert status == 0
+    assert "0 files tagged, 3 done before." in err
+    monkeypatch.chdir(place[0])  # the same files by other names
+    status, _, err = tag("low.wav", "b/../c", "b", "--output", output, "--skip-existing")
+    assert (status, "0 files tagged, 3 done before." in err) == (0, True)
+    assert str(broken) in output.read_text()  # not asked for, so its error stays
+    again = ("--output", output, "--skip-existing")
+    for other in (("--frames",), ("--threshold", "0.3")):
+        status, _, err = tag(place[0], *again, *other)
+        assert (status, "or another choice of --frames" in err) == (1, True)
+    copy = tmp_path / "copy.keras"
+    copy.write_bytes(place[2].read_bytes())
+    status, _, err = tag(place[0], *again, "--model", copy)
+    assert (status, "was written with the model" in err) == (1, True)
+
+
+def test_sidecars_and_pictures_keep_the_tree(tag, place, tmp_path):
+    sides, plots = tmp_path / "sides", tmp_path / "plots"
+    arguments = (place[0], "--output-dir", sides, "--plot", plots)
+    status, out, _ = tag(*arguments)
+    assert (status, out) == (0, "")
+    for name in SECONDS:
+        content = json.loads((sides / f"{name}.tags.json").read_text())
+        assert check_record(content, place) == name
+        assert content["labels"] == list(LABELS)
+        assert "frames" not in content
+        assert (plots / f"{name}.png").stat().st_size > 10_000
+    changed = sides / "low.wav.tags.json"
+    changed.unlink()
+    status, _, err = tag(*arguments[:3], "--skip-existing")
+    assert (status, "1 file tagged, 2 done before." in err) == (0, True)
+    check_record(json.loads(changed.read_text()), place)
+    content = {**json.loads(changed.read_text()), "absolute_path": "elsewhere/low.wav"}
+    changed.write_text(json.dumps(content))
+    status, _, err = tag(*arguments[:3], "--skip-existing")
+    assert status == 1
+    assert "holds the tags of 'elsewhere/low.wav'" in err
+
+
+def test_interrupted_document_is_whole(tag, place, tmp_path, monkeypatch):
+    output = tmp_path / "tags.json"
+    interrupt(monkeypatch, at=3)
+    assert tag(place[0], "--output", output)[0] == 130
+    assert len(json.loads(output.read_text())["files"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["empty"], "There is no audio under"),
+        (["a.wav", "--skip-existing"], "--skip-existing goes on with"),
+        (["a.wav", "--output", "a.xml"], "ending of --output gives the format"),
+        (["a.wav", "--output", "a.csv", "--format", "json"], "with --format json"),
+        (["a.wav", "--output", "empty"], "takes the name of a file"),
+        (["a.wav", "--output-dir", "x", "--format", "csv"], "--output-dir writes JSON"),
+        (["a.wav", "b.wav", "--plot", "p.png"], "is one picture, and there are 2 files"),
+        (["a.wav", "d/a.wav", "--output-dir", "x"], "would both be written to"),
+        (["a.wav", "--top", "0"], "--top takes a number from 1"),
+    ],
+)
+def test_what_is_refused_before_a_model_is_loaded(
+    tag, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("rfkeras.cli.tag.open_tagger", None)
+    status, out, err = tag(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("rfkeras tag: error: ")
+    assert message in err
+
+
+def test_threshold_out_of_range(tag, place):
+    status, _, err = tag(place[0], "--threshold", "2")
+    assert status == 1
+    assert "between 0 and 1. Received: 2" in err

@@ -1,0 +1,354 @@
+"""pack, load_packed, and training and evaluation from shards."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from rfkeras.audio.io import AudioFormat, read_audio
+from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
+from rfkeras.datasets.pack import pack, to_wav
+from rfkeras.datasets.packed import (
+    PackedSplit,
+    damaged_shards,
+    load_packed,
+    sha256,
+    verify_packed,
+)
+from rfkeras.datasets.pipeline import evaluation_batches, training_batches
+from rfkeras.errors import ConfigError, DatasetError
+from tests.datasets.conftest import music
+
+AUDIO = AudioFormat(8000)
+HALF_STEP = 0.5 / 32768
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> AudioDataset:
+    """21 training and 4 test clips of 0.5 to 1 s in four formats."""
+    folder = tmp_path_factory.mktemp("source")
+    formats = [("wav", "PCM_24"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", None)]
+    paths = []
+    for row in range(25):
+        suffix, subtype = formats[row % 4]
+        path = folder / f"{row:02d}.{suffix}"
+        signal = music(0.5 + row / 50, 16000, 1 + row % 2, seed=row)
+        soundfile.write(path, signal, 16000, subtype=subtype)
+        paths.append(path)
+    labels = np.zeros((25, 3), np.float32)
+    labels[:, 0] = np.arange(25) / 32
+    mask = np.tile(np.array([1, 0, 1], np.float32), (25, 1))
+    keys = tuple(path.name for path in paths)
+    every = Split(keys, tuple(paths), labels, mask)
+    splits = {"train": every.select(range(21)), "test": every.select(range(21, 25))}
+    return AudioDataset("tones", ("a", "b", "c"), splits, info={"seed": 7})
+
+
+@pytest.fixture(scope="module")
+def packed_folder(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed")
+    pack(source, AUDIO, folder, shard_mb=0.05, workers=2, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(packed_folder) -> AudioDataset:
+    return load_packed(str(packed_folder))
+
+
+@pytest.fixture(scope="module", params=["soundfile", "tfio"])
+def decoder(request):
+    if request.param == "tfio":
+        pytest.importorskip("tensorflow_io")
+    return request.param
+
+
+def train(split, decoder="soundfile", **options):
+    arguments = {
+        "excerpt_seconds": 0.2,
+        "batch_size": 4,
+        "seed": 3,
+        "steps_per_epoch": 5,
+        "total_steps": 15,
+        "bad_files": BadFileLog(None, total_files=1),
+        "decoder": decoder,
+        **options,
+    }
+    return training_batches(split, arguments.pop("audio", AUDIO), **arguments)
+
+
+def rows_of(batches) -> list[int]:
+    return [round(value * 32) for _, labels, _ in batches for value in labels[:, 0]]
+
+
+def test_index_holds_what_was_packed_and_shards_have_their_size(packed_folder, packed, source):
+    index = json.loads((packed_folder / "index.json").read_text())
+    assert (index["format"], index["version"]) == ("rfkeras-shards", 1)
+    assert packed.name == "tones"
+    assert packed.label_names == ("a", "b", "c")
+    assert packed.info["seed"] == 7
+    assert len(index["splits"]["train"]["shards"]) > 3
+    assert sorted(packed.splits["train"].keys) == sorted(source.splits["train"].keys)
+    assert packed.splits["test"].keys == source.splits["test"].keys
+    assert packed.splits["train"].keys != source.splits["train"].keys  # mixed
+    for name, split in packed.splits.items():
+        by_key = dict(zip(source.splits[name].keys, source.splits[name].labels, strict=True))
+        for key, labels in zip(split.keys, split.labels, strict=True):
+            np.testing.assert_array_equal(labels, by_key[key])
+    verify_packed(packed)
+    assert not list(packed_folder.glob("*.part*"))
+
+
+@pytest.mark.parametrize("window", [0.3, 2.0])
+def test_evaluation_from_shards_equals_files_to_16_bits(source, packed, decoder, window):
+    bad = BadFileLog(None, total_files=1)
+    arguments = {"window_seconds": window, "batch_size": 3, "bad_files": bad}
+    files, file_plan = evaluation_batches(source.splits["test"], AUDIO, **arguments)
+    shards, plan = evaluation_batches(
+        packed.splits["test"], AUDIO, decoder=decoder, **arguments
+    )
+    np.testing.assert_array_equal(plan.rows, file_plan.rows)
+    assert int(shards.cardinality()) == plan.batches
+    expected = np.concatenate(list(files.as_numpy_iterator()))
+    received = np.concatenate(list(shards.as_numpy_iterator()))
+    assert received.shape == (plan.batches * 3, round(window * 8000))
+    np.testing.assert_allclose(received, expected, atol=HALF_STEP * 1.01)
+
+
+def test_training_excerpts_from_shards_are_those_samples_of_the_files(source, packed, decoder):
+    split = source.splits["train"]
+    whole = {row: read_audio(path, AUDIO) for row, path in enumerate(split.paths)}
+    seen = set()
+    for waveforms, labels, mask in train(packed.splits["train"], decoder).as_numpy_iterator():
+        for waveform, label, known in zip(waveforms, labels, mask, strict=True):
+            row = round(label[0] * 32)
+            seen.add(row)
+            np.testing.assert_array_equal(known, [1, 0, 1])
+            windows = np.lib.stride_tricks.sliding_window_view(whole[row], len(waveform))
+            assert np.abs(windows - waveform).max(axis=1).min() <= HALF_STEP * 1.01
+    assert seen == set(range(21))
+
+
+def test_both_decoders_give_the_same_batches(packed):
+    pytest.importorskip("tensorflow_io")
+    for one, other in zip(
+        train(packed.splits["train"]).as_numpy_iterator(),
+        train(packed.splits["train"], "tfio").as_numpy_iterator(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_shards_keep_the_contract_of_order(packed):
+    split = packed.splits["train"]
+    whole = list(train(split).as_numpy_iterator())
+    rows = rows_of(whole)
+    for epoch in (0, 1, 2):
+        assert len(set(rows[epoch * 20 : epoch * 20 + 20])) == 20
+    assert rows[:20] != rows[20:40]
+    assert rows == rows_of(train(split).as_numpy_iterator())
+    assert rows != rows_of(train(split, seed=4).as_numpy_iterator())
+    for start in (1, 5, 7, 14, 15):
+        dataset = train(split, start_step=start)
+        assert int(dataset.cardinality()) == 15 - start
+        resumed = list(dataset.as_numpy_iterator())
+        assert len(resumed) == 15 - start
+        for one, other in zip(whole[start:], resumed, strict=True):
+            for expected, received in zip(one, other, strict=True):
+                np.testing.assert_array_equal(expected, received)
+
+
+def test_the_order_hangs_on_no_other_seed_of_the_process(packed):
+    orders = []
+    for process_seed in (0, 1, 87654321):
+        tf.random.set_seed(process_seed)
+        orders.append([batch[0] for batch in train(packed.splits["train"]).as_numpy_iterator()])
+    for other in orders[1:]:
+        np.testing.assert_array_equal(other, orders[0])
+
+
+def test_fewer_records_than_a_batch_come_round_again(packed):
+    options = {"batch_size": 10, "steps_per_epoch": 1, "total_steps": 3}
+    batches = list(train(packed.splits["test"], **options).as_numpy_iterator())
+    assert len(batches) == 3
+    for batch in batches:
+        rows = rows_of([batch])
+        assert sorted(rows[:4]) == sorted(rows[4:8]) == [21, 22, 23, 24]
+    later = train(packed.splits["test"], start_step=1, **options).as_numpy_iterator()
+    for one, other in zip(batches[1:], later, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_a_clip_shorter_than_the_excerpt_is_repeated(packed, decoder):
+    options = {"batch_size": 1, "steps_per_epoch": 1, "total_steps": 1, "excerpt_seconds": 3.0}
+    waveform = next(iter(train(packed.splits["test"], decoder, **options)))[0][0].numpy()
+    row = rows_of(train(packed.splits["test"], decoder, **options).as_numpy_iterator())[0]
+    length = packed.splits["test"].lengths[row - 21]
+    np.testing.assert_array_equal(waveform, np.resize(waveform[:length], 24000))
+
+
+def test_stereo_shards(source, tmp_path, decoder):
+    audio = AudioFormat(8000, 2)
+    tests = AudioDataset("t", source.label_names, {"test": source.splits["test"]})
+    pack(tests, audio, tmp_path / "stereo", progress=False)
+    split = load_packed(str(tmp_path / "stereo")).splits["test"]
+    dataset, _ = evaluation_batches(
+        split,
+        audio,
+        window_seconds=0.5,
+        batch_size=1,
+        bad_files=BadFileLog(None, total_files=1),
+        decoder=decoder,
+    )
+    first = next(dataset.as_numpy_iterator())[0]
+    expected = read_audio(tests.splits["test"].paths[0], audio, 0.0, 0.5)
+    np.testing.assert_allclose(first, expected, atol=HALF_STEP * 1.01)
+
+
+def test_stored_wav_is_one_that_stock_tensorflow_decodes():
+    waveform = music(0.1, 8000, 1)[:, 0]
+    wav, clipped = to_wav(waveform, AUDIO)
+    decoded, rate = tf.audio.decode_wav(wav)
+    assert int(rate) == 8000
+    assert not clipped
+    np.testing.assert_allclose(decoded[:, 0], waveform, atol=HALF_STEP)
+
+
+def test_peaks_above_full_scale_are_clipped_and_counted(tmp_path):
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, np.linspace(-2, 2, 8000, dtype=np.float32), 8000, subtype="FLOAT")
+    one = np.ones((1, 1), np.float32)
+    dataset = AudioDataset("loud", ("a",), {"test": Split(("k",), (path,), one, one)})
+    index = pack(dataset, AUDIO, tmp_path / "out", progress=False)
+    assert json.loads(index.read_text())["splits"]["test"]["clipped_clips"] == 1
+    split = load_packed(str(tmp_path / "out")).splits["test"]
+    bad = BadFileLog(None, total_files=1)
+    batches, _ = evaluation_batches(
+        split, AUDIO, window_seconds=1.0, batch_size=1, bad_files=bad
+    )
+    expected = np.clip(np.linspace(-2, 2, 8000), -1, 1)
+    np.testing.assert_allclose(next(batches.as_numpy_iterator())[0], expected, atol=2**-15)
+
+
+def test_the_task_is_kept_and_old_indexes_are_multi_label(source, packed, tmp_path):
+    assert packed.task == "multi_label"
+    split = source.splits["test"]
+    labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    scenes = Split(split.keys, split.paths, labels, np.ones_like(labels))
+    dataset = AudioDataset("s", source.label_names, {"test": scenes}, task="single_label")
+    index = pack(dataset, AUDIO, tmp_path, progress=False)
+    assert load_packed(str(tmp_path)).task == "single_label"
+    content = json.loads(index.read_text())
+    del content["task"]
+    index.write_text(json.dumps(content))
+    assert load_packed(str(tmp_path)).task == "multi_label"
+    content["task"] = "single_label"
+    content["splits"]["test"]["labels"][2] = [1, 0, 1]
+    index.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=f"{split.keys[2]!r} has 2 classes"):
+        load_packed(str(tmp_path))
+
+
+def test_missing_audio_stops_the_packing_before_it_starts(source, tmp_path):
+    split = source.splits["test"]
+    gone = Split(split.keys, tuple(tmp_path / k for k in split.keys), split.labels, split.mask)
+    dataset = AudioDataset("t", source.label_names, {"test": gone})
+    with pytest.raises(DatasetError, match="4 of the 4 audio files of t are missing"):
+        pack(dataset, AUDIO, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_are_left_out_up_to_the_limit(source, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no audio")
+    split = source.splits["test"]
+    paths = (broken, *split.paths[1:])
+    dataset = AudioDataset(
+        "t", source.label_names, {"test": Split(split.keys, paths, split.labels, split.mask)}
+    )
+    with pytest.raises(DatasetError, match="1 of 4 audio files"):
+        pack(dataset, AUDIO, tmp_path / "out", progress=False)
+    with pytest.raises(DatasetError, match="packing did not finish"):
+        load_packed(str(tmp_path / "out"))
+    pack(dataset, AUDIO, tmp_path / "out", progress=False, max_bad_share=0.25)
+    packed = load_packed(str(tmp_path / "out")).splits["test"]
+    assert packed.keys == split.keys[1:]
+    np.testing.assert_array_equal(packed.labels, split.labels[1:])
+    assert "broken.wav" in (tmp_path / "out" / "bad_files.csv").read_text()
+
+
+def test_clips_cut_short_of_the_data_set_length_are_not_packed(source, tmp_path):
+    dataset = AudioDataset("t", source.label_names, source.splits, clip_seconds=10.0)
+    with pytest.raises(DatasetError, match="expected 10 s"):
+        pack(dataset, AUDIO, tmp_path / "out", progress=False)
+
+
+def test_another_audio_format_than_the_shards_is_refused(packed):
+    with pytest.raises(ConfigError, match="hold 8000 Hz mono, the model wants 22050 Hz mono"):
+        train(packed.splits["train"], audio=AudioFormat(22050))
+
+
+def test_packing_twice_into_a_folder_or_from_shards_is_refused(source, packed, packed_folder):
+    with pytest.raises(ConfigError, match="already holds"):
+        pack(source, AUDIO, packed_folder)
+    with pytest.raises(ConfigError, match="packed already"):
+        pack(packed, AUDIO, packed_folder / "again")
+
+
+def test_a_packed_split_cannot_be_divided(packed):
+    with pytest.raises(ConfigError, match="cannot be selected"):
+        packed.splits["train"].select([0])
+
+
+def copied(packed_folder, tmp_path):
+    for path in packed_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_missing_cut_and_damaged_shards_are_named(packed_folder, tmp_path):
+    folder = copied(packed_folder, tmp_path)
+    shard = folder / "train-00001.tfrecord"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-10])
+    with pytest.raises(DatasetError, match=r"train-00001\.tfrecord has \d+ bytes"):
+        load_packed(str(folder))
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 1
+    shard.write_bytes(damaged)
+    dataset = load_packed(str(folder))
+    with pytest.raises(DatasetError, match=r"train-00001\.tfrecord is damaged"):
+        verify_packed(dataset)
+    found = list(damaged_shards(dataset.splits["train"]))
+    assert [(each.path, digest) for each, digest in found] == [(str(shard), sha256(str(shard)))]
+    with pytest.raises(tf.errors.DataLossError):
+        list(train(dataset.splits["train"]))
+    shard.unlink()
+    with pytest.raises(DatasetError, match=r"train-00001\.tfrecord cannot be read"):
+        verify_packed(dataset)
+    with pytest.raises(DatasetError, match=r"train-00001\.tfrecord is missing"):
+        load_packed(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not an index"),
+        ('{"format": "rfkeras-shards", "version": 99}', "format version 99"),
+        ('{"format": "rfkeras-shards", "version": 1}', "malformed"),
+    ],
+)
+def test_a_broken_index_is_explained(tmp_path, text, message):
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        load_packed(str(tmp_path))
+
+
+def test_packed_splits_are_splits(packed):
+    assert isinstance(packed.split("train"), PackedSplit)
+    assert len(packed.split("train")) == 21

@@ -1,0 +1,165 @@
+"""What the command line of a sweep means: values of rho, variants, extra tests, slots."""
+
+import dataclasses
+import json
+import re
+import shlex
+
+import pytest
+
+import zoo
+from rfkeras.cli.main import build_parser
+from rfkeras.cli.sweep import plan
+from rfkeras.config.train_config import TrainConfig
+from rfkeras.errors import ConfigError
+from rfkeras.experiments.sweep import (
+    Cell,
+    Job,
+    check_free,
+    check_names,
+    figures_of,
+    make_grid,
+    parse_extra_test,
+    parse_rhos,
+    parse_variants,
+    prepare,
+    read_extra_tests,
+)
+from rfkeras.training.launch import slot_environments, visible_gpus
+from rfkeras.training.run_dir import RunFolder
+from tests.helpers.processes import ROOT
+
+
+@pytest.mark.parametrize(
+    ("text", "rhos"),
+    [
+        ("0:22:2", list(range(0, 23, 2))),
+        ("3:5", [3, 4, 5]),
+        ("7", [7]),
+        ("0, 3,7", [0, 3, 7]),
+        ("7x5,5:6", [(7, 5), 5, 6]),
+    ],
+)
+def test_values_of_rho(text, rhos):
+    assert parse_rhos(text) == rhos
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1:", "5:3", "0:4:0", "1:2:3:4", "7x", "-1:3", "3,3"]
+)
+def test_what_is_no_value_of_rho(text):
+    with pytest.raises(ConfigError, match="rho"):
+        parse_rhos(text)
+
+
+def test_variants_are_joined_and_unknown_ones_refused():
+    assert parse_variants("plain, shake+fa") == ["plain", "shake+fa"]
+    cell = Cell("shake+fa", (7, 5), 2)
+    assert cell.name == "shake+fa-rho7x5-seed2"
+    assert cell.options() == {
+        "shake": True, "frequency_aware": True, "rho": (7, 5), "seed": 2
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="Did you mean 'shake'"):
+        parse_variants("plain,shak")
+    with pytest.raises(ConfigError, match="every one once"):
+        parse_variants("plain,plain")
+
+
+def test_every_receptive_field_comes_before_the_second_seed():
+    grid = make_grid(["plain", "shake"], [0, 3], seeds=2)
+    assert len(set(grid)) == 8
+    assert {(c.variant, c.rho) for c in grid[:4]} == {(c.variant, c.rho) for c in grid[4:]}
+    assert {c.seed for c in grid[:4]} == {0}
+
+
+def test_recipe_and_model_may_set_rho_but_not_what_variants_are_made_of():
+    check_free("Recipe a", {"rho": 7, "seed": 1, "width": 32, "shake": None})
+    with pytest.raises(ConfigError, match="Recipe a sets damping, shake"):
+        check_free("Recipe a", {"shake": True, "damping": 0.1})
+    check_free("Model", zoo.model_info("resnet_rf_tiny").options)
+    for name in ("resnet_rf_shake", "resnet_rf_fa_tiny", "resnet_rf_damped"):
+        with pytest.raises(ConfigError, match="not be what they are called"):
+            check_free("Model", zoo.model_info(name).options)
+
+
+def test_extra_tests_must_have_folders_of_their_own(tmp_path):
+    first, second = parse_extra_test("a b:split=train"), parse_extra_test("a-b:split=test")
+    check_names([first])
+    with pytest.raises(ConfigError, match="names must differ"):
+        check_names([first, second])
+    cell, folder = Cell("plain", 0, 0), RunFolder(tmp_path / "run")
+    prepare(Job(cell, folder, TrainConfig(), (first,)))
+    assert read_extra_tests(folder) == (first,)
+    record = figures_of(folder, first).with_name("test.json")
+    record.parent.mkdir()
+    record.write_text(json.dumps(dataclasses.asdict(first)))
+    prepare(Job(cell, folder, TrainConfig(cache_gb=1.0), (first,)))
+    with pytest.raises(ConfigError, match="'a-b' was scored on other data"):
+        prepare(Job(cell, folder, TrainConfig(), (second,)))
+    with pytest.raises(ConfigError, match=r"epochs \(200 there, 3 now\)"):
+        prepare(Job(cell, folder, TrainConfig(epochs=3), (first,)))
+
+
+def test_an_extra_test_is_the_run_s_data_but_for_its_options():
+    trained = TrainConfig(dataset_size=400, train_share=0.5, excerpt_seconds=5.0)
+    font = parse_extra_test("other font: sound_font=F.sf2, dataset_size=1600")
+    assert font.config_for(trained) == dataclasses.replace(
+        trained, sound_font="F.sf2", dataset_size=1600
+    )
+    assert (font.name, font.split, font.folder_name) == (
+        "other font",
+        "test",
+        "report-other_font",
+    )
+    other = parse_extra_test("open: dataset=openmic,data_dir=/data,split=validation")
+    config = other.config_for(trained)
+    assert (config.dataset, config.dataset_size, config.data_dir) == ("openmic", None, "/data")
+    assert other.split == "validation"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name", "NAME:option=value"),
+        (":split=train", "NAME:option=value"),
+        ("test:split=train", "own test split"),
+        ("a:split=other", "Unknown split"),
+        ("a:dataset_sise=3", "Did you mean 'dataset_size'"),
+        ("a:width=3", "Unknown option 'width'"),
+        ("a:dataset_size=x", "whole number"),
+        ("a:split=train,split=test", "each option once"),
+    ],
+)
+def test_what_is_no_extra_test(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_extra_test(text)
+
+
+def test_runs_side_by_side_share_gpus_or_cores(monkeypatch):
+    assert slot_environments(3, ["0", "1"], 8) == [
+        {"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0")
+    ]
+    assert slot_environments(1, [], 8) == [{}]
+    two = slot_environments(3, [], 8)
+    assert [slot["TF_NUM_INTRAOP_THREADS"] for slot in two] == ["2", "2", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert visible_gpus() == ["2", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus() == []
+
+
+def test_the_command_of_the_experiment_plans_runs_that_differ_in_three_options():
+    text = (ROOT / "docs/receptive_field_experiment.md").read_text(encoding="utf-8")
+    command = re.search(r"^\.venv/bin/rfkeras (sweep .*?)```", text, flags=re.S | re.M)[1]
+    jobs = plan(build_parser().parse_args(shlex.split(command.replace("\\\n", " "))))
+    assert len(jobs) == len({job.folder.root for job in jobs}) == 36
+    configs = {
+        dataclasses.replace(job.config, rho=7, seed=0, shake=None, branches=None)
+        for job in jobs
+    }
+    assert len(configs) == 1
+    (config,) = configs
+    assert (config.epochs, config.train_share, config.final_weights) == (14, 0.37, "last")
+    assert config.excerpt_seconds == config.window_seconds == 5.0
+    assert not config.export
+    assert jobs[0].tests[0].options["sound_font"].endswith("FluidR3_GM.sf2")

@@ -1,0 +1,121 @@
+"""Milliseconds and Hz of spectrogram pixels, against librosa and the front-end itself."""
+
+import librosa
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfkeras.errors import ConfigError
+from rfkeras.frontend import PRESETS, create_frontend
+from rfkeras.frontend.presets import SpectrogramScale, scale_of_frontend, scale_of_preset
+from tests.helpers.processes import run
+
+SCALE = scale_of_preset("perceptual_mel_22k")
+few = settings(max_examples=60, derandomize=True, deadline=None)
+scales = st.builds(
+    SpectrogramScale,
+    sample_rate_hz=st.integers(8000, 96000),
+    window_samples=st.integers(64, 8192),
+    hop_samples=st.integers(16, 4096),
+    n_mels=st.integers(8, 512),
+)
+
+
+@few
+@given(scales)
+def test_band_edges_are_those_of_librosa(scale):
+    edges = scale.band_edges_hz()
+    expected = librosa.mel_frequencies(
+        scale.n_mels + 2, fmin=0.0, fmax=scale.sample_rate_hz / 2, htk=False
+    )
+    np.testing.assert_allclose(edges, expected, rtol=1e-12, atol=1e-8)
+    # To the nearest float: the last edge is half the sample rate.
+    assert scale.hz_span(0, scale.n_mels) == pytest.approx((0.0, scale.sample_rate_hz / 2))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_says_what_the_built_front_end_is(preset):
+    frontend = create_frontend(preset)
+    scale = scale_of_preset(preset)
+    assert scale == scale_of_frontend(frontend)
+    assert scale.hop_ms == frontend.hop_ms
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_filter_bank_responds_between_the_edges_of_its_band_and_nowhere_else(preset):
+    frontend, scale = create_frontend(preset), scale_of_preset(preset)
+    filters = np.asarray(frontend.mel.filterbank)
+    bins_hz = np.linspace(0, scale.sample_rate_hz / 2, len(filters))
+    for band in (scale.n_mels // 4, scale.n_mels // 2, scale.n_mels - 1):
+        low, high = scale.hz_span(band, band + 1)
+        inside = (bins_hz > low * (1 + 1e-6)) & (bins_hz < high * (1 - 1e-6))
+        assert inside.any()
+        # By the versions of NumPy, a bin that lies on an edge gets 0 or a rounding error.
+        np.testing.assert_array_equal(filters[:, band] > 1e-9 * filters[:, band].max(), inside)
+
+
+def test_135_frames_are_134_hops_and_a_window():
+    assert SCALE.ms(135) == pytest.approx(1000 * (134 * 512 + 2048) / 22050)
+    assert SCALE.ms(1) == SCALE.window_ms == pytest.approx(1000 * 2048 / 22050)
+    assert SCALE.time_s(43) == 43 * 512 / 22050
+
+
+@few
+@given(scales, st.integers(1, 5000))
+def test_as_many_frames_fit_as_the_time_was_made_of(scale, frames):
+    span = scale.ms(frames)
+    assert scale.frames_within_ms(span) == frames
+    assert scale.frames_within_ms(span - 0.5 * scale.hop_ms) == frames - 1
+    assert scale.frames_within_ms(0.999 * scale.window_ms) == 0
+
+
+@few
+@given(scales, st.floats(0, 1))
+def test_hz_and_bands_turn_each_other_round(scale, share):
+    band = share * (scale.n_mels - 1)
+    assert scale.band_of_hz(scale.band_centre_hz(band)) == pytest.approx(band, abs=1e-9)
+    whole = round(band)
+    low, high = scale.hz_span(whole, whole + 1)
+    assert low < scale.band_centre_hz(whole) < high
+
+
+@few
+@given(scales, st.floats(0.01, 0.99), st.integers(1, 700))
+def test_bands_around_a_frequency_hold_it_in_their_middle(scale, share, bands):
+    hz = share * scale.sample_rate_hz / 2
+    first, stop = scale.bands_around(hz, bands)
+    assert stop - first == bands
+    middle = np.clip(scale.band_of_hz(hz), 0, scale.n_mels - 1)
+    assert abs((first + stop - 1) / 2 - middle) <= 0.5 + 1e-9
+    # More bands are never narrower, and at most the whole spectrogram.
+    widths = [scale.bandwidth_hz(n, hz) for n in (bands, bands + 1)]
+    assert 0 < widths[0] <= widths[1] <= scale.sample_rate_hz / 2 * (1 + 1e-12)
+
+
+def test_span_leaves_out_what_is_outside_of_the_spectrogram():
+    assert SCALE.hz_span(-40, 10) == SCALE.hz_span(0, 10)
+    assert SCALE.hz_span(200, 300) == SCALE.hz_span(200, 256)
+    for nowhere in ((-20, 0), (256, 300), (5, 5)):
+        with pytest.raises(ConfigError, match="mel bands 0 to 255"):
+            SCALE.hz_span(*nowhere)
+
+
+def test_what_makes_no_sense():
+    with pytest.raises(ConfigError, match="hop_samples must be positive"):
+        SpectrogramScale(22050, 2048, 0, 256)
+    with pytest.raises(ConfigError, match="at least 1 frame"):
+        SCALE.ms(0)
+    with pytest.raises(ConfigError, match="half its sample rate, 11025 Hz"):
+        SCALE.bands_around(11025.0, 10)
+    with pytest.raises(ConfigError, match="Did you mean 'mel_32k'"):
+        scale_of_preset("mel_32")
+
+
+def test_units_and_inverse_load_no_framework():
+    code = (
+        "import sys; from rfkeras.receptive_field import units, inverse, explain; "
+        "print(inverse.rho_for(time_ms=3300), explain.explain_rho()[7].time); "
+        "print(sorted({'tensorflow', 'keras', 'matplotlib', 'librosa'} & set(sys.modules)))"
+    )
+    assert run("-c", code, fork=False)[1].splitlines() == ["7 135", "[]"]

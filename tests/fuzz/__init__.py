@@ -1,5 +1,0 @@
-"""Damaged files for the readers, see `tests/fuzz/__main__.py`."""
-
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,32 @@
+"""A decoding process that dies, hangs or takes all memory, for files that are so named.
+
+The rest of it is `rfkeras.audio.sandbox_worker`.
+"""
+
+import ctypes
+import time
+
+from rfkeras.audio import sandbox_worker
+from rfkeras.audio.io import AudioFile
+from rfkeras.audio.sandbox_worker import main
+
+
+class FaultyFile(AudioFile):
+    """Reads a file, unless its name says what happens instead."""
+
+    def read(self, start=0, count=None):
+        if "segfault" in self.name:
+            ctypes.string_at(0)
+        if "endless" in self.name:
+            while True:
+                time.sleep(0.01)
+        if "greedy" in self.name:
+            bytearray(1 << 40)
+        if "unheard of" in self.name:
+            raise ZeroDivisionError
+        return super().read(start, count)
+
+
+if __name__ == "__main__":
+    sandbox_worker.AudioFile = FaultyFile
+    main()

@@ -1,0 +1,43 @@
+"""The receptive field of random networks is what their outputs depend on.
+
+Measured on the Keras models as they are, which share nothing with the rules: by raising every
+pixel, for all positions; and by the gradient of the middle position.
+"""
+
+from hypothesis import given, settings
+
+import rfkeras
+from tests.helpers.processes import run
+from tests.helpers.random_gradients import NETWORKS
+from tests.helpers.random_networks import BORDER, QUIET, SHAPE, build, networks
+from tests.helpers.random_sequences import STEPS, build_sequence, sequences
+from tests.helpers.receptive_field import check_field, seen_pixels
+
+
+@settings(max_examples=150, **QUIET)
+@given(networks)
+def test_random_networks(network):
+    model = build(network, SHAPE)
+    rf = rfkeras.receptive_field(model)
+    for axis, field in enumerate((rf.time, rf.frequency)):
+        seen = seen_pixels(model, SHAPE, axis)
+        assert rf.positions[axis] == len(seen)
+        check_field(field, seen, BORDER)
+
+
+@settings(max_examples=90, **QUIET)
+@given(sequences)
+def test_random_sequence_networks(network):
+    model = build_sequence(network, STEPS)
+    rf = rfkeras.receptive_field(model)
+    assert rf.axes == ("time",)
+    assert rf.frequency is None
+    seen = seen_pixels(model, (STEPS,), 0)
+    assert rf.positions == (len(seen), None)
+    check_field(rf.time, seen, BORDER)
+
+
+def test_gradients_of_random_networks():
+    status, out, err = run("-m", "tests.helpers.random_gradients", TF_ENABLE_ONEDNN_OPTS="0")
+    assert status == 0, err
+    assert int(out.splitlines()[-1]) > NETWORKS / 3

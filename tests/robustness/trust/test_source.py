@@ -1,0 +1,78 @@
+"""What the sources must not call, and where what they depend on comes from."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.processes import ROOT
+
+SOURCES = sorted(
+    path
+    for folder in ("rfkeras", "zoo", "examples", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+)
+FORBIDDEN = {
+    "eval", "exec", "pickle.load", "pickle.loads", "os.system", "os.popen", "yaml.load",
+    "yaml.unsafe_load", "yaml.full_load", "joblib.load", "marshal.loads", "shelve.open",
+    "keras.config.enable_unsafe_deserialization", "dill.load", "tempfile.mktemp",
+}  # fmt: skip
+# A layer of a model in memory, which has run already, is copied.
+ALLOWED = {"rfkeras/folding.py": "safe_mode=False"}
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+
+
+def test_no_source_runs_what_a_file_says():
+    assert len(SOURCES) > 200
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            settings = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if (
+                called in FORBIDDEN
+                or settings.get("allow_pickle") == "True"
+                or settings.get("safe_mode") == "False"
+                or settings.get("weights_only") == "False"
+                or settings.get("shell") == "True"
+            ):
+                name, text = str(path.relative_to(ROOT)), ast.unparse(node)
+                if ALLOWED.get(name, text) not in text or name not in ALLOWED:
+                    found.append(f"{name}:{node.lineno} {text[:60]}")
+    assert not found
+
+
+def packages(lock):
+    """Name and version -> number of its hashes."""
+    text = re.sub(r"\\\n\s*", " ", lock.read_text(encoding="utf-8"))
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    found = {}
+    for line in lines:
+        name, version = re.match(r"([\w.-]+)==([\w.+!]+)", line).groups()
+        found[name.lower().replace("_", "-"), version] = len(
+            re.findall("--hash=sha256:[0-9a-f]{64}", line)
+        )
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_every_locked_package_has_a_checksum(lock):
+    found = packages(lock)
+    assert len(found) > 40
+    assert all(found.values())
+
+
+def test_the_bill_of_materials_lists_every_locked_package(tmp_path):
+    target = tmp_path / "sbom.json"
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\t\$\(BIN\)/python -m (cyclonedx_py .*)$", recipe, re.M)
+    words = line.replace("$(LOCK)", str(LOCKS[-1])).replace("$(SBOM)", str(target)).split()
+    subprocess.run([sys.executable, "-m", *words], check=True, cwd=ROOT)
+    listed = json.loads(target.read_text(encoding="utf-8"))["components"]
+    names = {(part["name"].lower().replace("_", "-"), part["version"]) for part in listed}
+    assert names == set(packages(ROOT / "requirements/requirements.lock"))

@@ -1,0 +1,167 @@
+"""From files to batches as a run sees them: broken files, epochs, the start of training."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+import zoo
+from rfkeras.audio.io import AudioFormat
+from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.training.data import open_dataset, open_inputs
+from rfkeras.training.scoring import score_split
+from rfkeras.training.setup import first_logits
+from tests.helpers.layouts import write_dcase
+from tests.helpers.processes import run
+
+AUDIO = AudioFormat(22050)
+
+
+def configure(folder, **options):
+    flags = {"dataset": "folder", "data_dir": str(folder), "batch_size": 4}
+    return resolve(TrainConfig, {**flags, "excerpt_seconds": 0.5, **options})
+
+
+def damaged_copy(tone_folder, target, bad):
+    """The tones, the first `bad` files of each class broken in different ways."""
+    for source in sorted(tone_folder.glob("*/*.wav")):
+        copy = target / source.relative_to(tone_folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        content = source.read_bytes()
+        if int(source.stem) < bad:
+            content = {"low": b"", "mid": content[:5000], "high": b"noise"}[copy.parent.name]
+        copy.write_bytes(content)
+    return target
+
+
+def test_an_epoch_takes_the_chosen_number_of_excerpts_from_each_clip(tone_folder):
+    once = open_inputs(configure(tone_folder), AUDIO, None)
+    clips = len(once.dataset.split("train"))
+    twice = open_inputs(configure(tone_folder, excerpts_per_clip=2), AUDIO, None)
+    assert once.steps_per_epoch == clips // 4
+    assert twice.steps_per_epoch == 2 * clips // 4
+    first, second = np.split(
+        np.concatenate([batch[0] for batch in twice.training(0, 2 * (clips // 4))]), 2
+    )
+    assert np.abs(first - second).max() > 0.01  # other excerpts the second time
+
+
+def test_broken_files_are_named_with_the_reason_and_left_out(tone_folder, tmp_path):
+    folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
+    inputs = open_inputs(configure(folder, max_bad_share=0.1), AUDIO, tmp_path / "bad.csv")
+    used = sum(len(split) for split in inputs.dataset.splits.values())
+    assert used == 72 - 3
+    listed = (tmp_path / "bad.csv").read_text()
+    for name, reason in (("low/00", "empty"), ("mid/00", "truncated"), ("high/00", "")):
+        assert f"{name}.wav" in listed
+        assert reason in listed
+    for waveforms, _, _ in inputs.training(0, inputs.steps_per_epoch):
+        assert np.abs(waveforms).max(axis=1).min() > 0.05  # no silent stand-ins
+
+
+def test_too_many_broken_files_stop_the_run_before_it_starts(tone_folder, tmp_path):
+    folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
+    with pytest.raises(DatasetError, match=r"of 72 audio files .*--max-bad-share"):
+        open_inputs(configure(folder), AUDIO, tmp_path / "bad.csv")
+
+
+@pytest.mark.slow
+def test_a_run_over_broken_files_ends_well_and_lists_them(tone_folder, tmp_path):
+    folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
+    arguments = (
+        "--dataset folder --width 4 --rho 0 --blocks 1,1,1 --allow-rf-change --epochs 1 "
+        "--batch-size 8 --excerpt-seconds 0.5 "
+        f"--window-seconds 1 --max-bad-share 0.1 --data-dir {folder} --run-dir {tmp_path}/run "
+        "--no-export"
+    )
+    status, _, err = run("train.py", *arguments.split())
+    assert status == 0, err
+    assert "Skipping 3 unusable files" in err
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    assert environment["data"]["bad_files"] == 3
+    assert len((tmp_path / "run/bad_files.csv").read_text().splitlines()) == 4
+
+
+def test_resampling_is_said_and_recorded(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            soundfile.write(tmp_path / name / f"{i}.wav", np.full(8000, 0.1), 8000)
+    inputs = open_inputs(configure(tmp_path), AUDIO, None)
+    assert inputs.resampling["test"] == ["2 files 8000 Hz -> 22050 Hz"]
+
+
+def test_a_split_without_clips_is_an_error(tone_folder):
+    config = configure(tone_folder)
+    with pytest.raises(DatasetError, match="no clips for: holdout"):
+        open_inputs(config, AUDIO, None, ("train", "holdout"))
+    with pytest.raises(ConfigError, match="gm_instruments alone"):
+        open_inputs(configure(tone_folder, dataset_size=100), AUDIO, None)
+
+
+def test_a_share_of_the_training_clips_is_the_same_for_every_seed_and_grows(tone_folder):
+    def keys(share, seed=0):
+        dataset = open_dataset(configure(tone_folder, train_share=share, seed=seed))
+        return {name: split.keys for name, split in dataset.splits.items()}
+
+    whole, half, quarter = keys(1.0), keys(0.5), keys(0.25)
+    assert len(half["train"]) == round(len(whole["train"]) / 2)
+    assert set(quarter["train"]) < set(half["train"]) < set(whole["train"])
+    assert half == keys(0.5, seed=1)
+    for name in ("validation", "test"):
+        assert half[name] == whole[name]
+
+
+def test_only_ones_own_data_takes_the_task_of_a_model(tone_folder, tmp_path):
+    config = configure(tone_folder)
+    assert open_dataset(config).task == "multi_label"
+    assert open_dataset(config, "single_label").task == "single_label"
+    said = configure(tone_folder, task="multi_label")
+    assert open_dataset(said, "single_label").task == "multi_label"
+    scenes = write_dcase(tmp_path, locations=3, takes=1)
+    other = configure(scenes, dataset="dcase", validation_share=0.5)
+    assert open_dataset(other, "multi_label").task == "single_label"
+
+
+def test_prior_bias_is_the_log_odds_of_the_known_labels():
+    labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
+    mask = np.array([[1, 1], [1, 1], [1, 1], [1, 0]], "float32")
+    expected = [np.log(2.5 / 2.5), np.log(1.5 / 2.5)]
+    odds = first_logits(labels, mask, "multi_label")
+    np.testing.assert_allclose(odds, expected, rtol=1e-6)
+
+
+def test_prior_bias_of_classes_gives_their_shares():
+    labels = np.eye(3, dtype="float32")[[0, 0, 0, 1]]
+    logits = first_logits(labels, np.ones_like(labels), "single_label")
+    shares = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(shares, np.array([3.5, 1.5, 0.5]) / 5.5, rtol=1e-6)
+
+
+def test_he_initialisation_starts_without_zeros():
+    model = zoo.create_model("resnet_rf_tiny", 3, initialization="he", frontend=None)
+    second = next(
+        v.numpy()
+        for v in model.get_layer("stage2_block2").trainable_variables
+        if v.path.endswith("conv2/kernel")
+    )
+    assert second.std() == pytest.approx(np.sqrt(2 / (second.shape[0] ** 2 * 64)), rel=0.1)
+    assert model.get_layer("classifier_conv").kernel.numpy().std() > 0
+    with pytest.raises(ConfigError, match="Did you mean 'he'"):
+        zoo.create_model("resnet_rf_tiny", 3, initialization="hee", frontend=None)
+
+
+def test_a_file_that_breaks_while_it_is_scored_is_named_not_a_tensorflow_error(
+    tone_folder, tmp_path
+):
+    folder = damaged_copy(tone_folder, tmp_path / "data", bad=0)
+    inputs = open_inputs(configure(folder, cache_gb=0), AUDIO, None, ("test",))
+    model = zoo.create_model("resnet_rf", 3, width=2)
+    original = inputs.evaluation("test")
+    for path in inputs.dataset.split("test").paths:
+        path.write_bytes(path.read_bytes()[:44])  # after the plan was made from the headers
+    object.__setattr__(inputs, "evaluation", lambda split: original)
+    with pytest.raises(DatasetError, match="audio files cannot be used"):
+        score_split(model, inputs, "test")

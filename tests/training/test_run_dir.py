@@ -1,0 +1,70 @@
+"""Snapshots: whole or not there, and only for the model they were made from."""
+
+import keras
+import numpy as np
+import pytest
+
+from rfkeras.errors import CheckpointError
+from rfkeras.training.run_dir import load_snapshot, read_record, save_snapshot, state_variables
+
+
+def model(units=3):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(units), keras.layers.Dropout(0.5)]
+    built = keras.Sequential([keras.Input((4,)), *layers])
+    built.compile("adam", "mse")
+    built.fit(np.ones((2, 4)), np.ones((2, units)), verbose=0)
+    return built
+
+
+def test_values_and_record_come_back(tmp_path):
+    first = model()
+    variables = [*state_variables(first), *first.optimizer.variables]
+    values = [v.numpy().copy() for v in variables]
+    save_snapshot(tmp_path / "s.npz", variables, {"steps_done": 7, "history": [{"a": 0.5}]})
+    first.fit(np.zeros((2, 4)), np.ones((2, 3)), verbose=0)
+    assert any((v.numpy() != old).any() for v, old in zip(variables, values, strict=True))
+    record = load_snapshot(tmp_path / "s.npz", variables)
+    assert record == {"steps_done": 7, "history": [{"a": 0.5}]}
+    assert record == read_record(tmp_path / "s.npz")
+    for variable, old in zip(variables, values, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)
+    assert [p.name for p in tmp_path.iterdir()] == ["s.npz"]
+
+
+def test_random_state_is_part_of_it():
+    assert any("seed" in v.path for v in state_variables(model()))
+
+
+def test_another_model_is_refused_and_left_alone(tmp_path):
+    save_snapshot(tmp_path / "s.npz", state_variables(model(3)), {})
+    other = model(5)
+    before = [v.numpy().copy() for v in state_variables(other)]
+    with pytest.raises(CheckpointError, match="first difference: .*kernel"):
+        load_snapshot(tmp_path / "s.npz", state_variables(other))
+    for variable, old in zip(state_variables(other), before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_damaged_files_are_refused(tmp_path, share):
+    path = tmp_path / "s.npz"
+    save_snapshot(path, state_variables(model()), {})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_record(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        read_record(tmp_path / "absent.npz")
+
+
+def test_a_failed_write_leaves_the_old_one(tmp_path):
+    path = tmp_path / "s.npz"
+    variables = state_variables(model())
+    save_snapshot(path, variables, {"n": 1})
+    with pytest.raises(TypeError):
+        save_snapshot(path, variables, {"n": object()})
+    assert read_record(path) == {"n": 1}

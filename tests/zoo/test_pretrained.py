@@ -1,0 +1,281 @@
+"""Ready weights: found by name, checked, put into models with the same and other classes."""
+
+import ast
+import dataclasses
+import fnmatch
+import hashlib
+import http.server
+import json
+import threading
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import rfkeras
+import zoo
+from rfkeras.errors import CheckpointError, ConfigError
+from rfkeras.frontend import create_frontend
+from tests.helpers.processes import ROOT
+from zoo import pretrained
+
+TAGS = ("low", "mid", "high")
+OPTIONS = {"width": 4, "rho": 1, "blocks": [1, 1, 1], "allow_rf_change": True}
+
+
+def randomise(model, seed=0):
+    """Weights of which no two are equal, deviations above zero."""
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+
+
+def build(**options):
+    return zoo.create_model(
+        "resnet_rf_tiny",
+        **{**OPTIONS, "blocks": (1, 1, 1), **options},
+    )
+
+
+def state(model):
+    """Weights by layer."""
+    return {layer.name: [weight.numpy() for weight in layer.weights] for layer in model.layers}
+
+
+def assert_equal(one, other, leave_out=()):
+    for name in set(one) - set(leave_out):
+        for a, b in zip(one[name], other[name], strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model as if trained, and its file."""
+    model = build(
+        label_names=TAGS, frontend=create_frontend("perceptual_mel_22k", fixed_floor=True)
+    )
+    randomise(model)
+    model.head.thresholds = (0.1, 0.2, 0.3)
+    path = tmp_path_factory.mktemp("weights") / "w.keras"
+    model.save(path)
+    return SimpleNamespace(model=model, path=path)
+
+
+@pytest.fixture
+def ready(trained, tmp_path, monkeypatch):
+    """The model among the ready weights, in an index of its own."""
+    content = trained.path.read_bytes()
+    (tmp_path / "w.keras").write_bytes(content)
+    entry = pretrained.ReadyWeights(
+        model="resnet_rf_tiny",
+        name="tones",
+        file="w.keras",
+        sha256=hashlib.sha256(content).hexdigest(),
+        options={
+            **OPTIONS,
+            "initialization": "he",
+            "frontend": {"preset": "perceptual_mel_22k", "fixed_floor": True},
+        },
+        labels=TAGS,
+        task="multi_label",
+    )
+    pretrained.write_index((entry,), tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    return entry
+
+
+def test_ready_weights_decide_the_network_and_its_tags(ready, trained):
+    assert zoo.list_weights("resnet*") == ["resnet_rf_tiny:tones"]
+    assert zoo.list_weights("vgg*") == []
+    model = zoo.create_model("resnet_rf_tiny", weights="tones")
+    assert_equal(state(trained.model), state(model))
+    assert model.head.label_names == TAGS
+    assert model.head.thresholds == (0.1, 0.2, 0.3)
+    assert model.get_layer("frontend").fixed_floor
+    x = np.random.default_rng(0).normal(0, 0.1, (1, 22050)).astype("float32")
+    np.testing.assert_array_equal(model(x), trained.model(x))
+    for name in ("resnet_rf_tiny", "resnet_rf_tiny:tones", trained.path):
+        np.testing.assert_array_equal(rfkeras.open_model(name)(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        {"num_classes": 2},
+        {"label_names": ("low", "high", "mid")},
+        {"task": "single_label"},
+        {"num_classes": 4, "task": "single_label", "head": "attention"},
+    ],
+)
+def test_other_classes_get_a_new_head_and_the_trunk_of_the_weights(
+    classes, ready, trained, capsys
+):
+    if "task" in classes:
+        model = zoo.create_model("resnet_rf_tiny", weights="tones", **classes)
+    else:
+        model = build(weights=trained.path, **classes)
+    heads = ("classifier_conv", "classifier_bn", "logits")
+    assert_equal(state(trained.model), state(model), leave_out=heads)
+    np.testing.assert_array_equal(model.get_layer("classifier_bn").gamma, 1.0)
+    assert model.head.thresholds is None
+    assert model.head.task == classes.get("task", "multi_label")
+    assert "classifier_conv, classifier_bn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 8}, "have width=4"),
+        ({"rho": 3}, "have rho=1"),
+        ({"frontend": "perceptual_mel_22k"}, "fixed_floor=True, the model's fixed_floor=False"),
+        ({"damping": 0.1}, "the model's a DampedConv2D"),
+        ({"input_channels": 2}, "weights do not fit"),
+        ({"widht": 4}, "Did you mean 'width'"),
+    ],
+)
+def test_options_that_contradict_ready_weights(options, message, ready):
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("resnet_rf_tiny", weights="tones", **options)
+
+
+def test_a_file_of_another_network_tells_what_differs(trained):
+    for options in ({"width": 8}, {"shake": True}, {"frequency_aware": True}):
+        with pytest.raises(CheckpointError, match=r"weights do not fit.*the model's"):
+            build(label_names=TAGS, weights=trained.path, **options)
+
+
+def test_unknown_names_list_those_that_there_are(ready, tmp_path):
+    with pytest.raises(CheckpointError, match="Ready weights of resnet_rf_tiny: resnet_rf_t"):
+        zoo.create_model("resnet_rf_tiny", weights="bells")
+    with pytest.raises(ConfigError, match=r"no \.keras file.*These have: resnet_rf_tiny"):
+        rfkeras.open_model("resnet_rf")
+    with pytest.raises(ConfigError, match="Did you mean 'tones'"):
+        rfkeras.open_model("resnet_rf_tiny:tone")
+    second = dataclasses.replace(ready, name="bells")
+    pretrained.write_index((ready, second), tmp_path)
+    with pytest.raises(ConfigError, match="several weights"):
+        rfkeras.open_model("resnet_rf_tiny")
+    pretrained.write_index((ready, dataclasses.replace(second, default=True)), tmp_path)
+    assert pretrained.find_weights("resnet_rf_tiny").name == "bells"
+
+
+def test_a_damaged_file_or_index_is_refused(ready, tmp_path):
+    (tmp_path / "w.keras").write_bytes(b"other")
+    with pytest.raises(CheckpointError, match="damaged, or another file"):
+        ready.path()
+    (tmp_path / "w.keras").unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        ready.path()
+    for text in ("{", "[]", '{"format": 2}', '{"format": 1, "weights": [{"model": 1}]}'):
+        (tmp_path / pretrained.INDEX).write_text(text)
+        with pytest.raises(CheckpointError, match=r"index\.json"):
+            zoo.list_weights()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server of files: the paths that were asked for, and the files by path."""
+    files, asked = {}, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            content, length = files.get(self.path, (None, 0))
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{running.server_address[1]}"
+        yield SimpleNamespace(url=url, files=files, asked=asked)
+        running.shutdown()
+        thread.join()
+
+
+def test_weights_at_an_address_are_fetched_once_and_checked(
+    ready, server, tmp_path, monkeypatch
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(cache))
+    content = (tmp_path / "w.keras").read_bytes()
+    (tmp_path / "w.keras").unlink()
+    remote = dataclasses.replace(ready, url=f"{server.url}/w.keras")
+
+    for wrong in ((b"x" + content[1:], len(content)), (content[:-9], len(content))):
+        server.files["/w.keras"] = wrong
+        with pytest.raises(CheckpointError, match=f"{server.url}/w.keras"):
+            remote.path()
+        assert not [path for path in cache.rglob("*") if path.is_file()]
+
+    server.files["/w.keras"] = (content, len(content))
+    path = remote.path()
+    assert path.read_bytes() == content
+    asked = len(server.asked)
+    server.files.clear()
+    assert remote.path() == path
+    assert len(server.asked) == asked  # the cached file does without the server
+
+    path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"cannot be fetched: Not Found.*by hand"):
+        remote.path()
+    with pytest.raises(CheckpointError, match="https:// alone"):
+        dataclasses.replace(ready, url="file:///etc/hosts").path()
+
+
+def test_the_package_holds_what_its_index_names():
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    text = setup[setup.index("package_data=") + len("package_data=") :]
+    globs = ast.literal_eval(text[: text.index("}") + 1])["zoo"]
+    folder = ROOT / "zoo/weights"
+    for path in folder.iterdir():
+        assert any(fnmatch.fnmatch(f"weights/{path.name}", glob) for glob in globs), path
+    for entry in pretrained.read_index(folder):
+        card = (folder / entry.card).read_text(encoding="utf-8")
+        assert hashlib.sha256((folder / entry.file).read_bytes()).hexdigest() == entry.sha256
+        assert entry.model in zoo.list_models()
+        for figures in entry.figures.values():
+            assert f"{figures['average_precision']:.3f}" in card
+        assert json.dumps(str(ROOT))[1:-1] not in card
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(CheckpointError, match="no model"):
+        rfkeras.load_model(tmp_path / "absent.keras")
+    path = tmp_path / "model.keras"
+    zoo.create_model("resnet_rf", 2, width=2).save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"noise", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            rfkeras.load_model(path)
+        with pytest.raises(CheckpointError):
+            zoo.create_model("resnet_rf", 2, width=2, weights=path)
+
+
+def test_a_file_that_names_unknown_layers(tmp_path):
+    path = tmp_path / "model.keras"
+    zoo.create_model("resnet_rf", 2, width=2).save(path)
+    changed = tmp_path / "changed.keras"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"ResidualBlock", b"ResidualBrick"))
+    with pytest.raises(CheckpointError, match="ResidualBrick"):
+        rfkeras.load_model(changed)
+
+
+def test_an_unrelated_folder_does_not_hide_ready_weights(tmp_path, monkeypatch):
+    (tmp_path / "resnet_rf_tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert rfkeras.open_model("resnet_rf_tiny").head.label_names[0] == "accordion"
+
+
+def test_a_folder_is_no_model_and_the_message_names_the_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"is a folder\. A model is one \.keras file"):
+        rfkeras.load_model(tmp_path)

@@ -1,0 +1,177 @@
+"""Hash what the code of a checkout computes, so that two versions can be held together.
+
+Small training runs and commands are run with the code of a checkout, by its command line
+alone, and everything they leave that counts is written down as SHA-256: weights, scores,
+snapshots, outputs of SavedModels, tags. The same tool so works for any layout of the code::
+
+    python tools/fingerprints.py --checkout DIR --output A.json [--only NAME ...] [--repeat 2]
+    python tools/fingerprints.py --compare A.json B.json
+
+Compare files of one machine only: processors differ in the last bits. With `--repeat 2`
+every run is made twice, and what differs between the two is marked as varying; it is named
+when files are compared, and not counted as a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fingerprint_runs import COMMANDS, TRAININGS, Checkout, Failed, Items, make_audio, read_run
+
+FORMAT = 1
+VARIES = "varies"
+
+
+def say(text: str) -> None:
+    """Print to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_all(checkout: Checkout, names: Sequence[str]) -> dict[str, Items]:
+    """Run all from a clean folder, and hash what they leave."""
+    for path in checkout.work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    make_audio(checkout.work)
+    found: dict[str, Items] = {}
+    for number, name in enumerate(names, start=1):
+        begun = time.monotonic()
+        try:
+            found[name] = COMMANDS[name](checkout, name)
+            if name in TRAININGS:
+                found[name] |= read_run(checkout.work / name)
+        except (Failed, OSError, ValueError, KeyError) as error:
+            found[name] = {"failed": str(error)}
+        state = f"FAILED, {found[name]['failed']}" if "failed" in found[name] else "done"
+        seconds = time.monotonic() - begun
+        say(f"[{number}/{len(names)}] {name}: {state} in {seconds:.0f} s")
+    trained = [name for name in names if name in TRAININGS and "failed" not in found[name]]
+    try:
+        for name, items in checkout.read_models(trained).items():
+            found[name] |= items
+    except Failed as error:
+        say(f"Models of the runs cannot be read: {error}")
+        for name in trained:
+            found[name]["failed"] = f"models cannot be read: {error}"
+    return found
+
+
+def merge(rounds: Sequence[Mapping[str, Items]]) -> dict[str, Items]:
+    """Keep what came out the same in every round, and mark what did not as varying."""
+    merged: dict[str, Items] = {}
+    for name in rounds[0]:
+        items = sorted({item for found in rounds for item in found[name]})
+        for item in items:
+            values = {found[name].get(item, "") for found in rounds}
+            value = values.pop() if len(values) == 1 or item == "failed" else VARIES
+            merged.setdefault(name, {})[item] = value
+    return merged
+
+
+def record(root: Path, output: Path, only: Sequence[str], repeat: int, work: Path) -> int:
+    """Run a checkout and write its fingerprints; returns the exit status."""
+    names = [name for name in COMMANDS if not only or name in only]
+    if "evaluate" in names and "resnet_rf" not in names:
+        names.insert(0, "resnet_rf")
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # runs of two checkouts would mix
+        checkout = Checkout(root, work)
+        runs = merge([run_all(checkout, names) for _ in range(repeat)])
+    packages = {name: version(name) for name in ("tensorflow", "keras", "numpy")}
+    about = {
+        "format": FORMAT,
+        "checkout": str(root),
+        "work": str(work),
+        "only": list(only),
+        "rounds": repeat,
+    }
+    machine = {"machine": platform.machine(), "cpus": os.cpu_count(), **packages}
+    text = json.dumps({**about, "machine": machine, "runs": runs}, indent=1)
+    output.write_text(text + "\n", encoding="utf-8")
+    for name, items in runs.items():
+        varying = [item for item, value in items.items() if value == VARIES]
+        if varying:
+            say(f"Not deterministic: {name}: {', '.join(varying)}")
+    if repeat == 1:
+        say("Whether all of it repeats was not looked at; --repeat 2 does.")
+    return int(any("failed" in items for items in runs.values()))
+
+
+def is_left_out(found: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a run is missing because others alone were asked for."""
+    return bool(found.get("only")) and name not in found["runs"]
+
+
+def compare(first: Path, second: Path) -> int:
+    """Print what two files of fingerprints agree on; returns 1 if anything differs."""
+    one, other = (json.loads(p.read_text(encoding="utf-8")) for p in (first, second))
+    for key in ("format", "machine", "work"):
+        if one[key] != other[key]:
+            print(f"Note: {key} differs: {one[key]} and {other[key]}")
+    different = 0
+    print(f"{'run':<22}{'equal':>6}{'different':>10}{'varies':>8}")
+    for name in dict.fromkeys([*one["runs"], *other["runs"]]):
+        pair = [found["runs"].get(name, {}) for found in (one, other)]
+        left_out = [p for p, f in zip("AB", (one, other), strict=True) if is_left_out(f, name)]
+        if left_out:
+            print(f"{name:<22}not asked for in {left_out[0]}")
+            continue
+        states: dict[str, list[str]] = {"equal": [], "different": [], VARIES: []}
+        for item in dict.fromkeys([*pair[0], *pair[1]]):
+            values = [items.get(item) for items in pair]
+            equal = values[0] == values[1] and item != "failed"
+            varies = VARIES in values and None not in values
+            states[VARIES if varies else "equal" if equal else "different"].append(item)
+        counts = [len(items) for items in states.values()]
+        print(f"{name:<22}{counts[0]:>6}{counts[1]:>10}{counts[2]:>8}")
+        for state in ("different", VARIES):
+            for item in states[state]:
+                sides = ["missing" if item not in items else "" for items in pair]
+                where = "".join(f" ({s} in {p})" for s, p in zip(sides, "AB", strict=True) if s)
+                print(f"  {state}: {item}{where}")
+        different += counts[1]
+    print("All equal." if not different else f"{different} different.")
+    return int(different > 0)
+
+
+def main() -> int:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--checkout", type=Path, metavar="DIR", help="folder of the code")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=".json to write")
+    parser.add_argument("--only", nargs="+", default=[], choices=COMMANDS, metavar="NAME")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="rounds (1)")
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=Path(tempfile.gettempdir(), "rfkeras-fingerprints"),
+        metavar="DIR",
+        help="data and runs; the same for files that are to be compared (%(default)s). Its "
+        "folders are deleted first",
+    )
+    parser.add_argument("--compare", nargs=2, type=Path, metavar="FILE", help="two files")
+    parser.epilog = f"Names: {', '.join(COMMANDS)}."
+    options = parser.parse_args()
+    if options.compare:
+        return compare(*options.compare)
+    if options.checkout is None or options.output is None or options.repeat < 1:
+        parser.error("give --checkout and --output, or --compare")
+    paths = [path.resolve() for path in (options.checkout, options.output, options.work_dir)]
+    return record(paths[0], paths[1], options.only, options.repeat, paths[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""What the architectures share: the stem, the head, and the model around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.rf.axis import LayerChain
+from rfkeras.rf.rho import STEM_KERNEL, STEM_PADDING, STEM_STRIDE
+
+if TYPE_CHECKING:
+    import keras
+
+    from rfkeras.frontend import Frontend
+
+FRAMES = "frames"
+HEADS = ("average", "max", "log_mean_exp", "attention", FRAMES)
+"""How the map of logits becomes the model's output: pooled to a clip's logits in one of
+four ways (see `rfkeras.layers.ClipLogits`), or averaged over frequency alone to logits for
+every frame, (batch, time, classes)."""
+
+
+def tagger(
+    trunk: Callable[[Any], Any],
+    plan: LayerChain,
+    *,
+    num_classes: int,
+    name: str,
+    label_names: tuple[str, ...] | None,
+    task: str,
+    initialization: str,
+    head: str,
+    frontend: str | Frontend | None,
+    input_channels: int,
+) -> keras.Model:
+    """Front-end, trunk and head as one model.
+
+    Args:
+        trunk: From spectrogram (batch, time, mel, input_channels) to features
+            (batch, time', mel', channels).
+        plan: The trunk's chain of layers; tells how many frames it needs.
+        num_classes: Number of tags.
+        name: Of the model.
+        label_names: Names of the tags, kept in the model.
+        task: "multi_label" or "single_label".
+        initialization: "published": the classifier starts at zero; "he".
+        head: How frames become a clip, see `HEADS`.
+        frontend: Preset, layer, or None for a model that takes spectrograms.
+        input_channels: 1 or 2.
+
+    Raises:
+        ConfigError: An option is out of its range.
+    """
+    from rfkeras.frontend import build_input
+    from zoo.tagger import Tagger
+
+    inputs, spectrogram = build_input(frontend, input_channels, plan.minimum_frames)
+    features = trunk(spectrogram)
+    logits = classifier(features, num_classes, label_names, task, initialization, head)
+    return Tagger(inputs, logits, name=name)
+
+
+def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = False) -> Any:
+    """5x5 convolution of stride 2, padded by 1 on each side; BN; ReLU."""
+    import keras
+
+    from rfkeras.layers import BatchNormalization, make_conv
+    from rfkeras.layers.conv import he_normal
+
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ConfigError(f"width must be a whole number of at least 1. Received: {width!r}.")
+    x = keras.layers.ZeroPadding2D(STEM_PADDING, name="stem_pad")(x)
+    x = make_conv(
+        width,
+        (STEM_KERNEL, STEM_KERNEL),
+        damping=damping,
+        damp_time=damp_time,
+        strides=STEM_STRIDE,
+        padding="valid",
+        initializer=he_normal("fan_in"),
+        name="stem_conv",
+    )(x)
+    x = BatchNormalization(name="stem_bn")(x)
+    return keras.layers.ReLU(name="stem_relu")(x)
+
+
+def classifier(
+    x: Any,
+    num_classes: int,
+    label_names: tuple[str, ...] | None,
+    task: str,
+    initialization: str,
+    head: str,
+) -> Any:
+    """1x1 convolution to the tags, batch normalisation, pooling over time and mel."""
+    import keras
+
+    from rfkeras.layers import BatchNormalization, ClipLogits
+    from rfkeras.layers.conv import he_normal
+    from rfkeras.layers.residual import INITIALIZATIONS
+
+    if head not in HEADS:
+        raise ConfigError(unknown_name("head", str(head), HEADS))
+    if initialization not in INITIALIZATIONS:
+        raise ConfigError(unknown_name("initialization", str(initialization), INITIALIZATIONS))
+    x = keras.layers.Conv2D(
+        num_classes,
+        1,
+        use_bias=False,
+        kernel_initializer="zeros" if initialization == "published" else he_normal("fan_in"),
+        name="classifier_conv",
+    )(x)
+    x = BatchNormalization(name="classifier_bn")(x)
+    frames = head == FRAMES
+    return ClipLogits(
+        label_names,
+        task,
+        pooling="average" if frames else head,
+        frames=frames,
+        name="logits",
+        dtype="float32",
+    )(x)
