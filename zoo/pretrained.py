@@ -221,7 +221,7 @@ def load_model(path: str | Path) -> Any:
     import keras
 
     # Importing registers the layers that the file names.
-    import rfkeras.frontend.layer  # noqa: F401
+    import rfkeras.frontend.layer
     import rfkeras.layers  # noqa: F401
     import zoo.tagger  # noqa: F401
 
