@@ -15,24 +15,25 @@ PIP_AUDIT := pip-audit==2.10.1
 
 BENCH_OUTPUT ?= benchmark_results
 TORCH ?= torch==2.13.0
-# glibc 2.35 and newer then ask for pages of 2 MB: training takes less time (docs/performance.md).
+# With glibc 2.35 or newer, pages of 2 MB make training faster (docs/performance.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: help setup train test test-long lint docs bench soak fuzz next sbom audit lock clean
+.PHONY: help setup train check test test-long lint docs bench soak fuzz next sbom audit lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras"
 	@echo "make train  train resnet_rf on the embedded data set, evaluate, export"
+	@echo "make check  lint, type check and the quick tests: under 90 seconds"
 	@echo "make test   lint, type check, all tests"
 	@echo "make test-long  the tests of benchmarks and soak, which take minutes"
 	@echo "make docs   build the documentation into site/"
-	@echo "make bench  measure speed and memory, beside PyTorch and librosa; half an hour"
+	@echo "make bench  measure speed and memory against PyTorch and librosa; half an hour"
 	@echo "make next   a smoke test on the next TensorFlow, in $(NEXT)"
-	@echo "make soak   two hours of training and 5,000 files tagged: is memory flat?"
+	@echo "make soak   train for two hours and tag 5,000 files: is memory flat?"
 	@echo "make fuzz   100,000 damaged files for the readers, 50,000 for the decoder; half an hour"
 	@echo "make sbom   the bill of materials of the locked packages, $(SBOM)"
-	@echo "make audit  look the locked packages up among known vulnerabilities"
-	@echo "make lock   resolve the packages anew into $(LOCK) and $(NEXT_LOCK)"
+	@echo "make audit  check the locked packages for known vulnerabilities"
+	@echo "make lock   resolve the packages again into $(LOCK) and $(NEXT_LOCK)"
 
 setup: $(READY)
 
@@ -61,12 +62,12 @@ test-long: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# PyTorch is what is compared with; nothing else here needs it.
+# Only the comparison needs PyTorch.
 bench: setup
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
 
-# Of the tests, those of what rfkeras does with TensorFlow.
+# Only the tests of what rfkeras does with TensorFlow.
 next: $(NEXT)/.ready
 	$(NEXT)/bin/python -m pytest -p no:cacheprovider $(NEXT_TESTS)
 

@@ -1,5 +1,5 @@
-"""How fast the library is: beside PyTorch, librosa and the processor's own limit.
+"""Speed and memory of the library, compared with PyTorch, librosa and the hardware limit.
 
-`python -m benchmarks` (or `make bench`) measures everything and writes tables;
-`python -m benchmarks --list` names the sections.
+`python -m benchmarks` (or `make bench`) measures everything and writes tables.
+`python -m benchmarks --list` lists the sections.
 """

@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks [SECTION ...]`."""
+"""Measure speed and memory, and write the results as tables."""
 
 from __future__ import annotations
 
@@ -9,36 +9,44 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
-from benchmarks.report import PAGE, write_section
+from benchmarks.report import PAGE, describe_machine, write_section
 from benchmarks.suite import SECTIONS, Settings, measure
 
 ROUNDS = 5
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Build the parser of the command line."""
     result = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     result.add_argument("sections", nargs="*", metavar="SECTION", help="default: all")
-    result.add_argument("--list", action="store_true", help="name the sections and leave")
-    result.add_argument("--output", type=Path, default=Path("benchmark_results"))
-    result.add_argument("--rounds", type=int, help=f"turns of each side (default {ROUNDS})")
-    result.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    result.add_argument("--list", action="store_true", help="list the sections and exit")
     result.add_argument(
-        "--short", action="store_true", help="tiny sizes: shows that it runs, not how fast"
+        "--output", type=Path, default=Path("benchmark_results"), help="folder for the results"
+    )
+    result.add_argument("--rounds", type=int, help=f"rounds per section (default: {ROUNDS})")
+    result.add_argument(
+        "--threads",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="processors to use (default: all)",
+    )
+    result.add_argument(
+        "--short", action="store_true", help="use tiny sizes, to check only that it runs"
     )
     return result
 
 
 def main() -> int:
-    """Measure and write; 1 if a bar is not reached."""
+    """Measure and write the results; return 1 if a target is missed."""
     options = parser().parse_args()
     if options.list:
         print("\n".join(SECTIONS))
         return 0
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
-        print(f"No section {unknown[0]!r}; there are: {', '.join(SECTIONS)}.", file=sys.stderr)
+        print(
+            f"Unknown section {unknown[0]!r}. Sections: {', '.join(SECTIONS)}.", file=sys.stderr
+        )
         return 2
     options.output.mkdir(parents=True, exist_ok=True)
     missed = []
@@ -58,12 +66,12 @@ def main() -> int:
         seconds = time.perf_counter() - started
         write_section(options.output, name, section, machine, seconds)
         for bar in section.bars:
-            verdict = "reached" if bar.is_met else "NOT reached"
-            print(f"  {bar.what}: {bar.value:.3g}, wanted {bar.at_least:g}: {verdict}")
+            verdict = "met" if bar.is_met else "MISSED"
+            print(f"  {bar.what}: {bar.value:.3g}, target {bar.at_least:g}: {verdict}")
         missed += [bar for bar in section.bars if not bar.is_met]
         print(f"  {seconds:.0f} s", flush=True)
-    print(f"Written: {options.output / PAGE}")
-    # Tiny sizes reach no bar, and need not.
+    print(f"Results: {options.output / PAGE}")
+    # Targets do not apply to tiny sizes.
     return 1 if missed and not options.short else 0
 
 

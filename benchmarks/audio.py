@@ -1,4 +1,4 @@
-"""Music-like audio to decode: noise and single tones are not what codecs meet."""
+"""Synthesise music-like audio for decoding; codecs treat noise and single tones differently."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 44_100
 TEXT = (
-    "The audio is made up: at 120 beats a minute chords of three voices with twelve fading "
-    "harmonics each, a bass, and bursts of noise as drums, each at a place of its own in "
-    "the stereo picture, 44.1 kHz, written by libsndfile at its default quality"
+    "The audio is synthetic: chords of three voices with twelve decaying harmonics each, a "
+    "bass and noise bursts as drums, at 120 beats per minute and 44.1 kHz. Each voice has its "
+    "own stereo position. Files are written by libsndfile at its default quality"
 )
 _BEAT_SECONDS = 0.5
 _HARMONICS = np.arange(1, 13)
@@ -22,7 +22,7 @@ _PHRASE_SECONDS = 10.0
 
 
 def phrase(seed: int) -> NDArray[np.float32]:
-    """Ten seconds of music: (samples, 2) at 44.1 kHz."""
+    """Synthesise ten seconds of music: (samples, 2) at 44.1 kHz."""
     rng = np.random.default_rng(seed)
     samples = round(_BEAT_SECONDS * SAMPLE_RATE_HZ)
     beats = [_beat(rng, samples) for _ in range(round(_PHRASE_SECONDS / _BEAT_SECONDS))]
@@ -51,13 +51,13 @@ def _place(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def write_audio(path: Path, seconds: float, *, channels: int = 2, seed: int = 0) -> None:
-    """Write a file of any length, phrase by phrase, in the format that its ending names.
+    """Write an audio file of any length, phrase by phrase.
 
     Args:
-        path: .wav, .flac, .ogg or .mp3.
-        seconds: Its length; from ten phrases on they come round again.
+        path: File to write; its extension (.wav, .flac, .ogg or .mp3) sets the format.
+        seconds: Length. After ten phrases the music repeats.
         channels: 1 or 2.
-        seed: Of the first phrase.
+        seed: Seed of the first phrase.
     """
     with soundfile.SoundFile(path, "w", SAMPLE_RATE_HZ, channels) as file:
         for block in _blocks(round(seconds * SAMPLE_RATE_HZ), seed):

@@ -1,4 +1,4 @@
-"""The front-end beside other libraries that compute the same."""
+"""Compare the front-end with other libraries that compute the same spectrograms."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ SIDES: dict[str, tuple[str, dict[str, bool]]] = {
 TIMES_LIBROSA = 5.0
 
 TEXT = f"""
-Waveforms to mel spectrograms in dB, clips of {SECONDS:g} s, float32. All sides compute the
-same values; the tests hold them to each other. What does not depend on the audio, windows and
-filter banks, is computed once, but for "{EACH_CALL}": these are
-`librosa.feature.melspectrogram` and, for the presets with A-weighting,
-`librosa.perceptual_weighting`, which calculates in float64. librosa works clip by clip on one
-processor; "in threads" it works on as many clips as there are processors. "TFLite" is what
-exported TFLite models compute, which needs no complex numbers.
+Waveforms to mel spectrograms in dB, for clips of {SECONDS:g} s in float32. All implementations
+compute the same values, which a test checks. Windows and filter banks are computed once, except
+in "{EACH_CALL}": that is `librosa.feature.melspectrogram` and, for the presets with
+A-weighting, `librosa.perceptual_weighting`, which computes in float64. librosa processes one
+clip at a time on one processor; "in threads" processes as many clips at a time as there are
+processors. "TFLite" is the front-end of exported TFLite models, which avoids complex numbers.
 """
 
 
 def measure(settings: Settings) -> Section:
-    """Every preset, a batch and one clip."""
+    """Measure every preset, for a batch and for one clip."""
     presets = ["mel_32k"] if settings.short else list(PRESETS)
     batches = (2,) if settings.short else BATCHES
     seconds = 0.1 if settings.short else SECONDS

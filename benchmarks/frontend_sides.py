@@ -1,8 +1,8 @@
-"""Mel spectrograms of a batch by several libraries, all with the values of a preset.
+"""Compute the mel spectrograms of a preset with several libraries.
 
 Every function takes the name of a preset and a shape, (batch, samples), and returns a
-function that computes (batch, time, mel) in dB, before standardisation. What does not
-depend on the audio is computed once, but for `librosa_each_call`.
+function that computes (batch, time, mel) in dB, before standardisation. Filter banks and
+windows are computed once, except in `librosa_each_call`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Spectrograms = Callable[[], Any]
 
 
 def waveforms(shape: list[int]) -> Any:
-    """Noise, (batch, samples) float32: the time does not depend on what is heard."""
+    """Return noise, (batch, samples) float32; the content does not affect the speed."""
     return (0.1 * np.random.default_rng(0).normal(size=shape)).astype(np.float32)
 
 
 def _preset(name: str) -> tuple[dict[str, Any], Any, Any]:
-    """(settings, filter bank (mel, bins), A-weighting (bins,) in dB or None), float32."""
+    """Return (settings, filter bank (mel, bins), A-weighting (bins,) in dB or None)."""
     preset = {**DEFAULTS, **preset_config(name)}
     rate, n_fft = preset["sample_rate_hz"], preset["n_fft"]
     bank = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=preset["n_mels"])
@@ -48,7 +48,7 @@ def _stft_options(preset: dict[str, Any]) -> dict[str, Any]:
 
 
 def rfkeras_layer(preset: str, shape: list[int], threads: int) -> Spectrograms:
-    """The front-end layer in a graph of any length, as models hold it."""
+    """Use the front-end layer in a graph for any length, as models do."""
     import tensorflow as tf
 
     from benchmarks.keras_sides import set_threads
@@ -62,7 +62,7 @@ def rfkeras_layer(preset: str, shape: list[int], threads: int) -> Spectrograms:
 
 
 def rfkeras_tflite(preset: str, shape: list[int], threads: int) -> Spectrograms:
-    """What the exported TFLite model computes it with."""
+    """Use the front-end of exported TFLite models."""
     import tensorflow as tf
 
     from rfkeras.export.portable import PortableFrontend
@@ -92,7 +92,7 @@ def rfkeras_tflite(preset: str, shape: list[int], threads: int) -> Spectrograms:
 def librosa_once(
     preset: str, shape: list[int], threads: int, in_threads: bool = False
 ) -> Spectrograms:
-    """librosa clip by clip; `in_threads`: as many clips at once as there are processors."""
+    """Use librosa clip by clip, or with `in_threads` several clips at a time."""
     settings, bank, weights = _preset(preset)
     options = _stft_options(settings)
     x = waveforms(shape)
@@ -111,7 +111,7 @@ def librosa_once(
 
 
 def librosa_each_call(preset: str, shape: list[int], threads: int) -> Spectrograms:
-    """librosa's functions for the whole task, which compute the filter bank each time."""
+    """Use librosa's high-level functions, which compute the filter bank in each call."""
     settings, _, _ = _preset(preset)
     options = _stft_options(settings)
     mel = {"sr": settings["sample_rate_hz"], "n_mels": settings["n_mels"]}
@@ -131,7 +131,7 @@ def librosa_each_call(preset: str, shape: list[int], threads: int) -> Spectrogra
 
 
 def scipy_numpy(preset: str, shape: list[int], threads: int) -> Spectrograms:
-    """scipy's transform of the whole batch, NumPy for the rest."""
+    """Use scipy's transform of the whole batch, and NumPy for the rest."""
     from scipy.signal import stft
 
     settings, bank, weights = _preset(preset)
@@ -159,7 +159,7 @@ def scipy_numpy(preset: str, shape: list[int], threads: int) -> Spectrograms:
 
 
 def kapre_layers(preset: str, shape: list[int], threads: int) -> Spectrograms:
-    """kapre's layers in a graph; power, because its dB layer is meant for it."""
+    """Use kapre's layers in a graph, with power because its dB layer expects it."""
     import kapre
     import tensorflow as tf
 
@@ -193,7 +193,7 @@ def kapre_layers(preset: str, shape: list[int], threads: int) -> Spectrograms:
 
 
 def tf_signal(preset: str, shape: list[int], threads: int) -> Spectrograms:
-    """`tf.signal.stft` and one product with the whole filter bank."""
+    """Use `tf.signal.stft` and one product with the whole filter bank."""
     import tensorflow as tf
 
     from benchmarks.keras_sides import set_threads

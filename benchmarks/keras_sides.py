@@ -1,4 +1,4 @@
-"""What of this library is timed: training steps, exported models, matrix products."""
+"""The parts of this library to be timed: training steps, exported models, matrix products."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = 20
 
 
 def set_threads(threads: int, replicas: int = 1) -> None:
-    """Bound TensorFlow to so many processors, and split the CPU into devices."""
+    """Limit the threads of TensorFlow, and split the CPU into logical devices."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     if replicas > 1:
@@ -31,10 +31,10 @@ def set_threads(threads: int, replicas: int = 1) -> None:
 
 
 def batch(model: keras.Model, shape: list[int]) -> Any:
-    """A batch of the model's input: spectrograms, or waveforms as long as they would be.
+    """Return a batch of spectrograms, or of waveforms of the corresponding length.
 
     Args:
-        model: Takes (batch, time, mel, 1) or (batch, samples).
+        model: A model with inputs (batch, time, mel, 1) or (batch, samples).
         shape: (batch, frames, mel bands).
     """
     rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def training(
     replicas: int = 1,
     jit: bool = False,
 ) -> Callable[[], Any]:
-    """A training step as `fit` runs it: batch from the pipeline, forward, backward, Adam."""
+    """Prepare a training step as `fit` runs it: load a batch, forward, backward, Adam."""
     set_threads(threads, replicas)
     keras.config.set_dtype_policy(precision)
     strategy = tf.distribute.get_strategy()
@@ -73,7 +73,7 @@ def training(
     example = (batch(tagger, shape), labels, np.ones_like(labels))
     batches = tf.data.Dataset.from_tensors(example).repeat()
     iterator = iter(strategy.experimental_distribute_dataset(batches))
-    step: Any = trained.make_train_function() or trained.train_function  # the latter holds it
+    step: Any = trained.make_train_function() or trained.train_function  # Keras sets it here
     return lambda: float(step(iterator)["loss"])
 
 
@@ -84,14 +84,14 @@ def inference(
     threads: int,
     frontend: str | None = None,
 ) -> Callable[[], Any]:
-    """Scores of a batch by the exported model, loaded as any TensorFlow program loads it."""
+    """Prepare inference with the exported model, loaded with plain TensorFlow."""
     from rfkeras.export import saved_model
 
     set_threads(threads)
     tagger = zoo.create_model(
         "resnet_rf", CLASSES, rho=rho, width=width, frontend=frontend, initialization="he"
     )
-    _as_if_trained(tagger)
+    _randomise_statistics(tagger)
     waveforms = tf.constant(batch(tagger, shape))
     with tempfile.TemporaryDirectory() as folder:
         path = saved_model(tagger, Path(folder, "1"), warmup=False)
@@ -100,8 +100,8 @@ def inference(
     return lambda: served(**{name: waveforms})["scores"].numpy()
 
 
-def _as_if_trained(model: keras.Model) -> None:
-    """Means and offsets of batch normalisation that are not 0: a graph leaves zeros out."""
+def _randomise_statistics(model: keras.Model) -> None:
+    """Set means and offsets of batch normalisation; TensorFlow optimises zeros away."""
     rng = np.random.default_rng(2)
     for variable in model.variables:
         if variable.path.endswith(("beta", "moving_mean")):
@@ -109,7 +109,7 @@ def _as_if_trained(model: keras.Model) -> None:
 
 
 def gemm(size: int, threads: int) -> Callable[[], Any]:
-    """A product of two square matrices."""
+    """Prepare a product of two square matrices."""
     set_threads(threads)
     a, b = tf.random.normal((size, size)), tf.random.normal((size, size))
     return lambda: tf.matmul(a, b).numpy()

@@ -1,4 +1,4 @@
-"""What the options that promise speed do to a training step and to inference."""
+"""Measure the effect of options that affect speed on a training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.suite import Row, Section, Settings
 from benchmarks.turns import Side, Times, take_turns
 
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-# Besides huge pages, memory once had is kept and not given back to the system.
+# Also keep freed memory instead of returning it to the system.
 KEPT_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
     ":glibc.malloc.trim_threshold=17179869184"
@@ -17,19 +17,19 @@ KEPT_MEMORY = {
 PLAIN = "as it is"
 
 TEXT = f"""
-A training step of `resnet_rf`, rho 7, batches of {TRAINING_BATCH} clips of 10 s, as in the
-section on the network, with one thing changed. "huge pages": `GLIBC_TUNABLES=
-glibc.malloc.hugetlb=1` in the environment, which has glibc (2.35 or newer) ask the kernel for
-pages of 2 MB. "kept memory": also `mmap_threshold` and `trim_threshold` so high that memory
-stays with the process; it does nothing for TensorFlow, which keeps its own, and much for
-PyTorch. "XLA": `--jit`. "bfloat16": `--precision mixed_bfloat16`, on processors with AMX or
-AVX-512 BF16. "oneDNN off": TensorFlow's own kernels. PyTorch is the network of
-`benchmarks/torch_resnet.py`, here in channels_last with the same settings of memory.
+A training step of `resnet_rf` at rho 7 with batches of {TRAINING_BATCH} clips of 10 s, as in
+the section on the network, with one change each. "as it is": no change. "huge pages":
+`GLIBC_TUNABLES=glibc.malloc.hugetlb=1` in the environment makes glibc (2.35 or newer) request
+pages of 2 MB from the kernel. "kept memory": also sets `mmap_threshold` and `trim_threshold`
+so high that the process keeps freed memory. This does nothing for TensorFlow, which has its own
+allocator, but helps PyTorch a lot. "XLA": `--jit`. "bfloat16": `--precision mixed_bfloat16`,
+on processors with AMX or AVX-512 BF16. "oneDNN off": TensorFlow's own kernels. PyTorch is the
+network in `benchmarks/torch_resnet.py`, here in channels_last with the same memory settings.
 """
 
 
 def measure(settings: Settings) -> Section:
-    """Widths 32 and 128."""
+    """Measure widths 32 and 128."""
     rows: list[Row] = []
     for width in (4,) if settings.short else (32, 128):
         rows += _rows("training", width, _times(settings, width))

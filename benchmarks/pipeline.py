@@ -1,44 +1,52 @@
-"""From files to batches, beside what training takes in the same time."""
+"""Measure the input pipeline, and compare it with the speed of training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from benchmarks.audio import TEXT as AUDIO_TEXT
 from benchmarks.audio import write_audio
+from benchmarks.keras_sides import set_threads
 from benchmarks.network import FRAMES, FRONTEND, N_MELS, TRAINING_BATCH
-from benchmarks.pipeline_sides import pack
 from benchmarks.suite import Bar, Row, Section, Settings
 from benchmarks.turns import Side, Times, take_turns
+from rfkeras import datasets
+from rfkeras.audio import AudioFormat
 
 CLIP_SECONDS = 10.0
 CLIPS = 16
 SUFFIXES = ("wav", "flac", "ogg", "mp3")
 EXCERPTS = (10.0, 1.25)
+AUDIO = AudioFormat(22050)
+CACHE_BYTES = 1 << 30
 SHARDS, IN_GRAPH, CACHE = "shards", "shards, tfio", "ogg, cache"
-# Audio in a timed pass: seconds of work each, for systems that share processors out give
-# them by tenths of a second. Of short excerpts a quarter, for they are more work.
+# Seconds of audio in a timed pass. A pass takes seconds, because schedulers of shared machines
+# assign processors for tenths of a second. Short excerpts are slower, so they get a quarter.
 PASS_SECONDS = dict.fromkeys((SHARDS, IN_GRAPH, CACHE), 9600.0)
 FILE_PASS_SECONDS = 2400.0
 WIDTHS, RHO = (32, 128), 7
 BARRED, TIMES_TRAINING = ("ogg", SHARDS), 2.0
 
 TEXT = f"""
-Files of {CLIP_SECONDS:g} s to batches of mono excerpts at 22,050 Hz with labels, by
-`rfkeras.datasets.training_batches`: opened, decoded, mixed, resampled and batched, in a random
-order, on the same processors as training and in the same turns. {AUDIO_TEXT}. "shards": the
-same files packed by `rfkeras data pack`; "tfio": decoded inside the graph by tensorflow-io;
-"cache": decoded waveforms kept in memory, from the second pass on. An excerpt of 1.25 s is
-read from a file of {CLIP_SECONDS:g} s, as training on short excerpts does. "times training":
-audio from the pipeline, over audio that a training step of `resnet_rf` (rho {RHO}, batches of
-{TRAINING_BATCH} clips of 10 s, from waveforms, float32) takes in the same time when it waits
-for nothing; both share the processors when they run together. The bar is for excerpts of
-10 s.
+Files of {CLIP_SECONDS:g} s to labelled batches of mono excerpts at 22,050 Hz, with
+`rfkeras.datasets.training_batches`: files are opened, decoded, mixed, resampled and batched in
+random order, on the same processors as training and in the same turns. {AUDIO_TEXT}.
+"shards": the same files, packed with `rfkeras data pack`. "tfio": decoded inside the graph by
+tensorflow-io. "cache": decoded waveforms are kept in memory from the second pass on. An excerpt
+of 1.25 s is read from a file of {CLIP_SECONDS:g} s, as when training on short excerpts. "times
+training": seconds of audio from the pipeline, divided by seconds of audio that training of
+`resnet_rf` (rho {RHO}, batches of {TRAINING_BATCH} clips of 10 s, from waveforms, float32)
+processes in the same time without waiting for data. Pipeline and training share the processors
+when they run together. Targets refer to excerpts of 10 s.
 """
 
 
 def measure(settings: Settings) -> Section:
-    """Each format and way of storing, with both lengths of excerpts."""
+    """Measure each format and storage, with both excerpt lengths."""
     suffixes, excerpts = (("ogg",), (1.25,)) if settings.short else (SUFFIXES, EXCERPTS)
     folders = _folders(settings, suffixes)
     rows: list[Row] = []
@@ -65,7 +73,7 @@ def measure(settings: Settings) -> Section:
 
 
 def _folders(settings: Settings, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Folders of generated files, and of shards, by the name of the side that reads them."""
+    """Write audio files and shards; return their folders by the name of the side."""
     clips = 2 if settings.short else CLIPS
     folders = {suffix: settings.scratch / suffix for suffix in suffixes}
     for suffix, folder in folders.items():
@@ -73,7 +81,7 @@ def _folders(settings: Settings, suffixes: tuple[str, ...]) -> dict[str, Path]:
         for number in range(clips):
             write_audio(folder / f"{number}.{suffix}", CLIP_SECONDS, seed=number)
     shards = settings.scratch / "shards"
-    pack(folders["ogg"], shards)
+    _pack(folders["ogg"], shards)
     folders |= {SHARDS: shards}
     return folders if settings.short else {**folders, IN_GRAPH: shards, CACHE: folders["ogg"]}
 
@@ -91,7 +99,7 @@ def _pipelines(
     batch = 2 if settings.short else round(TRAINING_BATCH * CLIP_SECONDS / excerpt_seconds)
     return {
         name: Side(
-            "benchmarks.pipeline_sides:batches",
+            "benchmarks.pipeline:batches",
             {
                 "folder": str(folder),
                 "excerpt_seconds": excerpt_seconds,
@@ -143,3 +151,62 @@ def _bars(rows: list[Row]) -> list[Bar]:
         if row["from"] in BARRED
         for width in WIDTHS
     ]
+
+
+def _split_of(folder: Path) -> datasets.Split:
+    """Return the files of a folder with arbitrary labels."""
+    paths = tuple(sorted(folder.iterdir()))
+    labels = np.zeros((len(paths), 20), np.float32)
+    return datasets.Split(
+        tuple(path.stem for path in paths), paths, labels, np.ones_like(labels)
+    )
+
+
+def _pack(folder: Path, shards: Path) -> None:
+    """Pack the files of a folder into shards."""
+    tags = tuple(f"tag {number}" for number in range(20))
+    dataset = datasets.AudioDataset("clips", tags, {"train": _split_of(folder)})
+    datasets.pack(dataset, AUDIO, shards, workers=1, progress=False)
+
+
+def batches(
+    folder: str,
+    excerpt_seconds: float,
+    batch_size: int,
+    steps: int,
+    threads: int,
+    decoder: str = "soundfile",
+    cached: bool = False,
+) -> Callable[[], Any]:
+    """Prepare a pass over batches of excerpts.
+
+    Args:
+        folder: Folder of audio files or of shards.
+        excerpt_seconds: Length of an excerpt.
+        batch_size: Number of excerpts in a batch.
+        steps: Number of batches.
+        threads: Number of processors.
+        decoder: See `rfkeras.datasets.training_batches`.
+        cached: Keep decoded files in memory. The untimed first passes fill the cache.
+    """
+    set_threads(threads)
+    packed = Path(folder, "index.json").exists()
+    split = datasets.load_packed(folder).splits["train"] if packed else _split_of(Path(folder))
+    pipeline = datasets.training_batches(
+        split,
+        AUDIO,
+        excerpt_seconds=excerpt_seconds,
+        batch_size=batch_size,
+        seed=0,
+        steps_per_epoch=steps,
+        total_steps=steps,
+        bad_files=datasets.BadFileLog(None, total_files=len(split)),
+        decoder=decoder,
+        cache_bytes=CACHE_BYTES if cached else 0,
+    )
+
+    def run() -> None:
+        for _ in pipeline:
+            pass
+
+    return run

@@ -1,25 +1,32 @@
-"""Whole processes, timed from their start to their end."""
+"""Start the processes to be measured, and time whole processes from start to end."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
-from benchmarks.launch import start_python
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took.
+    """Measurements of one process.
 
     Attributes:
-        seconds: From before it was started until it had ended.
-        processor_seconds: Of all its threads, system time included.
-        peak_mb: Largest resident memory.
+        seconds: Time from just before the start to the end.
+        processor_seconds: Processor time of all threads, system time included.
+        peak_mb: Peak resident memory.
     """
 
     seconds: float
@@ -27,8 +34,38 @@ class Run:
     peak_mb: float
 
 
+def start_python(
+    arguments: Sequence[str],
+    threads: int,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """Start Python, bound to the first processors and with one thread for each.
+
+    Args:
+        arguments: Arguments of Python.
+        threads: Number of processors.
+        environment: Further environment variables.
+        **options: Options of `subprocess.Popen`.
+    """
+    processors = sorted(os.sched_getaffinity(0))[:threads]
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={
+            **os.environ,
+            **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            **(environment or {}),
+        },
+        preexec_fn=lambda: os.sched_setaffinity(0, processors),
+        text=True,
+        **options,
+    )
+
+
 def run_python(arguments: Sequence[str], threads: int) -> Run:
-    """Run the interpreter with these arguments, bound to the first processors.
+    """Run Python to its end, bound to the first processors.
 
     Raises:
         RuntimeError: The process failed.
@@ -39,19 +76,21 @@ def run_python(arguments: Sequence[str], threads: int) -> Run:
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}.")
+        raise RuntimeError(
+            f"{' '.join(arguments)} ended with exit status {process.returncode}."
+        )
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def run_in_turns(
     commands: Mapping[str, Sequence[str]], *, threads: int, rounds: int
 ) -> dict[str, list[Run]]:
-    """Run each of these once a round.
+    """Run each command once per round.
 
     Args:
-        commands: Arguments of the interpreter, by name.
-        threads: Processors that each may use.
-        rounds: How often. One more goes before them where there are several, uncounted: it
+        commands: Arguments of Python, by name.
+        threads: Number of processors for each.
+        rounds: Number of rounds. If there are several, an uncounted one comes first, which
             reads the files into memory.
 
     Returns:
@@ -68,5 +107,5 @@ def run_in_turns(
 
 
 def median_seconds(runs: Sequence[Run]) -> float:
-    """Median of the seconds from start to end."""
+    """Return the median duration of the runs in seconds."""
     return median(run.seconds for run in runs)

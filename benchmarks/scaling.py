@@ -1,4 +1,4 @@
-"""How the time grows with batch, length, width, rho and replicas."""
+"""Measure how time grows with batch size, length, width, rho and replicas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.network import FRAMES, N_MELS
 from benchmarks.suite import Row, Section, Settings
 from benchmarks.turns import Side, take_turns
-from rfkeras.utils.plotting import BLUE, ORANGE, bare, new_figure, save_png
+from rfkeras.utils.plotting import BLUE, ORANGE, new_figure, save_png, style_axes
 
 BASE: Mapping[str, int] = {"batch": 10, "frames": FRAMES, "width": 32, "rho": 7, "replicas": 1}
 AXES: Mapping[str, tuple[int, ...]] = {
@@ -28,16 +28,17 @@ PARTS = ("training", "inference")
 COLOURS = {"training": BLUE, "inference": ORANGE}
 
 TEXT = f"""
-One thing varied at a time from width {BASE["width"]}, rho {BASE["rho"]}, batch {BASE["batch"]}
-and {BASE["frames"]} frames (10 s), float32, without the front-end. "growth" is the exponent p
-of time ~ size^p from the row before to this one: 1 is proportional, 0 constant. Replicas are
-logical devices on the same processors, which share one batch.
+One setting at a time is varied, starting from width {BASE["width"]}, rho {BASE["rho"]}, batch
+size {BASE["batch"]} and {BASE["frames"]} frames (10 s), in float32 and without the front-end.
+"growth" is the exponent p in time ~ size^p between the previous row and this one: 1 means
+proportional, 0 constant. Replicas are logical devices on the same processors that share one
+batch.
 """
 
 
 @dataclass
 class Curve:
-    """Milliseconds of a step or of an inference along an axis."""
+    """Times of training steps or of inference along one axis."""
 
     part: str
     axis: str
@@ -47,7 +48,7 @@ class Curve:
 
 
 def measure(settings: Settings) -> Section:
-    """Curves for training and inference."""
+    """Measure the curves of training and inference."""
     base = SHORT_BASE if settings.short else BASE
     axes = {"batch": (1, 2)} if settings.short else AXES
     parts = PARTS[:1] if settings.short else PARTS
@@ -59,7 +60,7 @@ def measure(settings: Settings) -> Section:
     ]
     rows = [row for curve in curves for row in _rows(curve)]
     plot_curves([c for c in curves if c.axis != "replicas"], settings.folder / PICTURE)
-    caption = "Milliseconds of a training step and of an inference along each axis"
+    caption = "Milliseconds of a training step and of inference along each axis"
     return Section("Scaling", TEXT.strip(), rows, pictures={PICTURE: caption})
 
 
@@ -109,12 +110,12 @@ def _growth(curve: Curve, i: int) -> float | None:
 
 
 def plot_curves(curves: list[Curve], path: Path) -> None:
-    """One panel for each axis, logarithmic but for rho; a dotted line is proportional."""
+    """Plot one panel per axis, logarithmic except for rho; dotted lines are proportional."""
     axes = list(dict.fromkeys(curve.axis for curve in curves))
     figure = new_figure(3.0 * len(axes), 3.0)
     panels = figure.subplots(1, len(axes), squeeze=False)[0]
     for panel, axis in zip(panels, axes, strict=True):
-        bare(panel)
+        style_axes(panel)
         for curve in (c for c in curves if c.axis == axis):
             colour, style = COLOURS[curve.part], {"linewidth": 1, "linestyle": ":"}
             panel.plot(

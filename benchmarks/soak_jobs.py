@@ -1,4 +1,4 @@
-"""The two long jobs: training until Ctrl-C, and tagging a folder of many files."""
+"""The two jobs of a soak test: training until Ctrl-C, and tagging a folder of many files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks.launch import start_python
+from benchmarks.processes import start_python
 from benchmarks.soak_watch import Process, Trace, left_behind, watch
 
 ROOT = Path(__file__).parents[1]
@@ -26,17 +26,17 @@ Start = Callable[[Sequence[str], Path, Path], Process]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to soak, and on what.
+    """Settings of a soak test.
 
     Attributes:
-        output: Folder of everything that is written.
-        train_seconds: Time of training, from the end of its first epoch.
+        output: Folder for all output.
+        train_seconds: Time of training after the end of its first epoch.
         files: Number of files to tag.
-        data: Options of `train.py` that name the data set.
-        clips: Its audio.
-        train_every_seconds: Between two samples of the training.
-        tag_every_seconds: And of the tagging.
-        start: Starts `python ARGUMENTS`, printing to a file, with a folder as its TMPDIR.
+        data: Options of `train.py` that select the data set.
+        clips: Audio files of the data set.
+        train_every_seconds: Interval between two samples of the training process.
+        tag_every_seconds: Interval between two samples of the tagging process.
+        start: Function that starts `python ARGUMENTS` with a log file and a TMPDIR.
     """
 
     output: Path
@@ -51,16 +51,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job that has ended.
+    """The result of a job.
 
     Attributes:
-        trace: What it held while it ran.
-        status: Exit status.
-        expected: The one that it should have.
+        trace: Samples of its resources.
+        status: Exit status, or None if it was killed.
+        expected: Expected exit status.
         left: Temporary files left behind.
-        done: Units of work: steps, files.
-        wanted: How many it should have done; None if it was to be interrupted.
-        resumed: Whether a second process went on where this one was interrupted.
+        done: Units of work done (steps or files).
+        wanted: Units of work expected, or None for a job that is interrupted.
+        resumed: Whether a second process resumed the interrupted job.
     """
 
     trace: Trace
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def start(arguments: Sequence[str], log: Path, temporary: Path) -> Process:
-    """Start the interpreter on all processors."""
+    """Start Python on all processors."""
     with log.open("w", encoding="utf-8") as file:
         return start_python(
             arguments,
@@ -85,10 +85,10 @@ def start(arguments: Sequence[str], log: Path, temporary: Path) -> Process:
 
 
 def soak_training(plan: Plan) -> Outcome:
-    """Train for the planned time, interrupt, and see that the run can be resumed."""
+    """Train for the planned time, interrupt the run, and check that it can be resumed."""
     run, temporary = plan.output / "run", _empty(plan.output / "tmp_train")
     arguments = [str(ROOT / "train.py"), "--model", MODEL, "--run-dir", str(run)]
-    # More epochs than ever come, so that the run is at work when it is interrupted.
+    # Enough epochs that the run is still training when it is interrupted.
     arguments += ["--epochs", "1000000", "--checkpoint-steps", str(CHECKPOINT_STEPS)]
     process = plan.start(
         [*arguments, "--no-export", *plan.data], plan.output / "train.log", temporary
@@ -117,7 +117,7 @@ def soak_training(plan: Plan) -> Outcome:
 
 
 def _resume(plan: Plan, run: Path, steps: int) -> bool:
-    """Whether the run goes on from so many steps, and ends one epoch more."""
+    """Return whether the run resumes after these steps and finishes one more epoch."""
     epochs = _lines(run / "log.csv")
     temporary = _empty(plan.output / "tmp_resume")
     process = plan.start(
@@ -128,13 +128,13 @@ def _resume(plan: Plan, run: Path, steps: int) -> bool:
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    went_on = _lines(run / "log.csv") > epochs
+    continued = _lines(run / "log.csv") > epochs
     status = _interrupt(process)
-    return went_on and status == INTERRUPTED and _steps(run) > steps
+    return continued and status == INTERRUPTED and _steps(run) > steps
 
 
 def soak_tagging(plan: Plan) -> Outcome:
-    """Tag a folder of so many files."""
+    """Tag a folder with the planned number of files."""
     audio = plan.output / "audio"
     _fill(audio, plan.clips, plan.files)
     tags, temporary = (
@@ -173,7 +173,7 @@ def soak_tagging(plan: Plan) -> Outcome:
 
 
 def _fill(folder: Path, clips: Sequence[Path], count: int) -> None:
-    """So many files of the clips, which come round again under other names."""
+    """Fill a folder with copies of the clips, repeating them under different names."""
     _empty(folder)
     for number, clip in enumerate(islice(cycle(clips), count)):
         shutil.copyfile(clip, folder / f"{number:05d}{clip.suffix}")
@@ -194,7 +194,7 @@ def _lines(path: Path) -> int:
 
 
 def _steps(run: Path) -> int:
-    """Steps done, as the run's snapshot says; 0 if there is no readable one."""
+    """Return the steps done according to the checkpoint, or 0 if there is none."""
     from rfkeras.errors import CheckpointError
     from rfkeras.training.run_dir import RunFolder, read_record
 
@@ -205,7 +205,7 @@ def _steps(run: Path) -> int:
 
 
 def _interrupt(process: Process) -> int | None:
-    """Ctrl-C; the exit status, or None if it had to be killed."""
+    """Send Ctrl-C; return the exit status, or None if the process had to be killed."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + SECONDS_TO_END

@@ -1,4 +1,4 @@
-"""A process and its children, sampled from /proc while they run."""
+"""Sample the resources of a process and its children from /proc."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 SHARED_MEMORY = "/dev/shm/"
-MARK_OF_ASIDE = ".partial"  # of files that are still being written
+PARTIAL_SUFFIX = ".partial"  # extension of incomplete files
 
 
 class Process(Protocol):
-    """The part of `subprocess.Popen` that is used here."""
+    """The part of `subprocess.Popen` that a soak test uses."""
 
     pid: int
 
@@ -26,18 +26,18 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process and its children hold at one moment.
+    """Resources of a process and its children at one point in time.
 
     Attributes:
-        seconds: Since it was first sampled.
-        done: Units of work done: steps, files.
+        seconds: Seconds since the first sample.
+        done: Units of work done (steps or files).
         rss_mb: Resident memory.
-        anonymous_mb: The part of it that no file stands behind: what the program allocated.
-        descriptors: Open file descriptors.
-        threads: Threads.
-        processes: Processes, itself among them.
-        shared: Its files in /dev/shm.
-        temporary: Files in its folder for temporary ones.
+        anonymous_mb: Resident memory not backed by a file, which the program allocated.
+        descriptors: Number of open file descriptors.
+        threads: Number of threads.
+        processes: Number of processes, including the process itself.
+        shared: Number of open files in /dev/shm.
+        temporary: Number of files in its temporary folder.
     """
 
     seconds: float
@@ -53,11 +53,11 @@ class Sample:
 
 @dataclass
 class Trace:
-    """A watched process.
+    """The samples of a process.
 
     Attributes:
-        samples: In the order of time.
-        shared_files: Every file of /dev/shm that it ever held open.
+        samples: Samples in order of time.
+        shared_files: All files in /dev/shm that it ever had open.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -76,12 +76,12 @@ def watch(
     """Sample a process until it ends or has run for long enough.
 
     Args:
-        process: Started before.
-        every_seconds: From one sample to the next.
-        done: Units of work done so far.
-        is_enough: Whether to stop watching after this sample.
-        temporary: The folder that its TMPDIR names.
-        table: CSV file; each sample is written as it is taken.
+        process: A running process.
+        every_seconds: Interval between samples.
+        done: Function that returns the units of work done.
+        is_enough: Function that returns True to stop after a sample.
+        temporary: Temporary folder (TMPDIR) of the process.
+        table: CSV file to which each sample is written immediately.
     """
     trace = Trace()
     started = time.monotonic()
@@ -103,7 +103,7 @@ def watch(
 def _sample(
     pid: int, seconds: float, done: int, temporary: Path, trace: Trace
 ) -> Sample | None:
-    """None if the process ended meanwhile."""
+    """Take a sample; return None if the process has ended."""
     family = _family(pid)
     rss = anonymous = descriptors = threads = 0
     shared: set[str] = set()
@@ -115,7 +115,7 @@ def _sample(
             anonymous += sizes["Anonymous"]
             threads += len(list((folder / "task").iterdir()))
             links = [_target(link) for link in (folder / "fd").iterdir()]
-        except (OSError, KeyError):  # it has just ended
+        except (OSError, KeyError):  # the process has just ended
             if member == pid:
                 return None
             continue
@@ -137,7 +137,7 @@ def _sample(
 
 def _family(pid: int) -> list[int]:
     family = [pid]
-    for member in family:  # grows while it is walked
+    for member in family:  # the list grows during the loop
         for children in Path(f"/proc/{member}/task").glob("*/children"):
             try:
                 family += [int(child) for child in children.read_text().split()]
@@ -155,24 +155,24 @@ def _target(link: Path) -> str:
     try:
         return str(link.readlink())
     except OSError:
-        return ""  # closed since it was listed
+        return ""  # closed in the meantime
 
 
 def files_under(folder: Path) -> list[str]:
-    """Names of all files below a folder."""
+    """Return the names of all files in a folder and its subfolders."""
     return [name for _, _, names in os.walk(folder) for name in names]
 
 
 def left_behind(trace: Trace, temporary: Path, written: Path) -> list[str]:
-    """Files that an ended process should have removed.
+    """Return the files that a process should have removed before it ended.
 
     Args:
-        trace: Of the process.
-        temporary: The folder that its TMPDIR named.
-        written: The folder it wrote to, where nothing half-written may lie.
+        trace: Samples of the process.
+        temporary: Temporary folder (TMPDIR) of the process.
+        written: Output folder, which must not contain incomplete files.
     """
     return [
         *files_under(temporary),
-        *(name for name in files_under(written) if name.endswith(MARK_OF_ASIDE)),
+        *(name for name in files_under(written) if name.endswith(PARTIAL_SUFFIX)),
         *(name for name in sorted(trace.shared_files) if Path(name).exists()),
     ]

@@ -1,4 +1,4 @@
-"""How long until something happens, in a fresh process."""
+"""Measure how long a fresh process takes until its first result."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SECONDS = 10.0
 KERAS = "import keras (with TensorFlow)"
 
 TEXT = f"""
-Whole processes, from the start of the interpreter to its end, files in memory already, in
-turns. "beyond Keras": without what importing Keras and TensorFlow takes. Training: one step
-with a batch of four clips of {SECONDS:g} s from a folder of WAV files, the network of width
-128 traced and run, written in Python with the public functions. Scores: the ready model
-`resnet_rf_tiny`, loaded and run on one such file, from Python and by `rfkeras tag`.
+Whole processes in turns, from the start of Python to its end, with files already in memory.
+"without Keras": the time minus that of importing Keras and TensorFlow. Training: one step
+with a batch of four clips of {SECONDS:g} s from a folder of WAV files, including the tracing of
+the network of width 128, with the public functions of the library. Scores: the pretrained model
+`resnet_rf_tiny`, loaded and run on one of these files, from Python and with `rfkeras tag`.
 """
 
 
 def measure(settings: Settings) -> Section:
-    """Imports, arithmetic, commands, the first step and the first scores."""
+    """Measure imports, RF arithmetic, commands, the first step and the first scores."""
     commands = _commands(settings)
     runs = run_in_turns(commands, threads=settings.threads, rounds=settings.rounds)
     keras = median_seconds(runs[KERAS]) if KERAS in runs else None

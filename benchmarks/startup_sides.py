@@ -1,6 +1,7 @@
-"""Script: what a process does of its own until the first result.
+"""Script: the work of a process until its first result.
 
-`python -m benchmarks.startup_sides NAME [ARGUMENT ...]` calls one of the functions below.
+`python -m benchmarks.startup_sides FUNCTION [ARGUMENT ...]` calls one of the functions below.
+It is a separate file because its imports are part of what is measured.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def create_model() -> None:
 
 
 def first_batch(folder: str, width: str, seconds: str) -> None:
-    """Train one step on a folder of audio, from Python."""
+    """Train for one step on a folder of audio, from Python."""
     import zoo
     from rfkeras import datasets
     from rfkeras.audio import AudioFormat
@@ -39,17 +40,17 @@ def first_batch(folder: str, width: str, seconds: str) -> None:
     tagger = zoo.create_model("resnet_rf", split.labels.shape[1], width=int(width))
     model, optimizer = TrainingModel(tagger), Adam(1e-4)
     model.compile(optimizer, MaskedBinaryCrossentropy(), jit_compile=False)
-    # As `rfkeras train` does: variables made inside the step would have it traced twice.
+    # Like `rfkeras train`: creating variables inside the step would trace it twice.
     optimizer.build(tagger.trainable_variables)
     model.fit(batches, verbose=0)
 
 
 def first_scores(path: str) -> None:
-    """Score a file with the ready model, from Python."""
+    """Score a file with pretrained weights, from Python."""
     import rfkeras
     from rfkeras.inference import StreamTagger
 
-    StreamTagger(rfkeras.open_model("resnet_rf_tiny")).run_file(path)
+    StreamTagger(rfkeras.load_model("resnet_rf_tiny")).run_file(path)
 
 
 if __name__ == "__main__":

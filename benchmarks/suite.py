@@ -1,4 +1,4 @@
-"""What a benchmark is: a function that measures and returns one section of the report."""
+"""The parts of every benchmark: settings, sections of the report, and targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-# In the order of the report; each module has a function `measure(settings) -> Section`.
+# In the order of the report. Each module has a function `measure(settings) -> Section`.
 SECTIONS = (
     "network",
     "options",
@@ -28,11 +28,11 @@ class Settings:
     """How to measure.
 
     Attributes:
-        threads: Processors that every side may use.
-        rounds: Turns of each side; medians are over these.
-        short: Sizes so small that the figures mean nothing: to see that it runs.
-        folder: Where sections may put pictures.
-        scratch: An empty folder for files that are not kept.
+        threads: Number of processors that every side may use.
+        rounds: Turns of each side; medians are taken over these.
+        short: Use sizes so small that the results mean nothing, to check that it runs.
+        folder: Folder for the results, pictures included.
+        scratch: An empty folder for temporary files.
     """
 
     threads: int
@@ -44,12 +44,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that should be reached.
+    """A target for one measured value.
 
     Attributes:
-        what: Of what, with the unit.
-        value: Measured.
-        at_least: Wanted.
+        what: Name of the value, with its unit.
+        value: Measured value.
+        at_least: Target.
     """
 
     what: str
@@ -58,21 +58,21 @@ class Bar:
 
     @property
     def is_met(self) -> bool:
-        """Whether it is reached."""
+        """Whether the measured value meets the target."""
         return self.value >= self.at_least
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
+    """A section of the report.
 
     Attributes:
         title: Heading.
-        text: What was measured and how, a paragraph of Markdown.
-        rows: Of the table; all have the same keys, which are the headings. Numbers stay
-            numbers: the report rounds them.
-        bars: Figures that should be reached.
-        pictures: File names in `Settings.folder`, with a caption each.
+        text: What was measured and how, as a paragraph of Markdown.
+        rows: Rows of the table. All have the same keys, which are the column names. Numbers
+            are not rounded; the report does that.
+        bars: Targets.
+        pictures: Maps file names in `Settings.folder` to captions.
     """
 
     title: str
@@ -83,6 +83,6 @@ class Section:
 
 
 def measure(name: str, settings: Settings) -> Section:
-    """Measure the section of that name."""
+    """Measure the section with this name."""
     function: Callable[[Settings], Section] = import_module(f"benchmarks.{name}").measure
     return function(settings)

@@ -1,4 +1,4 @@
-"""`rfkeras tag`, a whole process, in times real time."""
+"""Measure the speed and memory of `rfkeras tag`, as a whole process."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ TIMES_REAL_TIME, BARRED_MINUTES = 100.0, 10.0
 PICTURE = "memory_by_length.png"
 
 TEXT = f"""
-One stereo file of 44.1 kHz by the command `rfkeras tag`, from the start of the process to its
-end, tables printed. "beyond start-up": the difference to the file of one minute, over the
-difference of their lengths, which is what more audio costs. {AUDIO_TEXT}. Memory: the largest
-resident set of the process, WAV files in mono. The bar is `{TINY}` on files of
-{BARRED_MINUTES:g} minutes, start-up included.
+One stereo file at 44.1 kHz, tagged by the command `rfkeras tag`, from the start of the process
+to its end, including the printed table. "without start-up" is the speed on additional audio:
+the extra audio compared with the file of one minute, divided by the extra time. {AUDIO_TEXT}.
+Memory is the peak resident memory of the process, for mono WAV files. The target refers to
+`{TINY}` on files of {BARRED_MINUTES:g} minutes, including start-up.
 """
 
 
 def measure(settings: Settings) -> Section:
-    """Both models and formats by length, and memory."""
+    """Measure both models and formats for several lengths, and peak memory."""
     minutes = {TINY: (0.05,)} if settings.short else MINUTES
     suffixes = SUFFIXES[:1] if settings.short else SUFFIXES
     rows: list[Row] = []
@@ -51,12 +51,12 @@ def measure(settings: Settings) -> Section:
     peaks = {length: runs[0].peak_mb for length, runs in memory.items()}
     draw_memory(settings.folder / PICTURE, peaks)
     shown = ", ".join(f"{peak:.0f} MB at {length:g} min" for length, peak in peaks.items())
-    pictures = {PICTURE: f"Peak memory of `rfkeras tag` by the length of the file: {shown}."}
+    pictures = {PICTURE: f"Peak memory of `rfkeras tag` by file length: {shown}."}
     return Section("Tagging", TEXT.strip(), rows, bars, pictures)
 
 
 def _wide(folder: Path) -> Path:
-    """A file of the network of full width, with random weights."""
+    """Save the network of full width with random weights; return the path."""
     path = folder / "wide.keras"
     if not path.exists():
         import zoo
@@ -73,7 +73,7 @@ def _runs(
     rounds: int,
     channels: int = 2,
 ) -> dict[float, list[Run]]:
-    """Runs of the command, by minutes of audio."""
+    """Run the command; return the runs by minutes of audio."""
     paths = {n: settings.scratch / f"{n:g}_{channels}.{suffix}" for n in lengths}
     for length, path in paths.items():
         if not path.exists():
@@ -106,17 +106,22 @@ def _row(model: str, suffix: str, length: float, runs: dict[float, list[Run]]) -
 
 
 def draw_memory(path: Path, peaks: dict[float, float]) -> None:
-    """A picture of memory against length.
+    """Plot memory against the length of the file.
 
     Args:
         path: PNG file to write.
         peaks: Peak memory in MB by minutes of audio.
     """
-    from rfkeras.utils.plotting import BLUE, GREY, bare, label, new_figure, save_png
+    from rfkeras.utils.plotting import BLUE, new_figure, save_png, style_axes
 
-    figure = new_figure(5.0, 2.8)
+    figure = new_figure(
+        5.0,
+        2.8,
+        "Memory by file length",
+        f"Peak resident memory of rfkeras tag in MB, {TINY}",
+    )
     axes = figure.add_axes((0.12, 0.17, 0.83, 0.6))
-    bare(axes)
+    style_axes(axes)
     axes.plot(list(peaks), list(peaks.values()), color=BLUE, marker="o", linewidth=1.5)
     axes.set_ylim(0, 1.25 * max(peaks.values()))
     axes.set_xscale("log", base=2)
@@ -131,6 +136,4 @@ def draw_memory(path: Path, peaks: dict[float, float]) -> None:
             ha="center",
             fontsize=8,
         )
-    label(figure, 0.03, 0.97, "Memory of rfkeras tag by the length of the file", 10, bold=True)
-    label(figure, 0.03, 0.88, f"Peak resident memory in MB, {TINY}", 8, colour=GREY)
     save_png(figure, path)

@@ -1,4 +1,4 @@
-"""The paper's network in PyTorch, to be compared with; names as in the published weights."""
+"""The paper's network in PyTorch, for comparison, with the names of the published weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rfkeras.rf.rho import BlockPlan, plan_trunk
+from rfkeras.rf.rho import BlockPlan, plan_backbone
 
 
 class Block(nn.Module):
@@ -17,7 +17,7 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, plan: BlockPlan, depth: int):
         super().__init__()
-        # The plan's kernels are (time, frequency); PyTorch's maps (frequency, time).
+        # Kernels in the plan are (time, frequency); PyTorch's maps are (frequency, time).
         (time1, frequency1), (time2, frequency2) = plan.kernels
         self.conv1 = _conv(in_channels, channels, (frequency1, time1))
         self.bn1 = nn.BatchNorm2d(channels)
@@ -34,7 +34,7 @@ class Block(nn.Module):
             nn.init.kaiming_normal_(self.shortcut.conv.weight, mode="fan_out")
 
     def forward(self, x: Any) -> Any:
-        """(batch, channels, frequency, time) to the same."""
+        """Map (batch, channels, frequency, time) to the same axes."""
         residual = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         return functional.relu_(self.bn2(self.conv2(residual)) + self.shortcut(x))
 
@@ -47,7 +47,7 @@ class TorchResNet(nn.Module):
         stem = nn.Conv2d(1, width, 5, stride=2, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_in")
         self.in_c = nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.plan = plan_trunk(rho)
+        self.plan = plan_backbone(rho)
         channels = width
         for plan in self.plan.blocks:
             stage = f"stage{plan.stage}"
@@ -64,7 +64,7 @@ class TorchResNet(nn.Module):
         self.feed_forward = nn.Sequential(classifier, nn.BatchNorm2d(num_classes))
 
     def forward(self, x: Any) -> Any:
-        """Logits."""
+        """Return the logits."""
         x = self.in_c(x)
         for stage in ("stage1", "stage2", "stage3"):
             x = getattr(self, stage)(x)
@@ -90,7 +90,7 @@ def _network(
 def training(
     rho: int, width: int, shape: list[int], channels_last: bool, threads: int
 ) -> Callable[[], float]:
-    """A training step: forward, backward, Adam."""
+    """Prepare a training step: forward, backward, Adam."""
     network, x = _network(rho, width, shape, channels_last, threads)
     labels = torch.rand(shape[0], 20).round()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
@@ -109,7 +109,7 @@ def training(
 def inference(
     rho: int, width: int, shape: list[int], channels_last: bool, threads: int
 ) -> Callable[[], Any]:
-    """Logits of a batch."""
+    """Prepare inference: the logits of a batch."""
     network, x = _network(rho, width, shape, channels_last, threads)
     network.eval()
 
@@ -121,7 +121,7 @@ def inference(
 
 
 def gemm(size: int, threads: int) -> Callable[[], Any]:
-    """A product of two square matrices."""
+    """Prepare a product of two square matrices."""
     torch.set_num_threads(threads)
     a, b = torch.randn(size, size), torch.randn(size, size)
     return lambda: a @ b

@@ -1,7 +1,7 @@
-"""Sides measured in turns, each in a process of its own.
+"""Compare several sides: each runs in its own process, and they take turns.
 
-What else the machine does then meets all sides alike, the libraries' threads do not wait
-for each other, and every side's memory is its own.
+Other load on the machine then affects all sides alike, threads of one library do not compete
+with those of another, and the memory of each side can be measured.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from benchmarks.launch import start_python
+from benchmarks.processes import start_python
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the things compared.
+    """One side of a comparison.
 
     Attributes:
-        target: "module:function" that makes ready and returns the function to be timed.
-        arguments: Of the former, as JSON has it.
-        environment: Variables of its process besides those of the caller's.
+        target: "module:function". The function prepares everything and returns the function
+            to be timed.
+        arguments: Arguments of the preparing function, as JSON values.
+        environment: Further environment variables of its process.
     """
 
     target: str
@@ -34,12 +35,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Times:
-    """What was measured of a side.
+    """Measurements of one side.
 
     Attributes:
-        milliseconds: Of every call.
-        ready_ms: From the start of the process to the first call's end.
-        peak_mb: Largest resident memory of the process.
+        milliseconds: Duration of every call.
+        ready_ms: Time from the start of the process to the end of the first call.
+        peak_mb: Peak resident memory of the process.
     """
 
     milliseconds: list[float]
@@ -48,7 +49,7 @@ class Times:
 
     @property
     def median(self) -> float:
-        """Median milliseconds of a call."""
+        """Median duration of a call in milliseconds."""
         return median(self.milliseconds)
 
 
@@ -59,17 +60,17 @@ class MissingPackage(Exception):
 def take_turns(
     sides: Mapping[str, Side], *, threads: int, rounds: int, calls: int = 2
 ) -> dict[str, Times]:
-    """Measure the sides one after the other, again and again.
+    """Measure the sides in turns.
 
     Args:
-        sides: By name.
-        threads: Processors that each may use; its process is bound to the first ones.
-        rounds: Turns of each.
-        calls: Calls in a turn, each timed by itself.
+        sides: Sides by name.
+        threads: Number of processors for each; its process is bound to the first ones.
+        rounds: Turns of each side.
+        calls: Calls per turn, each timed separately.
 
     Returns:
-        Times by name. A side whose packages are not installed is left out, and a line on
-        standard error says so.
+        Times by name. A side whose packages are missing is left out, with a message on
+        standard error.
     """
     workers: dict[str, _Worker] = {}
     times: dict[str, list[float]] = {}
@@ -92,7 +93,7 @@ def take_turns(
 
 
 class _Worker:
-    """The process of a side, see `benchmarks.worker`."""
+    """The process of one side, see `benchmarks.worker`."""
 
     def __init__(self, side: Side, threads: int):
         self._process = start_python(
@@ -102,34 +103,34 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        answer = self._ask({"threads": threads, "arguments": dict(side.arguments)})
-        if "missing" in answer:
+        response = self._ask({"threads": threads, "arguments": dict(side.arguments)})
+        if "missing" in response:
             self.kill()
-            raise MissingPackage(answer["missing"])
-        self.ready_ms = float(answer["ready_ms"])
+            raise MissingPackage(response["missing"])
+        self.ready_ms = float(response["ready_ms"])
 
     def call(self, times: int) -> list[float]:
-        """Milliseconds of each of so many calls."""
+        """Call the function several times; return the milliseconds of each call."""
         return list(self._ask({"calls": times})["milliseconds"])
 
     def finish(self) -> float:
-        """End the process; its peak of memory in MB."""
+        """End the process; return its peak memory in MB."""
         return float(self._ask({"calls": 0})["peak_mb"])
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, whatever its state."""
         self._process.kill()
         self._process.communicate()
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
             self.kill()
-            raise RuntimeError(f"A measured process ended with {status}.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            raise RuntimeError(f"A measured process ended with exit status {status}.")
+        response: dict[str, Any] = json.loads(line)
+        return response

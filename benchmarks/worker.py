@@ -1,8 +1,8 @@
-"""Script: the process of one side. `python -m benchmarks.worker module:function`.
+"""Script: run one side of a comparison. `python -m benchmarks.worker module:function`.
 
-It reads questions and writes answers, a line of JSON each: first {"threads", "arguments"},
-answered when two calls have warmed everything up, then {"calls": n}, answered by the
-milliseconds of each, until n is 0.
+It reads requests and writes responses, one line of JSON each. The first request is
+{"threads", "arguments"}; its response follows two warm-up calls. Each further request is
+{"calls": n}; its response has the milliseconds of every call. n = 0 ends the process.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ STARTED = time.perf_counter()
 
 
 def main() -> None:
-    """Answer until asked for no more."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not look like an answer
+    """Answer requests until told to stop."""
+    responses = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # output of libraries must not mix with the responses
 
-    def answer(content: dict[str, Any]) -> None:
-        answers.write(json.dumps(content) + "\n")
-        answers.flush()
+    def respond(content: dict[str, Any]) -> None:
+        responses.write(json.dumps(content) + "\n")
+        responses.flush()
 
-    question = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     module, function = sys.argv[1].split(":")
     try:
         call = getattr(import_module(module), function)(
-            threads=question["threads"], **question["arguments"]
+            threads=request["threads"], **request["arguments"]
         )
     except ModuleNotFoundError as error:
-        answer({"missing": str(error)})
+        respond({"missing": str(error)})
         return
     call()
     ready_ms = 1000.0 * (time.perf_counter() - STARTED)
     call()
-    answer({"ready_ms": ready_ms})
+    respond({"ready_ms": ready_ms})
     for line in sys.stdin:
         calls = json.loads(line)["calls"]
         if calls == 0:
             peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            answer({"peak_mb": peak_kb / 1024})
+            respond({"peak_mb": peak_kb / 1024})
             return
         milliseconds = []
         for _ in range(calls):
             started = time.perf_counter()
             call()
             milliseconds.append(1000.0 * (time.perf_counter() - started))
-        answer({"milliseconds": milliseconds})
+        respond({"milliseconds": milliseconds})
 
 
 if __name__ == "__main__":

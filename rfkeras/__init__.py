@@ -1,7 +1,7 @@
 """Receptive-field-regularised CNNs for music classification and tagging.
 
-Everything is imported on first use, so `import rfkeras` and the receptive field arithmetic
-do not load TensorFlow.
+Names are imported on first use, so `import rfkeras` and the receptive field arithmetic do not
+load TensorFlow.
 """
 
 from rfkeras.utils.lazy import lazy_attributes
@@ -12,6 +12,7 @@ _HOMES = {
     "create_model": "zoo.registry",
     "list_models": "zoo.registry",
     "load_model": "zoo.pretrained",
+    "open_model": "zoo.pretrained",  # name of load_model in version 0.1.0
     "Tagger": "zoo.tagger",
     "receptive_field": "rfkeras.rf",
     "rho_for": "rfkeras.rf",

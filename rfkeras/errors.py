@@ -1,7 +1,7 @@
-"""What rfkeras raises when the user, a file or a configuration is at fault.
+"""Errors caused by an input, a file or a configuration, and not by a bug.
 
-Every message says what was wrong, where, what is allowed and how to mend it. The
-command line prints them as one line on standard error; a traceback means a bug.
+A message states what is wrong and where, what is allowed and how to fix it. The command line
+prints it as one line on standard error. A traceback means a bug.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from contextlib import contextmanager
 
 
 class RFKerasError(Exception):
-    """Base of all errors that are the input's fault and not the program's."""
+    """Base class of all errors that are caused by the input."""
 
 
 class ConfigError(RFKerasError, ValueError):
-    """An option, recipe or argument has a value that is not allowed."""
+    """An option, recipe or argument has an invalid value."""
 
 
 class DatasetError(RFKerasError):
-    """A data set folder, label file or split is missing or malformed."""
+    """A data set's folder, label file or split is missing or malformed."""
 
 
 class CheckpointError(RFKerasError):
-    """A checkpoint or run folder cannot be read, or does not fit the model."""
+    """A checkpoint or run folder cannot be read or does not fit the model."""
 
 
 class PipelineError(RFKerasError):
-    """A bulk pipeline ended before its work was done."""
+    """A Beam pipeline stopped before it was done."""
 
 
 class AudioError(RFKerasError):
@@ -36,7 +36,7 @@ class AudioError(RFKerasError):
 
     Args:
         path: The file.
-        reason: Why, in a few words: "empty file", "truncated: ...".
+        reason: A few words, such as "empty file" or "truncated: ...".
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -47,10 +47,10 @@ class AudioError(RFKerasError):
 
 @contextmanager
 def located(place: object) -> Iterator[None]:
-    """Block whose errors of rfkeras name a file or folder, also those that say what is in it.
+    """Put a file or folder in front of error messages of the block that do not name it.
 
     Raises:
-        RFKerasError: As it was raised, with the place in front if it was not named.
+        RFKerasError: The same error, with the place in its message.
     """
     try:
         yield
@@ -61,8 +61,13 @@ def located(place: object) -> Iterator[None]:
 
 
 def unknown_name(kind: str, received: str, allowed: Iterable[str]) -> str:
-    """Message for a name that is not among the allowed ones, with the nearest suggested."""
+    """Return the message for a name that is not allowed, with the nearest allowed one."""
     names = sorted(allowed)
-    nearest = difflib.get_close_matches(received, names, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    hint = did_you_mean(received, names)
     return f"Unknown {kind} {received!r}.{hint} Allowed: {', '.join(names)}."
+
+
+def did_you_mean(received: str, names: Iterable[str]) -> str:
+    """Return " Did you mean 'X'?" with the most similar name; "" if none is similar."""
+    nearest = difflib.get_close_matches(received, list(names), n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -1,8 +1,8 @@
-"""The two kinds of tagging that data sets, models and evaluations know.
+"""The two kinds of tagging task, for data sets, models and evaluation.
 
-"multi_label": any number of tags a clip, some perhaps unknown; a tag's score is the sigmoid
-of its logit. "single_label": exactly one class a clip, all known; the scores are the softmax
-of all logits.
+"multi_label": a clip has any number of tags, and some labels may be unknown. A tag's score is
+the sigmoid of its logit. "single_label": a clip has exactly one class, and all labels are
+known. The scores are the softmax of the logits.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from rfkeras.errors import ConfigError, unknown_name
 
 MULTI_LABEL, SINGLE_LABEL = "multi_label", "single_label"
 TASKS = (MULTI_LABEL, SINGLE_LABEL)
-HALF = 0.5  # the score from which a tag applies unless its threshold says otherwise
+DEFAULT_THRESHOLD = 0.5  # the score from which a tag applies
 
 
 def check_task(task: str) -> str:
-    """The task, if there is one of that name.
+    """Return the task if it is valid.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: Unknown task.
     """
     if task not in TASKS:
         raise ConfigError(unknown_name("task", str(task), TASKS))

@@ -31,9 +31,7 @@ REPLACED = {
     },
     "datasets.md": {'"/data/mtg-jamendo-dataset"': '"mtg-jamendo-dataset"'},
     "gm_instruments.md": {
-        "generate(gm_instruments.default_cache_dir())": (
-            "generate(gm_instruments.default_cache_dir(), size=2)"
-        ),
+        "generate(default_cache_dir())": "generate(default_cache_dir(), size=2)",
         'Path("/data"), size=20_000': 'Path("data"), size=3',
     },
 }
@@ -167,10 +165,10 @@ def test_tables_of_options_can_be_read(page):
 
 
 def test_the_recipe_of_the_training_page_is_one():
-    from rfkeras.config.train_config import TrainConfig, resolve
+    from rfkeras.config.resolve import merge_options
 
     (recipe,) = blocks("train.md", "yaml")
-    config = resolve(TrainConfig, {}, [("train.md", yaml.safe_load(recipe))])
+    config = merge_options({}, [("train.md", yaml.safe_load(recipe))])
     assert (config.model, config.rho, config.epochs) == ("resnet_rf_small", (7, 3), 40)
 
 
@@ -181,7 +179,7 @@ def test_the_windows_of_the_tagging_page_are_the_arithmetic():
     lines = text_of("tagging.md").splitlines()
     rhos, heard = (
         re.findall(r"[\d.]+", next(line for line in lines if line.startswith(start)))
-        for start in ("| rho |", "| a frame hears |")
+        for start in ("| rho |", "| audio per frame |")
     )
     scale = scale_of_preset("perceptual_mel_22k")
     assert heard == [f"{scale.ms(rf_of_rho(int(rho))[0]) / 1000:.2f}" for rho in rhos]

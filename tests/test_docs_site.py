@@ -20,7 +20,7 @@ ROOMS = (  # those that say by __all__ what is public
     "rfkeras.frontend",
     "rfkeras.interop",
     "rfkeras.layers",
-    "rfkeras.receptive_field",
+    "rfkeras.rf",
     "rfkeras.inference",
     "zoo",
 )

@@ -1,16 +1,19 @@
-"""What the README says, run."""
+"""The README: its examples run, and its commands, flags, links and numbers are right."""
 
 import json
 import re
 
 import pytest
+import yaml
 
 from tests.helpers.processes import ROOT, run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MOST_LINES = 250
 
 
 def python_blocks():
+    """Return the Python examples."""
     return re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
@@ -25,8 +28,26 @@ def test_python_examples_run_in_order(tmp_path):
     assert (tmp_path / "saved_model/1/saved_model.pb").is_file()
 
 
-def test_no_figure_is_missing():
-    assert "@@" not in README
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < MOST_LINES
+
+
+def test_every_command_is_in_the_table():
+    from rfkeras.cli.main import COMMANDS
+
+    table = [line for line in README.splitlines() if line.startswith("| `rfkeras ")]
+    named = re.findall(r"`rfkeras (\w+)`", "".join(line.split("|")[1] for line in table))
+    assert sorted(named) == sorted(COMMANDS)
+
+
+def test_the_citation_names_the_version_and_the_paper():
+    import rfkeras
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == rfkeras.__version__
+    paper = citation["preferred-citation"]
+    assert "arXiv:2007.13503" in [found["value"] for found in paper["identifiers"]]
+    assert paper["authors"][0]["family-names"] == "Koutini"
 
 
 def test_receptive_field_table_is_the_arithmetic():
@@ -48,6 +69,7 @@ def test_every_make_target_and_linked_file_exists():
 
 
 def check_links(text, folder):
+    """Check that linked files exist."""
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (folder / link).exists(), link
 
@@ -57,6 +79,7 @@ def test_every_flag_exists():
 
 
 def check_flags(text):
+    """Check that every flag in a shell example exists."""
     from rfkeras.cli.main import build_parser
 
     parser = build_parser()
@@ -74,7 +97,7 @@ def check_flags(text):
                     assert flag in known, flag
 
 
-def test_the_table_of_ready_weights_says_what_their_cards_say():
+def test_the_table_of_pretrained_weights_matches_their_cards():
     rows = re.findall(
         r"^\| \[`(.+)`\]\((.+)\) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$",
         README,
@@ -84,9 +107,9 @@ def test_the_table_of_ready_weights_says_what_their_cards_say():
     entries = {f"{row['model']}:{row['name']}": row for row in index["weights"]}
     assert {row[0] for row in rows} == entries.keys()
     for name, card, parameters, test, font in rows:
-        figures = entries[name]["figures"]
-        said = [
-            f"{figures[key]['average_precision']:.3f}" for key in ("test split", "FluidR3_GM")
+        scores = entries[name]["figures"]
+        wanted = [
+            f"{scores[key]['average_precision']:.3f}" for key in ("test split", "FluidR3_GM")
         ]
-        assert [test, font] == said
+        assert [test, font] == wanted
         assert f" {parameters} parameters" in (ROOT / card).read_text(encoding="utf-8")

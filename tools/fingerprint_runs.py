@@ -56,6 +56,8 @@ TABLES = {
     "every rho": "resnet_rf --rho 7 --all-rho --all-layers",
 }
 
+SEED_STATE = "seed_generator_state"
+
 COMMAND = """
 import sys
 from importlib.metadata import EntryPoint
@@ -280,9 +282,11 @@ class Checkout:
         for name, model, export in zip(runs, models, exports, strict=True):
             found = weights[str(model)]
             outputs = served[str(export)]
+            # Seeds that are not stored are drawn anew by every process that loads the model.
+            lasting = [array for key, array in found if not key.endswith(SEED_STATE)]
             items[name] = {
                 "weights: names": sha("\n".join(key for key, _ in found)),
-                "weights: values": sha_arrays(("", array) for _, array in found),
+                "weights: values": sha_arrays(("", array) for array in lasting),
                 **{f"SavedModel: {key}": sha_arrays([("", array)]) for key, array in outputs},
             }
         return items
@@ -310,12 +314,14 @@ def read_run(folder: Path) -> Items:
     """Hash what a run left, but for its models' arrays."""
     with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
         log = list(csv.DictReader(file))
-    items = {"log.csv": sha_json(log, without=["seconds"])}
+    # A loss is summed anew from where the run was stopped: its last bits tell that step.
+    passing = ["seconds", *(["loss"] if folder.name == "resumed" else [])]
+    items = {"log.csv": sha_json(log, without=passing)}
     for path in sorted(folder.glob("checkpoints/*.npz")):
         (_, meta), *arrays = npz_items(path)
         items[f"{path.name}: arrays"] = sha_arrays(arrays)
         items[f"{path.name}: names and record"] = sha_json(
-            json.loads(str(meta)), without=["seconds"]
+            json.loads(str(meta)), without=passing
         )
     for name in ("config.json", "final_weights.json", "training_clips.json", "pruning.json"):
         if (folder / name).exists():
@@ -331,8 +337,9 @@ def read_run(folder: Path) -> Items:
             )
         items["model.keras: stored arrays"] = sha_arrays(stored)
         # Where the code of a layer lies may change; the name it is registered by must not.
+        # A shared object's number is its address in memory.
         items["model.keras: layers"] = sha_json(
-            json.loads(archive.read("config.json")), without=["module"]
+            json.loads(archive.read("config.json")), ["module", "shared_object_id"]
         )
     for path in sorted(folder.glob("saved_model/1/assets/*")):
         items[f"SavedModel: {path.name}"] = sha(path.read_bytes())

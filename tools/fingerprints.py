@@ -31,6 +31,7 @@ from typing import Any
 from fingerprint_runs import COMMANDS, TRAININGS, Checkout, Failed, Items, make_audio, read_run
 
 FORMAT = 1
+LOCK = ".fingerprints.lock"  # also tells that the folder is ours to empty
 VARIES = "varies"
 
 
@@ -44,6 +45,8 @@ def run_all(checkout: Checkout, names: Sequence[str]) -> dict[str, Items]:
     for path in checkout.work.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
     make_audio(checkout.work)
     found: dict[str, Items] = {}
     for number, name in enumerate(names, start=1):
@@ -86,7 +89,9 @@ def record(root: Path, output: Path, only: Sequence[str], repeat: int, work: Pat
     if "evaluate" in names and "resnet_rf" not in names:
         names.insert(0, "resnet_rf")
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
+    if any(work.iterdir()) and not (work / LOCK).exists():
+        raise SystemExit(f"{work} holds something else, which would be deleted.")
+    with (work / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # runs of two checkouts would mix
         checkout = Checkout(root, work)
         runs = merge([run_all(checkout, names) for _ in range(repeat)])
@@ -160,7 +165,7 @@ def main() -> int:
         default=Path(tempfile.gettempdir(), "rfkeras-fingerprints"),
         metavar="DIR",
         help="data and runs; the same for files that are to be compared (%(default)s). Its "
-        "folders are deleted first",
+        "content is deleted first",
     )
     parser.add_argument("--compare", nargs=2, type=Path, metavar="FILE", help="two files")
     parser.epilog = f"Names: {', '.join(COMMANDS)}."

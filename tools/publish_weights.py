@@ -2,8 +2,8 @@
 
 `python -m tools.publish_weights runs/NAME --weights WEIGHTS`
 
-Copies the model into zoo/weights, writes its card and the index. Every figure is read from
-the run's own files.
+Copies the model into zoo/weights and writes its card and the index. All scores come from the
+files of the run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import CheckpointError, ConfigError, RFKerasError
-from rfkeras.utils.files import replacing, write_text
-from zoo.pretrained import FOLDER, ReadyWeights, read_index, sha256_of, write_index
+from rfkeras.utils.files import atomic_write, write_text
+from zoo.pretrained import FOLDER, PretrainedWeights, read_index, sha256_of, write_index
 from zoo.registry import model_info
 
 FONT_LICENCES = {
@@ -34,20 +34,20 @@ FONT_LICENCES = {
 
 @dataclass(frozen=True)
 class Published:
-    """What a card is written from.
+    """The contents of a card.
 
     Attributes:
-        entry: The row of the index.
-        config: The run's configuration.
-        environment: Its environment.json.
+        entry: Entry of the index.
+        config: Configuration of the run.
+        environment: Content of environment.json.
         seconds: Time of training and validation.
-        choice: Its final_weights.json.
-        reports: Content of report.json by the name of the test; the run's own first.
-        commit: Of the code; None if nobody knows.
-        bytes: Size of the weights' file.
+        choice: Content of final_weights.json.
+        reports: Content of report.json by the name of the test; the run's own test first.
+        commit: Commit of the code; None if unknown.
+        bytes: Size of the file with the weights.
     """
 
-    entry: ReadyWeights
+    entry: PretrainedWeights
     config: TrainConfig
     environment: dict[str, Any]
     seconds: float
@@ -58,17 +58,17 @@ class Published:
 
 
 def write_card(published: Published, model: Any) -> str:
-    """The card as Markdown.
+    """Return the card in Markdown.
 
     Args:
-        published: What is known of the run.
-        model: The model, whose parameters and receptive field are counted.
+        published: Contents of the card.
+        model: The model, for its parameters and receptive field.
     """
     parts = [
         f"# {published.entry}\n",
-        _what(published, model),
+        _summary(published, model),
         _use(published),
-        _figures(published),
+        _scores(published),
         _tags(published),
         _data(published),
         _training(published),
@@ -77,7 +77,7 @@ def write_card(published: Published, model: Any) -> str:
     return "\n".join(parts)
 
 
-def _what(published: Published, model: Any) -> str:
+def _summary(published: Published, model: Any) -> str:
     import numpy as np
 
     import rfkeras
@@ -100,7 +100,7 @@ def _what(published: Published, model: Any) -> str:
         return "\n".join(lines)
     field = rfkeras.receptive_field(model)
     channels = "mono" if published.config.input_channels == 1 else "stereo"
-    seen = "without limit"
+    seen = "unlimited"
     if field.time.size is not None:
         seen = f"{field.time_ms:.0f} ms ({field.time.size} frames)"
     floor = "fixed, so a frame does not depend on the rest of the clip"
@@ -120,19 +120,19 @@ def _what(published: Published, model: Any) -> str:
 def _use(published: Published) -> str:
     synthetic = published.config.dataset == "gm_instruments"
     limits = (
-        "It was trained on synthetic audio alone: General MIDI sound fonts, composed by "
-        "a program, one to five instruments at once. Recorded instruments, rooms, mixes and "
-        "playing styles are unknown to it, so its scores on real recordings are a guess to "
-        'be checked. The tag "voice" means choir sounds of a sound font: there are no sung '
-        "words in the training audio."
+        "It was only trained on synthetic audio: music composed by a program and rendered with "
+        "General MIDI sound fonts, with one to five instruments at once. It has not heard real "
+        "instruments, rooms, mixes or playing styles and was not evaluated on real recordings "
+        'here, so check its scores on yours. The tag "voice" means the choir sounds of a sound '
+        "font; the training audio contains no singing with words."
         if synthetic
-        else "It knows what its training data holds; other recordings may sound otherwise."
+        else "It only knows sounds like those in its training data."
     )
     return (
         "## Use and limits\n\n"
-        "For trying the library without training, as a start for fine-tuning "
-        f"(`--init-weights {published.entry}`), for demonstrations and tests. Not for "
-        f"decisions about people or rights. {limits}\n"
+        "Use it to try the library without training, as a starting point for fine-tuning "
+        f"(`--init-weights {published.entry}`), for demonstrations and tests. Do not use it "
+        f"for decisions about people or rights. {limits}\n"
     )
 
 
@@ -140,10 +140,10 @@ def _interval(row: dict[str, Any], key: str) -> str:
     return f"{row[key]:.3f} ({row[f'{key}_low']:.3f}-{row[f'{key}_high']:.3f})"
 
 
-def _figures(published: Published) -> str:
+def _scores(published: Published) -> str:
     lines = [
-        "## Figures\n",
-        "| test | clips | mAP (95 % CI) | ROC-AUC (95 % CI) | F1 | mAP of chance |",
+        "## Scores\n",
+        "| test | clips | mAP (95 % CI) | ROC-AUC (95 % CI) | F1 | chance mAP |",
         "|---|---|---|---|---|---|",
     ]
     for name, report in published.reports.items():
@@ -160,8 +160,8 @@ def _figures(published: Published) -> str:
     where = "on the validation split" if config.thresholds == "validation" else "at 0.5"
     lines.append(
         f"\nWeights: {choice['weights']}{epoch}, {choice['monitor']} "
-        f"{chosen[choice['monitor']]:.3f}. The thresholds behind F1 were chosen {where} and "
-        "are kept in the model. The test split was scored once.\n"
+        f"{chosen[choice['monitor']]:.3f}. The thresholds for F1 were chosen {where} and are "
+        "saved in the model. The test split was only evaluated once.\n"
     )
     return "\n".join(lines)
 
@@ -205,7 +205,7 @@ def _data(published: Published) -> str:
         if key in data:
             lines.append(f"| {key} | {data[key]} |")
     for path in _fonts(published.config):
-        checksum = f"`{sha256_of(path)}`" if path.is_file() else "not at hand"
+        checksum = f"`{sha256_of(path)}`" if path.is_file() else "not available"
         lines.append(f"| sound font {path.stem} ({_font_licence(path)}) | SHA-256 {checksum} |")
     return "\n".join([*lines, ""])
 
@@ -213,9 +213,11 @@ def _data(published: Published) -> str:
 def _fonts(config: TrainConfig) -> list[Path]:
     if config.dataset != "gm_instruments":
         return []
-    from rfkeras.synthesis.render import default_path, paths_in
+    from rfkeras.synthesis.render import default_sound_font, parse_sound_fonts
 
-    return list(paths_in(config.sound_font)) if config.sound_font else [default_path()]
+    if config.sound_font is None:
+        return [default_sound_font()]
+    return list(parse_sound_fonts(config.sound_font))
 
 
 def _font_licence(path: Path) -> str:
@@ -257,18 +259,18 @@ def _shown(value: Any) -> str:
 
 
 def _bare(text: str) -> str:
-    """A text with the names of files instead of their paths."""
+    """Return a text with file names instead of paths."""
     return os.pathsep.join(part.rpartition(os.sep)[2] for part in text.split(os.pathsep))
 
 
 def _licence(published: Published) -> str:
     fonts = [f"{path.stem}: {_font_licence(path)}" for path in _fonts(published.config)]
-    named = f" The sound fonts have licences of their own: {'; '.join(fonts)}." if fonts else ""
-    contained = " No part of them is in the weights' file." if fonts else ""
-    return f"## Licence\n\nWeights: Apache-2.0, as the code.{named}{contained}\n"
+    named = f" The sound fonts have their own licences: {'; '.join(fonts)}." if fonts else ""
+    contained = " The weights contain no part of them." if fonts else ""
+    return f"## Licence\n\nWeights: Apache-2.0, like the code.{named}{contained}\n"
 
 
-FIGURES = ("average_precision", "roc_auc", "f1")
+METRICS = ("average_precision", "roc_auc", "f1")
 OWN_TEST = "test split"
 
 
@@ -280,30 +282,30 @@ def publish(
     commit: str | None = None,
     default: bool = True,
     folder: Path = FOLDER,
-) -> ReadyWeights:
-    """Add the model of a finished run to the ready weights.
+) -> PretrainedWeights:
+    """Add the model of a finished run to the pretrained weights.
 
     Args:
         run: Folder of the run.
         weights: Name of the weights.
-        also: Further reports (report.json) by the name of what they are of.
-        commit: Of the code that trained it; None: as environment.json says.
-        default: Whether the model's name alone means these weights.
-        folder: Where index, files and cards lie.
+        also: Reports (report.json) of other tests, by the name of the test.
+        commit: Commit of the code that trained it; None reads it from environment.json.
+        default: Whether the name of the model without ":WEIGHTS" means these weights.
+        folder: Folder of index, files and cards.
 
     Returns:
-        The new row of the index.
+        The new entry of the index.
 
     Raises:
         CheckpointError: The run is not finished, or one of its files cannot be read.
-        ConfigError: The weights' name is not allowed.
+        ConfigError: The name of the weights is not allowed.
     """
     import rfkeras
     from rfkeras.training.run_dir import RunFolder
 
     if not weights or not weights.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(
-            "Weights have names of letters, digits, - and _, such as gm_instruments. "
+            "Names of weights may contain letters, digits, - and _, such as gm_instruments. "
             f"Received: {weights!r}."
         )
     files = RunFolder(run)
@@ -311,11 +313,11 @@ def publish(
     model = rfkeras.load_model(files.model)
     stem = f"{config.model}-{weights}"
     file = folder / f"{stem}.keras"
-    with replacing(file, suffix=".keras") as aside:  # Keras insists on its suffix
-        model.save(aside)  # as loaded: without the optimiser
-    reports = {OWN_TEST: _read_json(files.figures)}
+    with atomic_write(file, suffix=".keras") as aside:  # Keras requires this suffix
+        model.save(aside)  # without the optimiser
+    reports = {OWN_TEST: _read_json(files.report_json)}
     reports |= {name: _read_json(path) for name, path in (also or {}).items()}
-    entry = ReadyWeights(
+    entry = PretrainedWeights(
         model=config.model,
         name=weights,
         file=file.name,
@@ -323,8 +325,8 @@ def publish(
         options=options_of_run(config),
         labels=tuple(row["name"] for row in reports[OWN_TEST]["tags"]),
         task=reports[OWN_TEST]["task"],
-        figures={
-            name: {key: report["summary"]["macro"][key] for key in FIGURES}
+        metrics={
+            name: {key: report["summary"]["macro"][key] for key in METRICS}
             for name, report in reports.items()
         },
         card=f"{stem}.md",
@@ -336,7 +338,7 @@ def publish(
         config=config,
         environment=environment,
         seconds=_training_seconds(files.log),
-        choice=_read_json(files.choice),
+        choice=_read_json(files.final_weights),
         reports=reports,
         commit=commit or environment.get("commit"),
         bytes=file.stat().st_size,
@@ -354,7 +356,7 @@ def publish(
 
 
 def options_of_run(config: TrainConfig) -> dict[str, Any]:
-    """Options of `zoo.create_model` with which a run built its model, as JSON values."""
+    """Return the options of `zoo.create_model` for the model of a run, as JSON values."""
     known = model_info(config.model).options
     options = {**known, **config.model_options(), "input_channels": config.input_channels}
     options["frontend"] = {"preset": config.frontend, "fixed_floor": config.fixed_floor}
@@ -388,10 +390,10 @@ def _named_report(text: str) -> tuple[str, Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.publish_weights",
-        description="Make ready weights of a finished run.",
+        description="Publish the model of a finished run as pretrained weights.",
     )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--weights", required=True, help="name of the weights")
@@ -401,13 +403,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="NAME:FILE",
-        help="report.json of another test, such as an unseen sound font; may be repeated",
+        help="report.json of another test, such as an unknown sound font; can be repeated",
     )
-    parser.add_argument("--commit", help="of the code that trained it")
+    parser.add_argument("--commit", help="commit of the code that trained it")
     parser.add_argument(
         "--not-default",
         action="store_true",
-        help="do not make these the weights meant by the model's name alone",
+        help="do not use these weights for the model's name without :WEIGHTS",
     )
     options = parser.parse_args(arguments)
     try:

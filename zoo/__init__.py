@@ -1,8 +1,8 @@
-"""Ready architectures, by name: `list_models()` and `create_model(name, ...)`."""
+"""Model zoo: list models by name and build them, with or without pretrained weights."""
 
 from pathlib import Path
 
-from zoo.pretrained import ReadyWeights, list_weights
+from zoo.pretrained import PretrainedWeights, list_weights
 from zoo.registry import (
     ModelInfo,
     create_model,
@@ -12,12 +12,12 @@ from zoo.registry import (
     register_model,
 )
 
-RECIPES = Path(__file__).parent / "recipes"  # options of whole experiments, as YAML
+RECIPES = Path(__file__).parent / "recipes"  # options of experiments, in YAML
 
 __all__ = [
     "RECIPES",
     "ModelInfo",
-    "ReadyWeights",
+    "PretrainedWeights",
     "create_model",
     "list_models",
     "list_weights",

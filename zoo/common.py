@@ -1,4 +1,4 @@
-"""What the architectures share: the stem, the head, and the model around them."""
+"""Parts that the architectures share: stem, head, and the model around the backbone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 FRAMES = "frames"
 HEADS = ("average", "max", "log_mean_exp", "attention", FRAMES)
-"""How the map of logits becomes the model's output: pooled to a clip's logits in one of
-four ways (see `rfkeras.layers.ClipLogits`), or averaged over frequency alone to logits for
-every frame, (batch, time, classes)."""
+"""How the map of logits becomes the model's output. The first four pool it to the logits of a
+clip (see `rfkeras.layers.ClipLogits`). "frames" only averages over frequency, which gives
+logits per frame, (batch, time, classes)."""
 
 
 def tagger(
-    trunk: Callable[[Any], Any],
+    backbone: Callable[[Any], Any],
     plan: LayerChain,
     *,
     num_classes: int,
@@ -34,58 +34,34 @@ def tagger(
     frontend: str | Frontend | None,
     input_channels: int,
 ) -> keras.Model:
-    """Front-end, trunk and head as one model.
+    """Build a model from front-end, backbone and head.
 
     Args:
-        trunk: From spectrogram (batch, time, mel, input_channels) to features
+        backbone: Function from spectrograms (batch, time, mel, input_channels) to features
             (batch, time', mel', channels).
-        plan: The trunk's chain of layers; tells how many frames it needs.
+        plan: Layers of the backbone; they decide the smallest number of frames.
         num_classes: Number of tags.
-        name: Of the model.
-        label_names: Names of the tags, kept in the model.
+        name: Name of the model.
+        label_names: Names of the tags, saved in the model.
         task: "multi_label" or "single_label".
-        initialization: "published": the classifier starts at zero; "he".
+        initialization: "published" (the classifier starts at zero) or "he".
         head: How frames become a clip, see `HEADS`.
         frontend: Preset, layer, or None for a model that takes spectrograms.
         input_channels: 1 or 2.
 
     Raises:
-        ConfigError: An option is out of its range.
+        ConfigError: An option has a value that is not allowed.
     """
     from rfkeras.frontend import build_input
     from zoo.tagger import Tagger
 
     inputs, spectrogram = build_input(frontend, input_channels, plan.minimum_frames)
-    features = trunk(spectrogram)
-    logits = classifier(features, num_classes, label_names, task, initialization, head)
+    features = backbone(spectrogram)
+    logits = _classifier(features, num_classes, label_names, task, initialization, head)
     return Tagger(inputs, logits, name=name)
 
 
-def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = False) -> Any:
-    """5x5 convolution of stride 2, padded by 1 on each side; BN; ReLU."""
-    import keras
-
-    from rfkeras.layers import BatchNormalization, make_conv
-    from rfkeras.layers.conv import he_normal
-
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise ConfigError(f"width must be a whole number of at least 1. Received: {width!r}.")
-    x = keras.layers.ZeroPadding2D(STEM_PADDING, name="stem_pad")(x)
-    x = make_conv(
-        width,
-        (STEM_KERNEL, STEM_KERNEL),
-        damping=damping,
-        damp_time=damp_time,
-        strides=STEM_STRIDE,
-        padding="valid",
-        initializer=he_normal("fan_in"),
-        name="stem_conv",
-    )(x)
-    x = BatchNormalization(name="stem_bn")(x)
-    return keras.layers.ReLU(name="stem_relu")(x)
-
-
-def classifier(
+def _classifier(
     x: Any,
     num_classes: int,
     label_names: tuple[str, ...] | None,
@@ -93,7 +69,7 @@ def classifier(
     initialization: str,
     head: str,
 ) -> Any:
-    """1x1 convolution to the tags, batch normalisation, pooling over time and mel."""
+    """Apply a 1x1 convolution to the tags, batch normalisation, and pooling."""
     import keras
 
     from rfkeras.layers import BatchNormalization, ClipLogits
@@ -121,3 +97,27 @@ def classifier(
         name="logits",
         dtype="float32",
     )(x)
+
+
+def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = False) -> Any:
+    """Apply a 5x5 convolution with stride 2, padded by 1 on each side; BN; ReLU."""
+    import keras
+
+    from rfkeras.layers import BatchNormalization, make_conv
+    from rfkeras.layers.conv import he_normal
+
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ConfigError(f"width must be a whole number of at least 1. Received: {width!r}.")
+    x = keras.layers.ZeroPadding2D(STEM_PADDING, name="stem_pad")(x)
+    x = make_conv(
+        width,
+        (STEM_KERNEL, STEM_KERNEL),
+        damping=damping,
+        damp_time=damp_time,
+        strides=STEM_STRIDE,
+        padding="valid",
+        initializer=he_normal("fan_in"),
+        name="stem_conv",
+    )(x)
+    x = BatchNormalization(name="stem_bn")(x)
+    return keras.layers.ReLU(name="stem_relu")(x)

@@ -1,21 +1,21 @@
 """The recurrent baseline: convolutions, then gated recurrent units over time.
 
-Four 3x3 convolutions with batch normalisation, ELU, max-pooling (2, 3, 4 and 4 on both axes)
-and dropout; two layers of 32 recurrent units; a classifier (Choi et al., "Convolutional
-Recurrent Neural Networks for Music Classification", arXiv 1609.04243; channels and dropout as
-in https://github.com/keunwoochoi/music-auto_tagging-keras). Its receptive field has no limit:
-the contrast to the networks that rho limits.
+It has four 3x3 convolutions with batch normalisation, ELU, max-pooling (2, 3, 4 and 4 on both
+axes) and dropout, two layers of 32 recurrent units and a classifier (Choi et al.,
+"Convolutional Recurrent Neural Networks for Music Classification", arXiv 1609.04243; channels
+and dropout as in https://github.com/keunwoochoi/music-auto_tagging-keras). Its receptive field
+is unlimited, in contrast to the networks with rho.
 
 Choices of this library:
-- The published network has 96 mel bands, which pooling reduces to one row. Here any number is
-  taken: what pooling leaves of the frequency axis is averaged. Windows that reach over the end
-  of the map count too, so no spectrogram is too small, and the last frames of none are lost.
-- The classifier is applied to every state of the last recurrent layer, and its logits are
-  averaged over time, as in the other networks of the zoo. Then no part of a clip counts more
-  for being late, and tags can be read every 96 frames. `summary="last"` is the published way.
-- The classifier has batch normalisation and no bias, as in the other networks; neither have
-  the convolutions, whose own batch normalisation follows. The front-end standardises each mel
-  band, in place of a batch normalisation of the input.
+- The published network has 96 mel bands, which pooling reduces to one row. Here any number of
+  bands works: the rows that are left after pooling are averaged. Pooling windows may reach
+  beyond the end of the map, so no spectrogram is too small and no last frames are lost.
+- The classifier is applied to every state of the last recurrent layer and its logits are
+  averaged over time, as in the other networks of the zoo. So late parts of a clip do not count
+  more, and tags can be read every 96 frames. `summary="last"` is the published way.
+- The classifier has batch normalisation and no bias, as in the other networks. The
+  convolutions have no bias either, because batch normalisation follows. The front-end
+  standardises each mel band, in place of batch normalisation of the input.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[int, int]
 
-CHANNELS = (1, 2, 2, 2)  # of each convolution, in widths
+CHANNELS = (1, 2, 2, 2)  # of each convolution, as multiples of the width
 KERNEL = 3
 POOLING: tuple[Pair, ...] = ((2, 2), (3, 3), (4, 4), (4, 4))  # (time, frequency)
 SUMMARIES = ("mean", "last")
@@ -45,13 +45,13 @@ SIZES = {"_small": 32, "_tiny": 16}
 
 @dataclass(frozen=True)
 class CrnnPlan(LayerChain):
-    """The convolutions and pooling layers before the recurrent ones.
+    """The convolutions and pooling layers before the recurrent layers.
 
-    Their chain (`axis_layers`) tells what one recurrent step reads and how many frames lie
-    between two; the network itself sees everything. How far the first window of a pooling
-    layer begins before the map depends on the map's size: it begins with the map where the
-    layer's stride divides that, which is what the chain says. For another size
-    `rfkeras.receptive_field(model, "pool4", input_shape=...)` tells it.
+    Their chain (`axis_layers`) gives what one recurrent step reads and how many frames are
+    between two steps; the network itself sees everything. The first window of a pooling layer
+    may begin before the map, depending on the map's size. The chain assumes that it begins
+    with the map, as it does if the stride divides the size. For other sizes call
+    `rfkeras.receptive_field(model, "pool4", input_shape=...)`.
 
     Attributes:
         pooling: Window and stride of each pooling layer, each (time, frequency).
@@ -66,25 +66,25 @@ class CrnnPlan(LayerChain):
 
     @property
     def time(self) -> None:
-        """Without limit: the recurrent layers remember all frames so far."""
+        """Unlimited: the recurrent layers remember all frames so far."""
         return None
 
     @property
     def frequency(self) -> None:
-        """Without limit: the rows are averaged before the recurrent layers."""
+        """Unlimited: the rows are averaged before the recurrent layers."""
         return None
 
     @property
     def minimum_frames(self) -> int:
-        """One: a window that the map does not fill counts too."""
+        """One: a window that the map does not fill also counts."""
         return 1
 
 
 def plan_crnn(pooling: Sequence[Sequence[int]]) -> CrnnPlan:
-    """The layers before the recurrent ones.
+    """Return the layers before the recurrent ones.
 
     Raises:
-        ConfigError: pooling is not one pair for each convolution.
+        ConfigError: pooling is not one pair per convolution.
     """
     pairs = tuple(tuple(pool) for pool in pooling)
     if len(pairs) != len(CHANNELS) or not all(
@@ -97,7 +97,10 @@ def plan_crnn(pooling: Sequence[Sequence[int]]) -> CrnnPlan:
     return CrnnPlan(tuple((time, frequency) for time, frequency in pairs))
 
 
-@register_model(plan=plan_crnn)
+@register_model(
+    plan=plan_crnn,
+    summary="Convolutional recurrent baseline; its receptive field is unlimited.",
+)
 def crnn(
     num_classes: int,
     *,
@@ -115,35 +118,34 @@ def crnn(
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
-    """Convolutional recurrent tagger: its receptive field has no limit.
+    """Build a convolutional recurrent tagger, whose receptive field is unlimited.
 
     Args:
         num_classes: Number of tags.
         name: Name of the Keras model.
-        label_names: Names of the tags, kept in the model.
+        label_names: Names of the tags, saved in the model.
         task: "multi_label" or "single_label".
         width: Channels of the first convolution; the others have twice as many.
         units: Size of the state of both recurrent layers.
         pooling: Window and stride after each of the four convolutions, each
-            (time, frequency). The product over time is the number of frames to a state.
-        dropout: Share of values dropped after each pooling layer.
-        final_dropout: The same, of the states that the classifier reads.
-        summary: "mean": the clip's logits are the average of those of every state;
-            "last": those of the last state.
-        initialization: Convolutions start He-normal, recurrent layers as Keras has them.
-            "published": the classifier starts at zero, as in the published residual
-            networks; "he": it does not.
-        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
-            "attention"; "frames": logits for every frame, (batch, time, classes).
+            (time, frequency). The product over time is the number of frames per state.
+        dropout: Dropout rate after each pooling layer.
+        final_dropout: Dropout rate of the states that the classifier reads.
+        summary: "mean": average the logits of all states; "last": only use the last state.
+        initialization: "published": the classifier starts at zero, as in the published
+            residual networks; "he": it starts He-normal, like the convolutions. Recurrent
+            layers start as in Keras.
+        head: How frames are pooled to a clip: "average" (as in the paper), "max",
+            "log_mean_exp" or "attention". "frames": logits per frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
 
     Returns:
-        Model from waveform (or spectrogram) to logits (batch, num_classes).
+        Model from waveforms or spectrograms to logits (batch, num_classes).
 
     Raises:
-        ConfigError: An option is out of its range.
+        ConfigError: An option has a value that is not allowed.
     """
     for option, value in (("width", width), ("units", units)):
         if not _is_positive(value):
@@ -154,12 +156,12 @@ def crnn(
         raise ConfigError(unknown_name("summary", str(summary), SUMMARIES))
     plan = plan_crnn(pooling)
 
-    def trunk(x: Any) -> Any:
+    def backbone(x: Any) -> Any:
         x = convolutions(x, plan, width, dropout)
         return recurrence(x, units, final_dropout, every_state=summary == "mean")
 
     return tagger(
-        trunk,
+        backbone,
         plan,
         num_classes=num_classes,
         name=name,
@@ -173,7 +175,7 @@ def crnn(
 
 
 def convolutions(x: Any, plan: CrnnPlan, width: int, dropout: float) -> Any:
-    """Spectrogram (batch, time, mel, channels) to (batch, time', mel', 2 width)."""
+    """Apply the convolutions: (batch, time, mel, channels) to (batch, time', mel', 2 width)."""
     import keras
 
     from rfkeras.layers import BatchNormalization, ReplicaDropout, make_conv
@@ -188,14 +190,14 @@ def convolutions(x: Any, plan: CrnnPlan, width: int, dropout: float) -> Any:
         )(x)
         x = BatchNormalization(name=f"bn{number}")(x)
         x = keras.layers.ELU(name=f"elu{number}")(x)
-        # "same": a window over the end of the map takes the maximum of what it covers.
+        # "same": a window beyond the end of the map takes the maximum of what it covers.
         x = keras.layers.MaxPooling2D(pool, padding="same", name=f"pool{number}")(x)
         x = ReplicaDropout(dropout, name=f"dropout{number}")(x)
     return x
 
 
 def recurrence(x: Any, units: int, dropout: float, every_state: bool) -> Any:
-    """Features (batch, time, mel, channels) to states (batch, time or 1, 1, units)."""
+    """Apply the recurrent layers: features to states (batch, time or 1, 1, units)."""
     import keras
     from keras import ops
 
@@ -203,8 +205,8 @@ def recurrence(x: Any, units: int, dropout: float, every_state: bool) -> Any:
 
     x = ops.mean(x, axis=2)
     for number in (1, 2):
-        # The plain kernel everywhere: a model trained on a GPU with cuDNN's would have it in
-        # its exported graph, and run neither on a CPU nor under XLA. A clip has few steps.
+        # cuDNN's kernel would be part of the exported graph, which then runs neither on a CPU
+        # nor with XLA. The plain kernel is fast enough, as a clip has few steps.
         x = keras.layers.GRU(
             units,
             return_sequences=every_state or number == 1,

@@ -1,18 +1,17 @@
-"""A densely connected network whose receptive field is set by rho.
+"""A densely connected network whose receptive field is set with rho.
 
-Its layers do not replace the map but append a few channels to it, so that every layer sees
-what all layers before it have found. That such a network tags sound well only where its
-receptive field is limited was shown for acoustic scenes (Koutini et al., "The Receptive Field
-as a Regularizer in Deep Convolutional Neural Networks for Acoustic Scene Classification",
-arXiv 1907.01803).
+Each layer appends a few channels to the map instead of replacing it, so every layer sees the
+outputs of all layers before it. Koutini et al. showed for acoustic scenes that such networks
+only work well with a limited receptive field ("The Receptive Field as a Regularizer in Deep
+Convolutional Neural Networks for Acoustic Scene Classification", arXiv 1907.01803).
 
-The layout here is this library's choice, not that of the paper's DenseNets. The layers and
-the transitions are those of DenseNet-BC (Huang et al., arXiv 1608.06993): a 1x1 bottleneck of
-4 growth rates before each convolution; half of the channels kept, and average pooling, at a
-transition; a stem as wide as 2 growth rates. The stem itself is that of the residual network,
-and the transitions stand where that one pools: after 1, 3 and 7 of the 23 layers. So all
-pooling lies early, rho alone decides how far the many later layers see, and a rho means what
-it means in `resnet_rf` (receptive field in pixels):
+The layout is a choice of this library and differs from the DenseNets of that paper. Layers and
+transitions are those of DenseNet-BC (Huang et al., arXiv 1608.06993): a 1x1 bottleneck of
+4 growth rates before each convolution; transitions that keep half of the channels and pool by
+averaging; a stem with the width of 2 growth rates. The stem itself is that of the residual
+network, and the transitions are where that network pools: after 1, 3 and 7 of the 23 layers.
+So all pooling happens early, only rho decides how far the many later layers see, and a rho
+gives the same receptive field as in `resnet_rf` (in pixels):
 
 | rho | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 12 | 15 | 18 | 22 |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
@@ -32,21 +31,23 @@ if TYPE_CHECKING:
 
     from rfkeras.frontend import Frontend
 
-DEPTHS = (1, 2, 4, 16)  # dense layers of each stage
-COMPRESSION = 2  # a transition keeps one channel in so many
+DEPTHS = (1, 2, 4, 16)  # dense layers per stage
+COMPRESSION = 2  # a transition divides the channels by this
 SIZES = {"_small": 32, "_tiny": 16}
 
 
 def plan_densenet(rho: int | tuple[int, int]) -> StagedPlan:
-    """Kernels of the network: rho, 0 to 22, counts the 3-wide ones after stage 1.
+    """Return the kernels of the network; rho counts the 3-wide ones after stage 1.
 
     Raises:
-        ConfigError: rho is out of its range.
+        ConfigError: rho is outside 0 to 22.
     """
     return plan_stages(rho, DEPTHS)
 
 
-@register_model(plan=plan_densenet)
+@register_model(
+    plan=plan_densenet, summary="Receptive-field-regularised DenseNet, rho from 0 to 22."
+)
 def densenet_rf(
     num_classes: int,
     *,
@@ -65,35 +66,37 @@ def densenet_rf(
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
-    """Receptive-field-regularised DenseNet, rho from 0 to 22.
+    """Build a receptive-field-regularised DenseNet.
 
     Args:
         num_classes: Number of tags.
         name: Name of the Keras model.
-        label_names: Names of the tags, kept in the model.
+        label_names: Names of the tags, saved in the model.
         task: "multi_label" or "single_label".
-        rho: Receptive field: 3-wide layers after the first, one number or
-            (rho_time, rho_frequency). The same rho gives the same field as in `resnet_rf`.
+        rho: Receptive field, 0 to 22: the number of 3-wide layers after the first, or
+            (rho_time, rho_frequency). A rho gives the same field as in `resnet_rf`.
         width: Channels of the stem.
         growth_rate: Channels that each layer appends; None: half of `width`.
-        frequency_aware: Tell the convolutions of every dense layer which row they are at.
-        damping: What is left of each kernel at its ends, 0 to 1; None for no damping.
-        damp_time: Damp along time too, not along frequency alone.
+        frequency_aware: Add a channel with the frequency position before the convolutions of
+            every dense layer.
+        damping: Weight at the kernel edges along frequency, from 0 to 1; None or 1 for no
+            damping.
+        damp_time: Damp along time as well.
         decomposition: Divide the channels by this factor inside the second convolution of
             each dense layer; None for whole convolutions.
-        initialization: All convolutions start He-normal. "published": the classifier
-            starts at zero, as in the published residual networks; "he": it does not.
-        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
-            "attention"; "frames": logits for every frame, (batch, time, classes).
+        initialization: "published": the classifier starts at zero, as in the published
+            residual networks; "he": it starts He-normal, like all other convolutions.
+        head: How frames are pooled to a clip: "average" (as in the paper), "max",
+            "log_mean_exp" or "attention". "frames": logits per frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
 
     Returns:
-        Model from waveform (or spectrogram) to logits (batch, num_classes).
+        Model from waveforms or spectrograms to logits (batch, num_classes).
 
     Raises:
-        ConfigError: An option is out of its range.
+        ConfigError: An option has a value that is not allowed.
     """
     plan = plan_densenet(rho)
     layer_options = {
@@ -106,7 +109,7 @@ def densenet_rf(
     def layers(x: Any) -> Any:
         x = stem(x, width, damping, damp_time)
         growth = max(1, width // 2) if growth_rate is None else growth_rate
-        return trunk(x, plan, growth, layer_options)
+        return backbone(x, plan, growth, layer_options)
 
     return tagger(
         layers,
@@ -122,8 +125,8 @@ def densenet_rf(
     )
 
 
-def trunk(x: Any, plan: StagedPlan, growth_rate: int, layer_options: dict[str, Any]) -> Any:
-    """Dense stages with transitions between: stem output to features."""
+def backbone(x: Any, plan: StagedPlan, growth_rate: int, layer_options: dict[str, Any]) -> Any:
+    """Apply the dense stages, with transitions between them, to the stem output."""
     from rfkeras.layers import DenseLayer
 
     for stage, kernels in enumerate(plan.stages, start=1):
@@ -136,7 +139,7 @@ def trunk(x: Any, plan: StagedPlan, growth_rate: int, layer_options: dict[str, A
 
 
 def transition(x: Any, name: str) -> Any:
-    """BN, ReLU, 1x1 convolution to half of the channels, 2x2 average pooling."""
+    """Apply BN, ReLU, a 1x1 convolution to half of the channels, 2x2 average pooling."""
     import keras
 
     from rfkeras.layers import make_conv

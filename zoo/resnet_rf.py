@@ -1,4 +1,4 @@
-"""The paper's CP-ResNet: a ResNet whose receptive field is set by rho, and its variants.
+"""The paper's CP-ResNet, a ResNet whose receptive field is set with rho, and its variants.
 
 Reference: Koutini et al., "Receptive-Field Regularized CNNs for Music Classification and
 Tagging", arXiv 2007.13503. Low-complexity variants: arXiv 2011.02955.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.rf.rho import POOL_SIZE, RHO_MAX, TrunkPlan, plan_trunk
+from rfkeras.rf.rho import POOL_SIZE, RHO_MAX, BackbonePlan, plan_backbone
 from zoo.common import stem, tagger
 from zoo.registry import register_alias, register_model
 
@@ -27,11 +27,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"shake": True, "frequency_aware": True},
     ),
     "_damped": (" with frequency damping", {"damping": 0.01}),
-    "_decomposed": (" of decomposed convolutions", {"decomposition": 4}),
+    "_decomposed": (" with decomposed convolutions", {"decomposition": 4}),
 }
 
 
-@register_model(plan=plan_trunk)
+@register_model(
+    plan=plan_backbone,
+    summary="Receptive-field-regularised ResNet (CP-ResNet), rho from 0 to 22.",
+)
 def resnet_rf(
     num_classes: int,
     *,
@@ -54,46 +57,47 @@ def resnet_rf(
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
-    """Receptive-field-regularised ResNet (CP-ResNet), rho from 0 to 22.
+    """Build a receptive-field-regularised ResNet (CP-ResNet).
 
     Args:
         num_classes: Number of tags.
         name: Name of the Keras model.
-        label_names: Names of the tags, kept in the model.
+        label_names: Names of the tags, saved in the model.
         task: "multi_label" or "single_label".
-        rho: Receptive field: 3-wide convolutions after the first block, one number or
-            (rho_time, rho_frequency).
+        rho: Receptive field, 0 to 22: the number of 3-wide convolutions after the first
+            block, or (rho_time, rho_frequency).
         width: Channels of the first stage; the others have 2 and 4 times as many.
-        blocks: Blocks kept in each stage.
-        allow_rf_change: Let blocks go that count for the receptive field.
-        shake: Shake-Shake: two branches a block, added with random shares in training;
-            None: wherever there are two branches. False averages them.
-        branches: Branches of a block; None: 2 with `shake`, else 1.
-        shake_per: Random shares for each "sample", or one for the "batch".
-        frequency_aware: Tell the convolutions of every block which row they are at.
-        damping: What is left of each kernel at its ends, 0 to 1 (published: 0.01 and
-            0.1); None for no damping.
-        damp_time: Damp along time too, not along frequency alone.
+        blocks: Number of blocks kept in each stage.
+        allow_rf_change: Allow removing blocks that affect the receptive field.
+        shake: Shake-Shake: mix two branches per block with random weights in training. None:
+            only if there are two branches. False averages them.
+        branches: Branches per block; None: 2 with `shake`, otherwise 1.
+        shake_per: Draw the random weights per "sample" or per "batch".
+        frequency_aware: Add a channel with the frequency position before each convolution
+            of the blocks.
+        damping: Weight at the kernel edges along frequency, from 0 to 1 (published: 0.01 and
+            0.1); None or 1 for no damping.
+        damp_time: Damp along time as well.
         decomposition: Divide the channels by this factor (published: 4) inside each
             convolution of the blocks; None for whole convolutions.
         initialization: "published": the classifier and the last convolution of each block
-            start at zero; "he": they start He-normal, which learns faster in a short run
-            (under batch normalisation Adam's steps are large beside weights that began at
-            zero).
-        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
-            "attention"; "frames": logits for every frame, (batch, time, classes).
+            start at zero. "he": they start He-normal, which learns faster in short runs,
+            because with batch normalisation Adam's steps are large compared to weights that
+            started at zero.
+        head: How frames are pooled to a clip: "average" (as in the paper), "max",
+            "log_mean_exp" or "attention". "frames": logits per frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
 
     Returns:
-        Model from waveform (or spectrogram) to logits (batch, num_classes). With the
-        published initialisation its first logits are exactly 0.
+        Model from waveforms or spectrograms to logits (batch, num_classes). With the
+        published initialisation the initial logits are exactly 0.
 
     Raises:
-        ConfigError: An option is out of its range.
+        ConfigError: An option has a value that is not allowed.
     """
-    plan = plan_trunk(rho, blocks, allow_rf_change)
+    plan = plan_backbone(rho, blocks, allow_rf_change)
     block_options = {
         "branches": branches,
         "shake": shake,
@@ -105,7 +109,7 @@ def resnet_rf(
         "initialization": initialization,
     }
     return tagger(
-        lambda x: trunk(stem(x, width, damping, damp_time), plan, width, block_options),
+        lambda x: backbone(stem(x, width, damping, damp_time), plan, width, block_options),
         plan,
         num_classes=num_classes,
         name=name,
@@ -118,8 +122,8 @@ def resnet_rf(
     )
 
 
-def trunk(x: Any, plan: TrunkPlan, width: int, block_options: dict[str, Any]) -> Any:
-    """Residual stages: stem output (batch, time, mel, width) to features."""
+def backbone(x: Any, plan: BackbonePlan, width: int, block_options: dict[str, Any]) -> Any:
+    """Apply the residual stages to the stem output (batch, time, mel, width)."""
     import keras
 
     from rfkeras.layers import ResidualBlock
@@ -138,13 +142,13 @@ def trunk(x: Any, plan: TrunkPlan, width: int, block_options: dict[str, Any]) ->
 
 
 def _register_variants() -> None:
-    for variant, (what, options) in VARIANTS.items():
+    for variant, (description, options) in VARIANTS.items():
         for size, width in SIZES.items():
             if variant or size:
                 register_alias(
                     f"resnet_rf{variant}{size}",
                     "resnet_rf",
-                    f"resnet_rf{what}, width {width}.",
+                    f"resnet_rf{description}, width {width}.",
                     width=width,
                     **options,
                 )
@@ -155,6 +159,6 @@ _register_variants()
 register_alias(
     "resnet",
     "resnet_rf",
-    "ResNet with 3x3 kernels throughout: its receptive field is not regularised.",
+    "ResNet with 3x3 kernels only; its receptive field is not regularised.",
     rho=RHO_MAX,
 )

@@ -1,4 +1,4 @@
-"""The models of the zoo: taggers, with what they compute on the way to a clip's tags."""
+"""The model class of the zoo, with access to frame scores and embeddings."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from keras import ops
 
 from rfkeras.errors import ConfigError
 from rfkeras.layers.head import ClipLogits, find_head
+from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a tagger computes of a batch.
+    """Outputs of a tagger for a batch.
 
     Attributes:
-        logits: Of the clips, (batch, classes).
-        frame_logits: Of the frames, (batch, time, classes).
-        log_weights: Logarithm of each frame's weight in the clip's logits, up to a
-            constant, (batch, time, classes); None where all weigh alike.
+        logits: Logits of the clips, (batch, classes).
+        frame_logits: Logits of the frames, (batch, time, classes).
+        log_weights: Logarithm of each frame's weight in the logits of the clip, up to a
+            constant, (batch, time, classes); None if all frames have the same weight.
         embedding: Mean of `frame_embeddings` over time, (batch, features).
-        frame_embeddings: Features that the classifier reads, averaged over frequency,
+        frame_embeddings: Input of the classifier, averaged over frequency,
             (batch, time, features).
     """
 
@@ -35,10 +36,10 @@ class Reading:
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class Tagger(keras.Model):
-    """A functional Keras model from waveforms, or spectrograms, to logits of tags.
+    """A functional Keras model from waveforms or spectrograms to logits of tags.
 
-    What `zoo.create_model` returns. Any other functional model with one input and a
-    `ClipLogits` layer at its end becomes one by `Tagger(model.inputs, model.outputs)`.
+    `zoo.create_model` returns one. To turn another functional model with one input and a final
+    `ClipLogits` layer into a tagger, call `Tagger(model.inputs, model.outputs)`.
     """
 
     _reader: Reader | None = None
@@ -48,15 +49,15 @@ class Tagger(keras.Model):
         """The layer that pools the map of logits.
 
         Raises:
-            ConfigError: The model ends in no `ClipLogits` layer of its own.
+            ConfigError: The model does not end in a `ClipLogits` layer.
         """
         return top_head(self)
 
     def read(self, inputs: Any) -> Reading:
-        """Logits and features of clips and of their frames, all in one pass.
+        """Compute logits and features of clips and of their frames in one pass.
 
         Args:
-            inputs: As the model's own: (batch, samples), (batch, samples, channels), or
+            inputs: Inputs of the model: (batch, samples), (batch, samples, channels), or
                 spectrograms (batch, time, mel, channels).
         """
         if self._reader is None:
@@ -64,28 +65,28 @@ class Tagger(keras.Model):
         return self._reader(inputs)
 
     def embed(self, inputs: Any, per: str = "clip") -> Any:
-        """Features of the trunk, for other systems to build on.
+        """Compute embeddings, the features that the classifier reads.
 
         Args:
-            inputs: As the model's own.
+            inputs: Inputs of the model, as in `read`.
             per: "clip" for (batch, features), "frame" for (batch, time, features).
 
         Raises:
-            ConfigError: per is something else.
+            ConfigError: per has another value.
         """
         _check_per(per)
         reading = self.read(inputs)
         return reading.embedding if per == "clip" else reading.frame_embeddings
 
     def scores(self, inputs: Any, per: str = "clip") -> Any:
-        """Scores of the tags in [0, 1]: of clips, or of every frame.
+        """Compute the scores of the tags, in [0, 1], of clips or frames.
 
         Args:
-            inputs: As the model's own.
+            inputs: Inputs of the model, as in `read`.
             per: "clip" for (batch, classes), "frame" for (batch, time, classes).
 
         Raises:
-            ConfigError: per is something else.
+            ConfigError: per has another value.
         """
         _check_per(per)
         reading = self.read(inputs)
@@ -96,13 +97,13 @@ class Reader:
     """A function from a model's input to a `Reading`, for inference.
 
     Args:
-        model: Functional, with a `ClipLogits` layer of its own at its end.
-        source: Tensor of the model to begin at, such as its front-end's output; None: its
-            input.
+        model: A functional model that ends in a `ClipLogits` layer.
+        source: Tensor of the model to start from, such as the output of its front-end; None
+            starts from its input.
 
     Raises:
-        ConfigError: There is no such layer, or before it no layer whose input could be
-            called features.
+        ConfigError: The model does not end in a `ClipLogits` layer, or has no classifier
+            before it.
     """
 
     def __init__(self, model: keras.Model, source: Any = None):
@@ -110,11 +111,11 @@ class Reader:
         logit_map = self.head.input
         features = classifier_input(model)
         source = model.inputs[0] if source is None else source
-        self._trunk = keras.Model(source, [logit_map, features], name="reader")
+        self._backbone = keras.Model(source, [logit_map, features], name="reader")
         self.n_features = features.shape[-1]
 
     def __call__(self, inputs: Any) -> Reading:
-        logit_map, features = self._trunk(inputs, training=False)
+        logit_map, features = self._backbone(inputs, training=False)
         frame_logits, log_weights = self.head.frame_logits(logit_map)
         frame_embeddings = ops.mean(ops.cast(features, "float32"), axis=2)
         return Reading(
@@ -127,27 +128,27 @@ class Reader:
 
 
 def top_head(model: keras.Model) -> ClipLogits:
-    """The model's own `ClipLogits` layer.
+    """Return the final `ClipLogits` layer of a model.
 
     Raises:
-        ConfigError: It has none, or only inside of a model within it.
+        ConfigError: The model has none, or only inside a nested model.
     """
     for layer in reversed(model.layers):
         if isinstance(layer, ClipLogits):
             return layer
     raise ConfigError(
-        f"Model {model.name!r} has no ClipLogits layer of its own, so its frames cannot be "
-        "told. End it in rfkeras.layers.ClipLogits."
+        f"Model {model.name!r} does not end in a ClipLogits layer, so its frames are unknown. "
+        "Make rfkeras.layers.ClipLogits its last layer."
     )
 
 
 def classifier_input(model: keras.Model) -> Any:
-    """The tensor (batch, time, frequency, features) that the classifier reads.
+    """Return the tensor (batch, time, frequency, features) that the classifier reads.
 
     The classifier is the last convolution or dense layer before the head.
 
     Raises:
-        ConfigError: No such layer on a straight way before the head.
+        ConfigError: There is no such layer on a straight path to the head.
     """
     tensor = top_head(model).input
     while True:
@@ -161,8 +162,8 @@ def classifier_input(model: keras.Model) -> Any:
             break
         tensor = inputs
     raise ConfigError(
-        f"Model {model.name!r}: before its head there must be a Conv2D or Dense layer that "
-        "computes the logits; its input is the embedding."
+        f"Model {model.name!r} needs a Conv2D or Dense layer before its head that computes the "
+        "logits. The input of that layer is the embedding."
     )
 
 
@@ -172,7 +173,7 @@ def _check_per(per: str) -> None:
 
 
 def label_names(model: keras.Model) -> tuple[str, ...]:
-    """Tags kept in the model; "class_0", "class_1", ... where it has none."""
+    """Return the tags saved in a model; "class_0", "class_1", ... if it has none."""
     head = find_head(model)
     if head is not None and head.label_names is not None:
         return head.label_names
@@ -180,5 +181,18 @@ def label_names(model: keras.Model) -> tuple[str, ...]:
 
 
 def model_head(model: keras.Model) -> ClipLogits:
-    """What reads the model's logits: its own head, or a multi-label one if it has none."""
+    """Return the head of a model; a multi-label one if it has none."""
     return find_head(model) or ClipLogits()
+
+
+def tag_thresholds(model: keras.Model) -> tuple[float, ...] | None:
+    """Return the score from which each tag applies.
+
+    Returns:
+        The thresholds saved in the model's head, or 0.5 for every tag; None if classes
+        exclude each other and the class with the highest score applies.
+    """
+    head = model_head(model)
+    if head.task != MULTI_LABEL:
+        return None
+    return head.thresholds or (DEFAULT_THRESHOLD,) * model.output_shape[-1]

@@ -1,15 +1,15 @@
-"""The baseline: a VGG-style network, its receptive field set by rho.
+"""The baseline: a VGG-style network whose receptive field is set with rho.
 
-The layout is that of the networks which the residual network's authors used for acoustic
-scenes and for tagging before: a 5x5 convolution of stride 2, stages of 3x3 convolutions with
-batch normalisation, ReLU and 2x2 max-pooling between, a 1x1 convolution and a 1x1 classifier,
-averaged over the clip. Channels and dropout are those of the published tagging network
+The layout follows earlier networks of the residual network's authors for acoustic scenes and
+tagging: a 5x5 convolution with stride 2, stages of 3x3 convolutions with batch normalisation
+and ReLU, 2x2 max-pooling between them, a 1x1 convolution and a 1x1 classifier, averaged over
+the clip. Channels and dropout are those of the published tagging network
 (https://github.com/CPJKU/dcase_task2, 48 channels).
 
-Choices of this library: its last two stages, which pool in time alone, are left out, so that
-the whole network sees 135 frames and not 471; every convolution is zero-padded, and the stem
-by 1 as in the residual network; dropout stands after the pooling layers and around the last
-convolution only, and the classifier may start at zero.
+Choices of this library: The last two stages, which only pool in time, are left out, so the
+network sees 135 frames instead of 471. Every convolution is zero-padded, the stem by 1 as in
+the residual network. Dropout only follows the pooling layers and surrounds the last
+convolution. The classifier may start at zero.
 
 | rho | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
 |---|---|---|---|---|---|---|---|---|
@@ -40,15 +40,18 @@ SIZES = {"_small": 24, "_tiny": 12}
 
 
 def plan_vgg(rho: int | tuple[int, int]) -> StagedPlan:
-    """Kernels of the network: rho, 0 to 7, counts the 3-wide ones after stage 1.
+    """Return the kernels of the network; rho counts the 3-wide ones after stage 1.
 
     Raises:
-        ConfigError: rho is out of its range.
+        ConfigError: rho is outside 0 to 7.
     """
     return plan_stages(rho, [len(stage) for stage in CHANNELS])
 
 
-@register_model(plan=plan_vgg)
+@register_model(
+    plan=plan_vgg,
+    summary="VGG-style baseline without shortcuts, rho from 0 to 7 (7: 3x3 kernels only).",
+)
 def vgg_rf(
     num_classes: int,
     *,
@@ -68,47 +71,49 @@ def vgg_rf(
     frontend: str | Frontend | None = "perceptual_mel_22k",
     input_channels: int = 1,
 ) -> keras.Model:
-    """VGG-style baseline without shortcuts, rho from 0 to 7 (7: 3x3 throughout).
+    """Build a VGG-style baseline without shortcuts.
 
     Args:
         num_classes: Number of tags.
         name: Name of the Keras model.
-        label_names: Names of the tags, kept in the model.
+        label_names: Names of the tags, saved in the model.
         task: "multi_label" or "single_label".
-        rho: Receptive field: 3-wide convolutions after the first stage, one number or
-            (rho_time, rho_frequency). The same rho gives the same field as in `resnet_rf`.
+        rho: Receptive field, 0 to 7: the number of 3-wide convolutions after the first
+            stage, or (rho_time, rho_frequency). A rho gives the same field as in `resnet_rf`.
         width: Channels of the first stage; the last has 8 times as many.
-        dropout: Share of values dropped after each pooling layer.
-        final_dropout: The same, before and after the last convolution.
-        frequency_aware: Tell every convolution after the stem which row it is at.
-        damping: What is left of each kernel at its ends, 0 to 1; None for no damping.
-        damp_time: Damp along time too, not along frequency alone.
+        dropout: Dropout rate after each pooling layer.
+        final_dropout: Dropout rate before and after the last convolution.
+        frequency_aware: Add a channel with the frequency position before every convolution
+            after the stem.
+        damping: Weight at the kernel edges along frequency, from 0 to 1; None or 1 for no
+            damping.
+        damp_time: Damp along time as well.
         decomposition: Divide the channels by this factor inside each convolution after the
             stem; None for whole convolutions.
-        initialization: All convolutions start He-normal. "published": the classifier
-            starts at zero, as in the published residual networks; "he": it does not.
-        head: How frames become a clip: "average" (the paper's), "max", "log_mean_exp" or
-            "attention"; "frames": logits for every frame, (batch, time, classes).
+        initialization: "published": the classifier starts at zero, as in the published
+            residual networks; "he": it starts He-normal, like all other convolutions.
+        head: How frames are pooled to a clip: "average" (as in the paper), "max",
+            "log_mean_exp" or "attention". "frames": logits per frame, (batch, time, classes).
         frontend: Preset, layer, or None for a model that takes spectrograms
             (batch, time, mel, input_channels).
         input_channels: 1 for mono, 2 for stereo.
 
     Returns:
-        Model from waveform (or spectrogram) to logits (batch, num_classes).
+        Model from waveforms or spectrograms to logits (batch, num_classes).
 
     Raises:
-        ConfigError: An option is out of its range.
+        ConfigError: An option has a value that is not allowed.
     """
     plan = plan_vgg(rho)
     convolution = {"damping": damping, "damp_time": damp_time, "decomposition": decomposition}
 
-    def trunk(x: Any) -> Any:
+    def backbone(x: Any) -> Any:
         x = stem(x, width, damping, damp_time)
         x = stages(x, plan, width, dropout, frequency_aware, convolution)
         return final(x, width, final_dropout, frequency_aware, convolution)
 
     return tagger(
-        trunk,
+        backbone,
         plan,
         num_classes=num_classes,
         name=name,
@@ -129,7 +134,7 @@ def stages(
     frequency_aware: bool,
     convolution: dict[str, Any],
 ) -> Any:
-    """Stages of convolutions: (batch, time, mel, width) to (batch, time', mel', 8 width)."""
+    """Apply the stages: (batch, time, mel, width) to (batch, time', mel', 8 width)."""
     import keras
 
     from rfkeras.layers import ReplicaDropout
@@ -148,7 +153,7 @@ def stages(
 def final(
     x: Any, width: int, dropout: float, frequency_aware: bool, convolution: dict[str, Any]
 ) -> Any:
-    """The 1x1 convolution before the classifier, dropout on both its sides."""
+    """Apply dropout, the 1x1 convolution before the classifier, and dropout."""
     from rfkeras.layers import ReplicaDropout
 
     x = ReplicaDropout(dropout, name="final_dropout1")(x)
@@ -165,7 +170,7 @@ def conv_bn_relu(
     convolution: dict[str, Any],
     name: str,
 ) -> Any:
-    """Convolution, batch normalisation, ReLU."""
+    """Apply convolution, batch normalisation and ReLU."""
     import keras
 
     from rfkeras.layers import BatchNormalization, FrequencyChannel, make_conv

@@ -1,4 +1,4 @@
-"""What both clients share: audio files as requests, answers as a list of tags."""
+"""Code shared by both clients: read audio files, and print tags."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ AUDIO_BYTES = "audio_bytes"
 
 
 class ClientError(Exception):
-    """What went wrong, in words for the person at the terminal."""
+    """An error with a message for the user."""
 
 
 def read(path: str | Path) -> tuple[np.ndarray, int]:
-    """Samples (frames, channels), float32, and the rate of any file libsndfile reads."""
+    """Read an audio file: float32 samples (frames, channels), and the sample rate."""
     try:
         samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
         raise ClientError(f"{path} cannot be read: {error}") from error
     if len(samples) == 0:
-        raise ClientError(f"{path} holds no samples.")
+        raise ClientError(f"{path} contains no samples.")
     return samples, rate_hz
 
 
 def as_wav(path: str | Path) -> bytes:
-    """The file as 16-bit PCM WAV, at its own rate and with its own channels."""
+    """Return the file as 16-bit PCM WAV with its own sample rate and channels."""
     samples, rate_hz = read(path)
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate_hz, format="WAV", subtype="PCM_16")
@@ -37,7 +37,7 @@ def as_wav(path: str | Path) -> bytes:
 
 
 def as_waveform(path: str | Path, card: dict) -> np.ndarray:
-    """The file as the model hears it: (1, samples), or (1, samples, 2) for stereo."""
+    """Return the file in the model's format: (1, samples), or (1, samples, 2) for stereo."""
     if "sample_rate_hz" not in card:
         raise ClientError("This model takes spectrograms, not audio.")
     samples, rate_hz = read(path)
@@ -49,9 +49,8 @@ def as_waveform(path: str | Path, card: dict) -> np.ndarray:
             import soxr
         except ImportError as error:
             raise ClientError(
-                f"{path} has {rate_hz} Hz and the model wants {card['sample_rate_hz']}: "
-                "pip install soxr, or use --signature audio_bytes, which resamples on the "
-                "server."
+                f"{path} has {rate_hz} Hz, but the model needs {card['sample_rate_hz']}. Run "
+                "pip install soxr, or use --signature audio_bytes to resample on the server."
             ) from error
         samples = soxr.resample(samples, rate_hz, card["sample_rate_hz"])
     samples = np.ascontiguousarray(samples, dtype=np.float32)
@@ -59,7 +58,7 @@ def as_waveform(path: str | Path, card: dict) -> np.ndarray:
 
 
 def parser(description: str, server: str) -> argparse.ArgumentParser:
-    """The command line that both clients have."""
+    """Return the command-line parser of both clients."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("audio", nargs="+", help="audio files: WAV, FLAC, Ogg, MP3 ...")
     made.add_argument("--server", default=server, help="default: %(default)s")
@@ -67,20 +66,20 @@ def parser(description: str, server: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--assets",
         type=Path,
-        help="the assets folder of the SavedModel: names of the tags, the model's rate",
+        help="assets folder of the SavedModel, with tag names and sample rate",
     )
     made.add_argument(
         "--signature",
         choices=(AUDIO_BYTES, "serving_default"),
-        help="how audio is sent; default: audio_bytes, if the server has it",
+        help="how to send audio (default: audio_bytes if the server has it)",
     )
-    made.add_argument("--top", type=int, default=5, help="tags to show a file")
-    made.add_argument("--timeout", type=float, default=60.0, help="seconds to wait")
+    made.add_argument("--top", type=int, default=5, help="number of tags to show per file")
+    made.add_argument("--timeout", type=float, default=60.0, help="timeout in seconds")
     return made
 
 
 def choose_signature(wanted: str | None, offered: set[str]) -> str:
-    """The signature to call, of those that the server's metadata names."""
+    """Return the signature to call, one of those that the server offers."""
     choice = wanted or (AUDIO_BYTES if AUDIO_BYTES in offered else "serving_default")
     if choice not in offered:
         raise ClientError(
@@ -90,22 +89,24 @@ def choose_signature(wanted: str | None, offered: set[str]) -> str:
 
 
 def model_card(assets: Path | None) -> dict:
-    """The model's own description, for clients that send samples."""
+    """Return the model's card, for clients that send samples."""
     if assets is None:
         raise ClientError(
-            "The signature serving_default takes samples at the model's rate: "
-            "say --assets saved_model/1/assets."
+            "The signature serving_default needs the model's sample rate: use --assets "
+            "saved_model/1/assets."
         )
     return json.loads((assets / "model.json").read_text(encoding="utf-8"))
 
 
 def show(path: str, scores: np.ndarray, assets: Path | None, top: int) -> None:
-    """Print the tags of the highest scores."""
+    """Print the tags with the highest scores."""
     names = [f"tag {i}" for i in range(len(scores))]
     if assets is not None:
         names = (assets / "labels.txt").read_text(encoding="utf-8").splitlines()
     if len(names) != len(scores):
-        raise ClientError(f"{len(scores)} scores came for {len(names)} labels in {assets}.")
+        raise ClientError(
+            f"Received {len(scores)} scores, but {assets} has {len(names)} labels."
+        )
     print(path)
     for index in np.argsort(scores)[::-1][:top]:
         print(f"  {scores[index]:.3f}  {names[index]}")

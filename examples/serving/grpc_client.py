@@ -1,4 +1,4 @@
-"""Tag audio files by a TensorFlow Serving server, over gRPC.
+"""Tag audio files with a TensorFlow Serving server, over gRPC.
 
 pip install soundfile tensorflow-serving-api
 python grpc_client.py song.ogg --assets runs/NAME/saved_model/1/assets
@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-# gRPC's own limit on answers is 4 MB; frames of a long file are more.
+# By default gRPC limits answers to 4 MB, but frames of a long file need more.
 UNLIMITED = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -26,7 +26,7 @@ UNLIMITED = [
 
 
 def signatures(stub: object, model: str, timeout: float) -> set[str]:
-    """Names of the model's signatures, from the metadata that the server keeps."""
+    """Return the names of the model's signatures, from the server's metadata."""
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = model
     packed = stub.GetModelMetadata(request, timeout=timeout).metadata["signature_def"]
@@ -38,7 +38,7 @@ def signatures(stub: object, model: str, timeout: float) -> set[str]:
 def request_of(
     model: str, signature: str, path: str, card: dict | None
 ) -> predict_pb2.PredictRequest:
-    """The request: one row."""
+    """Return a request with one row."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = signature
@@ -51,7 +51,7 @@ def request_of(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     options = clips.parser(__doc__.partition("\n")[0], "127.0.0.1:8500").parse_args(arguments)
     with grpc.insecure_channel(options.server, options=UNLIMITED) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)

@@ -1,8 +1,8 @@
-"""Tag audio files by a TensorFlow Serving server, over its REST interface.
+"""Tag audio files with a TensorFlow Serving server, over its REST interface.
 
     python rest_client.py song.ogg --assets runs/NAME/saved_model/1/assets
 
-It needs soundfile and NumPy, and nothing of TensorFlow.
+It needs soundfile and NumPy, but not TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 
 def call(url: str, body: dict | None, timeout: float) -> dict:
-    """GET, or POST of a JSON body; the server's own message where it refuses."""
+    """Send a GET, or a POST with a JSON body; raise the server's message if it fails."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
@@ -33,13 +33,13 @@ def call(url: str, body: dict | None, timeout: float) -> dict:
 
 
 def signatures(server: str, model: str, timeout: float) -> set[str]:
-    """Names of the model's signatures, from the metadata that the server keeps."""
+    """Return the names of the model's signatures, from the server's metadata."""
     metadata = call(f"{server}/v1/models/{model}/metadata", None, timeout)
     return set(metadata["metadata"]["signature_def"]["signature_def"])
 
 
 def body_of(signature: str, path: str, card: dict | None) -> dict:
-    """The request's JSON: one row."""
+    """Return the JSON of a request with one row."""
     if signature == clips.AUDIO_BYTES:
         encoded = base64.b64encode(clips.as_wav(path)).decode()
         return {"signature_name": signature, "instances": [{"b64": encoded}]}
@@ -48,7 +48,7 @@ def body_of(signature: str, path: str, card: dict | None) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     options = clips.parser(__doc__.partition("\n")[0], "http://127.0.0.1:8501").parse_args(
         arguments
     )

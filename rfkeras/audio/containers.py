@@ -1,7 +1,8 @@
-"""MPEG audio, layer III, as far as its frame headers tell: how long a file is, and is it cut.
+"""Length and truncation of MP3, WAV and Ogg files, read from their headers.
 
-libsndfile takes a cut file for a shorter whole one, and guesses the length of a file that
-does not declare it from the first frame. Walking over the frames finds both.
+libsndfile reads a truncated file as a shorter complete one. It also guesses the length of an
+MP3 file that does not declare it, from the first frame. The functions here parse the headers
+themselves, without decoding, to get both right.
 """
 
 from __future__ import annotations
@@ -13,125 +14,72 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-# kbit/s by bitrate index, for MPEG 1 and for MPEG 2 and 2.5.
+# A frame can use up to 511 bytes of audio data from the frames before it, which is 24 frames
+# at the lowest bit rate. A decoder that has not read those frames returns silence.
+RESERVOIR_SAMPLES = 32 * 1152
+
+# kbit/s by bit rate index, for MPEG 1 and for MPEG 2 and 2.5.
 _KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _MPEG_1 = 3
 _HEAD_BYTES = 1 << 16  # after the ID3 tags, the first frame is within a few bytes
-# A frame may take up to 511 bytes of its sound from the frames before it; at the lowest bit
-# rate that is 24 of them. A decoder that has not read those gives silence.
-RESERVOIR_SAMPLES = 32 * 1152
 _LONGEST_FRAME_BYTES = 1441  # 320 kbit/s at 32 kHz; MPEG 2 and 2.5 reach 1441 too
-_XING_BITRATE = 5  # 64 or 40 kbit/s: at every sample rate, a frame with room for the header
+_XING_BITRATE = 5  # 64 or 40 kbit/s: a frame with room for the header at every sample rate
 _XING_FRAMES_AND_BYTES = 3
-_REMEMBERED_LAYOUTS = 1 << 17  # about 30 MB, for more files than any data set here has
+_CACHED_LAYOUTS = 1 << 17  # about 30 MB, for more files than the largest data set has
+
+_STREAMED_SIZES = (0, 0xFFFFFFFF)  # size that programs writing to a pipe leave in a WAV header
+_OGG_PAGE_MAX = 27 + 255 + 255 * 255
+_OGG_LAST_PAGE = 0x04
+
+
+# MP3
 
 
 @dataclass(frozen=True)
 class Mp3Layout:
-    """Frames of an MPEG layer III file.
+    """The frames of an MP3 (MPEG layer III) file.
 
     Attributes:
-        frames: Whole audio frames present; the Xing or VBRI header is not one of them.
+        frames: Number of complete audio frames, without the Xing or VBRI header frame.
         samples_per_frame: 1152 or 576.
-        declared_frames: What a Xing, Info or VBRI header promises, None without one.
-        cut_frame: The file ends inside a frame.
-        start: Offset of the first audio frame.
+        declared_frames: Number of frames according to the Xing, Info or VBRI header; None if
+            there is no such header.
+        ends_inside_frame: Whether the last frame is incomplete.
+        start: Offset of the first audio frame in bytes.
     """
 
     frames: int
     samples_per_frame: int
     declared_frames: int | None
-    cut_frame: bool
+    ends_inside_frame: bool
     start: int
 
     @property
     def samples(self) -> int:
-        """Samples a channel in the whole audio frames."""
+        """Samples per channel in the complete frames."""
         return self.frames * self.samples_per_frame
 
     @property
-    def cut(self) -> str | None:
-        """Why the file is cut, None where it is whole or cannot tell."""
+    def truncation(self) -> str | None:
+        """Description of what is missing; None if nothing is missing as far as known."""
         if self.declared_frames is not None and self.frames < self.declared_frames:
             return (
                 f"the header declares {self.declared_frames} MPEG frames, "
-                f"{self.frames} are there"
+                f"the file has {self.frames}"
             )
-        return "it ends inside an MPEG frame" if self.cut_frame else None
-
-
-def _mp3_frame(header: bytes) -> tuple[int, int, int] | None:
-    """(bytes, samples, offset of a Xing header) of the layer III frame that starts so."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
-    bitrate, rate = header[2] >> 4, header[2] >> 2 & 3
-    if layer != 1 or version == 1 or not 0 < bitrate < 15 or rate == 3:
-        return None
-    samples = 1152 if version == _MPEG_1 else 576
-    kbps = (_KBPS_1 if version == _MPEG_1 else _KBPS_2)[bitrate]
-    size = samples * kbps * 125 // _RATES[version][rate] + (header[2] >> 1 & 1)
-    mono = header[3] >> 6 == 3
-    side_info = (17 if mono else 32) if version == _MPEG_1 else (9 if mono else 17)
-    return size, samples, 4 + side_info
-
-
-def _declared_frames(frame: bytes, xing_offset: int) -> int | None:
-    """Frame count in a Xing, Info or VBRI header; 0 where such a header gives none."""
-    tag = frame[xing_offset : xing_offset + 4]
-    if tag in (b"Xing", b"Info"):
-        flags = int.from_bytes(frame[xing_offset + 4 : xing_offset + 8], "big")
-        count = frame[xing_offset + 8 : xing_offset + 12]
-        return int.from_bytes(count, "big") if flags & 1 else 0
-    if frame[36:40] == b"VBRI":
-        return int.from_bytes(frame[50:54], "big")
-    return None
-
-
-def _declared_bytes(frame: bytes, xing_offset: int) -> int:
-    """Bytes from this frame to the end, in a Xing, Info or VBRI header; 0 without."""
-    if frame[xing_offset : xing_offset + 4] in (b"Xing", b"Info"):
-        flags = int.from_bytes(frame[xing_offset + 4 : xing_offset + 8], "big")
-        at = xing_offset + 8 + 4 * (flags & 1)
-        return int.from_bytes(frame[at : at + 4], "big") if flags & 2 else 0
-    return int.from_bytes(frame[46:50], "big") if frame[36:40] == b"VBRI" else 0
-
-
-def _id3_bytes(header: bytes) -> int:
-    """Bytes of the ID3v2 tag that starts with these 10 bytes, 0 where none does."""
-    if header[:3] != b"ID3" or len(header) < 10:
-        return 0
-    length = 0
-    for byte in header[6:10]:
-        length = length << 7 | byte & 0x7F
-    return 10 + length
-
-
-def _first_mp3_frame(data: bytes) -> int | None:
-    """Offset of the first frame header that another one follows, after any ID3v2 tag."""
-    position = 0
-    while tag := _id3_bytes(data[position : position + 10]):
-        position += tag
-    while (position := data.find(b"\xff", position)) >= 0:
-        frame = _mp3_frame(data[position : position + 4])
-        if frame is not None:
-            follower = data[position + frame[0] : position + frame[0] + 4]
-            if not follower or _mp3_frame(follower) is not None:
-                return position
-        position += 1
-    return None
+        return "it ends inside an MPEG frame" if self.ends_inside_frame else None
 
 
 def mp3_layout(data: bytes) -> Mp3Layout | None:
-    """Walk over the frame headers of an MP3 file.
+    """Walk over all frame headers of an MP3 file.
 
     Args:
-        data: The whole file.
+        data: Content of the file.
 
     Returns:
-        The layout, or None where no layer III frame is found.
+        The layout, or None if the file has no layer III frame.
     """
     position = _first_mp3_frame(data)
     first = None if position is None else _mp3_frame(data[position : position + 4])
@@ -141,37 +89,57 @@ def mp3_layout(data: bytes) -> Mp3Layout | None:
     declared = _declared_frames(data[position : position + size], xing_offset)
     if declared is not None:
         position += size
-    start, frames, cut_frame = position, 0, False
+    start, frames, ends_inside_frame = position, 0, False
     while (frame := _mp3_frame(data[position : position + 4])) is not None:
         if position + frame[0] > len(data):
-            cut_frame = True
+            ends_inside_frame = True
             break
         frames += 1
         position += frame[0]
-    return Mp3Layout(frames, samples_per_frame, declared or None, cut_frame, start)
+    return Mp3Layout(frames, samples_per_frame, declared or None, ends_inside_frame, start)
+
+
+def mp3_file_layout(path: Path) -> Mp3Layout | None:
+    """Return `mp3_layout` of a file, cached until the file changes.
+
+    The cache avoids walking the whole file again for every excerpt.
+
+    Args:
+        path: The MP3 file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    status = path.stat()
+    return _cached_layout(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=_CACHED_LAYOUTS)
+def _cached_layout(path: str, size: int, modified_ns: int) -> Mp3Layout | None:
+    return mp3_layout(Path(path).read_bytes())
 
 
 def mp3_declared_frames(stream: BinaryIO) -> int | None:
-    """Audio frames that an MP3 file's Xing, Info or VBRI header promises.
+    """Return the number of audio frames that an MP3 file declares.
 
-    Reads the first frame only: where there is such a header, the length of a file that
-    takes minutes to play is known without reading the file.
+    Only the first frame is read, so this is fast for long files.
 
     Args:
         stream: The file, seekable.
 
     Returns:
-        The number, or None where the first frame holds none.
+        The number in the Xing, Info or VBRI header, or None if there is no such header.
     """
     _, frame, parsed = _read_first_frame(stream)
     return None if parsed is None else _declared_frames(frame, parsed[2]) or None
 
 
 def mp3_ends_as_declared(stream: BinaryIO) -> bool:
-    """Whether a frame ends where a Xing, Info or VBRI header says that the audio does.
+    """Return whether a frame ends exactly where the header says that the audio ends.
 
-    Then no frame is missing, and only the first and the last one had to be read. False says
-    nothing: there is no such header, or it counts its bytes in another way; walk the file.
+    If so, the file is complete. Only the first and the last frame are read. False proves
+    nothing: the file may have no Xing, Info or VBRI header, or one that counts bytes
+    differently. Use `mp3_file_layout` in that case.
 
     Args:
         stream: The file, seekable.
@@ -193,36 +161,18 @@ def mp3_ends_as_declared(stream: BinaryIO) -> bool:
     )
 
 
-def _stream_bits(header: bytes) -> int:
-    """What all frame headers of a file share: version, layer and sample rate."""
-    return int.from_bytes(header[:3], "big") & 0xFFFE0C
-
-
-def _read_first_frame(stream: BinaryIO) -> tuple[int, bytes, tuple[int, int, int] | None]:
-    """Offset and bytes of the first frame, and what `_mp3_frame` says of it, if any."""
-    position = 0
-    stream.seek(position)
-    while tag := _id3_bytes(stream.read(10)):
-        position += tag
-        stream.seek(position)
-    stream.seek(position)
-    head = stream.read(_HEAD_BYTES)
-    start = _first_mp3_frame(head)
-    parsed = None if start is None else _mp3_frame(head[start : start + 4])
-    if start is None or parsed is None:
-        return position, b"", None
-    return position + start, head[start : start + parsed[0]], parsed
-
-
 def mp3_with_frame_count(data: bytes, layout: Mp3Layout) -> bytes:
-    """The file with a Xing header put before its audio, which says how many frames follow.
+    """Insert a Xing header with the frame count before the audio of an MP3 file.
 
-    libsndfile then reads a file of varying bit rate to its end. Without the header it
-    guesses the length from the first frame, and stops there.
+    With the header, libsndfile reads a file with a variable bit rate to its end. Without it,
+    libsndfile guesses the length from the first frame and stops there.
 
     Args:
-        data: The whole file.
-        layout: Its `mp3_layout`.
+        data: Content of the file.
+        layout: `mp3_layout` of the file.
+
+    Returns:
+        Content of the new file.
     """
     audio = data[layout.start :]
     first = bytearray(audio[:4])
@@ -238,38 +188,101 @@ def mp3_with_frame_count(data: bytes, layout: Mp3Layout) -> bytes:
     return body + bytes(size - len(body)) + audio
 
 
-def mp3_file_layout(path: Path) -> Mp3Layout | None:
-    """`mp3_layout` of a file, remembered until the file changes.
-
-    A file without a frame count in its header is walked once and not for every excerpt.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    status = path.stat()
-    return _remembered_layout(str(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=_REMEMBERED_LAYOUTS)
-def _remembered_layout(path: str, size: int, modified_ns: int) -> Mp3Layout | None:
-    return mp3_layout(Path(path).read_bytes())
-
-
-_STREAMED_SIZES = (0, 0xFFFFFFFF)  # what writers to a pipe leave in a RIFF size field
-_OGG_PAGE_MAX = 27 + 255 + 255 * 255
-_OGG_LAST_PAGE = 0x04
+def _mp3_frame(header: bytes) -> tuple[int, int, int] | None:
+    """Parse a layer III frame header into (bytes, samples, offset of a Xing header)."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
+    bitrate, rate = header[2] >> 4, header[2] >> 2 & 3
+    if layer != 1 or version == 1 or not 0 < bitrate < 15 or rate == 3:
+        return None
+    samples = 1152 if version == _MPEG_1 else 576
+    kbps = (_KBPS_1 if version == _MPEG_1 else _KBPS_2)[bitrate]
+    size = samples * kbps * 125 // _RATES[version][rate] + (header[2] >> 1 & 1)
+    mono = header[3] >> 6 == 3
+    side_info = (17 if mono else 32) if version == _MPEG_1 else (9 if mono else 17)
+    return size, samples, 4 + side_info
 
 
-def file_size(stream: BinaryIO) -> int:
-    """Bytes in a seekable stream; the position is kept."""
-    position = stream.tell()
-    size = stream.seek(0, os.SEEK_END)
+def _declared_frames(frame: bytes, xing_offset: int) -> int | None:
+    """Return the frame count of a Xing, Info or VBRI header; 0 if the header has no count."""
+    tag = frame[xing_offset : xing_offset + 4]
+    if tag in (b"Xing", b"Info"):
+        flags = int.from_bytes(frame[xing_offset + 4 : xing_offset + 8], "big")
+        count = frame[xing_offset + 8 : xing_offset + 12]
+        return int.from_bytes(count, "big") if flags & 1 else 0
+    if frame[36:40] == b"VBRI":
+        return int.from_bytes(frame[50:54], "big")
+    return None
+
+
+def _declared_bytes(frame: bytes, xing_offset: int) -> int:
+    """Return the byte count, from this frame on, of a Xing, Info or VBRI header; else 0."""
+    if frame[xing_offset : xing_offset + 4] in (b"Xing", b"Info"):
+        flags = int.from_bytes(frame[xing_offset + 4 : xing_offset + 8], "big")
+        at = xing_offset + 8 + 4 * (flags & 1)
+        return int.from_bytes(frame[at : at + 4], "big") if flags & 2 else 0
+    return int.from_bytes(frame[46:50], "big") if frame[36:40] == b"VBRI" else 0
+
+
+def _stream_bits(header: bytes) -> int:
+    """Return the header bits that all frames of a file share: version, layer, sample rate."""
+    return int.from_bytes(header[:3], "big") & 0xFFFE0C
+
+
+def _id3_bytes(header: bytes) -> int:
+    """Return the length of the ID3v2 tag that starts with these 10 bytes; 0 if none does."""
+    if header[:3] != b"ID3" or len(header) < 10:
+        return 0
+    length = 0
+    for byte in header[6:10]:
+        length = length << 7 | byte & 0x7F
+    return 10 + length
+
+
+def _first_mp3_frame(data: bytes) -> int | None:
+    """Find the first frame header, after any ID3v2 tags, that another frame follows."""
+    position = 0
+    while tag := _id3_bytes(data[position : position + 10]):
+        position += tag
+    while (position := data.find(b"\xff", position)) >= 0:
+        frame = _mp3_frame(data[position : position + 4])
+        if frame is not None:
+            follower = data[position + frame[0] : position + frame[0] + 4]
+            if not follower or _mp3_frame(follower) is not None:
+                return position
+        position += 1
+    return None
+
+
+def _read_first_frame(stream: BinaryIO) -> tuple[int, bytes, tuple[int, int, int] | None]:
+    """Return the offset, bytes and parsed header of the first frame; None without a frame."""
+    position = 0
     stream.seek(position)
-    return size
+    while tag := _id3_bytes(stream.read(10)):
+        position += tag
+        stream.seek(position)
+    stream.seek(position)
+    head = stream.read(_HEAD_BYTES)
+    start = _first_mp3_frame(head)
+    parsed = None if start is None else _mp3_frame(head[start : start + 4])
+    if start is None or parsed is None:
+        return position, b"", None
+    return position + start, head[start : start + parsed[0]], parsed
 
 
-def riff_cut(stream: BinaryIO) -> str | None:
-    """Compare the size of a RIFF or RF64 file's data chunk with the bytes present."""
+# WAV and Ogg
+
+
+def riff_truncation(stream: BinaryIO) -> str | None:
+    """Compare the declared size of a RIFF or RF64 file's audio with the bytes present.
+
+    Args:
+        stream: The file, seekable.
+
+    Returns:
+        Description of what is missing; None if nothing is.
+    """
     size = file_size(stream)
     stream.seek(0)
     header = stream.read(12)
@@ -290,13 +303,20 @@ def riff_cut(stream: BinaryIO) -> str | None:
             present = size - position - 8
             if declared in _STREAMED_SIZES or declared <= present:
                 return None
-            return f"the header declares {declared} bytes of audio, {present} are there"
+            return f"the header declares {declared} bytes of audio, the file has {present}"
         position += 8 + declared + declared % 2
     return "the header ends before the audio"
 
 
-def ogg_cut(stream: BinaryIO) -> str | None:
-    """Look for the page that ends an Ogg stream, which only the last page is marked as."""
+def ogg_truncation(stream: BinaryIO) -> str | None:
+    """Look for the end-of-stream page, which only a complete Ogg stream has.
+
+    Args:
+        stream: The file, seekable.
+
+    Returns:
+        Description of what is missing; None if nothing is.
+    """
     size = file_size(stream)
     stream.seek(max(0, size - 2 * _OGG_PAGE_MAX))
     tail = stream.read()
@@ -312,3 +332,11 @@ def ogg_cut(stream: BinaryIO) -> str | None:
             return None
         position = tail.rfind(b"OggS", 0, position)
     return "the Ogg stream has no end-of-stream page"
+
+
+def file_size(stream: BinaryIO) -> int:
+    """Return the number of bytes in a seekable stream, keeping the position."""
+    position = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(position)
+    return size

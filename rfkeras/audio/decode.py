@@ -1,8 +1,9 @@
-"""Which decoder opens an audio file: the one place that decides.
+"""Open an audio file with the decoder that the user chose.
 
-"soundfile" decodes in this process. "isolated" does the same in another one, which may die:
-see `rfkeras.audio.sandbox`. "tfio" decodes packed shards inside the TensorFlow graph; a
-file, where such a run opens one, is decoded as by "soundfile".
+- "soundfile" decodes in this process.
+- "isolated" decodes in a separate process that may crash; see `rfkeras.audio.sandbox`.
+- "tfio" decodes packed shards inside the TensorFlow graph. Files opened here during such a
+  run are decoded as with "soundfile".
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ DECODERS = (*FILE_DECODERS, "tfio")
 
 
 class OpenAudio(Protocol):
-    """An open audio file: see `rfkeras.audio.io.AudioFile`."""
+    """An open audio file with the interface of `rfkeras.audio.io.AudioFile`."""
 
     name: str
     audio: AudioFormat
@@ -52,19 +53,22 @@ def open_audio(
     """Open an audio file for reading.
 
     Args:
-        source: A path, or the bytes of a file.
-        audio: The format wanted.
-        name: What errors call it; the path when left out.
+        source: A path, or the content of a file as bytes.
+        audio: Format of the samples.
+        name: Name of the file in errors; None uses the path.
         decoder: One of `DECODERS`.
+
+    Returns:
+        The open file; use it as a context manager.
 
     Raises:
         AudioError: The file cannot be used.
-        ConfigError: There is no such decoder.
+        ConfigError: The decoder is unknown.
     """
-    if _isolated(decoder):
-        from rfkeras.audio.sandbox import decoders
+    if _is_isolated(decoder):
+        from rfkeras.audio.sandbox import shared_pool
 
-        return decoders().open(source, audio, name)
+        return shared_pool().open(source, audio, name)
     return AudioFile(source, audio, name)
 
 
@@ -75,20 +79,30 @@ def check_audio(
     *,
     decoder: str = "soundfile",
 ) -> AudioInfo:
-    """`rfkeras.audio.io.check_file` by one of the decoders.
+    """Check that an audio file exists, is complete and can be read.
+
+    Args:
+        path: The file.
+        expected_seconds: Length that the file should have; None accepts any length.
+        tolerance_seconds: How much shorter than expected the file may be.
+        decoder: One of `DECODERS`.
+
+    Returns:
+        Properties of the file.
 
     Raises:
         AudioError: The file cannot be used.
-        ConfigError: There is no such decoder.
+        ConfigError: The decoder is unknown.
     """
-    if _isolated(decoder):
-        from rfkeras.audio.sandbox import decoders
+    if _is_isolated(decoder):
+        from rfkeras.audio.sandbox import shared_pool
 
-        return decoders().check(path, expected_seconds, tolerance_seconds)
+        return shared_pool().check(path, expected_seconds, tolerance_seconds)
     return check_file(path, expected_seconds, tolerance_seconds)
 
 
-def _isolated(decoder: str) -> bool:
+def _is_isolated(decoder: str) -> bool:
+    """Return whether the decoder runs in a separate process, after checking its name."""
     if decoder not in DECODERS:
         raise ConfigError(unknown_name("decoder", decoder, DECODERS))
     return decoder == "isolated"

@@ -1,8 +1,8 @@
-"""Script: decode audio for another process, which goes on when this one dies.
+"""Script: decode audio for another process, which survives if this one crashes.
 
-`python -m rfkeras.audio.sandbox_worker SOCKET MEMORY_MB`, started by
-`rfkeras.audio.sandbox`. It answers one question after the other, about one open file at a
-time, and ends when the other side closes the socket. It imports no TensorFlow.
+Usage: `python -m rfkeras.audio.sandbox_worker SOCKET MEMORY_MB`, started by
+`rfkeras.audio.sandbox`. It answers one request at a time, has at most one file open, and
+ends when the other side closes the socket. It imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,17 +24,28 @@ from rfkeras.audio.io import AudioFile, AudioFormat, Source, check_file
 from rfkeras.audio.sandbox import Fields, receive, receive_into, send
 from rfkeras.errors import AudioError
 
-_OWN_MB = 512  # address space that the libraries take before any audio
-# The other process kills this one after the time it allows. Where that has died itself, the
-# alarm does, for inside of a decoder that never returns nothing else is looked at.
+_LIBRARIES_MB = 512  # address space that the libraries take before any audio
+# The parent kills this process when its time is up. If the parent itself is dead, the alarm
+# ends this process: inside a decoder that never returns, nothing else could.
 _GRACE_SECONDS = 5.0
 
 
-class Answers:
-    """Answers about the file that is open.
+def main() -> None:
+    """Serve the socket given in the arguments."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    limit = (int(sys.argv[2]) + _LIBRARIES_MB) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _silence_libraries()
+    send(connection, {"ready": True})
+    RequestHandler(connection).serve()
+
+
+class RequestHandler:
+    """Answers the requests that come through a socket.
 
     Args:
-        connection: Where questions come from.
+        connection: The socket.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -42,13 +53,13 @@ class Answers:
         self._file: AudioFile | None = None
 
     def serve(self) -> None:
-        """Answer until the other side is gone."""
+        """Answer requests until the other side closes the socket."""
         while (message := receive(self._connection)) is not None:
-            question, content_bytes = message
-            signal.setitimer(signal.ITIMER_REAL, question["seconds"] + _GRACE_SECONDS)
+            request, content_bytes = message
+            signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _GRACE_SECONDS)
             content: bytes | memoryview = b""
             try:
-                fields, content = self._answer(question, content_bytes)
+                fields, content = self._answer(request, content_bytes)
             except AudioError as error:
                 fields = {"error": error.reason}
             except MemoryError:
@@ -57,24 +68,24 @@ class Answers:
             send(self._connection, fields, content)
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _answer(self, question: Fields, content_bytes: int) -> tuple[Fields, memoryview]:
+    def _answer(self, request: Fields, content_bytes: int) -> tuple[Fields, memoryview]:
         nothing = memoryview(b"")
-        match question["ask"]:
+        match request["ask"]:
             case "open":
                 self._close()
-                audio = AudioFormat(question["rate_hz"], question["channels"])
-                source = question["path"] or self._content(content_bytes)
-                self._file = AudioFile(source, audio, question["name"])
+                audio = AudioFormat(request["rate_hz"], request["channels"])
+                source = request["path"] or self._content(content_bytes)
+                self._file = AudioFile(source, audio, request["name"])
                 return {"info": asdict(self._file.info), "length": self._file.length}, nothing
             case "read":
                 assert self._file is not None
-                samples = self._file.read(question["start"], question["count"])
+                samples = self._file.read(request["start"], request["count"])
                 return {}, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data
             case "check":
                 info = check_file(
-                    question["path"],
-                    question["expected_seconds"],
-                    question["tolerance_seconds"],
+                    request["path"],
+                    request["expected_seconds"],
+                    request["tolerance_seconds"],
                 )
                 return {"info": asdict(info)}, nothing
             case _:
@@ -92,19 +103,8 @@ class Answers:
             self._file = None
 
 
-def main() -> None:
-    """Serve the socket that the arguments name."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    limit = (int(sys.argv[2]) + _OWN_MB) << 20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _silence_libraries()
-    send(connection, {"ready": True})
-    Answers(connection).serve()
-
-
 def _silence_libraries() -> None:
-    """Leave standard error to Python: mpg123 notes there every frame that it mends."""
+    """Reserve standard error for Python: mpg123 prints a line for each frame it repairs."""
     own = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -1,6 +1,7 @@
-"""Millions of files: tagging and packing as Apache Beam pipelines.
+"""Tagging and packing of millions of files as Apache Beam pipelines.
 
-The modules beside this one import Beam, which is an extra: call `require_beam` first.
+The modules of this package import Beam, which is an optional extra. Call `require_beam`
+before importing them.
 """
 
 import logging
@@ -9,14 +10,14 @@ from rfkeras.errors import ConfigError
 
 
 def require_beam() -> None:
-    """Refuse to go on where Beam is not installed.
+    """Check that Apache Beam is installed.
 
     Raises:
-        ConfigError: It is not; the message says how to install it.
+        ConfigError: Beam is not installed; the message explains how to install it.
     """
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # Beam notes which of the clouds' libraries are not there
+    root.setLevel(logging.ERROR)  # Beam warns about missing cloud libraries
     try:
         import apache_beam  # noqa: F401
     except ImportError as error:

@@ -1,8 +1,9 @@
-"""`rfkeras data pack` as a pipeline: one element a shard.
+"""`rfkeras data pack` as a pipeline with one element per shard.
 
-What lies in which shard is settled before, by the order in which `rfkeras.datasets.pack` stores
-clips, so that a shard can be written by anyone, again, or by a later pipeline. Beside each
-finished shard stands an entry; of the entries the index is made at the end.
+The clips of each shard are fixed beforehand by the order in which `rfkeras.datasets.pack`
+stores clips, so any worker can write a shard, repeat it, or leave it to a later pipeline.
+Each finished shard has an entry file next to it. The index is built from the entries at the
+end.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from rfkeras.audio.io import AudioFormat
-from rfkeras.beam.runner import counter, pipeline_options, run
+from rfkeras.beam.runner import counter, pipeline_options, run_pipeline
 from rfkeras.config.train_config import TrainConfig, from_text, to_json
 from rfkeras.datasets.base import AudioDataset, BadFile, BadFileLog, Split
 from rfkeras.datasets.checks import check_clip, check_present
 from rfkeras.datasets.pack import (
     LOCK,
-    Shard,
     ShardWriter,
+    WrittenShard,
     check_target,
+    encode_clip,
     shard_name,
     storage_order,
-    store_clip,
     write_index,
 )
 from rfkeras.errors import AudioError, ConfigError
@@ -37,18 +38,18 @@ from rfkeras.training.data import open_dataset
 from rfkeras.utils.files import remove_leftovers, sole_writer, write_text
 
 _SAMPLE_BYTES = 2
-_MEASURED_CLIPS = 32  # whose lengths tell how many go into a shard
+_MEASURED_CLIPS = 32  # used to estimate the clips per shard
 
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What is packed, and how.
+    """Settings of a packing pipeline.
 
     Attributes:
-        config: Names the data set, as JSON; every worker opens it.
+        config: Configuration that names the data set, as JSON. Every worker opens the data set.
         audio: Format to store.
-        out_dir: Where to, for every worker to write to.
-        decoder: What reads files.
+        out_dir: Output folder. Every worker writes to it.
+        decoder: Decoder for files.
     """
 
     config: str
@@ -57,8 +58,8 @@ class PackSettings:
     decoder: str
 
     def open(self) -> AudioDataset:
-        """The data set."""
-        return open_dataset(from_text(TrainConfig, self.config, "the pipeline's options"))
+        """Open the data set."""
+        return open_dataset(from_text(self.config, "the pipeline's options"))
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class PlannedShard:
     """A shard to write.
 
     Attributes:
-        split: Name of the split that its clips are from.
-        number: Its number in it.
-        start: Place of its first clip in the storage order.
-        stop: Place after its last.
+        split: Name of the split of its clips.
+        number: Its number in the split.
+        start: Position of its first clip in the storage order.
+        stop: Position after its last clip.
     """
 
     split: str
@@ -79,11 +80,11 @@ class PlannedShard:
 
     @property
     def file(self) -> str:
-        """Name of its file."""
+        """Name of the shard's file."""
         return shard_name(self.split, self.number)
 
     def rows(self, split: Split) -> list[int]:
-        """Rows of its clips in the split."""
+        """Return the rows of its clips in the split."""
         return [int(row) for row in storage_order(self.split, split)[self.start : self.stop]]
 
 
@@ -96,22 +97,21 @@ def pack(
     decoder: str = "isolated",
     beam_arguments: Sequence[str] = (),
 ) -> Path:
-    """Pack a data set by a pipeline.
+    """Pack a data set with a pipeline.
 
-    Started again on a folder in which packing did not finish, it keeps the shards that are
-    whole and hold all of their clips. Arguments and errors are those of
-    `rfkeras.datasets.pack.pack`, and:
+    If packing was interrupted, calling this again on the same folder keeps the shards that are
+    complete. Raises the same errors as `rfkeras.datasets.pack.pack`.
 
     Args:
         config: Names the data set.
-        audio: Format to store; the model's.
-        out_dir: A folder on a file system that every worker sees.
-        shard_mb: Shard size in MB, met on average.
-        decoder: What reads files.
+        audio: Format to store; the format of the model.
+        out_dir: A folder on a file system that every worker can access.
+        shard_mb: Average shard size in MB.
+        decoder: Decoder for files.
         beam_arguments: See `rfkeras.beam.runner.pipeline_options`.
 
     Returns:
-        The index.
+        The index file.
 
     Raises:
         PipelineError: The pipeline ended before its work was done.
@@ -123,7 +123,7 @@ def pack(
     check_present(dataset, max_bad_share=config.max_bad_share)
     total = sum(len(split) for split in dataset.splits.values())
     with sole_writer(out_dir / LOCK, out_dir):
-        check_target(out_dir, dataset)  # another process may just have finished
+        check_target(out_dir, dataset)  # another process may have finished in the meantime
         remove_leftovers(out_dir)
         bad_files = BadFileLog(
             out_dir / "bad_files.csv", total_files=total, max_bad_share=config.max_bad_share
@@ -138,20 +138,20 @@ def pack(
             shards = pipeline | "Shards" >> beam.Create(planned) | beam.Reshuffle()
             _ = shards | "Pack" >> beam.ParDo(PackShard(settings))
 
-        run(options, build, progress)
+        run_pipeline(options, build, progress)
         entries = [_read_entry(_entry_path(out_dir, shard)) for shard in planned]
         bad_files.record_all(BadFile(**bad) for entry in entries for bad in entry["bad"])
-        shards: dict[str, list[Shard]] = {name: [] for name in dataset.splits}
+        shards: dict[str, list[WrittenShard]] = {name: [] for name in dataset.splits}
         for one, entry in zip(planned, entries, strict=True):
             if entry["shard"] is not None:
-                shards[one.split].append(Shard(**entry["shard"]))
+                shards[one.split].append(WrittenShard(**entry["shard"]))
         return write_index(out_dir, dataset, audio, shards, bad_files)
 
 
 def plan(
     dataset: AudioDataset, audio: AudioFormat, shard_mb: float, decoder: str
 ) -> list[PlannedShard]:
-    """The shards of a data set: as many clips in each as are `shard_mb` on average."""
+    """Return the shards of a data set, each of about `shard_mb` MB."""
     if shard_mb <= 0:
         raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
     planned = []
@@ -168,7 +168,7 @@ def plan(
 def _mean_seconds(
     split: Split, order: Sequence[int], clip_seconds: float | None, decoder: str
 ) -> float:
-    """Mean length of a split's clips, or of the first ones where no list tells it."""
+    """Return the mean clip length of a split, measured on some clips if no list has it."""
     if split.seconds is not None and len(split):
         return max(float(split.seconds.mean()), 1e-3)
     if clip_seconds is not None:
@@ -178,15 +178,15 @@ def _mean_seconds(
         try:
             lengths.append(check_clip(split, row, None, decoder=decoder).duration_seconds)
         except AudioError:
-            continue  # it is told of when it is packed
+            continue  # reported when it is packed
     return max(sum(lengths) / len(lengths), 1e-3) if lengths else 1.0
 
 
 class PackShard(beam.DoFn):
-    """Writes one shard and its entry, unless both are there.
+    """Writes one shard and its entry, unless both exist.
 
     Args:
-        settings: What is packed, and how.
+        settings: What to pack, and how.
     """
 
     def __init__(self, settings: PackSettings) -> None:
@@ -199,21 +199,21 @@ class PackShard(beam.DoFn):
         self._dataset = self._shared.acquire(self._settings.open)
 
     def process(self, planned: PlannedShard) -> Iterator[str]:
-        """Write one shard; gives the name of its file."""
+        """Write one shard and yield the name of its file."""
         assert self._dataset is not None
         split = self._dataset.splits[planned.split]
         rows = planned.rows(split)
         path = Path(self._settings.out_dir) / planned.file
         entry_path = _entry_path(path.parent, planned)
         fingerprint = self._fingerprint(split, rows)
-        if _is_whole(entry_path, path, fingerprint):
+        if _is_complete(entry_path, path, fingerprint):
             counter("shards_kept").inc()
             return
         bad: list[BadFile] = []
         writer = ShardWriter(path, split)
         for row in rows:
             try:
-                clip = store_clip(
+                clip = encode_clip(
                     split,
                     row,
                     self._settings.audio,
@@ -241,23 +241,25 @@ class PackShard(beam.DoFn):
         yield planned.file
 
     def _fingerprint(self, split: Split, rows: Sequence[int]) -> str:
-        """Of what a shard is to hold."""
+        """Return a hash of the intended content of a shard."""
         labels, mask = split.labels[rows].tolist(), split.mask[rows].tolist()
         keys = [split.keys[row] for row in rows]
-        told = json.dumps([asdict(self._settings.audio), keys, labels, mask])
-        return hashlib.sha256(told.encode()).hexdigest()
+        content = json.dumps([asdict(self._settings.audio), keys, labels, mask])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _entry_path(out_dir: Path, planned: PlannedShard) -> Path:
+    """Return the path of a shard's entry."""
     return out_dir / f"{planned.file}.entry.json"
 
 
 def _read_entry(path: Path) -> Any:
+    """Read an entry."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _is_whole(entry_path: Path, path: Path, fingerprint: str) -> bool:
-    """Whether a shard stands there with all of its clips; others are tried again."""
+def _is_complete(entry_path: Path, path: Path, fingerprint: str) -> bool:
+    """Return whether a shard exists with all of its clips."""
     if not entry_path.exists() or not path.exists():
         return False
     entry = _read_entry(entry_path)

@@ -1,4 +1,4 @@
-"""Running a pipeline: which runner, what is said meanwhile, and how its failure is told."""
+"""Run Beam pipelines, and list, read and write files on any file system that Beam reaches."""
 
 from __future__ import annotations
 
@@ -22,67 +22,69 @@ from rfkeras.errors import AudioError, ConfigError, PipelineError
 from rfkeras.inference.audio_files import SUFFIXES, FoundFile, find_audio
 from rfkeras.utils.files import write_bytes
 
-# Beam's own default may fetch a binary of another runner from the network.
+# Beam's own default may download the binary of another runner.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_NAMES = (None, "DirectRunner")
-_SAY_SECONDS = 10.0
+_PROGRESS_SECONDS = 10.0  # between two progress lines
+MAX_REMOTE_BYTES = 2_000_000_000  # remote files are read into memory
+_WILDCARDS = "*?["
 
 
 def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Beam's options from a command line.
+    """Parse Beam's options from a command line.
 
     Args:
-        arguments: As Beam documents them: `--runner=FlinkRunner --flink_master=HOST:8081`.
-            Without a runner, and for DirectRunner, Beam's local runner that needs nothing
-            installed is taken; it understands `--direct_running_mode=multi_processing` and
-            `--direct_num_workers=N`.
+        arguments: Options as Beam documents them, such as
+            `--runner=FlinkRunner --flink_master=HOST:8081`. Without a runner, or with
+            DirectRunner, Beam's local runner is used, which needs no installation. It accepts
+            `--direct_running_mode=multi_processing` and `--direct_num_workers=N`.
 
     Raises:
-        ConfigError: A word is no option, or the local runner knows none of that name.
+        ConfigError: An argument is not an option, or the local runner does not know it.
     """
     if arguments and not arguments[0].startswith("--"):
         raise ConfigError(
-            "Behind --beam come options of Beam, such as --runner=FlinkRunner. Received: "
+            "Options after --beam belong to Beam, such as --runner=FlinkRunner. Received: "
             f"{arguments[0]}."
         )
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
     if standard.runner in _LOCAL_NAMES:
         standard.runner = _LOCAL_RUNNER
-        # Runners on clusters may know more options than Beam here does.
+        # Cluster runners may accept options that the local Beam does not know.
         unknown = set(options.get_all_options(retain_unknown_options=True))
         unknown -= set(options.get_all_options())
         if unknown:
             raise ConfigError(
-                f"Beam's local runner has no option --{min(unknown)}. Options of rfkeras stand "
-                "in front of --beam."
+                f"Beam's local runner has no option --{min(unknown)}. Put options of rfkeras "
+                "before --beam."
             )
     return options
 
 
-def run(
+def run_pipeline(
     options: PipelineOptions, build: Callable[[beam.Pipeline], Any], progress: Callable[[], str]
 ) -> Any:
-    """Build a pipeline and run it to its end.
+    """Build a pipeline and run it until it finishes.
 
     Args:
         options: See `pipeline_options`.
         build: Called with the pipeline.
-        progress: Gives what is said on standard error now and then.
+        progress: Returns a progress line, printed to standard error when it changes.
 
     Returns:
         Beam's result.
 
     Raises:
-        PipelineError: It ended before its work was done.
+        PipelineError: The pipeline ended before its work was done.
     """
     try:
         pipeline = beam.Pipeline(options=options)
         build(pipeline)
-        with _saying(progress):
+        with _progress_lines(progress):
             result = pipeline.run()
             state = result.wait_until_finish()
-    except Exception as error:  # runners raise what they like
+    except Exception as error:  # each runner raises its own exceptions
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         if last[0].startswith(KeyboardInterrupt.__name__):  # Ctrl-C, which Beam wraps
             raise KeyboardInterrupt from error
@@ -93,17 +95,17 @@ def run(
 
 
 @contextlib.contextmanager
-def _saying(progress: Callable[[], str]) -> Iterator[None]:
-    """Say the progress while the block runs, when it has changed."""
+def _progress_lines(progress: Callable[[], str]) -> Iterator[None]:
+    """Print the progress while the block runs, whenever it has changed."""
     done = threading.Event()
 
     def watch() -> None:
-        said = progress()
-        while not done.wait(_SAY_SECONDS):
+        shown = progress()
+        while not done.wait(_PROGRESS_SECONDS):
             now = progress()
-            if now != said:
+            if now != shown:
                 print(now, file=sys.stderr, flush=True)
-                said = now
+                shown = now
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -115,20 +117,16 @@ def _saying(progress: Callable[[], str]) -> Iterator[None]:
 
 
 def counter(name: str) -> Any:
-    """A counter that the runner shows."""
+    """Return a counter that the runner displays."""
     return beam.metrics.Metrics.counter("rfkeras", name)
-
-
-MAX_REMOTE_BYTES = 2_000_000_000  # of a file that is read into memory whole
-_WILD = "*?["
 
 
 @dataclass(frozen=True)
 class RemoteFile(FoundFile):
-    """A file that only Beam's file systems reach.
+    """A file that is only accessible through Beam's file systems.
 
     Attributes:
-        uri: Its address: gs://bucket/song.flac.
+        uri: Its address, such as gs://bucket/song.flac.
     """
 
     uri: str = ""
@@ -145,37 +143,37 @@ class RemoteFile(FoundFile):
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names a file system, as gs:// does."""
+    """Return whether a path names a file system, such as gs://."""
     return "://" in path
 
 
 def check_reachable(path: str) -> None:
-    """Refuse a path of a file system that Beam does not know here.
+    """Check that Beam knows the file system of a path.
 
     Raises:
-        ConfigError: It is of one.
+        ConfigError: The file system is unknown.
     """
     try:
         FileSystems.get_filesystem(path)
     except ValueError as error:
         raise ConfigError(
-            f"Beam cannot reach {path}: {error} Beam's extras bring the file systems: pip "
-            "install 'apache-beam[gcp]' (gs://), '[aws]' (s3://), '[azure]' (azfs://)."
+            f"Beam cannot reach {path}: {error} Beam's extras add file systems: pip install "
+            "'apache-beam[gcp]' (gs://), '[aws]' (s3://), '[azure]' (azfs://)."
         ) from error
 
 
-def find(argument: str) -> Iterator[FoundFile]:
-    """The files that a word of the command line names.
+def find_files(argument: str) -> Iterator[FoundFile]:
+    """Yield the files that an argument of the command line names.
 
     Args:
-        argument: A local file, a local folder, which is searched at any depth, an address,
-            or a pattern: `gs://bucket/**.mp3`. Of a pattern that ends with `*`, files with
-            the suffix of audio are taken.
+        argument: A local file; a local folder, searched at any depth; an address; or a pattern
+            such as `gs://bucket/**.mp3`. A pattern that ends with `*` matches only files with
+            an audio suffix.
     """
     if Path(argument).is_dir():
         try:
             yield from find_audio([argument])
-        except ConfigError as error:  # no audio in it
+        except ConfigError as error:  # the folder contains no audio
             yield FoundFile(Path(argument), Path(), str(error))
         return
     if not is_remote(argument) and (Path(argument).exists() or not _is_pattern(argument)):
@@ -204,26 +202,28 @@ def find(argument: str) -> Iterator[FoundFile]:
 
 
 def _is_pattern(argument: str) -> bool:
-    return any(character in argument for character in _WILD)
+    """Return whether an argument contains wildcards."""
+    return any(character in argument for character in _WILDCARDS)
 
 
 def _remote(uri: str, error: str | None = None) -> RemoteFile:
+    """Return a remote file, named by the last part of its address."""
     name = Path(uri.rpartition("/")[2])
     return RemoteFile(name, name, error, uri)
 
 
-def source_of(file: FoundFile) -> Source:
-    """What a decoder reads of a file: its path, or the content of a remote one.
+def read_source(file: FoundFile) -> Source:
+    """Return what a decoder reads: the path of a local file, the content of a remote one.
 
     Raises:
-        AudioError: It cannot be read, or is too large.
+        AudioError: The remote file cannot be read, or is too large.
     """
     if not isinstance(file, RemoteFile):
         return file.path
     try:
         with FileSystems.open(file.uri, "application/octet-stream") as stream:
             content: bytes = stream.read(MAX_REMOTE_BYTES + 1)
-    except Exception as error:  # each file system raises errors of its own
+    except Exception as error:  # each file system raises its own exceptions
         raise AudioError(file.uri, f"unreadable: {error}") from error
     if len(content) > MAX_REMOTE_BYTES:
         raise AudioError(file.uri, f"too large: more than {MAX_REMOTE_BYTES:,} bytes")
@@ -232,8 +232,8 @@ def source_of(file: FoundFile) -> Source:
     return content
 
 
-def write_whole(path: str, content: bytes) -> None:
-    """Write a file under its name only when it is whole."""
+def write_file(path: str, content: bytes) -> None:
+    """Write a file that appears under its name only when complete."""
     if not is_remote(path):
         write_bytes(path, content)
         return
@@ -244,9 +244,9 @@ def write_whole(path: str, content: bytes) -> None:
     FileSystems.rename([aside], [path])
 
 
-def listed(folder: str, pattern: str) -> list[str]:
-    """Files in a folder whose names match, sorted."""
-    if not is_remote(folder):  # whose own name is no pattern
+def list_files(folder: str, pattern: str) -> list[str]:
+    """Return the files in a folder whose names match a pattern, sorted."""
+    if not is_remote(folder):  # glob in the folder, whose own name may contain wildcards
         return sorted(str(path) for path in Path(folder).glob(pattern))
     matches = FileSystems.match([FileSystems.join(folder, pattern)])[0].metadata_list
     return sorted(match.path for match in matches)

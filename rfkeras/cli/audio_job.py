@@ -1,4 +1,4 @@
-"""What `rfkeras tag` and `rfkeras embed` share: files in, one tagger, an outcome for each."""
+"""Shared by `rfkeras tag` and `rfkeras embed`: their flags, their files and their tagger."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import paused_collector
 from rfkeras.errors import ConfigError
+from rfkeras.utils.text import count
 
 if TYPE_CHECKING:
     from rfkeras.inference import StreamTagger
     from rfkeras.inference.audio_files import FoundFile
-    from rfkeras.inference.batch import Display, Tally
+    from rfkeras.inference.batch import BatchSummary, Display, TagOptions
     from rfkeras.inference.output import Write
 
 DEFAULT_MODEL = "resnet_rf_tiny"
 DEFAULT_CHUNK_SECONDS = 30.0
-# FILE_DECODERS of rfkeras.audio.decode, without what that imports.
+# FILE_DECODERS of rfkeras.audio.decode, without its imports.
 _DECODERS = ("soundfile", "isolated")
 
 
 def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is read and by which model."""
+    """Add the flags for audio files and the model."""
     parser.add_argument(
         "audio",
         nargs="*",
@@ -40,49 +41,49 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LIST",
-        help="text file that names more of them, one a line",
+        help="read further paths from this file, one per line",
     )
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
         metavar="MODEL",
-        help=f"name of the zoo with ready weights, .keras file or run folder ({DEFAULT_MODEL})",
+        help="model with pretrained weights (see `rfkeras models`), .keras file or run folder "
+        f"(default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--chunk-seconds",
         type=float,
         default=DEFAULT_CHUNK_SECONDS,
         metavar="S",
-        help=f"audio computed at once; less takes less memory ({DEFAULT_CHUNK_SECONDS:g})",
+        help="seconds of audio processed at a time; smaller values need less memory "
+        f"(default: {DEFAULT_CHUNK_SECONDS:g})",
     )
     add_decoder_argument(parser)
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress and no summary, only what went wrong"
-    )
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
 def add_decoder_argument(parser: argparse.ArgumentParser) -> None:
-    """Add what decodes files."""
+    """Add the flag for the decoder."""
     parser.add_argument(
         "--decoder",
         choices=_DECODERS,
-        help="isolated: soundfile in processes that may die, for files of unknown origin; a "
-        "file that crashes or blocks it, or takes too much memory, is one that cannot be used "
-        "(soundfile; with --beam isolated)",
+        help="isolated: decode in a separate process (for untrusted files): a file that "
+        "crashes, hangs or needs too much memory is reported and skipped (default: soundfile; "
+        "isolated with --beam)",
     )
 
 
 def decoder_of(options: argparse.Namespace) -> str:
-    """What decodes files: of the many that a pipeline reads, one will be broken."""
+    """Return the decoder; pipelines read so many files that some are surely broken."""
     piped = getattr(options, "beam", None) is not None
     return options.decoder or ("isolated" if piped else "soundfile")
 
 
 def named_files(options: argparse.Namespace) -> list[FoundFile]:
-    """The files that the flags name.
+    """Return the audio files that the flags name.
 
     Raises:
-        ConfigError: There is none, or a list cannot be read.
+        ConfigError: No file is named, or a list cannot be read.
     """
     from rfkeras.inference.audio_files import find_audio
 
@@ -91,21 +92,27 @@ def named_files(options: argparse.Namespace) -> list[FoundFile]:
         text = os.fsdecode(path.read_bytes())
         words += [line for line in text.splitlines() if line.strip()]
     if not words:
-        raise ConfigError("Name audio files or folders, or a list of them by --files-from.")
+        raise ConfigError("Name audio files or folders, or give a list with --files-from.")
     return find_audio(words)
 
 
 def open_tagger(options: argparse.Namespace) -> StreamTagger:
-    """The tagger that the flags name."""
+    """Load the tagger that the flags name."""
     with paused_collector():
-        from rfkeras.inference import StreamTagger
-        from zoo.pretrained import open_model
+        return tag_options(options).open_tagger()
 
-        return StreamTagger(
-            open_model(options.model),
-            chunk_seconds=options.chunk_seconds,
-            decoder=decoder_of(options),
-        )
+
+def tag_options(options: argparse.Namespace) -> TagOptions:
+    """Return the tagging options of the command line."""
+    from rfkeras.inference.batch import TagOptions
+
+    return TagOptions(
+        model=options.model,
+        threshold=getattr(options, "threshold", None),
+        frames=getattr(options, "frames", False),
+        chunk_seconds=options.chunk_seconds,
+        decoder=decoder_of(options),
+    )
 
 
 def run_job(
@@ -114,68 +121,65 @@ def run_job(
     files: list[FoundFile],
     output: Callable[[Display], AbstractContextManager[Write]],
     **wanted: Any,
-) -> Tally:
-    """Read files into an output, with progress on standard error.
+) -> BatchSummary:
+    """Tag files and write the results, with progress on standard error.
 
     Args:
         options: The flags.
-        tagger: What reads them.
-        files: What is read.
-        output: Opens the output; it is closed also after Ctrl-C, so that it keeps what was
-            done.
+        tagger: The tagger.
+        files: Files to read.
+        output: Opens the output. It is also closed after Ctrl-C, so it keeps the finished
+            files.
         **wanted: See `rfkeras.inference.batch.run_batch`.
     """
     from rfkeras.inference.batch import Display, run_batch
 
     with Display(len(files), quiet=options.quiet) as display, output(display) as write:
-        return run_batch(
-            tagger, files, write, display, chunk_seconds=options.chunk_seconds, **wanted
-        )
+        return run_batch(tagger, files, write, display, **wanted)
 
 
 def finish(
-    options: argparse.Namespace, tally: Tally, done_as: str, where: str, *, skipped: int = 0
+    options: argparse.Namespace,
+    summary: BatchSummary,
+    verb: str,
+    where: str,
+    *,
+    skipped: int = 0,
 ) -> int:
-    """Say how it ended.
+    """Print a summary of the job.
 
     Args:
         options: The flags.
-        tally: The counts.
-        done_as: What was done to the files: "tagged".
-        where: What to say of the place of the results; "" for standard output.
-        skipped: Files that were done before.
+        summary: The counts.
+        verb: What was done to the files, such as "tagged".
+        where: Where the results are, such as "Tags: tags.jsonl"; "" for standard output.
+        skipped: Number of files that were done before.
 
     Returns:
         Exit status: 1 if a file could not be used.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C had ended the job; its text says what is kept.
+        KeyboardInterrupt: Ctrl-C ended the job; its text states what was kept.
     """
-    parts = [f"{tally.done} {_files(tally.done)} {done_as}"]
+    parts = [f"{count(summary.done, 'file')} {verb}"]
     if skipped:
-        parts.append(f"{skipped} done before")
-    if tally.failed:
-        parts.append(f"{tally.failed} could not be used")
+        parts.append(f"{skipped:,} done before")
+    if summary.failed:
+        parts.append(f"{summary.failed:,} could not be used")
     text = ", ".join(parts) + "." + (f" {where}" if where else "")
-    if tally.interrupted:
-        left = tally.total - tally.done - tally.failed
-        raise KeyboardInterrupt(f"{left} {_files(left)} not read. Kept: {text}")
+    if summary.interrupted:
+        left = summary.total - summary.done - summary.failed
+        raise KeyboardInterrupt(f"{count(left, 'file')} not read. Kept: {text}")
     if not options.quiet:
         print(text, file=sys.stderr)
-    return 1 if tally.failed else 0
-
-
-def _files(count: int) -> str:
-    return "file" if count == 1 else "files"
+    return 1 if summary.failed else 0
 
 
 def check_output_file(path: Path) -> None:
-    """Refuse an output that is something else than a file.
+    """Reject an output path that is a folder or a device.
 
     Raises:
-        ConfigError: There is a folder or a device of that name.
+        ConfigError: The path exists and is not a file.
     """
     if path.exists() and not path.is_file():
-        raise ConfigError(
-            f"--output takes the name of a file. Received: {path}, which is none."
-        )
+        raise ConfigError(f"--output must be a file. Received: {path}, which is not a file.")

@@ -1,4 +1,4 @@
-"""`--beam`: what a command does to millions of files, as a pipeline."""
+"""`--beam`: run a command on millions of files as an Apache Beam pipeline."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfkeras.cli.audio_job import decoder_of
+from rfkeras.cli.audio_job import decoder_of, tag_options
 from rfkeras.errors import ConfigError, PipelineError
+from rfkeras.utils.text import count
 
 if TYPE_CHECKING:
     from rfkeras.audio.io import AudioFormat
@@ -20,18 +21,18 @@ SHARD_FILES = 200
 
 
 def add_beam_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the flag, behind which all belongs to Beam."""
+    """Add the flag; everything after it is passed to Beam."""
     parser.add_argument(
         "--beam",
         nargs=argparse.REMAINDER,
         metavar="OPTION",
-        help="do it as an Apache Beam pipeline (extra: beam), for millions of files on many "
-        "machines; all that follows are options of Beam, such as --runner=FlinkRunner",
+        help="run as an Apache Beam pipeline, for millions of files on many machines (needs "
+        "the extra `beam`); all following options are Beam's, such as --runner=FlinkRunner",
     )
 
 
 def run_tag(options: argparse.Namespace) -> int:
-    """`rfkeras tag --beam`."""
+    """Run `rfkeras tag --beam`."""
     from rfkeras.beam import require_beam
     from rfkeras.config.parsing import whole
 
@@ -41,19 +42,13 @@ def run_tag(options: argparse.Namespace) -> int:
 
     folder = options.output_dir
     settings = TagSettings(
-        model=options.model,
-        threshold=options.threshold,
-        frames=options.frames,
-        chunk_seconds=options.chunk_seconds,
-        decoder=decoder_of(options),
+        options=tag_options(options),
         output_dir=folder,
         shard_files=SHARD_FILES
         if options.shard_files is None
         else whole(1)("--shard-files", options.shard_files),
     )
-    with _kept(
-        f"Tags in finished shards are kept; go on with them by --skip-existing: {folder}"
-    ):
+    with _kept(f"Finished shards are kept in {folder}. Resume with --skip-existing."):
         counts = tag_files(
             settings,
             options.audio,
@@ -62,7 +57,8 @@ def run_tag(options: argparse.Namespace) -> int:
             beam_arguments=options.beam,
         )
     if not options.quiet:
-        parts = [f"{counts['tagged']:,} files tagged ({counts['hours']:,.2f} h of audio)"]
+        tagged = count(counts["tagged"], "file")
+        parts = [f"{tagged} tagged ({counts['hours']:,.2f} h of audio)"]
         if counts["done_before"]:
             parts.append(f"{counts['done_before']:,} done before")
         if counts["dead"]:
@@ -72,10 +68,10 @@ def run_tag(options: argparse.Namespace) -> int:
 
 
 def _check_tag(options: argparse.Namespace) -> None:
-    """Refuse what a pipeline does not do.
+    """Reject flags that a pipeline does not support.
 
     Raises:
-        ConfigError: It was asked to.
+        ConfigError: One of them was given, or --output-dir or the files are missing.
     """
     for flag, is_set in (
         ("--output", options.output is not None),
@@ -83,25 +79,27 @@ def _check_tag(options: argparse.Namespace) -> None:
         ("--plot", options.plot is not None),
     ):
         if is_set:
-            raise ConfigError(f"{flag} is not for --beam, which writes JSON lines.")
+            raise ConfigError(
+                f"{flag} cannot be combined with --beam, which writes JSON Lines."
+            )
     if options.output_dir is None:
-        raise ConfigError("--beam needs --output-dir DIR, for shards of JSON lines.")
+        raise ConfigError("--beam needs --output-dir DIR for its shards of JSON Lines.")
     for path in options.files_from:
         path.open("rb").close()
     if not options.audio and not options.files_from:
-        raise ConfigError("Name audio files or folders, or a list of them by --files-from.")
+        raise ConfigError("Name audio files or folders, or give a list with --files-from.")
 
 
 def run_pack_pipeline(
     options: argparse.Namespace, config: TrainConfig, audio: AudioFormat, shard_mb: float
 ) -> Path:
-    """`rfkeras data pack --beam`; returns the index."""
+    """Run `rfkeras data pack --beam`; return the index file."""
     from rfkeras.beam import require_beam
 
     require_beam()
     from rfkeras.beam.pack import pack
 
-    with _kept(f"Finished shards are kept; the same command goes on: {options.output}"):
+    with _kept(f"Finished shards are kept in {options.output}. Resume with the same command."):
         return pack(
             config,
             audio,
@@ -113,11 +111,11 @@ def run_pack_pipeline(
 
 
 @contextmanager
-def _kept(what: str) -> Iterator[None]:
-    """Say what is kept where a pipeline ends before its time."""
+def _kept(message: str) -> Iterator[None]:
+    """State what is kept if the pipeline in this block stops early."""
     try:
         yield
     except PipelineError as error:
-        raise PipelineError(f"{error} {what}") from error
+        raise PipelineError(f"{error} {message}") from error
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(what) from None
+        raise KeyboardInterrupt(message) from None

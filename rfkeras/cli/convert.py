@@ -1,4 +1,4 @@
-"""`rfkeras convert`: checkpoints of other frameworks as .keras files."""
+"""`rfkeras convert`: convert PyTorch checkpoints to .keras files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rfkeras.config.parsing import whole
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
 
-# Options of the network that `train` has too; their flags are the same.
+# Options of the network; the flags are those of `train`.
 _OPTIONS = (
     *("rho", "width", "blocks", "input_channels", "frequency_aware"),
     *("decomposition", "damping", "damp_time", "frontend"),
@@ -25,37 +25,43 @@ def add_parser(commands: Any) -> None:
         "convert",
         help=COMMANDS["convert"],
         description=(
-            "Write a published CP-ResNet as a .keras file, with a card (.md and .json) beside "
-            "it. What the weights tell (rho, width, blocks, channels, classes, decomposition, "
-            "frequency-awareness) need not be said; a flag that contradicts them is an error."
+            "Convert a published CP-ResNet to a .keras file with a model card (.md and .json). "
+            "Options stored in the weights (rho, width, blocks, channels, classes, "
+            "decomposition, frequency-awareness) can be omitted; a flag that contradicts them "
+            "is an error."
         ),
     )
     parser.add_argument(
         "--from-torch",
         required=True,
         metavar="PATH",
-        help=".pth, .pt or .npz, or a folder with model_config.json and model_state_dict.pth",
+        help=".pth, .pt or .npz file, or folder with model_config.json and "
+        "model_state_dict.pth",
     )
-    parser.add_argument("--model", default="resnet_rf", metavar="NAME", help="(resnet_rf)")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="FILE.keras")
+    parser.add_argument(
+        "--model", default="resnet_rf", metavar="NAME", help="model (default: resnet_rf)"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help=".keras file to write"
+    )
     parser.add_argument(
         "--num-classes", default=argparse.SUPPRESS, metavar="N", help="number of tags"
     )
     parser.add_argument(
         "--labels",
         metavar="NAMES",
-        help="names of the tags in the order of the outputs: a,b,c, or a file of one a line",
+        help="names of the tags in the order of the outputs: a,b,c or a file with one per line",
     )
     parser.add_argument(
         "--task",
         choices=_TASKS,
         default=argparse.SUPPRESS,
-        help="whether tags come together or exclude each other (multi_label)",
+        help="multi_label: a clip has any number of tags (default); single_label: exactly one",
     )
     parser.add_argument(
         "--reference",
         metavar="FILE",
-        help="compare with an .npz of input_nchw and the original's logits",
+        help=".npz with input_nchw and the original network's logits, to compare with",
     )
     add_train_flags(parser, _OPTIONS)
     parser.set_defaults(run=run)
@@ -85,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name:<16} {made.options[name]!s:<14} {made.told_by[name]}")
     if made.largest_difference is not None:
         print(
-            f"Logits within {made.largest_difference:.2g} of the reference's, of which the "
-            f"largest is {made.largest_logit:.3g}"
+            f"Logits differ from the reference by at most {made.largest_difference:.2g} (the "
+            f"largest logit is {made.largest_logit:.3g})"
         )
     for note in made.notes:
         print(f"Note: {note}")
@@ -96,14 +102,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_labels(text: str) -> list[str]:
-    """Names from "a,b,c", or from a file with one a line.
+    """Return the names in "a,b,c", or in a file with one per line.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There are no names.
     """
     path = Path(text)
     parts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
     names = [part.strip() for part in parts if part.strip()]
     if not names:
-        raise ConfigError(f"--labels names no tags. Received: {text!r}.")
+        raise ConfigError(f"--labels contains no names. Received: {text!r}.")
     return names

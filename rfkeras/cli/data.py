@@ -1,4 +1,4 @@
-"""`rfkeras data`: prepare data sets."""
+"""`rfkeras data`: check data sets, or pack them into shards."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rfkeras.cli.audio_job import add_decoder_argument, decoder_of
 from rfkeras.cli.beam import add_beam_argument, run_pack_pipeline
 from rfkeras.cli.main import COMMANDS, add_train_flags
 from rfkeras.config.parsing import number
-from rfkeras.config.train_config import TrainConfig, resolve
-from rfkeras.datasets.checks import DatasetCheck, SplitCheck
+from rfkeras.config.resolve import merge_options
+from rfkeras.config.train_config import TrainConfig
+from rfkeras.utils.table import Table, open_console
+from rfkeras.utils.text import count
 
-_CHOICE = (
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from rfkeras.datasets.checks import DatasetCheck, SplitCheck
+
+# Flags of `rfkeras train` that choose a data set.
+_DATASET_FLAGS = (
     "dataset",
     "data_dir",
     "subset",
@@ -33,6 +36,8 @@ _CHOICE = (
     "test_share",
     "allow_absolute",
 )
+_LISTED_FILES = 10
+_LEAST_WIDTH = 100
 
 
 def add_parser(commands: Any) -> None:
@@ -43,23 +48,25 @@ def add_parser(commands: Any) -> None:
         "pack",
         help="write a data set as TFRecord shards",
         description=(
-            "Decode, check and resample every clip once, and write TFRecord shards with an "
-            "index. Train from them with --dataset packed --data-dir DIR; DIR may then lie "
-            "on s3://, az://, hdfs:// or http(s)://."
+            "Decode, check and resample every clip once and write TFRecord shards with an "
+            "index. Train from them with --dataset packed --data-dir DIR. DIR can also be "
+            "an s3://, az://, hdfs:// or http(s):// address."
         ),
     )
-    pack.add_argument("output", type=Path, metavar="DIR", help="folder to make")
-    add_train_flags(pack, (*_CHOICE, "max_bad_share"))
+    pack.add_argument("output", type=Path, metavar="DIR", help="folder to write")
+    add_train_flags(pack, (*_DATASET_FLAGS, "max_bad_share"))
     pack.add_argument(
         "--frontend",
         default=argparse.SUPPRESS,
         metavar="FRONTEND",
-        help="front-end preset whose sample rate the shards are made for",
+        help="front-end preset; the shards have its sample rate",
     )
     pack.add_argument(
         "--input-channels", default=argparse.SUPPRESS, help="1 mono, 2 stereo (default: 1)"
     )
-    pack.add_argument("--shard-mb", default=128.0, metavar="MB", help="shard size (128)")
+    pack.add_argument(
+        "--shard-mb", default=128.0, metavar="MB", help="shard size (default: 128)"
+    )
     add_decoder_argument(pack)
     add_beam_argument(pack)
     pack.set_defaults(run=run_pack)
@@ -67,29 +74,32 @@ def add_parser(commands: Any) -> None:
         "check",
         help="check a data set without training",
         description=(
-            "Count the clips and labels of every split, compare them with what is published, "
-            "look for clips and artists in two splits, and check every audio file. Ends with "
-            "status 1 if anything is missing, broken or not as published."
+            "Count the clips and labels of every split, compare them with the published "
+            "counts, find clips and artists that are in two splits, and check every audio "
+            "file. The exit status is 1 if anything is missing, broken or not as published."
         ),
     )
-    add_train_flags(check, _CHOICE)
+    add_train_flags(check, _DATASET_FLAGS)
     check.add_argument(
         "--audio",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="check the audio files, not only lists and labels (default: --audio)",
+        help="check audio files as well as lists and labels (default: --audio)",
     )
-    check.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON")
+    check.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     check.add_argument(
-        "--bad-files", type=Path, metavar="FILE", help="write all unusable files as CSV"
+        "--bad-files",
+        type=Path,
+        metavar="FILE",
+        help="write a list of all unusable files as CSV",
     )
     check.set_defaults(run=run_check)
 
 
 def _config(options: argparse.Namespace, own: Sequence[str]) -> TrainConfig:
-    """The configuration that the flags give, without the command's own flags."""
+    """Return the configuration; `own` names the command's other flags."""
     own = ("command", "action", "run", *own)
-    return resolve(TrainConfig, {k: v for k, v in vars(options).items() if k not in own})
+    return merge_options({k: v for k, v in vars(options).items() if k not in own})
 
 
 def run_pack(options: argparse.Namespace) -> int:
@@ -136,63 +146,60 @@ def run_check(options: argparse.Namespace) -> int:
     return 0 if check.ok else 1
 
 
-_NAMED_FILES = 10
-_NARROWEST = 100
-
-
 def print_check(
     check: DatasetCheck, *, file: TextIO | None = None, width: int | None = None
 ) -> None:
-    """Print the tables and what is wrong.
+    """Print the results of a check: tables and problems.
 
     Args:
-        check: What to show.
-        file: Where to; None is standard output.
-        width: Columns; None takes the terminal's, at least 100.
+        check: The results.
+        file: File to print to; None is standard output.
+        width: Number of columns; None uses the terminal's, at least 100.
     """
-    console = Console(file=file, width=width, highlight=False, soft_wrap=True)
-    if width is None and console.width < _NARROWEST:
-        console.width = _NARROWEST
+    from rich.text import Text
+
+    console = open_console(file, width=width, least_width=_LEAST_WIDTH, wrap=False)
     console.print(_title(check))
-    console.print(_split_table(check))
-    console.print(_label_table(check))
+    console.print(_split_table(check).to_rich())
+    console.print(_label_table(check).to_rich())
     for names, (found, expected) in check.published.items():
-        state = "as published" if found == expected else f"published are {expected:,}"
-        console.print(f"{names.replace('+', ' and ')}: {found:,} clips, {state}")
+        state = "as published" if found == expected else f"{expected:,} in the publication"
+        console.print(f"{names.replace('+', ' and ')}: {count(found, 'clip')}, {state}")
     bad = check.bad
-    for path in bad[:_NAMED_FILES]:
-        console.print(f"[red]{path.stage}:[/] {escape(path.path)}: {escape(path.reason)}")
-    if len(bad) > _NAMED_FILES:
-        console.print(f"... and {len(bad) - _NAMED_FILES:,} more files")
+    for path in bad[:_LISTED_FILES]:
+        console.print(Text.assemble((f"{path.stage}:", "red"), f" {path.path}: {path.reason}"))
+    if len(bad) > _LISTED_FILES:
+        console.print(f"... and {len(bad) - _LISTED_FILES:,} more files")
     if bad:
         kinds = Counter(file.reason.partition(":")[0] for file in bad).most_common()
-        counts = ", ".join(f"{count:,} {escape(kind)}" for kind, count in kinds)
-        console.print(f"[red]Unusable files:[/] {len(bad):,} ({counts})")
+        reasons = ", ".join(f"{files:,} {kind}" for kind, files in kinds)
+        heading = ("Unusable files:", "red")
+        console.print(Text.assemble(heading, f" {len(bad):,} ({reasons})"))
         if check.homepage:
-            console.print(f"Get them from: {escape(check.homepage)}")
+            console.print(f"Get them from: {check.homepage}")
     for difference in check.differences:
-        console.print(f"[red]Not as it should be:[/] {escape(difference)}")
+        console.print(Text.assemble(("Mismatch:", "red"), f" {difference}"))
     if check.ok:
-        looked = all(split.audio is not None for split in check.splits.values())
-        console.print(f"[green]All is well{'' if looked else ', audio not checked'}.[/]")
+        checked = all(split.audio is not None for split in check.splits.values())
+        console.print(
+            f"No problems found{'' if checked else ', audio not checked'}.", style="green"
+        )
 
 
-def _title(check: DatasetCheck) -> str:
+def _title(check: DatasetCheck) -> Text:
+    from rich.text import Text
+
     info = ", ".join(
         f"{key} {value}"
         for key, value in check.info.items()
         if isinstance(value, str | int | float)
     )
-    return f"[bold]{escape(check.name)}[/] ({check.task}) {escape(info)}"
+    return Text.assemble((check.name, "bold"), f" ({check.task}) {info}")
 
 
 def _split_table(check: DatasetCheck) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("split")
-    for heading in ("clips", "no tag", "unusable", "hours", "shortest", "median", "longest"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("rates, Hz")
-    table.add_column("channels")
+    numbers = ["clips", "no tag", "unusable", "hours", "shortest", "median", "longest"]
+    table = Table(["split", *numbers, "rates, Hz", "channels"], right=numbers)
     for name, split in check.splits.items():
         table.add_row(name, f"{split.clips:,}", f"{split.without_tag:,}", *_audio(split))
     return table
@@ -219,18 +226,15 @@ def _counts(files_by: dict[int, int]) -> str:
 
 
 def _label_table(check: DatasetCheck) -> Table:
-    """A row a tag: clips that have it, of those where that is known, and their share."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("tag", overflow="fold", min_width=12)
-    for name in check.splits:
-        table.add_column(f"{name}: clips", justify="right", no_wrap=True)
-        table.add_column("share", justify="right", no_wrap=True)
+    """Return a row per tag: positive and known clips of each split, and their share."""
+    numbers = [heading for name in check.splits for heading in (f"{name}: clips", "share")]
+    table = Table(["tag", *numbers], right=numbers)
     first = next(iter(check.splits.values()), None)
     for tag in first.labels if first else ():
         cells = []
         for split in check.splits.values():
-            count = split.labels[tag]
-            share = "-" if math.isnan(count.share) else f"{count.share:.2%}"
-            cells += [f"{count.positive:,}/{count.known:,}", share]
-        table.add_row(escape(tag), *cells)
+            label = split.labels[tag]
+            share = "-" if math.isnan(label.share) else f"{label.share:.2%}"
+            cells += [f"{label.positive:,}/{label.known:,}", share]
+        table.add_row(tag, *cells)
     return table

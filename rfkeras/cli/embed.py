@@ -1,4 +1,4 @@
-"""`rfkeras embed`: features of audio files, for other systems to build on."""
+"""`rfkeras embed`: write feature vectors (embeddings) of audio files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def add_parser(commands: Any) -> None:
         "embed",
         help=COMMANDS["embed"],
         description=(
-            "Write the features that a model's classifier reads, averaged over frequency: one "
-            "vector a file, or one a frame. Similar sounds have similar vectors."
+            "Write the input of the classifier, averaged over frequency, as one vector per "
+            "file or per frame. Similar sounds have similar vectors."
         ),
         epilog=(
-            "X.npy: (files, features) float32; X.files.csv beside it names the rows. X.npz, "
-            'per frame: the arrays "0", "1", ... of (frames, features), one a file, with '
+            "X.npy: (files, features) float32; X.files.csv next to it names the rows. X.npz, "
+            'per frame: one array (frames, features) per file, named "0", "1", ..., and '
             "`paths`, `seconds`, `first_s` and `stride_s`. X.parquet: the columns path, "
-            "seconds (per frame: time_s) and features. Files that cannot be used are named on "
+            "seconds (per frame: time_s) and features. Files that cannot be used are listed on "
             "standard error and have no rows; the exit status is then 1."
         ),
     )
@@ -43,7 +43,10 @@ def add_parser(commands: Any) -> None:
         help="X.npy (per clip), X.npz (per frame) or X.parquet (either)",
     )
     parser.add_argument(
-        "--per", choices=("clip", "frame"), default="clip", help="one vector a file or a frame"
+        "--per",
+        choices=("clip", "frame"),
+        default="clip",
+        help="one vector per clip (file) or per frame (default: clip)",
     )
     parser.set_defaults(run=run)
 
@@ -57,11 +60,11 @@ def run(options: argparse.Namespace) -> int:
     check_output_file(options.output)
     files = named_files(options)
     tagger = open_tagger(options)
-    tally = run_job(
+    summary = run_job(
         options,
         tagger,
         files,
         lambda _: features_file(options.output, options.per, options.model, tagger.frames),
         embeddings=options.per == "frame",
     )
-    return finish(options, tally, "read", f"Features: {printable(options.output)}")
+    return finish(options, summary, "read", f"Features: {printable(options.output)}")

@@ -1,4 +1,4 @@
-"""`rfkeras evaluate`: score a model on a data set, or score arrays."""
+"""`rfkeras evaluate`: evaluate a model on a data set, or evaluate arrays of scores."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS, add_train_flags
-from rfkeras.config.recipes import DATA_SET_OPTIONS, complete
-from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.config.resolve import DATA_SET_OPTIONS, complete, merge_options
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.evaluation.metrics import BoolArray, FloatArray, check_binary, check_scored
 from rfkeras.utils.files import load_npy, read_text, sole_writer
+from rfkeras.utils.text import count
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rfkeras.evaluation.metrics import BoolArray, FloatArray
 
 BOOTSTRAP_SAMPLES = 1000
 ARRAY_FLAGS = ("groundtruth", "decisions", "mask", "label_names")
-# Options of a run that may differ when its model is scored.
+# Options of a run that may differ in the evaluation. Their order is that in folder names.
 DATA_FLAGS = (
     "dataset",
     "data_dir",
@@ -46,8 +49,8 @@ def add_parser(commands: Any) -> None:
         "evaluate",
         help=COMMANDS["evaluate"],
         description=(
-            "Evaluate the model of a run (--run), a saved model (--model-path), or scores "
-            "that lie in .npy files (--predictions with --groundtruth)."
+            "Evaluate the model of a run (--run), a saved model (--model-path) or scores in "
+            ".npy files (--predictions with --groundtruth)."
         ),
     )
     what = parser.add_mutually_exclusive_group(required=True)
@@ -57,28 +60,28 @@ def add_parser(commands: Any) -> None:
         "--predictions", type=Path, metavar="FILE", help=".npy, (clips, classes) scores"
     )
     parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="(test)"
+        "--split", default="test", choices=("train", "validation", "test"), help="default: test"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where the report goes (default: see end)"
+        "--output", type=Path, metavar="DIR", help="folder of the report (default: see below)"
     )
     parser.add_argument(
         "--bootstrap",
         type=int,
         default=BOOTSTRAP_SAMPLES,
         metavar="N",
-        help="resamples (1000; 0: none)",
+        help="bootstrap resamples (default: 1000; 0 for no confidence intervals)",
     )
     parser.add_argument(
         "--thresholds",
         choices=("model", "half"),
-        help="decide by the thresholds kept in the model (the default), or at 0.5",
+        help="decide with the thresholds saved in the model (default) or with 0.5",
     )
     parser.add_argument(
         "--task",
         choices=("auto", "multi_label", "single_label"),
-        help="of --predictions: single_label where each clip has exactly one class (default: "
-        "auto, that is multi_label); a model knows its own",
+        help="with --predictions: single_label if each clip has exactly one class (default: "
+        "auto, which is multi_label); a model has its own task",
     )
     add_train_flags(parser, DATA_FLAGS)
     for name in ARRAY_FLAGS:
@@ -86,9 +89,9 @@ def add_parser(commands: Any) -> None:
             "--" + name.replace("_", "-"), type=Path, metavar="FILE", help=_ARRAY_HELP[name]
         )
     parser.epilog = (
-        "Without --output the report goes to DIR/report of --run (or, with other "
-        "options, DIR/report-DATASET-SPLIT and what differs), to FILE-report beside "
-        "--model-path, and nowhere for arrays."
+        "The default --output is DIR/report for --run (with other options than the run: "
+        "DIR/report-DATASET-SPLIT and the options that differ) and FILE-report next to the "
+        "file for --model-path. For arrays no report is written by default."
     )
     parser.set_defaults(run=run)
 
@@ -96,9 +99,9 @@ def add_parser(commands: Any) -> None:
 _ARRAY_HELP = {
     "groundtruth": ".npy, (clips, classes) of 0 and 1",
     "decisions": ".npy, (clips, classes) of 0 and 1 (default: score >= 0.5; single_label: "
-    "the highest)",
+    "the highest score)",
     "mask": ".npy, (clips, classes), 1 where the label is known (default: everywhere)",
-    "label_names": "text, one tag a line",
+    "label_names": "text file with one tag per line",
 }
 
 
@@ -110,20 +113,24 @@ def run(options: argparse.Namespace) -> int:
         return _evaluate_arrays(options)
     given = [n for n in (*ARRAY_FLAGS, "task") if getattr(options, n) is not None]
     if given:
-        raise ConfigError(f"These go with --predictions alone: {', '.join(given)}.")
+        raise ConfigError(f"{_flags(given)}: only with --predictions.")
     return _evaluate_model(options)
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
 def _evaluate_arrays(options: argparse.Namespace) -> int:
     from rfkeras.evaluation.report import evaluate, write_report
-    from rfkeras.evaluation.table import print_report
+    from rfkeras.evaluation.report_table import print_report
 
     if options.groundtruth is None:
         raise ConfigError("--predictions needs --groundtruth.")
     given = [name for name in DATA_FLAGS if hasattr(options, name)]
     given += [] if options.thresholds is None else ["thresholds"]
     if given:
-        raise ConfigError(f"These go with --run and --model-path alone: {', '.join(given)}.")
+        raise ConfigError(f"{_flags(given)}: only with --run or --model-path.")
     files = [options.predictions, *(getattr(options, name) for name in ARRAY_FLAGS)]
     arrays = load_arrays(*files)
     report = evaluate(
@@ -144,7 +151,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
 
 def _evaluate_model(options: argparse.Namespace) -> int:
     from rfkeras.evaluation.report import write_report
-    from rfkeras.evaluation.table import print_report
+    from rfkeras.evaluation.report_table import print_report
 
     flags = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
     config, model_path, output, log = _sources(options, flags)
@@ -165,33 +172,34 @@ def _evaluate_model(options: argparse.Namespace) -> int:
 
 
 def _curves(config: TrainConfig, log: Path | None) -> dict[str, Any]:
-    """What a report tells of the training, if its log is there."""
+    """Return the arguments for the training curves in a report, if there is a log."""
     if log is None or not log.exists():
         return {}
-    from rfkeras.training.callbacks import first_eligible_epoch
-    from rfkeras.training.run import read_columns
+    from rfkeras.training.run_dir import read_log
 
     return {
-        "history": read_columns(log),
+        "history": read_log(log),
         "monitor": config.monitor,
-        "first_epoch": first_eligible_epoch(config),
+        "first_epoch": config.first_eligible_epoch,
     }
 
 
 def _sources(
     options: argparse.Namespace, flags: dict[str, Any]
 ) -> tuple[TrainConfig, Path, Path, Path | None]:
-    """(configuration, model file, report folder, training log)."""
+    """Return configuration, model file, report folder and training log."""
     if options.run_folder is None:
         if "dataset" not in flags:
-            raise ConfigError("--model-path needs --dataset (and --data-dir): what to score?")
+            raise ConfigError(
+                "--model-path needs --dataset (and --data-dir), the data to evaluate on."
+            )
         path = options.model_path
         output = options.output or path.with_name(f"{path.stem}-report")
-        return complete(resolve(TrainConfig, flags)), path, output, None
+        return complete(merge_options(flags)), path, output, None
     from rfkeras.training.run_dir import RunFolder
 
     folder = RunFolder(options.run_folder)
-    own, given = folder.read_config(), resolve(TrainConfig, flags)
+    own, given = folder.read_config(), merge_options(flags)
     if "dataset" in flags and given.dataset != own.dataset:
         own = replace(own, **{n: getattr(TrainConfig, n) for n in DATA_SET_OPTIONS})
     config = complete(replace(own, **{name: getattr(given, name) for name in flags}))
@@ -200,11 +208,11 @@ def _sources(
 
 
 def _report_name(config: TrainConfig, own: TrainConfig, options: argparse.Namespace) -> str:
-    """Name of the report's folder: another one for another evaluation of a run.
+    """Return the name of the report's folder; every evaluation of a run has its own.
 
     Args:
-        config: The configuration of the evaluation.
-        own: What it would be without flags: the run's, as far as it fits the data set.
+        config: Configuration of the evaluation.
+        own: Configuration without the flags: that of the run, if it fits the data set.
         options: The flags.
     """
     differing = {
@@ -218,13 +226,13 @@ def _report_name(config: TrainConfig, own: TrainConfig, options: argparse.Namesp
         differing["thresholds"] = options.thresholds
     if not differing and options.split == "test":
         return "report"
-    differing.pop("dataset", None)  # it is in the name anyway
+    differing.pop("dataset", None)  # the name contains it anyway
     parts = [f"{name}={_in_file_name(name, value)}" for name, value in differing.items()]
     return "-".join(["report", config.dataset, options.split, *parts])
 
 
 def _in_file_name(name: str, value: Any) -> str:
-    """A value without the characters of paths; a folder's name with a digest of its path."""
+    """Return a value without path characters; for folders a name and a digest of the path."""
     if name not in ("data_dir", "audio_dir", "sound_font"):
         return re.sub(r"[^\w.]+", "_", str(value))
     last = re.sub(r"[^\w.]+", "_", Path(value).name)
@@ -250,14 +258,14 @@ def _score(
 
 @dataclass(frozen=True)
 class Arrays:
-    """What the files hold, checked.
+    """Checked contents of the files.
 
     Attributes:
-        scores: (clips, classes) finite.
-        labels: (clips, classes), False where the mask is.
+        scores: (clips, classes), finite.
+        labels: (clips, classes), False where the mask is False.
         mask: (clips, classes), True where the label is known.
         decisions: (clips, classes), or None.
-        label_names: (classes,) all different.
+        label_names: (classes,), all different.
     """
 
     scores: FloatArray
@@ -277,16 +285,17 @@ def load_arrays(
     """Read and check the files of an evaluation.
 
     Args:
-        predictions: .npy (clips, classes) of scores, higher means more likely.
+        predictions: .npy (clips, classes) of scores; higher means more likely.
         groundtruth: .npy (clips, classes) of 0 and 1.
         decisions: .npy (clips, classes) of 0 and 1.
         mask: .npy (clips, classes), 1 where the label is known; None: everywhere.
-        label_names: UTF-8 text with a name a line; None names them "tag 0", "tag 1", ...
+        label_names: UTF-8 text with one name per line; None: "tag 0", "tag 1", ...
 
     Raises:
-        DatasetError: A file is missing, is not what it should be, or does not fit the
-            others.
+        DatasetError: A file is missing, has wrong content, or does not fit the others.
     """
+    from rfkeras.evaluation.metrics import check_binary, check_scored
+
     scores = _load(predictions, "predictions")
     labels = _load(groundtruth, "groundtruth")
     known = None if mask is None else _load(mask, "mask")
@@ -310,7 +319,9 @@ def load_arrays(
 
 
 def _load(path: str | Path, role: str) -> NDArray[np.generic]:
-    """The array in a .npy file; never unpickles."""
+    """Load the array in a .npy file, without unpickling."""
+    import numpy as np
+
     path = Path(path)
     if not path.is_file():
         raise DatasetError(f"{role}: no such file: {path}.")
@@ -318,14 +329,12 @@ def _load(path: str | Path, role: str) -> NDArray[np.generic]:
         array = load_npy(path)
     except (ValueError, OSError) as error:
         raise DatasetError(
-            f"{role}: {path} is not a NumPy array file without objects ({error}). Write it "
-            "with numpy.save from an array of numbers."
+            f"{role}: {path} is not a NumPy array of numbers ({error}). Write it with "
+            "numpy.save."
         ) from error
     if not isinstance(array, np.ndarray):
         array.close()
-        raise DatasetError(
-            f"{role}: {path} is an archive (.npz). Save the one array in it as .npy."
-        )
+        raise DatasetError(f"{role}: {path} is an archive (.npz). Save its array as .npy.")
     return array
 
 
@@ -339,7 +348,7 @@ def _read_names(path: Path, classes: int) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) != classes or len(set(names)) != classes:
         raise DatasetError(
-            f"label names: {path} must have {classes} different lines, one for each class. "
-            f"Received {len(names)} lines, {len(set(names))} of them different."
+            f"label names: {path} must have {classes} different lines, one per class. "
+            f"Received: {count(len(names), 'line')}, {len(set(names))} of them different."
         )
     return names

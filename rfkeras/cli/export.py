@@ -1,4 +1,4 @@
-"""`rfkeras export`: a model as TFLite, ONNX or SavedModel."""
+"""`rfkeras export`: write a model as TFLite, ONNX or SavedModel."""
 
 from __future__ import annotations
 
@@ -28,43 +28,50 @@ def add_parser(commands: Any) -> None:
         "export",
         help=COMMANDS["export"],
         description=(
-            "Write a model in another format and compare the result with the model, on real "
-            "audio where there is some. A result that differs by more than its precision "
-            "explains is not kept."
+            "Write a model in another format and compare its outputs with the model, on real "
+            "audio if available. If they differ by more than the precision allows, the export "
+            "fails and the file is removed."
         ),
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="run folder, .keras file, or model with ready weights"
+        "model",
+        metavar="MODEL",
+        help="run folder, .keras file, or model with pretrained weights",
     )
-    parser.add_argument("--to", required=True, choices=FORMATS, help="format")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="output format")
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="PATH", help="file, or folder, to write"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="file to write (SavedModel: folder)",
     )
     parser.add_argument(
         "--precision",
         default="float32",
         choices=PRECISIONS,
-        help="float16: weights of half the size; int8: weights and maps in 8 bits (float32)",
+        help="float16: half-size weights; int8: weights and activations in 8 bits (default: "
+        "float32)",
     )
     parser.add_argument(
         "--calibrate",
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="audio files or folders for int8's ranges and for the comparison, like the audio "
-        "that the model will hear (default: gm_instruments, if train.py has rendered it)",
+        help="audio files or folders for calibrating int8 and for the comparison; use audio "
+        "like that in your application (default: gm_instruments, if it was generated)",
     )
     parser.add_argument(
         "--without-frontend",
         action="store_true",
-        help="take the front-end's spectrogram as input, not audio",
+        help="take spectrograms of the front-end as input, not audio",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file of that name")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument(
         "--time",
         action="store_true",
-        help=f"also measure milliseconds for {TIMED_SECONDS} s of audio, on {THREADS} threads "
-        "and beside Keras",
+        help=f"also measure the time for {TIMED_SECONDS} s of audio with {THREADS} threads, "
+        "compared with Keras",
     )
     parser.set_defaults(run=run)
 
@@ -77,9 +84,9 @@ def run(options: argparse.Namespace) -> int:
     if options.time:
         _limit_threads()
     with quiet():
-        from zoo.pretrained import open_model
+        from zoo.pretrained import load_model
 
-        model = open_model(options.model)
+        model = load_model(options.model)
     if options.to == "savedmodel":
         return _savedmodel(options, model)
     excerpts = _excerpts(options, model)
@@ -98,11 +105,11 @@ def _check(options: argparse.Namespace) -> None:
             ("--overwrite", options.overwrite),
         ):
             if is_set:
-                raise ConfigError(f"{flag} is of --to tflite and --to onnx only.")
+                raise ConfigError(f"{flag} needs --to tflite or --to onnx.")
     elif path.is_dir():
-        raise ConfigError(f"{path} is a folder; --output is the file to write.")
+        raise ConfigError(f"--output must be a file. Received: {path}, which is a folder.")
     elif path.exists() and not options.overwrite:
-        raise ConfigError(f"{path} exists. Name another --output, or give --overwrite.")
+        raise ConfigError(f"{path} exists. Use another --output, or --overwrite.")
 
 
 def _limit_threads() -> None:
@@ -112,7 +119,7 @@ def _limit_threads() -> None:
 
 
 def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
-    """Audio to calibrate by and to compare on; None where the model takes no audio."""
+    """Return audio for calibration and comparison; None if the model takes no audio."""
     from rfkeras.audio.io import AudioFormat
     from rfkeras.export import single_file
     from rfkeras.frontend import find_frontend
@@ -121,9 +128,9 @@ def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
     if frontend is None:
         if options.calibrate or options.time or options.precision == "int8":
             raise ConfigError(
-                f"Model {model.name!r} has no front-end, so audio cannot be given to it: "
-                "--calibrate, --time and --precision int8 need one. For int8, give "
-                "rfkeras.export.tflite or onnx batches of spectrograms as calibration=."
+                f"Model {model.name!r} has no front-end and takes no audio, which --calibrate, "
+                "--time and --precision int8 need. For int8, call rfkeras.export.tflite or "
+                "rfkeras.export.onnx with batches of spectrograms as `calibration`."
             )
         return None
     shape = model.inputs[0].shape
@@ -135,10 +142,9 @@ def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
         return single_file.read_excerpts(sources, audio)
     if options.precision == "int8":
         raise ConfigError(
-            "--precision int8 needs real audio, by which the ranges of the integers are set: "
-            f"--calibrate FOLDER, with {FEWEST_EXCERPTS} files or more like those that the "
-            "model will hear. (gm_instruments, the default, has not been rendered here; "
-            "train.py does.)"
+            "--precision int8 needs audio for calibration. Give --calibrate FOLDER with at "
+            f"least {FEWEST_EXCERPTS} files like those in your application. (The default, "
+            "gm_instruments, has not been generated yet; `rfkeras train` does that.)"
         )
     return single_file.synthetic_excerpts(audio)
 
@@ -151,11 +157,11 @@ def _convert(
 
     calibration = trial = None
     if excerpts is not None:
-        heard = excerpts
+        calibrating = excerpts
         if options.precision == "int8":
-            heard, excerpts = _halves(excerpts)
-        # Batches of one, near silence among them: it lies far from all that music shows.
-        calibration = [batch for batch in trial_batches(heard) if len(batch) == 1]
+            calibrating, excerpts = _halves(excerpts)
+        # Batches of one, including near silence, which is far from anything in music.
+        calibration = [batch for batch in trial_batches(calibrating) if len(batch) == 1]
         trial = trial_batches(excerpts)
         if options.without_frontend:
             calibration, trial = (_spectrograms(model, each) for each in (calibration, trial))
@@ -174,17 +180,17 @@ def _convert(
 
 
 def _halves(excerpts: Excerpts) -> tuple[Excerpts, Excerpts]:
-    """Every other excerpt to calibrate by, the rest to compare on."""
+    """Split excerpts into those for calibration (every other) and for comparison."""
     count = len(excerpts.waveforms)
     if count < 2:
         raise ConfigError(
-            "--precision int8 needs at least two audio files that can be read: one half is to "
-            f"calibrate by, the other to compare on. Received: {count}."
+            "--precision int8 needs at least two readable audio files, one for calibration and "
+            f"one for comparison. Received: {count}."
         )
     if count < FEWEST_EXCERPTS:
         print(
-            f"Note: calibrated by {(count + 1) // 2} excerpts; {FEWEST_EXCERPTS} files and "
-            "more, like those that the model will hear, set better ranges.",
+            f"Note: Calibrating with only {(count + 1) // 2} of {count} excerpts. Give at "
+            f"least {FEWEST_EXCERPTS} files like those in your application for better ranges.",
             file=sys.stderr,
         )
     return (
@@ -212,7 +218,7 @@ def _time(options: argparse.Namespace, model: Any, excerpts: Excerpts) -> dict[s
 
     waveform = excerpts.waveforms[0]
     samples = excerpts.audio.samples(TIMED_SECONDS)
-    batch = np.resize(waveform, (1, samples, *waveform.shape[1:]))  # repeated to that length
+    batch = np.resize(waveform, (1, samples, *waveform.shape[1:]))  # repeated if shorter
     if options.without_frontend:
         (batch,) = _spectrograms(model, [batch])
     portable = PortableModel(model, frontend=not options.without_frontend)
@@ -232,7 +238,7 @@ def _print(
     agreement, precision = exported.agreement, exported.precision
     source = "noise as spectrograms" if excerpts is None else excerpts.source
     if precision == "int8":
-        source = f"every other of {source} (the rest calibrated)"
+        source = f"every other one of {source} (the others calibrated)"
     rows = {
         "file": str(exported.path),
         "size": f"{exported.size / 1e6:.2f} MB, {precision}",
@@ -242,13 +248,13 @@ def _print(
             f"{agreement.score:.1e} of a clip's score ({TOLERANCES[precision]:.0e} allowed), "
             f"{agreement.frame_score:.1e} of a frame's ({FRAME_TOLERANCES[precision]:.0e})"
         ),
-        "order of the tags": f"correlation {agreement.ranking:.3f}, mean over the clips",
+        "order of the tags": f"correlation {agreement.ranking:.3f}, mean over clips",
     }
     if milliseconds:
         keras_ms, file_ms = milliseconds.values()
         rows[f"time for {TIMED_SECONDS} s"] = (
-            f"{file_ms:.1f} ms, Keras {keras_ms:.1f} ms: {file_ms / keras_ms:.2f} of it "
-            f"({THREADS} threads, one clip, median of turns)"
+            f"{file_ms:.1f} ms, {file_ms / keras_ms:.2f} times Keras' {keras_ms:.1f} ms "
+            f"({THREADS} threads, one clip, median)"
         )
     width = max(map(len, rows))
     for name, value in rows.items():
@@ -270,19 +276,19 @@ def _savedmodel(options: argparse.Namespace, model: Any) -> int:
     try:
         difference = verify(path, model, trial)
     except BaseException:
-        shutil.rmtree(path)  # nobody is to serve it
+        shutil.rmtree(path)  # so that nobody serves it
         raise
     source = "noise as spectrograms" if excerpts is None else excerpts.source
     print(f"SavedModel: {path}")
     print(
-        f"  reloaded in a clean process, scores within {difference:.1e} of the model's "
-        f"({source})"
+        f"  scores differ from the model's by at most {difference:.1e}, checked in a clean "
+        f"process ({source})"
     )
     return 0
 
 
 def _card_of(model: str) -> str | None:
-    """The card of ready weights; None for a model of one's own."""
+    """Return the card of pretrained weights; None for other models."""
     from zoo.pretrained import find_weights
 
     try:

@@ -1,4 +1,4 @@
-"""`rfkeras launch`: train by several workers on this host."""
+"""`rfkeras launch`: train with several workers on this host."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def add_parser(commands: Any) -> None:
         help=COMMANDS["launch"],
         usage="%(prog)s --workers N [OPTIONS OF rfkeras train]",
         description=(
-            "Start several workers on this host that train one model together, each with its "
-            "share of the GPUs or of the cores, and start all of them again from the last "
-            "step saved when one is lost. On several hosts, give each process its TF_CONFIG "
-            "and start `rfkeras train` there instead (docs/several_workers.md)."
+            "Train one model with several workers on this host, each with a share of the GPUs "
+            "or cores. If a worker dies, all workers restart from the last saved step. On "
+            "several hosts, run `rfkeras train` with a TF_CONFIG on each host instead "
+            "(docs/several_workers.md)."
         ),
         epilog=(
-            "One process uses all GPUs of a host already (--devices gpu); workers of their "
-            "own are for trying out what several hosts will do."
+            "A single process already uses all GPUs of a host (--devices gpu). This command is "
+            "for trying out a job for several hosts."
         ),
     )
     parser.add_argument(
-        "--workers", required=True, metavar="N", help="processes that train together"
+        "--workers", required=True, metavar="N", help="number of worker processes"
     )
     parser.add_argument(
         "--max-restarts",
         default=3,
         metavar="N",
-        help="times that lost workers are started again without a step saved between (3)",
+        help="restarts in a row without a saved step before giving up (default: 3)",
     )
     add_run_arguments(parser)
     parser.set_defaults(run=run)
@@ -50,10 +50,10 @@ def run(options: argparse.Namespace) -> int:
     config, folder, resume = open_run(options)
     if config.batch_size % count:
         raise ConfigError(
-            f"--batch-size must be a multiple of the {count} workers. Received: "
+            f"--batch-size must be a multiple of --workers {count}. Received: "
             f"{config.batch_size}."
         )
     if resume and folder.is_finished:
-        print(f"The run in {folder.root} is finished; nothing is left to do.")
+        print(f"The run in {folder.root} is already finished.")
         return 0
     return Launcher(folder, count, max_restarts).run()

@@ -1,19 +1,32 @@
-"""`rfkeras models`: the names of the zoo."""
+"""`rfkeras models`: list the models of the zoo."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS
+from rfkeras.errors import ConfigError
+from rfkeras.utils.table import Table, open_console
 
 if TYPE_CHECKING:
-    from rfkeras.rf.axis import AxisField
+    from rfkeras.rf.axis import LayerChain
+    from zoo import ModelInfo
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("models", help=COMMANDS["models"])
+    parser = commands.add_parser(
+        "models",
+        help=COMMANDS["models"],
+        description=(
+            "List the models of the zoo: their receptive field (RF, in pixels of the "
+            "spectrogram), the options that differ from the first model of the group, and "
+            "their pretrained weights. Use a model with pretrained weights as MODEL or "
+            "MODEL:WEIGHTS."
+        ),
+    )
     parser.add_argument(
         "pattern", nargs="?", default="*", help='shell pattern, such as "resnet_rf*"'
     )
@@ -22,33 +35,46 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rich.console import Console
-    from rich.table import Table
-
     import zoo
-    from rfkeras.errors import ConfigError
 
-    table = Table(box=None, pad_edge=False)
-    ready: dict[str, list[str]] = {}
-    for full_name in zoo.list_weights():
-        model, _, weights = full_name.partition(":")
-        ready.setdefault(model, []).append(weights)
-    for heading in ("model", "rho", "RF (pixels)", "width", "weights", "what it is"):
-        table.add_column(heading, no_wrap=heading in ("model", "weights"))
     names = zoo.list_models(options.pattern)
     if not names:
         known = ", ".join(zoo.list_models())
-        raise ConfigError(f"No model matches {options.pattern!r}. There are: {known}.")
+        raise ConfigError(f"No model matches {options.pattern!r}. Models: {known}.")
+    weights: dict[str, list[str]] = {}
+    for entry in zoo.list_weights():
+        model, _, name = entry.partition(":")
+        weights.setdefault(model, []).append(name)
+    groups: dict[str, list[ModelInfo]] = {}
     for name in names:
         info = zoo.model_info(name)
-        rho, width = (str(info.options.get(option, "")) for option in ("rho", "width"))
-        plan = info.plan_for()
-        field = f"{_size(plan.time)} x {_size(plan.frequency)}"
-        weights = ", ".join(ready.get(name, []))
-        table.add_row(name, rho, field, width, weights, info.summary)
-    Console().print(table)
+        groups.setdefault(info.builder.__name__, []).append(info)
+    console = open_console()
+    for base, infos in groups.items():
+        console.print(zoo.model_info(base).summary, style="bold")
+        headings = ["model", "RF", "width", "options", "weights"]
+        table = Table(headings, right=["RF", "width"], fixed=["model", "weights"])
+        for info in infos:
+            table.add_row(
+                info.name,
+                _field(info.plan_for()),
+                str(info.options.get("width", "")),
+                ", ".join(_changed_options(info, zoo.model_info(base))),
+                ", ".join(weights.get(info.name, [])),
+            )
+        console.print(table.to_rich())
+        console.print()
     return 0
 
 
-def _size(field: AxisField | None) -> str:
-    return "all" if field is None else str(field.size)
+def _field(plan: LayerChain) -> str:
+    """Return the receptive field, as one number if it is the same on both axes."""
+    fields = (plan.time, plan.frequency)
+    sizes = ["unlimited" if field is None else str(field.size) for field in fields]
+    return sizes[0] if sizes[0] == sizes[1] else " x ".join(sizes)
+
+
+def _changed_options(info: ModelInfo, base: ModelInfo) -> Iterator[str]:
+    for name, value in info.options.items():
+        if name != "width" and value != base.options[name]:
+            yield name if value is True else f"{name}={value}"

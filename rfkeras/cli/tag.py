@@ -1,4 +1,4 @@
-"""`rfkeras tag`: the tags of audio files, of the whole and over time."""
+"""`rfkeras tag`: tag audio files, as a whole and over time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from rfkeras.cli.audio_job import (
     add_audio_arguments,
     check_output_file,
@@ -23,18 +18,25 @@ from rfkeras.cli.audio_job import (
     named_files,
     open_tagger,
     run_job,
+    tag_options,
 )
 from rfkeras.cli.beam import add_beam_argument, run_tag
 from rfkeras.cli.main import COMMANDS
 from rfkeras.errors import ConfigError
-from rfkeras.evaluation.table import bar
-from rfkeras.inference.audio_files import printable
-from rfkeras.inference.output import Outcome, TagRules, Write, clock, spans_text
+from rfkeras.utils.table import (
+    BAR_HEADING,
+    Cell,
+    Table,
+    open_console,
+    score_bar,
+    shows_unicode,
+)
+from rfkeras.utils.text import clock
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from rfkeras.inference import TagResult
-
-if TYPE_CHECKING:
     from rfkeras.inference.audio_files import FoundFile
     from rfkeras.inference.batch import Display
     from rfkeras.inference.output import Outcome, TagRules, Write
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 _FORMATS = ("table", "json", "jsonl", "csv")
 _SUFFIXES = {".txt": "table", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 _TOP = 5
+_LEAST_WIDTH, _PIPED_WIDTH = 48, 100
+_MOST_SPANS = 8
 
 
 def add_parser(commands: Any) -> None:
@@ -52,16 +56,16 @@ def add_parser(commands: Any) -> None:
         "tag",
         help=COMMANDS["tag"],
         description=(
-            "Say which tags (instruments, moods, ...) audio files have, and with --frames "
-            "when. Tags whose score reaches their threshold apply, and are marked with *."
+            "Show which tags (instruments, moods, ...) apply to audio files and, with "
+            "--frames, when. A tag applies if its score reaches its threshold; it then has a *."
         ),
         epilog=(
-            "json is one document, jsonl a line a file as soon as it is done, csv a row a file "
-            "(with --frames a row a frame) with a column a tag. For archives: --output X.jsonl "
-            "or --output-dir DIR with --skip-existing goes on where it was interrupted, and "
-            "tries again what could not be read. A file that cannot be used is named on "
-            "standard error and in the output; the exit status is then 1, and 130 after "
-            "Ctrl-C."
+            "Formats: json is one document. jsonl has one line per file, written as soon as "
+            "the file is done. csv has one row per file (per frame with --frames) and one "
+            "column per tag. To tag an archive, use --output X.jsonl or --output-dir DIR with "
+            "--skip-existing: the same command then resumes after an interruption and retries "
+            "files that failed. Files that cannot be used are listed on standard error and in "
+            "the output. The exit status is then 1; after Ctrl-C it is 130."
         ),
     )
     add_audio_arguments(parser)
@@ -69,46 +73,46 @@ def add_parser(commands: Any) -> None:
         "--threshold",
         type=float,
         metavar="X",
-        help="score from which every tag applies (default: those stored with the model)",
+        help="one threshold for all tags (default: the thresholds saved in the model)",
     )
     parser.add_argument(
-        "--frames", action="store_true", help="also when each tag applies, frame by frame"
+        "--frames", action="store_true", help="also show when each tag applies, per frame"
     )
     shown = parser.add_argument_group("output")
     shown.add_argument(
         "--format",
         choices=_FORMATS,
-        help="(table; with --output by its ending: .txt, .json, .jsonl, .csv)",
+        help="default: table, or the format of the --output file (.txt, .json, .jsonl, .csv)",
     )
     shown.add_argument(
-        "--top", type=int, default=_TOP, metavar="N", help=f"rows of a table ({_TOP})"
+        "--top", type=int, default=_TOP, metavar="N", help=f"tags per table (default: {_TOP})"
     )
     where = shown.add_mutually_exclusive_group()
     where.add_argument(
-        "--output", type=Path, metavar="FILE", help="write there, not to standard output"
+        "--output", type=Path, metavar="FILE", help="write to this file, not to standard output"
     )
     where.add_argument(
         "--output-dir",
         metavar="DIR",
-        help="write a file for each: song.ogg.tags.json, in the same tree as the audio",
+        help="write one file per audio file, such as song.ogg.tags.json, in the same tree",
     )
     shown.add_argument(
         "--skip-existing",
         action="store_true",
-        help="leave out files whose tags stand in --output X.jsonl or --output-dir",
+        help="skip files already in --output X.jsonl or --output-dir",
     )
     shown.add_argument(
         "--plot",
         type=Path,
         metavar="PNG|DIR",
-        help="draw spectrogram and tags over time: a .png of one file, or a folder with "
-        "song.ogg.png for each",
+        help="draw spectrogram and tags over time: a .png file for one audio file, or a folder "
+        "for one picture per file",
     )
     parser.add_argument(
         "--shard-files",
         type=int,
         metavar="N",
-        help="files whose tags --beam writes at once, about (200)",
+        help="with --beam: approximate number of files per output shard (default: 200)",
     )
     add_beam_argument(parser)
     parser.set_defaults(run=run)
@@ -130,20 +134,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _checked_format(options: argparse.Namespace) -> str:
-    """The format, of flags that go together.
+    """Check the flags and return the output format.
 
     Raises:
-        ConfigError: They do not.
+        ConfigError: Flags contradict each other or have wrong values.
     """
     if options.top < 1:
-        raise ConfigError(f"--top takes a number from 1. Received: {options.top}.")
+        raise ConfigError(f"--top must be at least 1. Received: {options.top}.")
     if options.shard_files is not None:
-        raise ConfigError("--shard-files goes with --beam alone.")
+        raise ConfigError("--shard-files needs --beam.")
     path, kind = options.output, options.format
     if options.output_dir is not None:
         if kind not in (None, "json"):
             raise ConfigError(
-                f"--output-dir writes JSON files; --format {kind} needs --output."
+                f"--output-dir writes JSON files. Use --output for --format {kind}."
             )
         if options.output_dir.exists() and not options.output_dir.is_dir():
             raise ConfigError(f"--output-dir {options.output_dir} is not a folder.")
@@ -154,38 +158,36 @@ def _checked_format(options: argparse.Namespace) -> str:
         if by_ending is None or kind not in (None, by_ending):
             endings = ", ".join(f"{suffix} ({name})" for suffix, name in _SUFFIXES.items())
             raise ConfigError(
-                f"The ending of --output gives the format: {endings}. Received: {path}"
+                f"--output must end in the suffix of its format: {endings}. Received: {path}"
                 f"{'' if kind is None else f' with --format {kind}'}."
             )
         kind = by_ending
     if options.skip_existing and (path is None or kind != "jsonl"):
-        raise ConfigError(
-            "--skip-existing goes on with what stands in --output X.jsonl or --output-dir DIR. "
-            "Name one of them."
-        )
+        raise ConfigError("--skip-existing needs --output FILE.jsonl or --output-dir DIR.")
     return kind or "table"
 
 
 def _pictures(options: argparse.Namespace, files: list[FoundFile]) -> dict[str, Path]:
-    """Where the picture of each file goes; empty without --plot.
+    """Return the picture path of each audio file; empty without --plot.
 
     Raises:
-        ConfigError: One picture was named for several files, or two would be the same.
+        ConfigError: One picture was named for several files, or two pictures would have the
+            same path.
     """
-    from rfkeras.inference.audio_files import beside
+    from rfkeras.inference.audio_files import output_paths
 
     path = options.plot
     if path is None:
         return {}
     if path.suffix.lower() != ".png" or path.is_dir():
         if path.exists() and not path.is_dir():
-            raise ConfigError(f"--plot takes a .png file or a folder. Received: {path}.")
-        targets = beside(path, files, ".png")
+            raise ConfigError(f"--plot must be a .png file or a folder. Received: {path}.")
+        targets = output_paths(path, files, ".png")
         return {file.name: target for file, target in zip(files, targets, strict=True)}
     if len(files) > 1:
         raise ConfigError(
-            f"--plot {path} is one picture, and there are {len(files)} files. Name a folder: "
-            f"--plot {path.with_suffix('')}."
+            f"--plot {path} is one picture, but there are {len(files)} audio files. Use a "
+            f"folder: --plot {path.with_suffix('')}."
         )
     return {files[0].name: path}
 
@@ -193,34 +195,33 @@ def _pictures(options: argparse.Namespace, files: list[FoundFile]) -> dict[str, 
 def _open(
     options: argparse.Namespace, kind: str, files: list[FoundFile], stack: ExitStack
 ) -> tuple[Output, Callable[[FoundFile], bool]]:
-    """(the output, to be opened by the tags' rules; whether a file is done already)."""
+    """Return the output, as a function of the tag rules, and a test for finished files."""
     from rfkeras.inference import batch
     from rfkeras.inference import output as outputs
-    from rfkeras.inference.audio_files import beside
-
-    def job() -> batch.Job:
-        return batch.Job.of(options.model, options.threshold, frames=options.frames)
+    from rfkeras.inference.audio_files import output_paths
 
     if options.output_dir is not None:
-        of_dir = job()
-        paths = beside(options.output_dir, files, batch.SIDECAR_SUFFIX)
+        job = tag_options(options).job()
+        paths = output_paths(options.output_dir, files, batch.SIDECAR_SUFFIX)
         targets = {file.name: target for file, target in zip(files, paths, strict=True)}
         return (
-            lambda rules: batch.sidecars(targets, of_dir, rules),
+            lambda rules: batch.sidecars(targets, job, rules),
             lambda file: (
-                options.skip_existing and batch.has_sidecar(targets[file.name], file, of_dir)
+                options.skip_existing and batch.has_sidecar(targets[file.name], file, job)
             ),
         )
     if kind == "jsonl" and options.output is not None:
         wanted = {file.key for file in files}
         journal = stack.enter_context(
-            batch.open_journal(options.output, job(), wanted, resume=options.skip_existing)
+            batch.open_journal(
+                options.output, tag_options(options).job(), wanted, resume=options.skip_existing
+            )
         )
         return journal.writing, lambda file: file.key in journal.finished
 
     @contextmanager
-    def to_one(rules: TagRules) -> Iterator[Write]:
-        # Data is UTF-8 everywhere; a table has the terminal's own encoding.
+    def one_output(rules: TagRules) -> Iterator[Write]:
+        # Data is always UTF-8; a table on the terminal has the terminal's encoding.
         encoding = sys.stdout.encoding if kind == "table" and not options.output else "utf-8"
         with outputs.text_output(options.output, encoding) as file:
             if kind == "table":
@@ -228,12 +229,12 @@ def _open(
             elif kind == "csv":
                 opened = outputs.csv_table(file, rules, frames=options.frames)
             else:
-                of_kind = outputs.json_lines if kind == "jsonl" else outputs.json_document
-                opened = of_kind(file, rules)
+                json_output = outputs.json_lines if kind == "jsonl" else outputs.json_document
+                opened = json_output(file, rules)
             with opened as write:
                 yield write
 
-    return to_one, lambda _: False
+    return one_output, lambda _: False
 
 
 def _tag(
@@ -244,15 +245,14 @@ def _tag(
     pictures: dict[str, Path],
 ) -> int:
     from rfkeras.inference.audio_files import printable
-    from rfkeras.inference.batch import Tally
-    from rfkeras.inference.output import TagRules
+    from rfkeras.inference.batch import BatchSummary
 
     place = options.output_dir or options.output
     where = "" if place is None else f"Tags: {printable(place)}"
-    if not files:  # the model, which takes seconds to load, is not needed
-        return finish(options, Tally(0), "tagged", where, skipped=skipped)
+    if not files:  # do not load the model, which takes seconds
+        return finish(options, BatchSummary(0), "tagged", where, skipped=skipped)
     tagger = open_tagger(options)
-    rules = TagRules.of(tagger, options.model, options.threshold)
+    rules = tag_options(options).rules(tagger)
 
     @contextmanager
     def opened(display: Display) -> Iterator[Write]:
@@ -262,47 +262,43 @@ def _tag(
                 if outcome.result is not None and pictures:
                     from rfkeras.inference.plot import plot_tags
 
-                    # Before the tags: a file whose tags stand there is done.
+                    # Before the tags, because a file with tags counts as done.
                     plot_tags(pictures[outcome.file.name], tagger, rules, outcome)
                     if not options.frames:
                         whole = replace(outcome.result, frame_scores=None)
                         outcome = replace(outcome, result=whole)
-                # The bar and the results may share a terminal.
+                # The progress bar and the results may share a terminal.
                 with display.hidden() if place is None else nullcontext():
                     write(outcome)
 
             yield write_all
 
     wanted = options.frames or bool(pictures)
-    tally = run_job(options, tagger, files, opened, frames=wanted)
-    return finish(options, tally, "tagged", where, skipped=skipped)
-
-
-_NARROWEST, _PIPED = 48, 100
-_MOST_SPANS = 8
+    summary = run_job(options, tagger, files, opened, frames=wanted)
+    return finish(options, summary, "tagged", where, skipped=skipped)
 
 
 @contextmanager
 def tag_tables(file: TextIO, rules: TagRules, *, top: int) -> Iterator[Write]:
-    """A table for each file: tags, scores, bars, and a mark on those that apply.
+    """Write a table per file: tags, scores, bars, and a mark at tags that apply.
 
-    Colours appear on a terminal only; elsewhere the lines are plain text of 100 columns. An
-    output that cannot show block characters gets bars of `#`.
+    Only terminals get colours; other outputs get plain text with 100 columns. Outputs that
+    cannot show block characters get bars of `#`.
 
     Args:
-        file: Where to.
-        rules: The tags.
-        top: Rows of a table.
+        file: Text file to write to.
+        rules: Rules of the tags.
+        top: Number of rows per table.
     """
-    console = Console(file=file, highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, _NARROWEST) if console.is_terminal else _PIPED
-    unicode = (file.encoding or "utf-8").lower().startswith("utf")
+    console = open_console(file, least_width=_LEAST_WIDTH, piped_width=_PIPED_WIDTH)
+    unicode = shows_unicode(console)
 
     def write(outcome: Outcome) -> None:
         for line in _heading(outcome):
             console.print(line, soft_wrap=True)
         if outcome.result is not None:
-            console.print(tag_table(rules, outcome.result, top=top, unicode=unicode))
+            table = tag_table(rules, outcome.result, top=top, unicode=unicode)
+            console.print(table.to_rich())
         console.print()
         file.flush()
 
@@ -310,46 +306,49 @@ def tag_tables(file: TextIO, rules: TagRules, *, top: int) -> Iterator[Write]:
 
 
 def _heading(outcome: Outcome) -> Iterator[Text]:
+    from rich.text import Text
+
+    from rfkeras.inference.audio_files import printable
+
     if outcome.result is None:
         yield Text.assemble(
             (outcome.file.name, "bold"), "  ", (printable(outcome.error or ""), "red")
         )
     else:
-        # Rounded up, so that no time in the file is later than its length.
+        # Round up, so that no time in the file is later than its length.
         length = clock(math.ceil(outcome.result.seconds))
         yield Text.assemble((outcome.file.name, "bold"), f"  {length}")
 
 
 def tag_table(rules: TagRules, result: TagResult, *, top: int, unicode: bool = True) -> Table:
-    """The tags of one file, those that matter most first.
+    """Return the table of one file, with the most important tags first.
 
     Args:
-        rules: The tags.
-        result: What the model says of it.
-        top: Rows.
+        rules: Rules of the tags.
+        result: Result of the file.
+        top: Number of rows.
         unicode: Draw the bars with block characters; otherwise with `#`.
     """
+    from rfkeras.inference.output import spans_text
+
     framed = result.frame_scores is not None
     applies = rules.applies(result.scores)
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
-    table.add_column("", no_wrap=True)
-    table.add_column("tag", overflow="fold")
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("cut", justify="right", no_wrap=True)
-    table.add_column(f"0{'1':>9}", no_wrap=True, min_width=10)
-    if framed:
-        table.add_column("when", overflow="fold", ratio=1)
+    table = Table(
+        ["", "tag", "score", "threshold", BAR_HEADING, *(["when"] if framed else [])],
+        right=["score", "threshold"],
+        fixed=["", BAR_HEADING],
+    )
     spans = rules.spans(result) if framed else []
     for tag in rules.ranking(result)[:top]:
         style = "bold" if applies[tag] else ""
-        cut = "" if rules.thresholds is None else f"{rules.thresholds[tag]:.2f}"
+        threshold = "" if rules.thresholds is None else f"{rules.thresholds[tag]:.2f}"
         score = float(result.scores[tag])
         table.add_row(
             "*" if applies[tag] else "",
-            Text(rules.names[tag], style),
-            Text(f"{score:.3f}", style),
-            cut,
-            Text(bar(score, unicode), "cyan"),
+            Cell(rules.names[tag], style),
+            Cell(f"{score:.3f}", style),
+            threshold,
+            Cell(score_bar(score, unicode), "cyan"),
             *([spans_text(spans[tag], _MOST_SPANS)] if framed else []),
         )
     return table

@@ -11,15 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS
-from rfkeras.config.recipes import check_agrees, complete, list_recipes, recipes_for
-from rfkeras.config.train_config import (
-    TrainConfig,
-    add_flags,
-    differing_options,
-    from_text,
-    resolve,
-    to_json,
-)
+from rfkeras.config.recipes import list_recipes
+from rfkeras.config.resolve import add_flags, resolve
+from rfkeras.config.train_config import TrainConfig, differing_options, from_text, to_json
 from rfkeras.errors import ConfigError, RFKerasError
 
 if TYPE_CHECKING:
@@ -27,14 +21,14 @@ if TYPE_CHECKING:
     from rfkeras.training.run_dir import RunFolder
 
 LATEST = ""  # --resume without a folder
-# Flags that are no options of a run.
+# Flags that are not options of a run.
 _OWN_FLAGS = frozenset(
     ["command", "run", "recipe", "run_dir", "resume", "auto_resume", "workers", "max_restarts"]
 )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all flags of a training run."""
+    """Add the flags of a training run."""
     parser.add_argument(
         "--recipe",
         metavar="FILE",
@@ -42,33 +36,35 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the data set's own, if there is one)",
     )
     parser.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="folder of the run (default: runs/...)"
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: a new one under runs/)",
     )
     parser.add_argument(
         "--resume",
         nargs="?",
         const=LATEST,
         metavar="DIR",
-        help="go on with this run, or with the newest unfinished one under runs/",
+        help="resume this run, or the newest unfinished one under runs/",
     )
     parser.add_argument(
         "--auto-resume",
         action="store_true",
-        help="go on with the run in --run-dir if it holds one, else begin it: the same "
-        "command starts a job and starts it again",
+        help="resume the run in --run-dir if there is one, otherwise start it",
     )
-    add_flags(parser, TrainConfig)
+    add_flags(parser)
 
 
 def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]:
-    """The run that the flags name; the folder of a new one is made.
+    """Open the run that the flags name; create the folder of a new run.
 
     Returns:
-        Configuration, folder, and whether the run goes on.
+        Configuration, folder, and whether the run is resumed.
 
     Raises:
-        ConfigError: Options that do not go together, or other ones than the run began with.
-        CheckpointError: There is no run to go on with.
+        ConfigError: Options contradict each other, or differ from those of the resumed run.
+        CheckpointError: There is no run to resume.
     """
     from rfkeras.training.run_dir import RunFolder, create_run_folder, latest_unfinished
 
@@ -76,7 +72,7 @@ def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]
         flags = given_flags(options)
         if flags or options.recipe or options.run_dir or options.auto_resume:
             raise ConfigError(
-                "--resume takes the options of the run it goes on with; leave out: "
+                "--resume uses the options of the resumed run. Leave out: "
                 + ", ".join(sorted(flags) or ["recipe, run_dir or auto_resume"])
             )
         given = options.resume
@@ -85,35 +81,32 @@ def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]
     config = configure(options)
     if options.auto_resume:
         if options.run_dir is None:
-            raise ConfigError("--auto-resume needs --run-dir: the run to go on with or begin.")
+            raise ConfigError("--auto-resume needs --run-dir, the run to resume or start.")
         folder = RunFolder(options.run_dir)
         if folder.last.exists() or folder.is_finished:
             there = folder.read_config()
             differing = differing_options(there, config)
             if differing:
                 raise ConfigError(
-                    f"{folder.root} holds a run with other options: {'; '.join(differing)}. "
-                    "Give the same, or choose another --run-dir."
+                    f"{folder.root} contains a run with other options: {'; '.join(differing)}. "
+                    "Use the same options, or another --run-dir."
                 )
             return there, folder, True
     return config, create_run_folder(config, options.run_dir), False
 
 
 def given_flags(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of the run that were given."""
+    """Return the options of the run that were given as flags."""
     return {key: value for key, value in vars(options).items() if key not in _OWN_FLAGS}
 
 
 def configure(options: argparse.Namespace) -> TrainConfig:
-    """The configuration that the flags give a new run.
+    """Return the configuration of a new run with these flags.
 
     Raises:
-        ConfigError: An option is not allowed.
+        ConfigError: An option has a value that is not allowed.
     """
-    flags = given_flags(options)
-    config = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
-    check_agrees(config)
-    return complete(config)
+    return resolve(given_flags(options), options.recipe)
 
 
 def add_parser(commands: Any) -> None:
@@ -125,8 +118,9 @@ def add_parser(commands: Any) -> None:
             "%(prog)s [--recipe FILE] [--run-dir DIR] [OPTIONS]\n       %(prog)s --resume [DIR]"
         ),
         description=(
-            "Train a model, score the test split once, write tables and plots, and export "
-            "a SavedModel. Defaults come from the recipe, flags win over it."
+            "Train a model, evaluate it once on the test split, write tables and plots, and "
+            "export a SavedModel. Flags override the recipe, and the recipe overrides the "
+            "defaults below."
         ),
         epilog=f"Recipes: {', '.join(list_recipes())}.",
     )
@@ -143,36 +137,36 @@ def run(options: argparse.Namespace) -> int:
         return _lead(options, None)
     from rfkeras.training.distributed import RESTART_STATUS, WorkerLost, open_workers
 
-    print(f"Worker {cluster.index} waits for the others: {', '.join(cluster.addresses)}")
+    print(f"Worker {cluster.index} is waiting for {', '.join(cluster.addresses)}")
     workers = open_workers(getattr(options, "devices", TrainConfig.devices), cluster)
     try:
         return _lead(options, workers) if workers.is_chief else _follow(options, workers)
     except WorkerLost as error:
         print(f"rfkeras train: error: {error}", file=sys.stderr, flush=True)
-        os._exit(RESTART_STATUS)  # TensorFlow would wait for the lost one
+        os._exit(RESTART_STATUS)  # TensorFlow would wait for the lost worker
 
 
 def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
-    """Train alone, or as the chief of several workers."""
+    """Train as the only process, or as the chief of several workers."""
     config, folder, resume = open_run(options)
     print(f"Run folder: {folder.root}", flush=True)
     done = resume and folder.is_finished and options.auto_resume
     if workers is not None:
         message = {"config": to_json(config), "folder": str(folder.root), "done": done}
-        workers.agree(lambda: message)
+        workers.broadcast(lambda: message)
     if done:
-        print("The run is finished; nothing is left to do.")
+        print("The run is already finished.")
         return 0
     with folder.locked():
         if to_json(folder.read_config()) != to_json(config):
-            raise ConfigError(f"Another process has just begun a run in {folder.root}.")
+            raise ConfigError(f"Another process has just started a run in {folder.root}.")
         try:
             return _train(config, folder, resume, workers)
         except RFKerasError:
             _remove_if_unused(folder)
             raise
         except OSError as error:
-            raise OSError(f"{error}. {_how_to_go_on(folder)}") from error
+            raise OSError(f"{error}. {_how_to_resume(folder)}") from error
 
 
 def _follow(options: argparse.Namespace, workers: Workers) -> int:
@@ -180,55 +174,56 @@ def _follow(options: argparse.Namespace, workers: Workers) -> int:
     from rfkeras.training.run import train
     from rfkeras.training.run_dir import RunFolder
 
-    told = workers.agree(dict)
-    config = from_text(TrainConfig, told["config"], "the chief's configuration")
+    message = workers.broadcast(dict)
+    config = from_text(message["config"], "the chief's configuration")
     if options.resume is None:
         differing = differing_options(config, configure(options))
         if differing:
             raise ConfigError(
-                f"Worker {workers.index} was started with other options than the chief: "
-                f"{'; '.join(differing)}. Give all workers the same."
+                f"Worker {workers.index} has other options than the chief: "
+                f"{'; '.join(differing)}. Give all workers the same options."
             )
-    if not told["done"]:
-        train(config, RunFolder(Path(told["folder"])), workers=workers)
+    if not message["done"]:
+        train(config, RunFolder(Path(message["folder"])), workers=workers)
     return 0
 
 
 def _remove_if_unused(folder: RunFolder) -> None:
-    """Leave no folder of a run that failed before it began."""
+    """Remove the folder of a run that failed before it started."""
     files = {path for path in folder.root.rglob("*") if path.is_file()}
     if files <= {folder.config, folder.lock}:
         shutil.rmtree(folder.root)
 
 
-def _how_to_go_on(folder: RunFolder) -> str:
+def _how_to_resume(folder: RunFolder) -> str:
     if not folder.last.exists():
-        return "Nothing was saved yet: no step is lost by beginning anew."
+        return "Nothing was saved yet, so start the run again."
     return (
-        f"Go on from the last step saved by: train.py --resume {shlex.quote(str(folder.root))}"
+        "Resume from the last saved step with: "
+        f"rfkeras train --resume {shlex.quote(str(folder.root))}"
     )
 
 
 def _train(
     config: TrainConfig, folder: RunFolder, resume: bool, workers: Workers | None
 ) -> int:
-    from rfkeras.evaluation.table import print_report
+    from rfkeras.evaluation.report_table import print_report
     from rfkeras.training.callbacks import Interrupted
     from rfkeras.training.run import train
 
     try:
         result = train(config, folder, resume, workers)
     except Interrupted as interrupt:
-        raise Interrupted(f"Saved. {_how_to_go_on(folder)}", interrupt.number) from None
+        raise Interrupted(f"Saved. {_how_to_resume(folder)}", interrupt.number) from None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(folder)) from None
+        raise KeyboardInterrupt(_how_to_resume(folder)) from None
     if result is None:  # not the chief
         return 0
     print_report(result.report, title="Test")
     if result.export_difference is not None:
         print(
-            f"SavedModel: {folder.saved_model}, reloaded in a clean process, probabilities "
-            f"within {result.export_difference:.1e} of the model's"
+            f"SavedModel: {folder.saved_model} (scores differ from the model's by at most "
+            f"{result.export_difference:.1e}, checked in a clean process)"
         )
     print(f"Run folder: {folder.root}")
     return 0

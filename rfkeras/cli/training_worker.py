@@ -1,9 +1,9 @@
-"""One worker of `rfkeras launch`, in a process of its own.
+"""Script that runs one worker of `rfkeras launch`.
 
     python -m rfkeras.cli.training_worker RUN_FOLDER
 
-It is `rfkeras train --resume RUN_FOLDER` under the TF_CONFIG that it finds, but ends with
-its standard input, so it does not outlive a launcher that was killed.
+It runs `rfkeras train --resume RUN_FOLDER` with the TF_CONFIG of its environment. It exits when
+its standard input closes, so it does not outlive a launcher that was killed.
 """
 
 from __future__ import annotations

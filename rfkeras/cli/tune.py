@@ -12,11 +12,12 @@ from typing import Any
 
 from rfkeras.cli.main import COMMANDS
 from rfkeras.config.parsing import number, whole
-from rfkeras.config.recipes import list_recipes, recipes_for
-from rfkeras.config.train_config import TrainConfig, add_flags, resolve
+from rfkeras.config.recipes import list_recipes
+from rfkeras.config.resolve import add_flags, resolve
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
 
-# Flags that say what is searched, and how; a search that goes on has them already.
+# Flags of the search itself. A resumed search already has them.
 _WHOLE = {"factor": whole(2), "iterations": whole(1), "search_seed": whole(0, 2**31 - 2)}
 _WHOLE |= {"max_failures": whole(1), "trials": whole(1)}
 _SEARCH_FLAGS = ("recipe", "space", "search", "search_dir", "method", *_WHOLE)
@@ -34,13 +35,14 @@ def add_parser(commands: Any) -> None:
         ),
         description=(
             "Train many models with different options and compare them on the validation "
-            "split; the best becomes a recipe for train.py. The test split is not touched."
+            "split. The best options become a recipe for `rfkeras train`. The test split is "
+            "never used."
         ),
         epilog=(
-            "NAME=SPEC: rho=0:12 or rho=0:12:2 (whole numbers, in steps), "
+            "NAME=SPEC: rho=0:12 or rho=0:12:2 (whole numbers, with a step), "
             "learning_rate=1e-4:1e-2:log, width=32,64,128, shake=true,false. rho_time and "
-            "rho_frequency are the axes of rho. --resume DIR goes on with a search, as does "
-            "the same command again if it names --search-dir. "
+            "rho_frequency are the axes of rho. --resume DIR resumes a search. So does "
+            "the same command if it names --search-dir. "
             f"Recipes: {', '.join(list_recipes())}."
         ),
     )
@@ -50,64 +52,79 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="NAME=SPEC",
-        help="what to search (default: rho on both axes, width, shake, frequency_aware, "
-        "damping, mixup and learning_rate, as far as the model has them)",
+        help="options to search (default: rho on both axes, width, shake, frequency_aware, "
+        "damping, mixup and learning_rate, if the model has them)",
     )
-    group.add_argument("--space", type=Path, metavar="FILE", help="the same as a YAML file")
+    group.add_argument(
+        "--space", type=Path, metavar="FILE", help="YAML file with the options to search"
+    )
     group.add_argument(
         "--recipe",
         metavar="FILE",
-        help="options that all trials share, as for train.py (default: the data set's own)",
+        help="options that all trials share, as for `rfkeras train` (default: the recipe of "
+        "the data set)",
     )
     group.add_argument(
-        "--search-dir", type=Path, metavar="DIR", help="folder (default: searches/...)"
+        "--search-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the search (default: a new one under searches/)",
     )
     group.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the search in this folder"
+        "--resume", type=Path, metavar="DIR", help="resume the search in this folder"
     )
     group.add_argument(
         "--method",
         choices=("hyperband", "bayesian", "random"),
-        help="of keras-tuner (default: hyperband)",
+        help="method of keras-tuner (default: hyperband)",
     )
     group.add_argument(
-        "--trials", metavar="N", help="trials of bayesian and random (20); may grow later"
+        "--trials",
+        metavar="N",
+        help="bayesian, random: number of trials (default: 20); can be raised later",
     )
     group.add_argument(
-        "--factor", metavar="N", help="hyperband: one in N goes on, for N times the epochs (3)"
+        "--factor",
+        metavar="N",
+        help="hyperband: continue one in N trials, with N times the epochs (default: 3)",
     )
     group.add_argument(
-        "--iterations", metavar="N", help="hyperband: how often it runs as a whole (1)"
+        "--iterations", metavar="N", help="hyperband: number of complete passes (default: 1)"
     )
-    group.add_argument("--search-seed", metavar="N", help="of the values that are tried (0)")
+    group.add_argument(
+        "--search-seed", metavar="N", help="seed of the values to try (default: 0)"
+    )
     group.add_argument(
         "--max-failures",
         metavar="N",
-        help="trials that may fail one after the other before the search ends (3)",
+        help="stop after this many failed trials in a row (default: 3)",
     )
     group.add_argument(
-        "--retry-failed", action="store_true", help="try failed trials of the folder again"
+        "--retry-failed",
+        action="store_true",
+        help="retry the failed trials of a resumed search",
     )
     group.add_argument(
         "--worker-timeout",
         default="60",
         metavar="SECONDS",
-        help="chief: after this long without life a worker's trial goes to another (60)",
+        help="coordinator: reassign a trial if its worker is silent for this many seconds "
+        "(default: 60)",
     )
-    add_flags(parser, TrainConfig)
+    add_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.experiments.oracle import ALONE, read_role
+    from rfkeras.experiments.search_workers import SINGLE, read_role
 
     role = read_role(os.environ)
     timeout = number(5.0)("worker_timeout", options.worker_timeout)
     if options.resume is not None:
         search, folder = _resumed(options)
     else:
-        search, folder = _new(options, alone=role.kind == ALONE)
+        search, folder = _new(options, alone=role.kind == SINGLE)
     from rfkeras.experiments.search_run import run_search
 
     run_search(search, folder, role, timeout, options.retry_failed)
@@ -115,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _resumed(options: argparse.Namespace) -> Any:
-    """The search of a folder; only the number of trials may be another."""
+    """Return the search in a folder; only the number of trials may change."""
     from dataclasses import replace
 
     from rfkeras.experiments.search import SearchFolder, read_search
@@ -124,7 +141,7 @@ def _resumed(options: argparse.Namespace) -> Any:
     given += [n for n in _SEARCH_FLAGS if n != "trials" and getattr(options, n)]
     if given:
         raise ConfigError(
-            "--resume takes the options of the search it goes on with; leave out: "
+            "--resume uses the options of the resumed search. Leave out: "
             + ", ".join(sorted(given))
         )
     folder = SearchFolder(options.resume)
@@ -136,11 +153,11 @@ def _resumed(options: argparse.Namespace) -> Any:
 
 
 def _new(options: argparse.Namespace, alone: bool) -> Any:
-    """The search that the flags describe, which may lie in its folder already."""
+    """Return the search that the flags describe; its folder may already contain it."""
     from rfkeras.experiments.search import HYPERBAND, Search, SearchFolder
 
     flags = {name: value for name, value in vars(options).items() if name not in _OWN_FLAGS}
-    base = resolve(TrainConfig, flags, recipes_for(flags, options.recipe))
+    base = resolve(flags, options.recipe, shared=True)
     method = options.method or HYPERBAND
     numbers = {
         name.removeprefix("search_"): parse(name, getattr(options, name))
@@ -151,9 +168,9 @@ def _new(options: argparse.Namespace, alone: bool) -> Any:
     root = options.search_dir
     if root is None:
         if not alone:
-            raise ConfigError("Chief and workers need the same --search-dir.")
-        moment = time.strftime("%Y%m%d-%H%M%S")
-        root = Path("searches", f"{base.model}-{base.dataset}-{method}-{moment}")
+            raise ConfigError("Coordinator and workers need the same --search-dir.")
+        now = time.strftime("%Y%m%d-%H%M%S")
+        root = Path("searches", f"{base.model}-{base.dataset}-{method}-{now}")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     space = _space(options, base, flags)
     return Search(base, space, method, command=command, **numbers), SearchFolder(root)
@@ -164,8 +181,8 @@ def _check_method(method: str, given: set[str]) -> None:
     if foreign & given:
         names = ", ".join(f"--{name}" for name in sorted(foreign & given))
         raise ConfigError(
-            f"{names}: not with --method {method}. Hyperband counts its trials from --epochs, "
-            "--factor and --iterations; bayesian and random take --trials."
+            f"{names} cannot be combined with --method {method}. Hyperband's number of trials "
+            "follows from --epochs, --factor and --iterations; the others use --trials."
         )
 
 
@@ -174,7 +191,7 @@ def _space(options: argparse.Namespace, base: TrainConfig, flags: dict[str, Any]
     from rfkeras.experiments.search_space import AXES, parse_space, read_space, split_flags
 
     if options.search and options.space:
-        raise ConfigError("Give the space by --search or by --space, not by both.")
+        raise ConfigError("Use either --search or --space, not both.")
     if not (options.search or options.space):
         return default_space(base, flags)
     space = (
@@ -184,5 +201,5 @@ def _space(options: argparse.Namespace, base: TrainConfig, flags: dict[str, Any]
     if "rho" in flags and all(axis in space.parameters for axis in AXES):
         both.append("rho")
     if both:
-        raise ConfigError(f"{', '.join(both)}: either searched or given as a flag, not both.")
+        raise ConfigError(f"{', '.join(both)}: search it or give it as a flag, not both.")
     return space

@@ -1,1 +1,1 @@
-"""Options of a training run: their table, parsing, recipes and defaults."""
+"""The options of a training run: their definitions, recipes, and resolution."""

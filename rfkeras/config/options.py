@@ -1,4 +1,4 @@
-"""Options of how a model is trained."""
+"""The options of a training run, in groups. Each is a field, a flag and a recipe key."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from rfkeras.config.parsing import (
 
 @dataclass(frozen=True)
 class AugmentationOptions:
-    """Random changes of the training clips, all off by default."""
+    """Random changes of the training clips. All are off by default."""
 
     group_title: ClassVar[str] = "augmentation"
 
     mixup: float = option(
-        0.0, number(0.0, 100.0), "alpha of mixup (published: 0.3); 0 mixes nothing"
+        0.0, number(0.0, 100.0), "alpha of mixup (published: 0.3); 0 turns it off"
     )
     time_roll: bool = option(
         False, switch, "roll each spectrogram circularly in time (published: on)"
     )
     gain_db: float = option(
-        0.0, number(0.0, 60.0), "random gain of each waveform, at most this many dB either way"
+        0.0, number(0.0, 60.0), "random gain per waveform, up to this many dB up or down"
     )
     spec_augment: bool = option(
         False, switch, "blank random stripes of each spectrogram (SpecAugment)"
     )
     time_masks: int = option(
-        2, whole(0), "SpecAugment: stripes across time", needs=SPEC_AUGMENT
+        2, whole(0), "SpecAugment: number of time stripes", needs=SPEC_AUGMENT
     )
     time_mask_frames: int = option(
-        40, whole(1), "SpecAugment: their largest width", needs=SPEC_AUGMENT
+        40, whole(1), "SpecAugment: largest width of a time stripe", needs=SPEC_AUGMENT
     )
     frequency_masks: int = option(
-        2, whole(0), "SpecAugment: stripes across frequency", needs=SPEC_AUGMENT
+        2, whole(0), "SpecAugment: number of frequency stripes", needs=SPEC_AUGMENT
     )
     frequency_mask_bands: int = option(
-        24, whole(1), "SpecAugment: their largest width", needs=SPEC_AUGMENT
+        24, whole(1), "SpecAugment: largest width of a frequency stripe", needs=SPEC_AUGMENT
     )
 
 
@@ -64,26 +64,29 @@ class OptimizerOptions:
     group_title: ClassVar[str] = "optimisation"
 
     epochs: int = option(200, whole(1), "passes over the training set")
-    batch_size: int = option(10, whole(1), "clips a step, over all devices together")
+    batch_size: int = option(10, whole(1), "clips per step, over all devices together")
     optimizer: str = option("adam", choice("adam", "adamw"), "adam or adamw")
-    learning_rate: float = option(1e-4, number(0.0, 10.0), "at the start")
+    learning_rate: float = option(1e-4, number(0.0, 10.0), "initial learning rate")
     schedule: str = option(
         "linear",
         choice("linear", "published"),
-        "end of the decay: linear (the last epoch) or published (5/7 of all, as 250 of 350)",
+        "when the decay ends: linear (at the last epoch) or published (after 5/7 of the "
+        "epochs, as 250 of 350)",
     )
     hold_epochs: float | None = option(
         None,
         number(0.0),
-        "epochs at the first learning rate, before the linear decay (default: 1/7 of all, "
+        "epochs at the initial learning rate, before the linear decay (default: 1/7 of all, "
         "as 50 of 350)",
     )
     decay_end_epoch: float | None = option(
-        None, number(0.0), "epoch at which the decay ends (default: by --schedule)"
+        None, number(0.0), "epoch at which the decay ends (default: set by --schedule)"
     )
-    final_learning_rate: float = option(1e-6, number(0.0, 10.0), "at the end of the decay")
+    final_learning_rate: float = option(
+        1e-6, number(0.0, 10.0), "learning rate after the decay"
+    )
     weight_decay: float | None = option(
-        None, number(0.0, 1.0), "decay of kernels, of adamw alone (default there: 0.01)"
+        None, number(0.0, 1.0), "decay of the kernels, only with adamw (default there: 0.01)"
     )
     clip_norm: float | None = option(
         None, number(1e-6), "largest norm of the gradient of a whole step (default: no limit)"
@@ -92,119 +95,121 @@ class OptimizerOptions:
         "none", weights, "none, balanced, or in a recipe a table from tag to weight"
     )
     prior_bias: bool = option(
-        False, switch, "start from the tags' frequencies instead of the published zero logits"
+        False,
+        switch,
+        "initialise the classifier with the tags' frequencies instead of the published zeros",
     )
-    seed: int = option(0, whole(0, 2**31 - 1), "of initialisation, order and excerpts")
+    seed: int = option(
+        0, whole(0, 2**31 - 1), "seed of initialisation, order of clips and excerpts"
+    )
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which weights a run ends with, and when."""
+    """Which weights a run keeps, and when it stops."""
 
     group_title: ClassVar[str] = "averaging and choice of weights"
 
-    monitor: str = option("val_mAP", text, "figure of log.csv that tells the best epoch")
+    monitor: str = option("val_mAP", text, "metric in log.csv that selects the best epoch")
     early_stop_epochs: int | None = option(
-        None, whole(1), "stop after this many epochs without a better one (default: never)"
+        None, whole(1), "stop after this many epochs without improvement (default: never)"
     )
     averaging: str = option(
         "none",
         choice("none", "swa", "ema"),
-        "average of weights over epochs or steps",
+        "average of the weights over epochs (swa) or steps (ema)",
         needs=AVERAGE_KEPT,
     )
     swa_start_epoch: int | None = option(
         None,
         whole(1),
-        "first epoch averaged (default: 5/7 of all, as 250 of 350; none while pruning)",
+        "first averaged epoch (default: 5/7 of all, as 250 of 350; never while pruning)",
     )
-    swa_every: int = option(
-        3, whole(1), "epochs from one that is averaged to the next", needs=SWA
-    )
+    swa_every: int = option(3, whole(1), "epochs between two averaged epochs", needs=SWA)
     ema_decay: float = option(
-        0.999, number(0.0, 0.999999), "share of the old average a step", needs=EMA
+        0.999, number(0.0, 0.999999), "share of the old average kept at each step", needs=EMA
     )
     final_weights: str = option(
         "best",
         choice("best", "last", "average"),
-        "best (of the best epoch and the average), last or average",
+        "best (the better of best epoch and average), last or average",
     )
     thresholds: str = option(
         "validation",
         choice("validation", "half"),
-        "per-tag decision thresholds: chosen on validation, or 0.5 for all",
+        "per-tag decision thresholds: chosen on the validation split, or 0.5 for all",
     )
 
 
 @dataclass(frozen=True)
 class PruningOptions:
-    """Kernels set to zero, the smallest first."""
+    """Magnitude pruning: kernel weights set to zero, the smallest first."""
 
     group_title: ClassVar[str] = "pruning"
 
     prune_share: float | None = option(
-        None, number(0.0, 0.9999), "share of the kernels' weights that ends as zero"
+        None, number(0.0, 0.9999), "share of the kernel weights that are zero at the end"
     )
     prune_to_parameters: int | None = option(
-        None, whole(1), "parameters that are not zero at the end, all kinds together"
+        None, whole(1), "number of non-zero parameters at the end, of all kinds together"
     )
     prune_scope: str = option(
         "global",
         choice("global", "layer"),
-        "smallest weights of the whole model, or of each kernel",
+        "prune the smallest weights of the whole model, or of each kernel",
         needs=PRUNING,
     )
     prune_ramp: str = option(
         "linear",
         choice("linear", "exponential"),
-        "how the share grows over the epochs",
+        "how the pruned share grows over the epochs",
         needs=PRUNING,
     )
     prune_epochs: int | None = option(
         None,
         whole(1),
-        "epochs after which the share is reached (default: half of all, 50 at most)",
+        "epochs until the full share is pruned (default: half of all, at most 50)",
         needs=PRUNING,
     )
 
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Devices, number formats, checkpoints, files."""
+    """Devices, number formats, checkpoints and files."""
 
     group_title: ClassVar[str] = "machine"
 
     devices: str = option(
-        "auto", text, "auto (all GPUs, else the CPU), cpu, gpu, cpu:N or gpu:N"
+        "auto", text, "auto (all GPUs, otherwise the CPU), cpu, gpu, cpu:N or gpu:N"
     )
     precision: str = option(
         "float32",
         choice("float32", "mixed_bfloat16", "mixed_float16"),
-        "number format while training; the finished model is float32",
+        "number format during training; the finished model is float32",
     )
-    jit: bool = option(False, switch, "compile the network's step by XLA")
+    jit: bool = option(False, switch, "compile the network's step with XLA")
     checkpoint_steps: int = option(50, whole(1), "steps between two checkpoints")
     export: bool = option(
-        True, switch, "export a SavedModel, and compare it in a clean process"
+        True, switch, "export a SavedModel and verify it in a separate process"
     )
 
 
 @dataclass(frozen=True)
 class FineTuningOptions:
-    """Which weights a run starts from, and which of them it keeps."""
+    """Which weights a run starts from, and which of them it trains."""
 
     group_title: ClassVar[str] = "fine-tuning"
 
     init_weights: str | None = option(
         None,
         text,
-        "weights to start from: ready ones (see `rfkeras models`), a run folder, a .keras file "
-        "or a PyTorch checkpoint",
+        "initial weights: pretrained weights (see `rfkeras models`), a run folder, a .keras "
+        "file or a PyTorch checkpoint",
     )
     freeze: str = option(
         "none",
         choice("none", "trunk"),
-        "what stays as it is: none, or trunk (all but the classifier)",
+        "what to freeze: none, or trunk (all but the classifier)",
         needs=INITIAL,
     )
     unfreeze_after: int | None = option(
@@ -213,13 +218,13 @@ class FineTuningOptions:
     trunk_lr_scale: float = option(
         1.0,
         number(0.0001, 1.0),
-        "learning rate of the trunk, as a share of the classifier's",
+        "learning rate of the trunk, as a fraction of the classifier's",
         needs=INITIAL,
     )
 
     @property
     def frozen_epochs(self) -> float:
-        """Epochs for which the trunk is frozen; infinite where it never trains."""
+        """Epochs during which the backbone is frozen. Infinite if it never trains."""
         if self.freeze == "none":
             return 0
         return float("inf") if self.unfreeze_after is None else self.unfreeze_after
@@ -227,7 +232,7 @@ class FineTuningOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The architecture; those that are None take the architecture's own default."""
+    """The architecture. Options that are None take the architecture's default."""
 
     group_title: ClassVar[str] = "model"
 
@@ -240,26 +245,30 @@ class ModelOptions:
         None, whole_numbers(3), "blocks kept in each stage, such as 4,4,4"
     )
     allow_rf_change: bool | None = option(
-        None, switch, "let blocks go that count for the receptive field"
+        None, switch, "allow removing blocks that affect the receptive field"
     )
     initialization: str | None = option(
-        None, choice("published", "he"), "initial weights: published (the default) or he"
+        None, choice("published", "he"), "weight initialisation: published (the default) or he"
     )
     head: str | None = option(
         None,
         choice("average", "max", "log_mean_exp", "attention"),
-        "how frames become a clip: average (the default), max, log_mean_exp or attention",
+        "pooling over frames: average (the default), max, log_mean_exp or attention",
     )
-    shake: bool | None = option(None, switch, "Shake-Shake: random shares of two branches")
-    branches: int | None = option(None, whole(1), "residual branches of a block")
+    shake: bool | None = option(
+        None, switch, "Shake-Shake: mix two residual branches with random weights"
+    )
+    branches: int | None = option(None, whole(1), "residual branches per block")
     shake_per: str | None = option(
-        None, choice("sample", "batch"), "draw Shake-Shake's shares for each sample or batch"
+        None, choice("sample", "batch"), "draw Shake-Shake's weights per sample or per batch"
     )
     frequency_aware: bool | None = option(
-        None, switch, "a channel before each convolution that tells the frequency"
+        None, switch, "add a channel with the frequency position before each convolution"
     )
     damping: float | None = option(
-        None, number(0.0, 1.0), "what is left of kernels at their ends, 0 to 1"
+        None,
+        number(0.0, 1.0),
+        "weight at the kernel edges, from 0 to 1 (1 = no damping)",
     )
     damp_time: bool | None = option(None, switch, "damp kernels along time too")
     decomposition: int | None = option(
@@ -270,18 +279,20 @@ class ModelOptions:
     )
     units: int | None = option(None, whole(1), "units of the recurrent layers of a CRNN")
     summary: str | None = option(
-        None, choice("mean", "last"), "what a CRNN's tags are read from: all states or the last"
+        None,
+        choice("mean", "last"),
+        "recurrent state that a CRNN classifies: the mean of all states, or the last",
     )
     dropout: float | None = option(
-        None, number(0.0, 0.99), "share dropped after each stage of a VGG or CRNN"
+        None, number(0.0, 0.99), "dropout rate after each stage of a VGG or CRNN"
     )
     final_dropout: float | None = option(
-        None, number(0.0, 0.99), "share dropped before the classifier of a VGG or CRNN"
+        None, number(0.0, 0.99), "dropout rate before the classifier of a VGG or CRNN"
     )
 
     @staticmethod
     def model_option_names() -> tuple[str, ...]:
-        """Names of the options that go to the architecture."""
+        """Return the names of the options that are passed to the architecture."""
         return tuple(f.name for f in fields(ModelOptions) if f.name != "model")
 
 
@@ -297,9 +308,11 @@ class DataOptions:
         "gm_instruments, openmic, mtg_jamendo, dcase, magnatagatune, gtzan, folder or packed",
     )
     data_dir: str | None = option(
-        None, text, "where the data set lies (gm_instruments: where its cache is made)"
+        None, text, "folder of the data set (gm_instruments: folder of its cache)"
     )
-    audio_dir: str | None = option(None, text, "where the audio lies, if not in --data-dir")
+    audio_dir: str | None = option(
+        None, text, "folder of the audio files, if they are not in --data-dir"
+    )
     subset: str | None = option(
         None, text, "part of the data set, such as moodtheme (mtg_jamendo) or 2020-1b (dcase)"
     )
@@ -312,42 +325,47 @@ class DataOptions:
         "auto (the data set's), multi_label (any number of tags) or single_label (one class)",
     )
     dataset_size: int | None = option(
-        None, whole(40), "clips to render, for gm_instruments alone"
+        None, whole(40), "number of clips to render (only gm_instruments)"
     )
     sound_font: str | None = option(
         None,
         text,
-        ".sf2 file to render with, or several, TimGM6mb:A.sf2:B.sf2, that the clips take in "
-        "turn; for gm_instruments alone (default: TimGM6mb)",
+        ".sf2 file to render with, or several, such as TimGM6mb:A.sf2:B.sf2, used in turn "
+        "(only gm_instruments; default: TimGM6mb)",
     )
     validation_share: float = option(
-        0.15, number(0.01, 0.5), "share of the training clips held out for validation"
+        0.15, number(0.01, 0.5), "fraction of the training clips held out for validation"
     )
     train_share: float = option(
-        1.0, number(0.001, 1.0), "share of the training clips that is used, the same each time"
+        1.0,
+        number(0.001, 1.0),
+        "fraction of the training clips to use; the choice is the same in every run",
     )
     test_share: float = option(
-        0.15, number(0.01, 0.9), "share of all clips that is tested, for folder alone"
+        0.15,
+        number(0.01, 0.9),
+        "fraction of clips used for testing (only folder data sets)",
     )
     allow_absolute: bool = option(
-        False, switch, "admit paths outside the CSV's folder, for folder alone"
+        False, switch, "allow paths outside the CSV's folder (only folder data sets)"
     )
     max_bad_share: float = option(
-        0.01, number(0.0, 1.0), "share of unusable files above which the run stops"
+        0.01, number(0.0, 1.0), "stop if more than this fraction of the files is unusable"
     )
     decoder: str = option(
         "soundfile",
         choice("soundfile", "isolated", "tfio"),
-        "soundfile, isolated (it, in processes that may die) or tfio (packed shards alone)",
+        "soundfile, isolated (soundfile in separate processes, for untrusted files) or tfio "
+        "(only packed shards)",
     )
     cache_gb: float = option(
-        2.0, number(0.0), "memory for decoded audio, so that later epochs need not decode"
+        2.0, number(0.0), "GB of memory for decoded audio, which later epochs reuse"
     )
 
 
 @dataclass(frozen=True)
 class FrontendOptions:
-    """The spectrogram and how much audio it is made of."""
+    """The spectrogram, and how much audio it covers."""
 
     group_title: ClassVar[str] = "front-end and excerpts"
 
@@ -357,11 +375,11 @@ class FrontendOptions:
         "front-end preset",
     )
     fixed_floor: bool = option(
-        False, switch, "absolute dB floor in the front-end instead of the clip's own"
+        False, switch, "use an absolute dB floor in the front-end instead of one per clip"
     )
-    input_channels: int = option(1, whole(1), "1 mono, 2 stereo")
-    excerpt_seconds: float = option(10.0, number(0.1, 600.0), "length of the training excerpts")
-    excerpts_per_clip: int = option(1, whole(1), "excerpts taken from each clip in an epoch")
+    input_channels: int = option(1, whole(1), "1 for mono, 2 for stereo")
+    excerpt_seconds: float = option(10.0, number(0.1, 600.0), "length of training excerpts")
+    excerpts_per_clip: int = option(1, whole(1), "excerpts per clip and epoch")
     window_seconds: float = option(
-        10.0, number(0.1, 600.0), "longer files are scored in windows of this length"
+        10.0, number(0.1, 600.0), "length of the windows in which longer files are scored"
     )

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError, unknown_name
 
 
+def option(
+    default: Any, parse: Callable[[str, Any], Any], help: str, needs: Needs | None = None
+) -> Any:
+    """Return a dataclass field that is an option of a run.
+
+    Args:
+        default: Its default value.
+        parse: Parser of its values: (name for messages, value) to the parsed value.
+        help: Help text of its flag.
+        needs: What must be on for the option to have any effect.
+    """
+    return field(default=default, metadata={"parse": parse, "help": help, "needs": needs})
+
+
 @dataclass(frozen=True)
 class Needs:
-    """What an option needs to have any effect.
+    """A condition without which an option has no effect.
 
     Attributes:
-        switches: Options that turn it on or off.
-        how: What to set, for the message.
-        is_on: Whether it is on, from the values of all options.
+        switches: Options that decide whether it holds.
+        how: How to make it hold, for messages.
+        is_on: Whether it holds, given the values of all options.
     """
 
     switches: tuple[str, ...]
@@ -25,62 +39,25 @@ class Needs:
     is_on: Callable[[Mapping[str, Any]], bool]
 
 
-SPEC_AUGMENT = Needs(("spec_augment",), "spec_augment", lambda v: v["spec_augment"])
-SWA = Needs(("averaging",), "averaging to swa", lambda v: v["averaging"] == "swa")
-EMA = Needs(("averaging",), "averaging to ema", lambda v: v["averaging"] == "ema")
+SPEC_AUGMENT = Needs(("spec_augment",), "--spec-augment", lambda v: v["spec_augment"])
+SWA = Needs(("averaging",), "--averaging swa", lambda v: v["averaging"] == "swa")
+EMA = Needs(("averaging",), "--averaging ema", lambda v: v["averaging"] == "ema")
 AVERAGE_KEPT = Needs(
     ("final_weights",),
-    "final_weights to best or average",
+    "--final-weights best or average",
     lambda v: v["averaging"] == "none" or v["final_weights"] != "last",
 )
 PRUNING = Needs(
     ("prune_share", "prune_to_parameters"),
-    "prune_share or prune_to_parameters",
+    "--prune-share or --prune-to-parameters",
     lambda v: v["prune_share"] is not None or v["prune_to_parameters"] is not None,
 )
-INITIAL = Needs(("init_weights",), "init_weights", lambda v: v["init_weights"] is not None)
-FROZEN = Needs(("freeze",), "freeze to trunk", lambda v: v["freeze"] == "trunk")
-
-
-def check_needs(config_class: Any, given: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Refuse options that were given in vain.
-
-    A flag may turn off what a recipe turned on, and so may a recipe that extends another
-    one: what the weaker of the two says of the details is then left over, and no mistake.
-
-    Args:
-        config_class: The dataclass of the options.
-        given: Source and options, each stronger than those before it.
-
-    Raises:
-        ConfigError: An option needs another one, which is off, and nothing stronger than
-            the option turned it off.
-    """
-    values = {field.name: field.default for field in fields(config_class)}
-    strength: dict[str, int] = {}
-    for place, (_, options) in enumerate(given):
-        values |= options
-        strength |= dict.fromkeys(options, place)
-    for option in fields(config_class):
-        needs: Needs | None = option.metadata["needs"]
-        if needs is None or option.name not in strength or needs.is_on(values):
-            continue
-        place = strength[option.name]
-        if any(strength.get(switch, -1) > place for switch in needs.switches):
-            continue
-        raise ConfigError(
-            f"{given[place][0]}: {option.name} has no effect as long as "
-            f"{_shown(needs, values)}: set {needs.how}, or leave {option.name} out. "
-            f"Received: {values[option.name]!r}."
-        )
-
-
-def _shown(needs: Needs, values: Mapping[str, Any]) -> str:
-    return " and ".join(f"{name} is {values[name]!r}" for name in needs.switches)
+INITIAL = Needs(("init_weights",), "--init-weights", lambda v: v["init_weights"] is not None)
+FROZEN = Needs(("freeze",), "--freeze trunk", lambda v: v["freeze"] == "trunk")
 
 
 def whole(minimum: int, maximum: int | None = None) -> Callable[[str, Any], int]:
-    """Parser of whole numbers of at least `minimum` and at most `maximum`."""
+    """Return a parser of whole numbers of at least `minimum` and at most `maximum`."""
     allowed = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(name: str, value: Any) -> int:
@@ -97,7 +74,11 @@ def whole(minimum: int, maximum: int | None = None) -> Callable[[str, Any], int]
 
 
 def number(minimum: float, maximum: float = float("inf")) -> Callable[[str, Any], float]:
-    """Parser of finite numbers between two bounds, both included."""
+    """Return a parser of finite numbers from `minimum` to `maximum`, both included."""
+    if maximum == float("inf"):
+        allowed = f"a number of at least {minimum:g}"
+    else:
+        allowed = f"a number from {minimum:g} to {maximum:g}"
 
     def parse(name: str, value: Any) -> float:
         try:
@@ -105,18 +86,16 @@ def number(minimum: float, maximum: float = float("inf")) -> Callable[[str, Any]
         except ValueError:
             result = float("nan")
         if not minimum <= result <= maximum or result == float("inf"):
-            raise ConfigError(
-                f"{name} must be a number from {minimum:g} to {maximum:g}. Received: {value!r}."
-            )
+            raise ConfigError(f"{name} must be {allowed}. Received: {value!r}.")
         return result
 
     return parse
 
 
 def text(name: str, value: Any) -> str:
-    """Parser of strings."""
+    """Parse a string that is not empty."""
     if not isinstance(value, str | Path) or not str(value):
-        raise ConfigError(f"{name} must be a text. Received: {value!r}.")
+        raise ConfigError(f"{name} must be a non-empty string. Received: {value!r}.")
     return str(value)
 
 
@@ -133,25 +112,25 @@ class Choice:
 
 
 def choice(*allowed: str) -> Choice:
-    """Parser of one of several names."""
+    """Return a parser of one of these names."""
     return Choice(allowed)
 
 
 def metavar(field: Field[Any]) -> str:
-    """What `--help` shows for the value of a field: the names to choose from, if it has any."""
+    """Return what `--help` shows for a field's value: its choices, or the name in capitals."""
     parse = field.metadata["parse"]
     return f"{{{','.join(parse.allowed)}}}" if isinstance(parse, Choice) else field.name.upper()
 
 
 def switch(name: str, value: Any) -> bool:
-    """Parser of yes and no."""
+    """Parse true or false."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name} must be true or false. Received: {value!r}.")
     return value
 
 
 def whole_numbers(*lengths: int) -> Callable[[str, Any], int | tuple[int, ...]]:
-    """Parser of lists of whole numbers, "7,5" or [7, 5], of these lengths."""
+    """Return a parser of lists of whole numbers, "7,5" or [7, 5], of these lengths."""
 
     def parse(name: str, value: Any) -> int | tuple[int, ...]:
         parts = value.split(",") if isinstance(value, str) else value
@@ -168,14 +147,7 @@ def whole_numbers(*lengths: int) -> Callable[[str, Any], int | tuple[int, ...]]:
 
 
 def weights(name: str, value: Any) -> str | dict[str, float]:
-    """Parser of class weights: none, balanced, or a table from tag to weight."""
+    """Parse class weights: none, balanced, or a table from tag to weight."""
     if isinstance(value, Mapping):
         return {str(tag): number(0.0)(f"{name}: {tag}", each) for tag, each in value.items()}
     return choice("none", "balanced")(f"{name} (or, in a recipe, a table)", value)
-
-
-def option(
-    default: Any, parse: Callable[[str, Any], Any], help: str, needs: Needs | None = None
-) -> Any:
-    """A dataclass field with the parser and the help of its flag, and what it needs."""
-    return field(default=default, metadata={"parse": parse, "help": help, "needs": needs})

@@ -1,4 +1,8 @@
-"""What every data source hands over: clips with labels and a mask, split by use."""
+"""The common form of all data sets: clips with labels and a mask, in splits.
+
+Also here: holding out clips for validation, the log of unusable files, and the record of the
+clips that a run was trained on.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +22,32 @@ from numpy.typing import NDArray
 from rfkeras.errors import AudioError, CheckpointError, ConfigError, DatasetError
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
 from rfkeras.utils.files import malformed, read_json, write_bytes, write_text
+from rfkeras.utils.text import count
 
 SPLITS = ("train", "validation", "test")
+_FILES_IN_ERROR = 5
+# With 12 digits, a false match between 100,000 clips and 100,000 others happens once in
+# 28,000 comparisons.
+_DIGEST_DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Split:
-    """Clips of one split.
+    """The clips of one split.
 
     Attributes:
         keys: Identifier of each clip, unique in the data set.
         paths: Audio file of each clip.
-        labels: (clips, classes) float32, 1 where the tag applies, 0 elsewhere.
-        mask: (clips, classes) float32, 1 where the label is known, 0 where nobody
-            annotated it: there the label is 0 and means nothing.
-        seconds: (clips,) float64, length of each file by the data set's metadata, used to
-            find truncated files; None where the metadata does not say.
-        groups: What must not straddle splits, of each clip: its artist or its recording
-            location; None where unknown.
+        labels: (clips, classes) float32; 1 where the tag applies, else 0.
+        mask: (clips, classes) float32; 1 where the label is known, 0 where it is unknown. An
+            unknown label is 0 in `labels`.
+        seconds: (clips,) float64, length of each file according to the data set's metadata,
+            used to find truncated files; None if the metadata does not have it.
+        groups: Group of each clip that must not be in two splits, such as its artist or
+            recording location; None if unknown.
+
+    Raises:
+        DatasetError: The attributes differ in length.
     """
 
     keys: tuple[str, ...]
@@ -50,22 +61,22 @@ class Split:
         counts = {len(self.keys), len(self.paths), len(self.labels), len(self.mask)}
         if len(counts) != 1 or self.labels.shape != self.mask.shape or self.labels.ndim != 2:
             raise DatasetError(
-                "A split needs as many keys, paths, labels and mask rows. Received: "
-                f"{len(self.keys)} keys, {len(self.paths)} paths, labels {self.labels.shape}, "
-                f"mask {self.mask.shape}."
+                "A split needs the same number of keys, paths, label rows and mask rows. "
+                f"Received: {len(self.keys)} keys, {len(self.paths)} paths, labels of shape "
+                f"{self.labels.shape}, mask of shape {self.mask.shape}."
             )
         for name, values in (("seconds", self.seconds), ("groups", self.groups)):
             if values is not None and len(values) != len(self.keys):
                 raise DatasetError(
-                    f"A split needs one entry of {name} a clip, or None. Received: "
-                    f"{len(values)} for {len(self.keys)} clips."
+                    f"A split needs one entry of {name} per clip, or None. Received: "
+                    f"{len(values)} for {count(len(self.keys), 'clip')}."
                 )
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Split:
-        """The clips at these row numbers, in this order."""
+        """Return the clips with these row numbers, in this order."""
         index = np.asarray(rows, dtype=np.int64)
         return Split(
             keys=tuple(self.keys[i] for i in index),
@@ -79,14 +90,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Published:
-    """What a data set's publishers say about it, to hold a copy against.
+    """Facts that a data set's publishers state, to compare a copy with.
 
     Attributes:
-        homepage: Where to get it.
-        clips: Clips of each split, or of several together: {"train+validation": 14915,
-            "test": 5085}. What is not known for certain is left out.
-        labels: Number of tags or classes, None where not known.
-        group: What `Split.groups` holds, in one word: "artist".
+        homepage: Where to download it.
+        clips: Number of clips per split, or of several splits together:
+            {"train+validation": 14915, "test": 5085}. Uncertain numbers are left out.
+        labels: Number of tags or classes; None if not known.
+        group: Kind of group in `Split.groups`: "artist", for example.
     """
 
     homepage: str
@@ -100,21 +111,22 @@ class AudioDataset:
     """A named set of clips and tags.
 
     Attributes:
-        name: Name of the source, "openmic" for example.
+        name: Name of the data set, "openmic" for example.
         label_names: Tag of each label column.
-        splits: Splits by name ("train", "validation", "test"); a source without labels
-            for one leaves it out.
-        clip_seconds: Length that every file has by the data set's own definition, used to
-            find truncated files; None where lengths vary.
-        task: "multi_label": any number of tags a clip, some perhaps unknown;
-            "single_label": exactly one class a clip, all known.
-        info: Anything else worth writing into the run folder (version, seed, rates).
-        published: What the publishers say about the data set, None for one's own.
-        remarks: What the source noticed that a user should know, a sentence each.
+        splits: Splits by name ("train", "validation", "test"). A split without labels is
+            left out.
+        clip_seconds: Length that every file should have, used to find truncated files; None
+            if lengths vary.
+        task: "multi_label" (any number of tags per clip, some possibly unknown) or
+            "single_label" (exactly one class per clip, all known).
+        info: Further facts for the run folder, such as version, seed and subset.
+        published: Facts stated by the publishers; None for your own data.
+        remarks: Notes for the user, one sentence each.
 
     Raises:
-        DatasetError: The task is unknown, the labels have not one column a name, or a
-            single-label clip has not exactly one class, known for certain.
+        ConfigError: The task is unknown.
+        DatasetError: The labels do not have one column per name, or a clip of a single-label
+            data set does not have exactly one known class.
     """
 
     name: str
@@ -138,7 +150,7 @@ class AudioDataset:
                 _check_single_label(f"{self.name}, split {name!r}", split)
 
     def split(self, name: str) -> Split:
-        """The split of that name.
+        """Return the split with this name.
 
         Raises:
             ConfigError: The data set has no such split.
@@ -151,24 +163,39 @@ class AudioDataset:
         return self.splits[name]
 
 
+def _check_single_label(where: str, split: Split) -> None:
+    one = (np.isin(split.labels, (0, 1)).all(axis=1)) & (split.labels.sum(axis=1) == 1)
+    known = (split.mask == 1).all(axis=1)
+    if not (one & known).all():
+        row = int(np.flatnonzero(~(one & known))[0])
+        if not one[row]:
+            fault = count(int((split.labels[row] != 0).sum()), "class", "classes")
+        else:
+            fault = count(int((split.mask[row] != 1).sum()), "unknown label")
+        raise DatasetError(
+            f"{where}: a single-label clip must have exactly one class and no unknown labels, "
+            f"but {split.keys[row]!r} has {fault}. Correct its labels, or make the data set "
+            "multi_label."
+        )
+
+
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Divide a split at random into (kept, held out).
 
-    The choice depends on the seed and the sorted keys alone, so neither the order of the
-    files on disk nor the machine changes it.
+    The result depends only on the seed and the set of keys, not on the order of the files.
 
     Args:
         split: The clips to divide.
-        share: Share to hold out, between 0 and 1; at least one clip is held out.
-        seed: Seed of the choice.
+        share: Share to hold out, between 0 and 1. At least one clip is held out.
+        seed: Seed of the random choice.
 
     Raises:
-        ConfigError: share is not inside (0, 1), or there are fewer than 2 clips.
+        ConfigError: The share is not between 0 and 1, or there are fewer than 2 clips.
     """
     if not 0 < share < 1 or len(split) < 2:
         raise ConfigError(
-            "Holding out needs a share between 0 and 1 and at least 2 clips. "
-            f"Received: share={share}, {len(split)} clips."
+            "Holding out needs a share between 0 and 1 and at least 2 clips. Received: "
+            f"share={share}, {count(len(split), 'clip')}."
         )
     by_key = np.argsort(np.array(split.keys), kind="stable")
     shuffled = by_key[np.random.default_rng(seed).permutation(len(split))]
@@ -181,21 +208,21 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
 def hold_out_groups(
     split: Split, share: float, seed: int, label_names: Sequence[str]
 ) -> tuple[Split, Split]:
-    """Divide a split into (kept, held out) so that no group is in both.
+    """Divide a split at random into (kept, held out), keeping each group together.
 
-    Of each class about the share is held out. The choice depends on the seed, the groups
-    and the labels, not on the order of the files.
+    About the given share of each class is held out. The result depends only on the seed, the
+    groups and the labels, not on the order of the files.
 
     Args:
-        split: The clips, with groups and with one class each.
-        share: Share to hold out, between 0 and 1; of each class at least one group is held
+        split: The clips, with groups and one class each.
+        share: Share to hold out, between 0 and 1. In each class, at least one group is held
             out and one is kept.
-        seed: Seed of the choice.
-        label_names: Name of each class, for the error.
+        seed: Seed of the random choice.
+        label_names: Name of each class, for errors.
 
     Raises:
-        ConfigError: share is not inside (0, 1), or the clips have no groups.
-        DatasetError: All clips of a class are of one group.
+        ConfigError: The share is not between 0 and 1, or the clips have no groups.
+        DatasetError: All clips of a class are in one group.
     """
     if not 0 < share < 1 or split.groups is None:
         raise ConfigError(
@@ -205,16 +232,16 @@ def hold_out_groups(
     names, group_of = np.unique(np.array(split.groups), return_inverse=True)
     counts = np.zeros((len(names), split.labels.shape[1]), np.int64)
     np.add.at(counts, (group_of, split.labels.argmax(axis=1)), 1)
-    owner = counts.argmax(axis=1)  # of one class, its commonest, so that it is drawn once
+    owner = counts.argmax(axis=1)  # assign a group to its most frequent class, to draw it once
     generator = np.random.default_rng(seed)
     held_out: list[np.integer[Any]] = []
     for column in np.unique(owner):
         members = np.flatnonzero(owner == column)
         if len(members) < 2:
             raise DatasetError(
-                f"All clips of {label_names[column]!r} are of the group "
-                f"{str(names[members[0]])!r}: nothing can be held out for validation without "
-                "a group being in two splits."
+                f"All clips of {label_names[column]!r} are in the group "
+                f"{str(names[members[0]])!r}, so none can be held out for validation without "
+                "splitting the group."
             )
         held_out += _draw(members, counts.sum(axis=1)[members], share, generator)
     mine = np.isin(group_of, held_out)
@@ -227,7 +254,7 @@ def _draw(
     share: float,
     generator: np.random.Generator,
 ) -> list[np.integer[Any]]:
-    """Random members with about that share of the clips; at least one in, one out."""
+    """Draw groups with about this share of the clips: at least one, and not all."""
     wanted = share * sizes.sum()
     drawn: list[np.integer[Any]] = []
     clips = 0
@@ -238,28 +265,18 @@ def _draw(
     return drawn
 
 
-def _check_single_label(where: str, split: Split) -> None:
-    one = (np.isin(split.labels, (0, 1)).all(axis=1)) & (split.labels.sum(axis=1) == 1)
-    known = (split.mask == 1).all(axis=1)
-    if not (one & known).all():
-        row = int(np.flatnonzero(~(one & known))[0])
-        fault = (
-            f"has {int((split.labels[row] != 0).sum())} classes"
-            if not one[row]
-            else f"has {int((split.mask[row] != 1).sum())} labels that are masked as unknown"
-        )
-        raise DatasetError(
-            f"{where}: a single-label clip has exactly one class and nothing unknown, but "
-            f"{split.keys[row]!r} {fault}. Mend its labels, or make the data set multi_label."
-        )
-
-
-_NAMED_IN_ERROR = 5
+# Unusable files
 
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file, why it cannot be used, and what was being done with it."""
+    """An unusable file.
+
+    Attributes:
+        path: The file.
+        reason: Why it cannot be used.
+        stage: What the program was doing: "training", "evaluation" or the name of a scan.
+    """
 
     path: str
     reason: str
@@ -267,7 +284,12 @@ class BadFile:
 
 
 def write_bad_files(csv_path: Path, files: Iterable[BadFile]) -> None:
-    """Write a CSV of bad files, whole or not at all, with a header even if there are none."""
+    """Write a CSV of bad files atomically; it has a header even if there are none.
+
+    Args:
+        csv_path: The file to write, with columns path, reason and stage.
+        files: The bad files.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "reason", "stage"))
@@ -277,21 +299,21 @@ def write_bad_files(csv_path: Path, files: Iterable[BadFile]) -> None:
 
 
 class BadFileLog:
-    """Collects bad files from any thread, writes them to a CSV, stops at a limit.
+    """Thread-safe log of bad files that raises an error when there are too many.
 
-    A file counts once however often it is met.
+    A file counts once, however often it fails.
 
     Args:
-        csv_path: Where the list is written (path, reason, stage); no file when None.
-        total_files: Files in use, of which the bad ones are a share.
-        max_bad_share: Largest share of bad files that is tolerated, 0 to 1.
+        csv_path: Where to write the list (path, reason, stage); None writes no file.
+        total_files: Number of files in use.
+        max_bad_share: Largest tolerated share of bad files, 0 to 1.
 
     Attributes:
-        error: The DatasetError raised when the limit was passed, None before. tf.data
-            wraps what its workers raise; `raise_if_stopped` gives the original back.
+        error: The DatasetError raised at the limit, else None. tf.data wraps errors of its
+            workers; `raise_if_stopped` raises the original one.
 
     Raises:
-        ConfigError: max_bad_share is not within 0 and 1, or there is no file at all.
+        ConfigError: max_bad_share is not between 0 and 1, or total_files is less than 1.
     """
 
     def __init__(
@@ -299,7 +321,7 @@ class BadFileLog:
     ) -> None:
         if not 0 <= max_bad_share <= 1:
             raise ConfigError(
-                f"max_bad_share must lie between 0 and 1. Received: {max_bad_share}."
+                f"max_bad_share must be between 0 and 1. Received: {max_bad_share}."
             )
         if total_files < 1:
             raise ConfigError(f"total_files must be at least 1. Received: {total_files}.")
@@ -312,9 +334,9 @@ class BadFileLog:
 
     @property
     def files(self) -> list[BadFile]:
-        """The bad files so far, by path."""
+        """The bad files so far, sorted by path."""
         with self._lock:
-            return [self._files[path] for path in sorted(self._files)]
+            return self._sorted()
 
     def __contains__(self, path: object) -> bool:
         with self._lock:
@@ -323,8 +345,12 @@ class BadFileLog:
     def record(self, error: AudioError, stage: str) -> None:
         """Add one file.
 
+        Args:
+            error: Names the file and the reason.
+            stage: What the program was doing.
+
         Raises:
-            DatasetError: More files are bad than the limit allows.
+            DatasetError: There are more bad files than the limit allows.
         """
         self.record_all([BadFile(error.path, error.reason, stage)])
 
@@ -332,53 +358,55 @@ class BadFileLog:
         """Add several files and write the list once.
 
         Raises:
-            DatasetError: More files are bad than the limit allows.
+            DatasetError: There are more bad files than the limit allows.
         """
         with self._lock:
             before = len(self._files)
             for file in bad:
                 self._files.setdefault(file.path, file)
-            if len(self._files) > before:
-                self._write()
+            if len(self._files) > before and self.csv_path is not None:
+                write_bad_files(self.csv_path, self._sorted())
             if len(self._files) > self.max_bad_share * self.total_files:
                 raise self.stop(self._message())
 
     def stop(self, message: str) -> DatasetError:
-        """Keep a DatasetError that ends the run, for `raise_if_stopped`; returns it."""
+        """Create the error that ends the run and keep it for `raise_if_stopped`."""
         self.error = DatasetError(message)
         return self.error
 
     def raise_if_stopped(self) -> None:
-        """Raise the DatasetError that stopped the reading, if any."""
+        """Raise the error that ended the run, if any.
+
+        Raises:
+            DatasetError: There were too many bad files.
+        """
         if self.error is not None:
             raise self.error
 
-    def _write(self) -> None:
-        if self.csv_path is not None:
-            write_bad_files(self.csv_path, (self._files[path] for path in sorted(self._files)))
+    def _sorted(self) -> list[BadFile]:
+        return [self._files[path] for path in sorted(self._files)]
 
     def _message(self) -> str:
-        bad = [self._files[path] for path in sorted(self._files)]
-        named = "; ".join(f"{file.path}: {file.reason}" for file in bad[:_NAMED_IN_ERROR])
-        more = f"; and {len(bad) - _NAMED_IN_ERROR} more" if len(bad) > _NAMED_IN_ERROR else ""
+        bad = self._sorted()
+        first = "; ".join(f"{file.path}: {file.reason}" for file in bad[:_FILES_IN_ERROR])
+        more = f"; and {len(bad) - _FILES_IN_ERROR} more" if len(bad) > _FILES_IN_ERROR else ""
         where = f" The full list is in {self.csv_path}." if self.csv_path else ""
         return (
             f"{len(bad)} of {self.total_files} audio files cannot be used; the limit is "
-            f"{self.max_bad_share:.2%}. {named}{more}.{where} Mend or remove them, or raise "
+            f"{self.max_bad_share:.2%}. {first}{more}.{where} Repair or remove them, or raise "
             f"max_bad_share (--max-bad-share) above {len(bad) / self.total_files:.4f}."
         )
 
 
-# Of 100,000 clips held against 100,000 others, two share 12 digits once in 28,000 times.
-_DIGITS = 12
+# Record of the clips that a run was trained on
 
 
 def write_clip_record(path: Path, dataset: str, keys: Sequence[str]) -> None:
-    """Write the record: 1 MB for 55,000 clips.
+    """Write a record of clips as shortened digests, about 1 MB for 55,000 clips.
 
     Args:
-        path: The JSON file to make.
-        dataset: Name of the data set, of a packed one that of its source.
+        path: The JSON file to write.
+        dataset: Name of the data set; for a packed one, the name of its source.
         keys: Keys of the clips.
     """
     content = {"dataset": dataset, "sha256_starts": sorted(map(_digest, keys))}
@@ -386,15 +414,15 @@ def write_clip_record(path: Path, dataset: str, keys: Sequence[str]) -> None:
 
 
 def recorded_clips(path: Path, dataset: str, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that are on record.
+    """Return the keys that are in a record.
 
     Args:
-        path: The JSON file; where there is none, nothing is on record.
-        dataset: Name of the data set that the keys are of.
+        path: The JSON file. A missing file is an empty record.
+        dataset: Name of the data set that the keys belong to.
         keys: Keys of clips.
 
     Raises:
-        CheckpointError: The file is no such record.
+        CheckpointError: The file is not a record of clips.
     """
     if not path.is_file():
         return []
@@ -405,65 +433,10 @@ def recorded_clips(path: Path, dataset: str, keys: Sequence[str]) -> list[str]:
                 return []
             digests = set(record["sha256_starts"])
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no record of clips: {error}") from error
+        raise CheckpointError(f"{path} is not a record of clips: {error}") from error
     return [key for key in keys if _digest(key) in digests]
 
 
 def _digest(key: str) -> str:
     content = key.encode(errors="surrogateescape")
-    return hashlib.sha256(content).hexdigest()[:_DIGITS]
-
-
-_NAMED = 3
-
-
-def published_clips(dataset: AudioDataset) -> dict[str, tuple[int, int]]:
-    """Clips found and clips published, of each split (or splits together) that is known."""
-    published = dataset.published.clips if dataset.published else {}
-    return {
-        names: (sum(len(dataset.splits.get(name, ())) for name in names.split("+")), clips)
-        for names, clips in published.items()
-    }
-
-
-def overlaps(dataset: AudioDataset) -> dict[str, dict[str, list[str]]]:
-    """What is in two splits.
-
-    Returns:
-        "key" and, where the splits have groups, the kind of group, each with the values
-        that two splits share, sorted: {"artist": {"train, test": ["artist_7"]}}. Pairs of
-        splits that share nothing are left out.
-    """
-    kinds: dict[str, dict[str, Sequence[str]]] = {
-        "key": {name: split.keys for name, split in dataset.splits.items()}
-    }
-    groups = {name: split.groups for name, split in dataset.splits.items()}
-    known = {name: values for name, values in groups.items() if values is not None}
-    if known:
-        kinds[dataset.published.group if dataset.published else "group"] = dict(known)
-    return {
-        kind: {
-            f"{first}, {second}": shared
-            for first, second in combinations(members, 2)
-            if (shared := sorted(set(members[first]) & set(members[second])))
-        }
-        for kind, members in kinds.items()
-    }
-
-
-def differences(dataset: AudioDataset) -> list[str]:
-    """What a user should know about this copy, a sentence each; empty when all is well."""
-    found = list(dataset.remarks)
-    for names, (clips, expected) in published_clips(dataset).items():
-        if clips != expected:
-            found.append(
-                f"{names.replace('+', ' and ')}: {clips:,} clips, published are {expected:,}"
-            )
-    labels = dataset.published.labels if dataset.published else None
-    if labels not in (None, len(dataset.label_names)):
-        found.append(f"{len(dataset.label_names)} labels, published are {labels}")
-    for kind, pairs in overlaps(dataset).items():
-        for pair, shared in pairs.items():
-            named = ", ".join(shared[:_NAMED]) + (", ..." if len(shared) > _NAMED else "")
-            found.append(f"{pair}: {len(shared):,} {kind}s are in both: {named}")
-    return found
+    return hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]

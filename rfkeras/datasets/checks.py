@@ -1,4 +1,4 @@
-"""What a data set holds and what is wrong with it, found without training."""
+"""Check a data set without training: audio files, numbers of clips, overlap of splits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,32 @@ from numpy.typing import NDArray
 
 from rfkeras.audio.decode import check_audio
 from rfkeras.audio.io import AudioInfo
-from rfkeras.datasets.base import (
-    AudioDataset,
-    BadFile,
-    Split,
-    differences,
-    overlaps,
-    published_clips,
-)
+from rfkeras.datasets.base import AudioDataset, BadFile, Split
 from rfkeras.datasets.packed import PackedSplit, damaged_shards
 from rfkeras.errors import AudioError, DatasetError
+from rfkeras.utils.progress import track
+from rfkeras.utils.text import count, first_few
 
-# Durations in metadata are rounded and come from another decoder, which may count padding
-# or guess from a bit rate; what a broken download lacks is longer.
+# Durations in metadata are rounded and come from another decoder, which may count padding or
+# estimate from the bit rate. What a broken download lacks is longer.
 METADATA_TOLERANCE_SECONDS = 2.0
-_PROGRESS_FROM_FILES = 200  # shorter scans end before a bar can be read
+_PROGRESS_FROM_FILES = 200  # shorter scans end before anybody could read a progress bar
+_LOOKUP_THREADS = 16  # on a network file system each lookup costs a round trip
+_SPLIT_ADJECTIVES = {"train": "training"}
+
+
+# Audio files
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan found.
+    """Result of scanning the audio files of a split.
 
     Attributes:
         good_rows: Rows of the split whose file can be used, ascending.
-        bad: The other files, in the split's order.
-        sample_rates: Good files by their own sample rate in Hz.
-        infos: What each good file holds, in the order of good_rows.
+        bad: The other files, in the order of the split.
+        sample_rates: Number of good files by their sample rate in Hz.
+        infos: Properties of the good files, in the order of good_rows.
     """
 
     good_rows: NDArray[np.int64]
@@ -50,38 +51,16 @@ class ScanResult:
     infos: tuple[AudioInfo, ...] = field(default=(), repr=False)
 
     def resampling(self, target_hz: int) -> list[str]:
-        """One line for each source rate that has to be resampled.
+        """Return one line per sample rate that has to be resampled.
 
         Example:
             ["1,204 files 44100 Hz -> 22050 Hz"]
         """
         return [
-            f"{count:,} {'file' if count == 1 else 'files'} {rate} Hz -> {target_hz} Hz"
-            for rate, count in sorted(self.sample_rates.items())
+            f"{count(files, 'file')} {rate} Hz -> {target_hz} Hz"
+            for rate, files in sorted(self.sample_rates.items())
             if rate != target_hz
         ]
-
-
-def check_clip(
-    split: Split, row: int, expected_seconds: float | None, *, decoder: str = "soundfile"
-) -> AudioInfo:
-    """Check the file of one clip: `check_file` with the length that is known of it.
-
-    Args:
-        split: The clips.
-        row: Which of them.
-        expected_seconds: Length of every file by the data set's definition; what the split
-            says of its clips' lengths goes before it.
-        decoder: One of `rfkeras.audio.decode.DECODERS`.
-
-    Raises:
-        AudioError: The file cannot be used.
-    """
-    path = split.paths[row]
-    if split.seconds is None:
-        return check_audio(path, expected_seconds, decoder=decoder)
-    seconds = float(split.seconds[row])
-    return check_audio(path, seconds, METADATA_TOLERANCE_SECONDS, decoder=decoder)
 
 
 def scan_split(
@@ -93,15 +72,18 @@ def scan_split(
     stage: str = "scan",
     decoder: str = "soundfile",
 ) -> ScanResult:
-    """Check all files of a split in parallel; raises nothing for bad files.
+    """Check all files of a split in parallel. Bad files raise no error.
 
     Args:
         split: The clips.
-        expected_seconds: Length that every file should have, None where lengths vary.
-        workers: Threads; the number of CPUs when None.
-        progress: Show a bar on standard error, for scans long enough to need one.
-        stage: What the list of bad files calls this scan.
+        expected_seconds: Length that every file should have; None if lengths vary.
+        workers: Number of threads; None uses one per CPU.
+        progress: Show progress on standard error during long scans.
+        stage: Name of this scan in the list of bad files.
         decoder: One of `rfkeras.audio.decode.DECODERS`.
+
+    Returns:
+        The good and the bad files.
     """
 
     def check(row: int) -> AudioInfo | AudioError:
@@ -116,18 +98,7 @@ def scan_split(
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         results = pool.map(check, range(len(split)))
         if progress and len(split) >= _PROGRESS_FROM_FILES:
-            from rich.console import Console
-            from rich.progress import track
-
-            results = iter(
-                track(
-                    results,
-                    description=f"Checking audio ({stage})",
-                    total=len(split),
-                    console=Console(stderr=True),
-                    transient=True,
-                )
-            )
+            results = track(results, len(split), f"Checking audio ({stage})", unit="files")
         for row, result in enumerate(results):
             if isinstance(result, AudioError):
                 bad.append(BadFile(result.path, result.reason, stage))
@@ -138,16 +109,181 @@ def scan_split(
     return ScanResult(np.asarray(good, dtype=np.int64), tuple(bad), dict(rates), tuple(infos))
 
 
+def check_clip(
+    split: Split, row: int, expected_seconds: float | None, *, decoder: str = "soundfile"
+) -> AudioInfo:
+    """Check the file of one clip, including its length if that is known.
+
+    Args:
+        split: The clips.
+        row: Row of the clip in the split.
+        expected_seconds: Length that every file should have. The clip's own length in
+            `split.seconds` takes precedence.
+        decoder: One of `rfkeras.audio.decode.DECODERS`.
+
+    Returns:
+        Properties of the file.
+
+    Raises:
+        AudioError: The file cannot be used.
+    """
+    path = split.paths[row]
+    if split.seconds is None:
+        return check_audio(path, expected_seconds, decoder=decoder)
+    seconds = float(split.seconds[row])
+    return check_audio(path, seconds, METADATA_TOLERANCE_SECONDS, decoder=decoder)
+
+
+def check_present(
+    dataset: AudioDataset,
+    splits: Sequence[str] | None = None,
+    *,
+    max_bad_share: float,
+) -> None:
+    """Raise an error if too many audio files are missing.
+
+    Files are only looked up, not opened. This finds a wrong folder immediately, before any
+    audio is read.
+
+    Args:
+        dataset: The data set. Packed splits are skipped, because `load_packed` has already
+            found their shards.
+        splits: Names of the splits to check; None checks all.
+        max_bad_share: Largest tolerated share of missing files, 0 to 1.
+
+    Raises:
+        DatasetError: More files are missing. The message has their number, the first paths
+            and where to get the files.
+    """
+    paths = [
+        path
+        for name, split in dataset.splits.items()
+        if (splits is None or name in splits) and not isinstance(split, PackedSplit)
+        for path in split.paths
+    ]
+    missing = missing_files(paths)
+    if len(missing) <= max_bad_share * len(paths):
+        return
+    source = f" Get them from {dataset.published.homepage}." if dataset.published else ""
+    if len(missing) == len(paths):
+        advice = "Is the folder right (--data-dir, --audio-dir)?"
+    else:
+        advice = (
+            f"To continue without them, raise max_bad_share (--max-bad-share) above "
+            f"{len(missing) / len(paths):.4f}."
+        )
+    raise DatasetError(
+        f"{len(missing):,} of the {count(len(paths), 'audio file')} of {dataset.name} are "
+        f"missing: {first_few(missing)}.{source} {advice}"
+    )
+
+
+def missing_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the paths that are not files, in their order."""
+    with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
+        present = list(pool.map(os.path.isfile, paths, chunksize=256))
+    return [path for path, found in zip(paths, present, strict=True) if not found]
+
+
+# Numbers of clips and labels, overlap of splits
+
+
+def differences(dataset: AudioDataset) -> list[str]:
+    """List everything unexpected about this copy of a data set, one sentence each.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        Its remarks, differences from the published numbers and overlaps between splits.
+        Empty if there are none.
+    """
+    found = list(dataset.remarks)
+    for names, (clips, expected) in published_clips(dataset).items():
+        if clips != expected:
+            splits = " and ".join(
+                _SPLIT_ADJECTIVES.get(name, name) for name in names.split("+")
+            )
+            found.append(
+                f"{count(clips, f'{splits} clip')}; the published data set has {expected:,}"
+            )
+    labels = dataset.published.labels if dataset.published else None
+    if labels not in (None, len(dataset.label_names)):
+        found.append(
+            f"{count(len(dataset.label_names), 'label')}; the published data set has {labels}"
+        )
+    for kind, pairs in overlaps(dataset).items():
+        for pair, shared in pairs.items():
+            verb = "is" if len(shared) == 1 else "are"
+            found.append(
+                f"{count(len(shared), kind)} {verb} in both {pair.replace(', ', ' and ')}: "
+                f"{first_few(shared)}"
+            )
+    return found
+
+
+def published_clips(dataset: AudioDataset) -> dict[str, tuple[int, int]]:
+    """Compare the number of clips with the published one.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        (found, published) by split, or by several splits together ("train+validation").
+    """
+    published = dataset.published.clips if dataset.published else {}
+    return {
+        names: (sum(len(dataset.splits.get(name, ())) for name in names.split("+")), clips)
+        for names, clips in published.items()
+    }
+
+
+def overlaps(dataset: AudioDataset) -> dict[str, dict[str, list[str]]]:
+    """Find clips and groups that are in two splits.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        For "key" and, if the splits have groups, for the kind of group: the values that two
+        splits share, sorted, as in {"artist": {"train, test": ["artist_7"]}}. Pairs of
+        splits that share nothing are left out.
+    """
+    kinds: dict[str, dict[str, Sequence[str]]] = {
+        "key": {name: split.keys for name, split in dataset.splits.items()}
+    }
+    groups = {name: split.groups for name, split in dataset.splits.items()}
+    known = {name: values for name, values in groups.items() if values is not None}
+    if known:
+        kinds[dataset.published.group if dataset.published else "group"] = dict(known)
+    return {
+        kind: {
+            f"{first}, {second}": shared
+            for first, second in combinations(members, 2)
+            if (shared := sorted(set(members[first]) & set(members[second])))
+        }
+        for kind, members in kinds.items()
+    }
+
+
+# Everything together
+
+
 @dataclass(frozen=True)
 class LabelCount:
-    """Clips that have a tag, and clips of which it is known whether they do."""
+    """Counts of one tag.
+
+    Attributes:
+        positive: Clips that have the tag.
+        known: Clips whose label for this tag is known.
+    """
 
     positive: int
     known: int
 
     @property
     def share(self) -> float:
-        """Positive clips among the known ones, NaN where nothing is known."""
+        """Share of positive clips among the known ones; NaN if none is known."""
         return self.positive / self.known if self.known else float("nan")
 
 
@@ -156,11 +292,11 @@ class AudioSummary:
     """The usable files of a split.
 
     Attributes:
-        files: How many there are.
-        hours: Length of all together.
+        files: Number of files.
+        hours: Total length.
         seconds: Shortest, median and longest file; None without files.
-        sample_rates_hz: Files by sample rate.
-        channels: Files by number of channels.
+        sample_rates_hz: Number of files by sample rate.
+        channels: Number of files by number of channels.
     """
 
     files: int
@@ -172,13 +308,13 @@ class AudioSummary:
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """One split.
+    """Result of checking one split.
 
     Attributes:
-        clips: Clips listed.
-        without_tag: Clips that are not known to have any tag.
-        labels: Counts of each tag.
-        audio: What the files hold; None where they were not looked at.
+        clips: Number of clips.
+        without_tag: Number of clips without any tag known to apply.
+        labels: Counts by tag.
+        audio: Summary of the audio files; None if they were not checked.
         bad: Files that are missing or cannot be used.
     """
 
@@ -191,17 +327,17 @@ class SplitCheck:
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """What `check_dataset` found.
+    """Result of `check_dataset`.
 
     Attributes:
         name: Name of the data set.
-        task: multi_label or single_label.
-        homepage: Where to get it, None for one's own data.
-        info: What the source says about this copy: subset, fold, seeds.
-        splits: Each split.
-        published: Clips found and clips published, by split or splits together.
-        overlaps: What is in two splits: see `rfkeras.datasets.base.overlaps`.
-        differences: What is not as published, a sentence each.
+        task: "multi_label" or "single_label".
+        homepage: Where to download it; None for your own data.
+        info: Facts about this copy, such as subset, fold and seeds.
+        splits: Result for each split.
+        published: (found, published) number of clips, see `published_clips`.
+        overlaps: Clips and groups that are in two splits, see `overlaps`.
+        differences: Everything unexpected, see `differences`.
     """
 
     name: str
@@ -220,16 +356,16 @@ class DatasetCheck:
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing, broken, in two splits or other than published."""
+        """Whether there are no bad files and no differences."""
         return not self.bad and not self.differences
 
     def to_json(self) -> str:
-        """All of it as JSON text."""
+        """Return the whole result as JSON text."""
         splits = {}
         for name, split in self.splits.items():
             content: dict[str, Any] = asdict(split)
-            for tag, count in split.labels.items():
-                content["labels"][tag]["share"] = count.share if count.known else None
+            for tag, label in split.labels.items():
+                content["labels"][tag]["share"] = label.share if label.known else None
             splits[name] = content
         published = {
             names: {"found": found, "published": expected}
@@ -256,21 +392,26 @@ def check_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> DatasetCheck:
-    """Count, compare with what is published, and check every audio file.
+    """Check labels, numbers of clips and every audio file of a data set.
 
     Args:
-        dataset: The data set, from files or packed; of a packed one the checksums of the
-            shards are compared.
-        audio: Look at the audio files; otherwise at the lists and labels alone.
-        workers: Threads; the number of CPUs when None.
-        progress: Show a bar on standard error for long scans.
+        dataset: The data set. For packed splits, the checksums of the shards are compared.
+        audio: Check the audio files too, not only lists and labels.
+        workers: Number of threads; None uses one per CPU.
+        progress: Show progress on standard error during long scans.
+
+    Returns:
+        The result for each split, and the differences from what is published.
+
+    Raises:
+        DatasetError: A shard cannot be read.
     """
     splits = {}
     for name, split in dataset.splits.items():
         summary: AudioSummary | None = None
         bad: tuple[BadFile, ...] = ()
         if audio and isinstance(split, PackedSplit):
-            summary, bad = _packed(split, name)
+            summary, bad = _check_shards(split, name)
         elif audio:
             scan = scan_split(
                 split,
@@ -288,7 +429,7 @@ def check_dataset(
         splits[name] = SplitCheck(
             clips=len(split),
             without_tag=int((~(split.labels * split.mask).any(axis=1)).sum()),
-            labels=_labels(split, dataset.label_names),
+            labels=_label_counts(split, dataset.label_names),
             audio=summary,
             bad=bad,
         )
@@ -304,13 +445,16 @@ def check_dataset(
     )
 
 
-def _labels(split: Split, names: tuple[str, ...]) -> dict[str, LabelCount]:
-    positive = (split.labels * split.mask > 0).sum(axis=0)
-    known = (split.mask > 0).sum(axis=0)
-    return {
-        name: LabelCount(int(positive[column]), int(known[column]))
-        for column, name in enumerate(names)
-    }
+def _check_shards(split: PackedSplit, name: str) -> tuple[AudioSummary, tuple[BadFile, ...]]:
+    rate_hz = split.audio.sample_rate_hz
+    summary = _summary(
+        [length / rate_hz for length in split.lengths],
+        {rate_hz: len(split)},
+        {split.audio.channels: len(split)},
+    )
+    reason = "its SHA-256 differs from the one in the index"
+    damaged = damaged_shards(split)
+    return summary, tuple(BadFile(shard.path, reason, name) for shard, _ in damaged)
 
 
 def _summary(
@@ -325,69 +469,10 @@ def _summary(
     )
 
 
-def _packed(split: PackedSplit, name: str) -> tuple[AudioSummary, tuple[BadFile, ...]]:
-    rate_hz = split.audio.sample_rate_hz
-    summary = _summary(
-        [length / rate_hz for length in split.lengths],
-        {rate_hz: len(split)},
-        {split.audio.channels: len(split)},
-    )
-    reason = "its SHA-256 is not that of the index"
-    damaged = damaged_shards(split)
-    return summary, tuple(BadFile(shard.path, reason, name) for shard, _ in damaged)
-
-
-_NAMED = 3
-_THREADS = 16  # on a network file system each question costs a round trip
-
-
-def missing_files(paths: Sequence[Path]) -> list[Path]:
-    """Those of the paths at which no file lies, in their order."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        there = list(pool.map(os.path.isfile, paths, chunksize=256))
-    return [path for path, found in zip(paths, there, strict=True) if not found]
-
-
-def check_present(
-    dataset: AudioDataset,
-    splits: Sequence[str] | None = None,
-    *,
-    max_bad_share: float,
-) -> None:
-    """Refuse a data set of which more audio is missing than may be bad.
-
-    Files are looked for, not opened: a wrong folder is found in a moment, where checking
-    the files would read all of the audio that is there first.
-
-    Args:
-        dataset: The data set; packed splits are left out, for their shards were looked for.
-        splits: Names of the splits that will be used, all when None.
-        max_bad_share: Largest share of missing files that is tolerated, 0 to 1.
-
-    Raises:
-        DatasetError: More is missing. The message names the first files, says how many
-            there are and where to get them.
-    """
-    paths = [
-        path
-        for name, split in dataset.splits.items()
-        if (splits is None or name in splits) and not isinstance(split, PackedSplit)
-        for path in split.paths
-    ]
-    missing = missing_files(paths)
-    if len(missing) <= max_bad_share * len(paths):
-        return
-    first = ", ".join(str(path) for path in missing[:_NAMED])
-    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-    source = f" Get it from {dataset.published.homepage}." if dataset.published else ""
-    if len(missing) == len(paths):
-        advice = "Is the folder right (--data-dir, --audio-dir)?"
-    else:
-        advice = (
-            f"To go on without them, raise max_bad_share (--max-bad-share) above "
-            f"{len(missing) / len(paths):.4f}."
-        )
-    raise DatasetError(
-        f"{len(missing):,} of the {len(paths):,} audio files of {dataset.name} are missing: "
-        f"{first}{more}.{source} {advice}"
-    )
+def _label_counts(split: Split, names: tuple[str, ...]) -> dict[str, LabelCount]:
+    positive = (split.labels * split.mask > 0).sum(axis=0)
+    known = (split.mask > 0).sum(axis=0)
+    return {
+        name: LabelCount(int(positive[column]), int(known[column]))
+        for column, name in enumerate(names)
+    }

@@ -1,6 +1,6 @@
 """DCASE acoustic scenes: 10-second city recordings, one of 10 scenes (or 3) each.
 
-Subsets and the folders that their archives unpack to:
+Subsets, and the folders that their archives unpack to:
 
     2018-1a    TUT-urban-acoustic-scenes-2018-development
     2019-1a    TAU-urban-acoustic-scenes-2019-development
@@ -8,13 +8,13 @@ Subsets and the folders that their archives unpack to:
     2020-1a    TAU-urban-acoustic-scenes-2020-mobile-development
     2020-1b    TAU-urban-acoustic-scenes-2020-3class-development
 
-In each: `meta.csv` (tab-separated: filename, scene_label, identifier, source_label), the
+Each has `meta.csv` (tab-separated: filename, scene_label, identifier, source_label), the
 lists `evaluation_setup/fold1_train.csv` and `fold1_evaluate.csv` (in 2018 `.txt`, without a
 header), and `audio/`. The identifier names the recording location.
 
-The list "evaluate" is the test split. Validation is held out of train by location, as the
-organisers' baselines do. Numbers of clips are those of the data sets' own documents; where
-none was found, the total alone is checked (2018-1a, 2020-1b), or nothing (2019-1b).
+The list "evaluate" is the test split. Validation is held out of train by location, as in the
+organisers' baselines. Published numbers of clips come from the data sets' own documents. If
+none were found, only the total is checked (2018-1a, 2020-1b), or nothing (2019-1b).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from rfkeras.datasets.base import AudioDataset, Published, Split, hold_out_groups
-from rfkeras.datasets.tables import check_subset, named, read_rows, safe_path
+from rfkeras.datasets.tables import check_subset, read_rows, safe_path
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.utils.text import count, first_few
 
 CLIP_SECONDS = 10.0
 SPLIT_SEED = 2020
@@ -48,7 +49,15 @@ _TEN_SCENES = (
 
 @dataclass(frozen=True)
 class Edition:
-    """Folder, Zenodo record, clips listed in meta.csv (None: not known), and of each split."""
+    """One year's data set of one task.
+
+    Attributes:
+        folder: Name of the unpacked folder.
+        record: Number of the Zenodo record.
+        listed: Number of clips in meta.csv; None if not known.
+        clips: Number of clips per split, as in `Published`.
+        scenes: Names of the classes.
+    """
 
     folder: str
     record: str
@@ -85,7 +94,7 @@ EDITIONS = {
 }
 SUBSETS = tuple(EDITIONS)
 
-Meta = dict[str, tuple[str, str]]
+Meta = dict[str, tuple[str, str]]  # scene and location by file name
 
 
 def load(
@@ -99,17 +108,17 @@ def load(
     """Read a development set; audio files are not opened.
 
     Args:
-        data_dir: The unpacked folder, or the one it lies in.
-        subset: Year and task, "2020-1b" for example; by the folder's name when None.
-        audio_dir: Folder of the recordings, when it is not `audio` beside meta.csv.
+        data_dir: The unpacked folder or its parent.
+        subset: Year and task, "2020-1b" for example; None infers it from the folder's name.
+        audio_dir: Folder of the recordings, if it is not `audio` next to meta.csv.
         validation_share: Share of the official train list held out, by location.
-        split_seed: Seed of that choice, fixed so that results compare.
+        split_seed: Seed of that choice, fixed so that results are comparable.
 
     Returns:
         A single-label data set with the splits train, validation and test.
 
     Raises:
-        ConfigError: There is no such subset, or it cannot be told from the folder.
+        ConfigError: There is no such subset, or it cannot be inferred from the folder.
         DatasetError: A file is missing or malformed, or files contradict each other.
     """
     subset, root = _find(data_dir, subset)
@@ -122,7 +131,10 @@ def load(
     }
     both = sorted(set(lists["train"]) & set(lists["test"]))
     if both:
-        raise DatasetError(f"{root}: {len(both)} clips are in train and test: {named(both)}.")
+        raise DatasetError(
+            f"{root}: the lists train and evaluate share {count(len(both), 'clip')}: "
+            f"{first_few(both)}."
+        )
     folder = root / "audio" if audio_dir is None else audio_dir
     whole = {
         name: _as_split(files, meta, edition.scenes, folder) for name, files in lists.items()
@@ -132,7 +144,10 @@ def load(
     )
     remarks: tuple[str, ...] = ()
     if edition.listed not in (None, len(meta)):
-        remarks = (f"meta.csv lists {len(meta):,} clips, published are {edition.listed:,}",)
+        remarks = (
+            f"{count(len(meta), 'clip')} in meta.csv; the published data set has "
+            f"{edition.listed:,}",
+        )
     return AudioDataset(
         name="dcase",
         label_names=edition.scenes,
@@ -149,15 +164,15 @@ def load(
 
 
 def _find(data_dir: Path, subset: str | None) -> tuple[str, Path]:
-    """The subset, and the folder that has its meta.csv."""
+    """Return the subset and the folder that has its meta.csv."""
     by_folder = {edition.folder: name for name, edition in EDITIONS.items()}
     if subset is not None:
         check_subset(subset, SUBSETS)
         below = data_dir / EDITIONS[subset].folder
         root = below if below.is_dir() else data_dir
-        said = by_folder.get(root.resolve().name, subset)
-        if said != subset:
-            raise ConfigError(f"{root} holds the subset {said}. Received: subset {subset!r}.")
+        actual = by_folder.get(root.resolve().name, subset)
+        if actual != subset:
+            raise ConfigError(f"{root} has the subset {actual}. Received: subset={subset!r}.")
         return subset, root
     own = by_folder.get(data_dir.resolve().name)
     if own is not None:
@@ -167,17 +182,17 @@ def _find(data_dir: Path, subset: str | None) -> tuple[str, Path]:
         return below_it[0], data_dir / EDITIONS[below_it[0]].folder
     if below_it:
         raise ConfigError(
-            f"{data_dir} holds several subsets. Choose one: {', '.join(below_it)}."
+            f"{data_dir} has several subsets. Choose one with --subset: {', '.join(below_it)}."
         )
     raise ConfigError(
-        f"{data_dir} does not tell which DCASE set it is. Say the subset "
-        f"({', '.join(SUBSETS)}), or keep the name of the unpacked folder, "
-        f"{EDITIONS['2020-1b'].folder} for example (from https://zenodo.org/record/{EDITIONS['2020-1b'].record})."
+        f"{data_dir} could be any DCASE set. Choose it with --subset ({', '.join(SUBSETS)}), "
+        f"or keep the name of the unpacked folder, such as {EDITIONS['2020-1b'].folder} (from "
+        f"https://zenodo.org/record/{EDITIONS['2020-1b'].record})."
     )
 
 
 def _meta(path: Path, scenes: tuple[str, ...], homepage: str) -> Meta:
-    """Scene and location of every file."""
+    """Read the scene and location of every file."""
     rows = read_rows(path, homepage)
     _, header = next(rows, ("", []))
     if not set(_COLUMNS) <= set(header):
@@ -189,22 +204,22 @@ def _meta(path: Path, scenes: tuple[str, ...], homepage: str) -> Meta:
     meta: Meta = {}
     for where, fields in rows:
         if len(fields) < len(header):
-            raise DatasetError(f"{where}: it has {len(fields)} of {len(header)} fields.")
+            raise DatasetError(f"{where}: {len(fields)} of {len(header)} fields.")
         name, scene, location = (fields[column] for column in columns)
         if scene not in scenes:
             raise DatasetError(
-                f"{where}: scene {scene!r} is not one of {', '.join(scenes)}. Is the subset "
+                f"{where}: scene {scene!r} is not one of {', '.join(scenes)}. Is --subset "
                 "right?"
             )
         if name in meta:
-            raise DatasetError(f"{where}: {name} is there twice.")
+            raise DatasetError(f"{where}: {name} is repeated.")
         safe_path(name, where)
         meta[name] = scene, location
     return meta
 
 
 def _listed(folder: Path, stem: str, meta: Meta, homepage: str) -> list[str]:
-    """File names in a list of the evaluation setup, in its order."""
+    """Read the file names in a list of the evaluation setup, in their order."""
     path = folder / f"{stem}.txt"
     if not path.is_file():
         path = folder / f"{stem}.csv"
@@ -220,10 +235,10 @@ def _listed(folder: Path, stem: str, meta: Meta, homepage: str) -> list[str]:
                 f"{where}: {name} is {fields[1]!r} here and {meta[name][0]!r} in meta.csv."
             )
         if name in names:
-            raise DatasetError(f"{where}: {name} is there twice.")
+            raise DatasetError(f"{where}: {name} is repeated.")
         names[name] = None
     if not names:
-        raise DatasetError(f"{path} lists no clips. Get it again: {homepage}")
+        raise DatasetError(f"{path} has no clips. Download it again: {homepage}")
     return list(names)
 
 

@@ -1,9 +1,8 @@
-"""Own data: a CSV of audio paths and tags, or a folder with one sub-folder a class."""
+"""Your own data: a CSV file of paths and tags, or a folder with one sub-folder per class."""
 
 from __future__ import annotations
 
 import csv
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +10,18 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from rfkeras.audio.io import AUDIO_SUFFIXES
 from rfkeras.datasets.base import SPLITS, AudioDataset, Split, hold_out
-from rfkeras.errors import DatasetError, unknown_name
+from rfkeras.errors import DatasetError, did_you_mean, unknown_name
+from rfkeras.utils.text import count
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 TAG_SEPARATOR = "|"
 _COLUMNS = ("path", "labels", "split", "unknown")
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """One row: key, file, tags that apply, tags nobody knows about, split or ""."""
+    """One row: key, file, tags that apply, tags that are unknown, split or ""."""
 
     key: str
     path: Path
@@ -40,27 +40,33 @@ def load(
 ) -> AudioDataset:
     """Read a CSV file or a folder of class folders; audio files are not opened.
 
-    A CSV has a header and the columns `path` (relative to the CSV) and `labels` (tags
-    separated by "|", empty where none applies), and may have `split` (train, validation or
-    test, in every row or in none) and `unknown` (tags that may or may not apply: they are
-    masked). The tags are all those that stand in `labels` somewhere, in alphabetical order.
+    A CSV file has a header and the columns `path` (relative to the CSV file) and `labels`
+    (tags separated by "|", empty if none applies). Two columns are optional: `split` (train,
+    validation or test, in all rows or in none) and `unknown` (tags that may or may not
+    apply, which are masked). The tags of the data set are all those in `labels`, in
+    alphabetical order.
 
-    In a folder, every sub-folder is a class and every audio file in it (at any depth) has
+    In a folder, every sub-folder is a class, and every audio file in it, at any depth, has
     that one tag.
 
-    Without a split column, files are divided at random by seed, file by file: when several
-    files come from one recording, say the split in a CSV, or they leak into the test. With
-    one that names no validation clips, they are held out of train.
+    Without a split column, files are divided at random, one by one. If several files come
+    from one recording, give the splits in a CSV file; otherwise parts of one recording end
+    up in both training and test. If the split column has no validation clips, they are held
+    out of train.
 
     Args:
         source: The CSV file or the folder.
         seed: Seed of the splits.
-        validation_share: Share of the clips that are not in test, held out for validation.
-        test_share: Share of all clips held out for the test.
-        allow_absolute: Admit absolute paths in a CSV, and paths that lead out of its folder.
+        validation_share: Share of the clips outside the test split held out for validation.
+        test_share: Share of all clips held out for the test split.
+        allow_absolute: Allow absolute paths in a CSV file, and paths that lead out of its
+            folder.
+
+    Returns:
+        A multi-label data set.
 
     Raises:
-        DatasetError: A file or folder is missing or malformed, with the line number.
+        DatasetError: A file or folder is missing or malformed. The message has the line.
         ConfigError: There are too few clips to divide.
     """
     if source.is_dir():
@@ -69,7 +75,7 @@ def load(
         clips = _from_csv(source, allow_absolute)
     else:
         raise DatasetError(
-            f"{source} does not exist. Give a CSV file, or a folder with one sub-folder a "
+            f"{source} does not exist. Give a CSV file, or a folder with one sub-folder per "
             "class."
         )
     names = tuple(sorted(frozenset[str]().union(*(clip.tags for clip in clips))))
@@ -93,18 +99,19 @@ def _from_folder(root: Path) -> list[_Clip]:
         files = sorted(
             path
             for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+            if path.suffix.lower() in AUDIO_SUFFIXES and path.name[0] != "." and path.is_file()
         )
         if not files:
             raise DatasetError(
-                f"{folder} is a class without audio. Known suffixes: {', '.join(SUFFIXES)}."
+                f"{folder} is the folder of a class, but has no audio files. Audio suffixes: "
+                f"{', '.join(AUDIO_SUFFIXES)}."
             )
         tags = frozenset([folder.name])
         clips += [_Clip(file.relative_to(root).as_posix(), file, tags) for file in files]
     if not clips:
         raise DatasetError(
-            f"{root} has no sub-folders. Put the audio of each class into one named for it, or "
-            "give a CSV file with the columns path and labels."
+            f"{root} has no sub-folders. Put the audio of each class into a sub-folder with "
+            "its name, or give a CSV file with the columns path and labels."
         )
     return clips
 
@@ -116,15 +123,15 @@ def _from_csv(path: Path, allow_absolute: bool) -> list[_Clip]:
             _check_columns(path, reader.fieldnames or ())
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as a CSV in UTF-8: {error}.") from error
+        raise DatasetError(f"{path} cannot be read as a UTF-8 CSV file: {error}.") from error
     clips: list[_Clip] = []
     lines: dict[str, int] = {}
     for line, row in rows:
         clip = _clip(path, line, row, allow_absolute)
         if clip.key in lines:
             raise DatasetError(
-                f"{path}, line {line}: {clip.key} stands in line {lines[clip.key]} already. "
-                "Give each file one row with all its tags."
+                f"{path}, line {line}: {clip.key} is already in line {lines[clip.key]}. Give "
+                "each file one row with all its tags."
             )
         lines[clip.key] = line
         clips.append(clip)
@@ -140,7 +147,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             raise DatasetError(f"{path}: {unknown_name('column', str(column), _COLUMNS)}")
     for column in _COLUMNS[:2]:
         if column not in columns:
-            raise DatasetError(f"{path}: its first line must name the column {column!r}.")
+            raise DatasetError(f"{path}: the first line must name the column {column!r}.")
 
 
 def _clip(
@@ -148,7 +155,7 @@ def _clip(
 ) -> _Clip:
     where = f"{csv_path}, line {line}"
     if None in row or None in row.values():
-        raise DatasetError(f"{where}: it has more or fewer fields than the header.")
+        raise DatasetError(f"{where}: the number of fields differs from the header.")
     text = {str(name): str(value).strip() for name, value in row.items()}
     if not text["path"]:
         raise DatasetError(f"{where}: the path is empty.")
@@ -157,7 +164,7 @@ def _clip(
     if outside and not allow_absolute:
         raise DatasetError(
             f"{where}: {text['path']} leads out of {csv_path.parent}. Use paths relative to "
-            "the CSV, or, if you trust it, give --allow-absolute (allow_absolute=True)."
+            "the CSV file. If you trust it, add --allow-absolute (allow_absolute=True)."
         )
     split = text.get("split", "")
     if split and split not in SPLITS:
@@ -165,7 +172,7 @@ def _clip(
     tags, unknown = _tags(text["labels"]), _tags(text.get("unknown", ""))
     if tags & unknown:
         raise DatasetError(
-            f"{where}: {', '.join(sorted(tags & unknown))} cannot be both a label and unknown."
+            f"{where}: {', '.join(sorted(tags & unknown))} is both in labels and in unknown."
         )
     return _Clip(
         PurePosixPath(relative).as_posix(), csv_path.parent / relative, tags, unknown, split
@@ -180,11 +187,9 @@ def _check_unknown(path: Path, clips: list[_Clip], lines: dict[str, int]) -> Non
     names = frozenset[str]().union(*(clip.tags for clip in clips))
     for clip in clips:
         for tag in sorted(clip.unknown - names):
-            near = difflib.get_close_matches(tag, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise DatasetError(
-                f"{path}, line {lines[clip.key]}: tag {tag!r} is unknown here and a label "
-                f"nowhere.{hint}"
+                f"{path}, line {lines[clip.key]}: the unknown tag {tag!r} is not among the "
+                f"labels of any row.{did_you_mean(tag, names)}"
             )
 
 
@@ -199,8 +204,8 @@ def _splits(
     if given and len(given) < len(clips):
         without = next(clip for clip in clips if not clip.split)
         raise DatasetError(
-            f"The column split is filled for {len(given)} of {len(clips)} clips, not for "
-            f"{without.key}. Fill it for all or for none."
+            f"The column split is filled for {len(given)} of {count(len(clips), 'clip')}, but "
+            f"not for {without.key}. Fill it for all clips or for none."
         )
     everything = _as_split(clips, names)
     if not given:

@@ -1,16 +1,16 @@
-"""GTZAN: 1,000 clips of 30 s, 100 of each of 10 genres, in the fault-filtered split.
+"""GTZAN: 1,000 clips of 30 s, 100 per genre, in the fault-filtered split.
 
-Layout: `genres/blues/blues.00000.wav` (or `.au`; or `genres_original/`; or the folders of
-the genres directly in data_dir).
+Layout: `genres/blues/blues.00000.wav` (or `.au`). The genre folders can also be in
+`genres_original/` or directly in data_dir.
 
-The set has repeated recordings and wrong labels; a random split of it measures how well a
-model knows recordings again. So only the 930 files of the fault-filtered split are used
-(443 train, 197 validation, 290 test; see `filtered`). Lists of one's own take its place
-when data_dir holds train_filtered.txt, valid_filtered.txt and test_filtered.txt, with one
-`blues/blues.00029.wav` a line.
+The data set has repeated recordings and wrong labels, so a random split mostly measures how
+well a model recognises recordings. Only the 930 files of the fault-filtered split (Kereliuk,
+Sturm, Larsen 2015) are used: 443 train, 197 validation, 290 test. To use your own lists, put
+train_filtered.txt, valid_filtered.txt and test_filtered.txt into data_dir, with one file
+such as `blues/blues.00029.wav` per line.
 
-In the WAV copy that is most passed around, jazz.00054 cannot be read (in the original .au
-files it can). It is a training clip; checking the files names it and leaves it out.
+In the most common WAV copy, jazz.00054 cannot be read (in the original .au files it can). It
+is a training clip; checking the files reports it and leaves it out.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rfkeras.datasets.base import AudioDataset, Published, Split
-from rfkeras.datasets.tables import Folders, first_folder, named, read_text
+from rfkeras.datasets.tables import FolderListing, first_folder, read_text
 from rfkeras.errors import DatasetError
+from rfkeras.utils.text import first_few
 
+HOMEPAGE = "http://marsyas.info/downloads/datasets.html or https://huggingface.co/datasets/marsyas/gtzan"
+# Numbers of the files in the published lists, by split and genre.
 RANGES = {
     "train": {
         "blues": "29-49 73-97",
@@ -62,27 +65,6 @@ RANGES = {
         "rock": "10-15 27-37 39-48 86-90",
     },
 }
-
-
-def numbers(ranges: str) -> list[int]:
-    """The numbers in "5 15-17": 5, 15, 16, 17."""
-    result: list[int] = []
-    for item in ranges.split():
-        first, _, last = item.partition("-")
-        result += range(int(first), int(last or first) + 1)
-    return result
-
-
-def filtered_keys(split: str) -> list[str]:
-    """Files of a split by genre and number, without suffix: "blues.00029"."""
-    return [
-        f"{genre}.{number:05d}"
-        for genre, ranges in RANGES[split].items()
-        for number in numbers(ranges)
-    ]
-
-
-HOMEPAGE = "http://marsyas.info/downloads/datasets.html or https://huggingface.co/datasets/marsyas/gtzan"
 LISTS = "https://github.com/coreyker/dnn-mgr"
 CLIP_SECONDS = 30.0
 GENRES = tuple(RANGES["train"])
@@ -101,26 +83,26 @@ def load(data_dir: Path, *, audio_dir: Path | None = None) -> AudioDataset:
     """Find the files of the fault-filtered split; audio files are not opened.
 
     Args:
-        data_dir: The folder genres, genres_original, or the one it lies in.
-        audio_dir: Folder of the ten folders of genres, when it is none of these.
+        data_dir: The folder genres or genres_original, or its parent.
+        audio_dir: Folder of the ten genre folders, if it is elsewhere.
 
     Returns:
         A single-label data set with the splits train, validation and test.
 
     Raises:
-        DatasetError: No folder of a genre is there, or a list is malformed.
+        DatasetError: There is no genre folder, or a list is malformed.
     """
     places = (data_dir, data_dir / "genres", data_dir / "genres_original")
     nested = (data_dir / "Data" / "genres_original",)
     folder = audio_dir or first_folder(places + nested, GENRES[0])
     if folder is None or not any((folder / genre).is_dir() for genre in GENRES):
         raise DatasetError(
-            f"{audio_dir or data_dir} has no folders {named(GENRES)}, neither in itself nor in "
-            f"genres or genres_original. Get GTZAN: {HOMEPAGE}"
+            f"{audio_dir or data_dir} has no folders {first_few(GENRES)}, neither directly nor "
+            f"in genres or genres_original. Download GTZAN: {HOMEPAGE}"
         )
     own_lists = any((data_dir / name).is_file() for name in _LIST_FILES.values())
     keys = _own_lists(data_dir) if own_lists else {s: filtered_keys(s) for s in _LIST_FILES}
-    audio = Folders(folder)
+    audio = FolderListing(folder)
     return AudioDataset(
         name="gtzan",
         label_names=GENRES,
@@ -132,8 +114,26 @@ def load(data_dir: Path, *, audio_dir: Path | None = None) -> AudioDataset:
             "audio_dir": str(folder),
         },
         published=Published(HOMEPAGE, {} if own_lists else _CLIPS, len(GENRES)),
-        remarks=_counts(audio),
+        remarks=_remarks(audio),
     )
+
+
+def numbers(ranges: str) -> list[int]:
+    """Expand "5 15-17" to 5, 15, 16, 17."""
+    result: list[int] = []
+    for item in ranges.split():
+        first, _, last = item.partition("-")
+        result += range(int(first), int(last or first) + 1)
+    return result
+
+
+def filtered_keys(split: str) -> list[str]:
+    """Return the files of a published split by genre and number: "blues.00029"."""
+    return [
+        f"{genre}.{number:05d}"
+        for genre, ranges in RANGES[split].items()
+        for number in numbers(ranges)
+    ]
 
 
 def _own_lists(data_dir: Path) -> dict[str, list[str]]:
@@ -149,22 +149,22 @@ def _own_lists(data_dir: Path) -> dict[str, list[str]]:
             genre = match[3] if match else ""
             if match is None or genre not in GENRES or match[1] not in (None, genre):
                 raise DatasetError(
-                    f"{path}, line {number}: expected genre/genre.00000.wav with a genre of "
-                    f"{', '.join(GENRES)}. Received: {line.strip()!r}."
+                    f"{path}, line {number}: expected genre/genre.00000.wav with one of the "
+                    f"genres {', '.join(GENRES)}. Received: {line.strip()!r}."
                 )
             key = match[2]
             if key in split_of:
                 raise DatasetError(
-                    f"{path}, line {number}: {key} is in {split_of[key]} already."
+                    f"{path}, line {number}: {key} is already in {split_of[key]}."
                 )
             split_of[key] = split
             lists[split].append(key)
         if not lists[split]:
-            raise DatasetError(f"{path} lists no files. The published lists: {LISTS}")
+            raise DatasetError(f"{path} has no files. Published lists: {LISTS}")
     return lists
 
 
-def _as_split(keys: list[str], audio: Folders) -> Split:
+def _as_split(keys: list[str], audio: FolderListing) -> Split:
     genres = [key.partition(".")[0] for key in keys]
     labels = np.zeros((len(keys), len(GENRES)), np.float32)
     labels[np.arange(len(keys)), [GENRES.index(genre) for genre in genres]] = 1
@@ -177,8 +177,8 @@ def _as_split(keys: list[str], audio: Folders) -> Split:
     )
 
 
-def _counts(audio: Folders) -> tuple[str, ...]:
-    """A remark where a genre has not its hundred files."""
+def _remarks(audio: FolderListing) -> tuple[str, ...]:
+    """Return a remark if a genre has fewer than 100 files."""
     found = {
         genre: sum(
             name.startswith(f"{genre}.") and name.endswith(_SUFFIXES)
@@ -189,4 +189,4 @@ def _counts(audio: Folders) -> tuple[str, ...]:
     short = [f"{genre} ({count})" for genre, count in found.items() if count < _FILES_PER_GENRE]
     if not short:
         return ()
-    return (f"genres with fewer than {_FILES_PER_GENRE} files: {named(short)}",)
+    return (f"genres with fewer than {_FILES_PER_GENRE} files: {first_few(short)}",)

@@ -1,4 +1,4 @@
-"""Where clips and labels come from: one file a data set, `load_dataset` in front."""
+"""Load a data set by name."""
 
 from __future__ import annotations
 
@@ -18,25 +18,33 @@ def load_dataset(
     validation_share: float = 0.15,
     **options: Any,
 ) -> AudioDataset:
-    """Load a data set by name.
+    """Load the lists and labels of a data set; audio files are not opened.
 
     Args:
-        name: "gm_instruments" (rendered when absent; options size, workers, progress,
-            sound_font),
-            "openmic", "mtg_jamendo" (options subset, fold, audio_dir), "dcase" and
-            "magnatagatune" (subset, audio_dir), "gtzan" (audio_dir), "folder" (test_share,
-            allow_absolute) or "packed".
-        data_dir: Folder of the data set, as its source describes it; for "folder" a CSV
-            file or a folder with one sub-folder a class; for "packed" a folder of shards,
-            which may be an s3://, az://, hdfs:// or http(s):// URL. gm_instruments has a
-            default in the user's cache.
+        name: One of the following, with these further options:
+
+            - "gm_instruments" (size, workers, progress, sound_font): generated if absent
+            - "openmic" (split_seed)
+            - "mtg_jamendo" (subset, fold, audio_dir)
+            - "dcase" (subset, audio_dir, split_seed)
+            - "magnatagatune" (subset, audio_dir)
+            - "gtzan" (audio_dir)
+            - "folder" (test_share, allow_absolute): your own data
+            - "packed": shards written by `pack`
+        data_dir: Folder of the data set. For "folder", a CSV file or a folder with one
+            sub-folder per class. For "packed", a folder of shards, which may be an s3://,
+            az://, hdfs:// or http(s):// URL. gm_instruments has a default in the user's
+            cache directory.
         seed: Seed of the composition (gm_instruments) or of the splits (folder).
-        validation_share: Share of the training clips held out where the data set has no
-            validation split of its own (openmic, dcase, folder).
-        **options: Options of that data set.
+        validation_share: Share of the training clips held out for validation, for data sets
+            without an official validation split (openmic, dcase, folder).
+        **options: Options of the data set.
+
+    Returns:
+        The data set.
 
     Raises:
-        ConfigError: Unknown name or option, or data_dir is missing.
+        ConfigError: The name or an option is unknown, or data_dir is missing.
         DatasetError: The data set is incomplete or malformed.
     """
     if name not in _LOADERS:
@@ -44,16 +52,27 @@ def load_dataset(
     loader, allowed = _LOADERS[name]
     for option in options:
         if option not in allowed and option in _COMMON_OPTIONS:
-            takers = sorted(n for n, (_, takes) in _LOADERS.items() if option in takes)
+            others = sorted(n for n, (_, accepted) in _LOADERS.items() if option in accepted)
             raise ConfigError(
-                f"Data set {name!r} takes no {option}. Those that do: {', '.join(takers)}."
+                f"Data set {name!r} does not accept --{option.replace('_', '-')}. Data sets "
+                f"that do: {', '.join(others)}."
             )
         if option not in allowed:
             raise ConfigError(unknown_name(f"option of {name}", option, allowed))
     if data_dir is None and name != "gm_instruments":
-        raise ConfigError(f"Data set {name!r} needs data_dir (--data-dir): where is it?")
+        raise ConfigError(f"Data set {name!r} needs --data-dir, {_data_dir_help(name)}.")
     with located(data_dir or name):
         return loader(data_dir, seed, validation_share, options)
+
+
+def _data_dir_help(name: str) -> str:
+    match name:
+        case "folder":
+            return "a CSV file or a folder with one sub-folder per class"
+        case "packed":
+            return "the folder or URL of its shards (`rfkeras data pack` writes them)"
+        case _:
+            return "the folder you unpacked it to (docs/datasets.md says where to get it)"
 
 
 def _gm_instruments(
@@ -64,7 +83,7 @@ def _gm_instruments(
 
     root = Path(data_dir) if data_dir is not None else synthesis.default_cache_dir()
     folder = synthesis.generate(root, seed=seed, **options)
-    # The folder's name holds version, seed and size of what was rendered.
+    # The folder's name has the version, seed and size of the generated clips.
     dataset = openmic.load(
         folder,
         validation_share=validation_share,
@@ -81,16 +100,8 @@ def _openmic(
 ) -> AudioDataset:
     from rfkeras.datasets import openmic
 
-    # The split is part of the benchmark: the run's seed does not move it.
+    # The validation split is part of the benchmark, so the run's seed does not change it.
     return openmic.load(Path(data_dir), validation_share=validation_share, **options)
-
-
-def _folder(
-    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
-) -> AudioDataset:
-    from rfkeras.datasets import folder
-
-    return folder.load(Path(data_dir), seed=seed, validation_share=validation_share, **options)
 
 
 def _mtg_jamendo(
@@ -125,9 +136,12 @@ def _gtzan(
     return gtzan.load(Path(data_dir), **_with_paths(options))
 
 
-def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
-    folder = options.get("audio_dir")
-    return options | {"audio_dir": None if folder is None else Path(folder)}
+def _folder(
+    data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+) -> AudioDataset:
+    from rfkeras.datasets import folder
+
+    return folder.load(Path(data_dir), seed=seed, validation_share=validation_share, **options)
 
 
 def _packed(
@@ -138,7 +152,13 @@ def _packed(
     return load_packed(str(data_dir))
 
 
-_COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # of several data sets, not of all
+def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
+    folder = options.get("audio_dir")
+    return options | {"audio_dir": None if folder is None else Path(folder)}
+
+
+_COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # accepted by several data sets
+# Loader and the options that it accepts.
 _LOADERS: dict[str, tuple[Callable[[Any, int, float, dict[str, Any]], AudioDataset], set[str]]]
 _LOADERS = {
     "gm_instruments": (_gm_instruments, {"size", "workers", "progress", "sound_font"}),

@@ -4,13 +4,13 @@ Layout: `annotations_final.csv` (tab-separated: clip_id, 188 tags as 0 or 1, mp3
 the folders 0 to 9 and a to f of MP3 files, in data_dir, its `mp3` or its `audio`.
 
 The usual split is by folder: 0 to b train, c validation, d to f test. Three files of the
-published archive are empty; they are left out by name. Clips without any of the 50 tags
-stay in: published results differ in whether they leave them out.
+published archive are empty and always left out. Clips without any of the 50 tags are kept;
+published results differ in whether they leave them out.
 
-Sources: the split and the order of the 50 tags as in
+Sources: split and order of the 50 tags follow
 https://github.com/jongpillee/music_dataset_split (MTAT_split) and
-https://github.com/minzwon/sota-music-tagging-models (split/mtat/top50_tags.txt); the empty
-files are named in many public loaders.
+https://github.com/minzwon/sota-music-tagging-models (split/mtat/top50_tags.txt). The empty
+files are listed in many public loaders.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rfkeras.datasets.base import AudioDataset, Published, Split
-from rfkeras.datasets.tables import check_subset, first_folder, named, read_rows, safe_path
+from rfkeras.datasets.tables import check_subset, first_folder, read_rows, safe_path
 from rfkeras.errors import DatasetError
+from rfkeras.utils.text import first_few
 
 HOMEPAGE = "https://mirg.city.ac.uk/datasets/magnatagatune/ (annotations_final.csv, mp3.zip.*)"
 SUBSETS = ("top50", "all")
@@ -37,7 +38,7 @@ EMPTY_FILES = (
     "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-le_petit_rien_xiveme_"
     "ordre_couperin-88-117.mp3",
 )
-# The most frequent first, the order in which published systems put their outputs.
+# Sorted by frequency, as in the outputs of published systems.
 # fmt: off
 TOP_50 = [
     "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast",
@@ -49,7 +50,7 @@ TOP_50 = [
 ]
 # fmt: on
 _CLIPS = {"train+validation+test": 25863 - len(EMPTY_FILES)}
-_EXCERPT = re.compile(r"-\d+-\d+\.mp3$")  # where in its song a clip lies, in seconds
+_EXCERPT = re.compile(r"-\d+-\d+\.mp3$")  # place of the clip in its song, in seconds
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ def load(
     Args:
         data_dir: Folder of annotations_final.csv.
         subset: "top50" (the default) or "all" 188 tags.
-        audio_dir: Folder of the folders 0 to f, when it is not data_dir, its `mp3` or its
-            `audio`.
+        audio_dir: Folder that has the folders 0 to f, if it is not data_dir, its `mp3` or
+            its `audio`.
 
     Returns:
-        Splits train, validation and test by folder. Every label counts as known.
+        A data set with the splits train, validation and test. All labels count as known.
 
     Raises:
         ConfigError: There is no such subset.
@@ -87,15 +88,15 @@ def load(
     tags = TOP_50 if subset == "top50" else known
     clips = list(_clips(rows, len(header)))
     if not clips:
-        raise DatasetError(f"{path} has a header but no clips. Get it again: {HOMEPAGE}")
+        raise DatasetError(f"{path} has a header but no clips. Download it again: {HOMEPAGE}")
     folder = audio_dir or _audio_dir(data_dir, clips[0])
     columns = [known.index(tag) for tag in tags]
     splits = {name: _as_split(name, clips, columns, folder) for name in FOLDERS}
     empty = [name for name in FOLDERS if len(splits[name]) == 0]
     if empty:
         raise DatasetError(
-            f"{path} has no clips for {named(empty)}: folders {FOLDERS[empty[0]]}. Get it "
-            f"again: {HOMEPAGE}"
+            f"{path} has no clips for {first_few(empty)} (folders {FOLDERS[empty[0]]}). "
+            f"Download it again: {HOMEPAGE}"
         )
     return AudioDataset(
         name="magnatagatune",
@@ -110,11 +111,11 @@ def _tag_names(path: Path, header: list[str]) -> list[str]:
     if len(header) != ALL_TAGS + 2 or (header[0], header[-1]) != ("clip_id", "mp3_path"):
         raise DatasetError(
             f"{path}: the first line must name clip_id, {ALL_TAGS} tags and mp3_path, "
-            f"tab-separated. Received: {len(header)} columns, {named(header)}."
+            f"tab-separated. Received: {len(header)} columns, {first_few(header)}."
         )
     missing = [tag for tag in TOP_50 if tag not in header]
     if missing:
-        raise DatasetError(f"{path} has no column for the tags {named(missing)}.")
+        raise DatasetError(f"{path} has no column for the tags {first_few(missing)}.")
     return header[1:-1]
 
 
@@ -122,15 +123,15 @@ def _clips(rows: Iterator[tuple[str, list[str]]], columns: int) -> Iterator[_Cli
     seen: set[str] = set()
     for where, fields in rows:
         if len(fields) != columns or not set(fields[1:-1]) <= {"0", "1"}:
-            raise DatasetError(f"{where}: {columns - 2} values, each 0 or 1, are expected.")
+            raise DatasetError(f"{where}: expected {columns - 2} values, each 0 or 1.")
         path = safe_path(fields[-1], where)
         if len(path.parts) < 2 or path.parts[0] not in set("".join(FOLDERS.values())):
             raise DatasetError(
-                f"{where}: {fields[-1]!r} is in none of the folders 0 to f, by which the clips "
-                "are split."
+                f"{where}: {fields[-1]!r} is in none of the folders 0 to f, which determine "
+                "the split."
             )
         if fields[0] in seen:
-            raise DatasetError(f"{where}: clip {fields[0]} is there twice.")
+            raise DatasetError(f"{where}: clip {fields[0]} is repeated.")
         seen.add(fields[0])
         if str(path) not in EMPTY_FILES:
             yield _Clip(fields[0], path, [value == "1" for value in fields[1:-1]])

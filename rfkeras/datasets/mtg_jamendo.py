@@ -2,13 +2,13 @@
 
 `data_dir` is one of
 
-- a clone of the repository mtg-jamendo-dataset, or its folder data:
+- a clone of the repository mtg-jamendo-dataset or its folder data, with
   `data/splits/split-0/autotagging_moodtheme-train.tsv` and so on;
-- the flat folder of the MediaEval task: `split-0-moodtheme-train.tsv` and so on.
+- the flat folder of the MediaEval task, with `split-0-moodtheme-train.tsv` and so on.
 
-A TSV has the columns TRACK_ID, ARTIST_ID, ALBUM_ID, PATH, DURATION and TAGS, the last of
-which goes on for as many columns as the track has tags. Audio is `48/948.mp3` or, from the
-low-bandwidth download, `48/948.low.mp3`.
+A TSV file has the columns TRACK_ID, ARTIST_ID, ALBUM_ID, PATH, DURATION and TAGS. Every tag
+of a track has its own column. Audio is `48/948.mp3` or, from the low-bandwidth download,
+`48/948.low.mp3`.
 
 Source: https://github.com/MTG/mtg-jamendo-dataset (README: subsets and numbers of tags).
 """
@@ -23,15 +23,15 @@ import numpy as np
 
 from rfkeras.datasets.base import SPLITS, AudioDataset, Published, Split
 from rfkeras.datasets.tables import (
-    Folders,
+    FolderListing,
     check_subset,
     first_folder,
-    named,
     read_rows,
     read_text,
     safe_path,
 )
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.utils.text import count, first_few
 
 HOMEPAGE = "https://github.com/MTG/mtg-jamendo-dataset (DOI 10.5281/zenodo.3826813)"
 SUBSETS = ("moodtheme", "genre", "instrument", "top50tags", "all")
@@ -40,7 +40,7 @@ _HEADER = ["TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"]
 _CATEGORY_SEPARATOR = "---"
 _SUFFIXES = (".mp3", ".low.mp3")
 _TAGS = {"moodtheme": 56, "genre": 87, "instrument": 40, "top50tags": 50, "all": 183}
-_TAG_LISTS = {"top50tags": "top50.txt"}  # the others are called moodtheme_split.txt
+_TAG_LISTS = {"top50tags": "top50.txt"}  # others: moodtheme_split.txt and so on
 _CLIPS: Mapping[tuple[str, int], Mapping[str, int]] = {
     ("moodtheme", 0): {"train": 9949, "validation": 3802, "test": 4231},
     **{("top50tags", fold): {"train+validation+test": 54380} for fold in range(FOLDS)},
@@ -50,7 +50,7 @@ _CLIPS: Mapping[tuple[str, int], Mapping[str, int]] = {
 
 @dataclass(frozen=True)
 class _Track:
-    """One row of a TSV."""
+    """One row of a TSV file."""
 
     key: str
     artist: str
@@ -70,15 +70,15 @@ def load(
 
     Args:
         data_dir: The repository, its folder data, or the flat folder of MediaEval.
-        subset: moodtheme (the default), genre, instrument, top50tags, or all for the whole
-            autotagging set.
-        fold: Official split, 0 (the default) to 4.
-        audio_dir: Folder of the folders 00 to 99; without it, `audio` in data_dir or
+        subset: "moodtheme" (default), "genre", "instrument", "top50tags", or "all" for the
+            whole autotagging set.
+        fold: Official split, 0 (default) to 4.
+        audio_dir: Folder that has the folders 00 to 99. None uses `audio` in data_dir, or
             data_dir itself.
 
     Returns:
-        Splits train, validation and test. Tags are in the official order, without their
-        category where all are of one.
+        A data set with the splits train, validation and test. Tags are in the official
+        order. Their category is left out if all have the same one.
 
     Raises:
         ConfigError: There is no such subset or fold.
@@ -86,12 +86,12 @@ def load(
     """
     subset, fold = check_subset(subset, SUBSETS), 0 if fold is None else fold
     if not 0 <= fold < FOLDS:
-        raise ConfigError(f"mtg_jamendo has the folds 0 to {FOLDS - 1}. Received: {fold}.")
+        raise ConfigError(f"mtg_jamendo has folds 0 to {FOLDS - 1}. Received: fold={fold}.")
     files = _split_files(data_dir, subset, fold)
     tracks = {name: _tracks(path) for name, path in files.items()}
     _check_once(tracks)
     tags, remarks = _tag_order(data_dir, subset, tracks)
-    audio = Folders(audio_dir or _audio_dir(data_dir, tracks["train"][0]))
+    audio = FolderListing(audio_dir or _audio_dir(data_dir, tracks["train"][0]))
     return AudioDataset(
         name="mtg_jamendo",
         label_names=_without_category(tags),
@@ -105,7 +105,7 @@ def load(
 
 
 def _split_files(data_dir: Path, subset: str, fold: int) -> dict[str, Path]:
-    """The TSV of each split, in whichever layout has the one of train."""
+    """Return the TSV file of each split in the layout that is found."""
     stem = "autotagging" if subset == "all" else f"autotagging_{subset}"
     patterns = [
         f"data/splits/split-{fold}/{stem}-{{}}.tsv",
@@ -117,8 +117,8 @@ def _split_files(data_dir: Path, subset: str, fold: int) -> dict[str, Path]:
         if (data_dir / pattern.format("train")).is_file():
             return {name: data_dir / pattern.format(name) for name in SPLITS}
     raise DatasetError(
-        f"{data_dir} has no split {fold} of MTG-Jamendo {subset}: neither "
-        f"{patterns[0].format('train')} nor {patterns[-1].format('train')} is there. Clone "
+        f"{data_dir} does not have split {fold} of MTG-Jamendo {subset}: neither "
+        f"{patterns[0].format('train')} nor {patterns[-1].format('train')} exists. Clone "
         f"{HOMEPAGE}."
     )
 
@@ -133,7 +133,7 @@ def _tracks(path: Path) -> list[_Track]:
         )
     tracks = [_track(where, fields) for where, fields in rows]
     if not tracks:
-        raise DatasetError(f"{path} has a header but no tracks. Get it again: {HOMEPAGE}.")
+        raise DatasetError(f"{path} has a header but no tracks. Download it again: {HOMEPAGE}.")
     return tracks
 
 
@@ -159,8 +159,8 @@ def _check_once(tracks: dict[str, list[_Track]]) -> None:
         for track in rows:
             if track.key in split_of:
                 raise DatasetError(
-                    f"MTG-Jamendo: {track.key} is in {split_of[track.key]} and again in "
-                    f"{name}. The three files must be of one subset and one fold."
+                    f"MTG-Jamendo: {track.key} is in both {split_of[track.key]} and {name}. "
+                    "The three files must have the same subset and fold."
                 )
             split_of[track.key] = name
 
@@ -168,27 +168,28 @@ def _check_once(tracks: dict[str, list[_Track]]) -> None:
 def _tag_order(
     data_dir: Path, subset: str, tracks: dict[str, list[_Track]]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Tags in the official order, with their categories, and what is to be said of them."""
+    """Return the tags in the official order, with their categories, and remarks on them."""
     used = frozenset[str]().union(*(track.tags for rows in tracks.values() for track in rows))
     list_name = _TAG_LISTS.get(subset, f"{subset}_split.txt")
     folders = ("data/tags", "tags", "mtg-jamendo-dataset/data/tags", ".")
     folder = first_folder((data_dir / name for name in folders), list_name)
-    if folder is None:  # the official lists are in alphabetical order
+    if folder is None:  # the official lists are alphabetical
         return sorted(used), ()
     listed = read_text(folder / list_name, HOMEPAGE).split()
     unlisted = sorted(used - set(listed))
     if unlisted:
         raise DatasetError(
-            f"{folder / list_name} does not have {named(unlisted)}, which the splits use. Take "
-            f"both from one copy of {HOMEPAGE}."
+            f"{folder / list_name} does not have {first_few(unlisted)}, which the splits use. "
+            f"Use both from the same copy of {HOMEPAGE}."
         )
     unused = sorted(set(listed) - used)
-    remarks = (f"{len(unused)} tags have no track: {named(unused)}",) if unused else ()
-    return listed, remarks
+    if not unused:
+        return listed, ()
+    return listed, (f"{count(len(unused), 'tag')} without tracks: {first_few(unused)}",)
 
 
 def _without_category(tags: list[str]) -> tuple[str, ...]:
-    """Tags without "mood/theme---", unless several categories are mixed."""
+    """Remove "mood/theme---" from the tags, unless there are several categories."""
     if len({tag.partition(_CATEGORY_SEPARATOR)[0] for tag in tags}) > 1:
         return tuple(tags)
     return tuple(tag.rpartition(_CATEGORY_SEPARATOR)[2] for tag in tags)
@@ -199,7 +200,7 @@ def _audio_dir(data_dir: Path, track: _Track) -> Path:
     return first_folder(candidates, track.path.parts[0]) or candidates[0]
 
 
-def _as_split(tracks: list[_Track], tags: list[str], audio: Folders) -> Split:
+def _as_split(tracks: list[_Track], tags: list[str], audio: FolderListing) -> Split:
     column = {tag: number for number, tag in enumerate(tags)}
     labels = np.zeros((len(tracks), len(tags)), np.float32)
     for row, track in enumerate(tracks):

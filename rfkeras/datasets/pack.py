@@ -22,20 +22,170 @@ from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
 from rfkeras.datasets.checks import check_clip, check_present
 from rfkeras.datasets.packed import FORMAT_NAME, FORMAT_VERSION, INDEX_NAME, PackedSplit, sha256
 from rfkeras.errors import AudioError, ConfigError
-from rfkeras.utils.files import ASIDE, naming, remove_leftovers, sole_writer, write_text
+from rfkeras.utils.files import (
+    PARTIAL,
+    naming_write_errors,
+    remove_leftovers,
+    sole_writer,
+    write_text,
+)
+from rfkeras.utils.progress import track
 
+LOCK = ".lock"
+_ORDER_SEED = 0
+_CHUNK_CLIPS = 64  # decoded ahead of the writer
 _FULL_SCALE = 32768
 
 
+def pack(
+    dataset: AudioDataset,
+    audio: AudioFormat,
+    out_dir: Path,
+    *,
+    shard_mb: float = 128.0,
+    workers: int | None = None,
+    progress: bool = True,
+    max_bad_share: float = 0.01,
+    decoder: str = "soundfile",
+) -> Path:
+    """Decode, check and resample every clip, and write shards and their index.
+
+    Samples are rounded to 16 bits, so they differ from the files by at most half a step
+    (2^-16). Peaks above full scale are clipped; the index records in how many clips. The
+    train split is stored in a fixed random order, so that a shuffle buffer mixes classes
+    that are next to each other in the source. Bad files, up to the limit, are left out and
+    listed in out_dir/bad_files.csv.
+
+    Args:
+        dataset: Data set to pack.
+        audio: Format to store: the input format of the model.
+        out_dir: A new folder, or one in which packing did not finish.
+        shard_mb: Size in MB at which the next shard starts.
+        workers: Number of decoding threads; None uses one per CPU.
+        progress: Show progress on standard error.
+        max_bad_share: Largest tolerated share of bad files.
+        decoder: "soundfile", or "isolated" to decode in separate processes that may crash.
+
+    Returns:
+        Path of the index. It is written last, so a folder with an index is complete.
+
+    Raises:
+        ConfigError: out_dir already has an index, or the data set is already packed.
+        DatasetError: Too many files are missing or bad.
+    """
+    out_dir = Path(out_dir)
+    check_target(out_dir, dataset)
+    if shard_mb <= 0:
+        raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
+    check_present(dataset, max_bad_share=max_bad_share)
+    total = sum(len(split) for split in dataset.splits.values())
+    with sole_writer(out_dir / LOCK, out_dir):
+        check_target(out_dir, dataset)  # another process may have just finished
+        remove_leftovers(out_dir)
+        bad_files = BadFileLog(
+            out_dir / "bad_files.csv", total_files=total, max_bad_share=max_bad_share
+        )
+        packer = _Packer(
+            audio,
+            out_dir,
+            dataset.clip_seconds,
+            int(shard_mb * 1e6),
+            workers,
+            progress,
+            bad_files,
+            decoder,
+        )
+        shards = {name: packer.pack(name, split) for name, split in dataset.splits.items()}
+        return write_index(out_dir, dataset, audio, shards, bad_files)
+
+
 @dataclass(frozen=True)
-class StoredClip:
-    """A clip ready to be written.
+class _Packer:
+    """The settings of one packing, and the steps that use them."""
+
+    audio: AudioFormat
+    out_dir: Path
+    clip_seconds: float | None
+    shard_bytes: int
+    workers: int | None
+    progress: bool
+    bad_files: BadFileLog
+    decoder: str
+
+    def pack(self, name: str, split: Split) -> list[WrittenShard]:
+        """Write the shards of one split."""
+        shards: list[WrittenShard] = []
+        writer: ShardWriter | None = None
+        for clip in self._encoded_clips(name, split):
+            if writer is None:
+                writer = ShardWriter(self.out_dir / shard_name(name, len(shards)), split)
+            writer.add(clip)
+            if writer.audio_bytes >= self.shard_bytes:
+                shards.append(writer.finish())
+                writer = None
+        if writer is not None:
+            shards.append(writer.finish())
+        return shards
+
+    def _encoded_clips(self, name: str, split: Split) -> Iterator[EncodedClip]:
+        """Encode the clips in parallel, in the order of storage."""
+        rows = storage_order(name, split)
+        with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as pool:
+            chunks = [rows[i : i + _CHUNK_CLIPS] for i in range(0, len(rows), _CHUNK_CLIPS)]
+            shown = track(
+                chunks, len(chunks), f"Packing {name}", unit="parts", quiet=not self.progress
+            )
+            for chunk in shown:
+                for result in pool.map(lambda row: self._encode(split, int(row)), chunk):
+                    if isinstance(result, AudioError):
+                        self.bad_files.record(result, f"pack {name}")
+                    else:
+                        yield result
+
+    def _encode(self, split: Split, row: int) -> EncodedClip | AudioError:
+        try:
+            return encode_clip(split, row, self.audio, self.clip_seconds, self.decoder)
+        except AudioError as error:
+            return error
+
+
+# Parts that the Apache Beam pipeline uses too
+
+
+def check_target(out_dir: Path, dataset: AudioDataset) -> None:
+    """Check that the data set can be packed and that the folder has no index yet.
+
+    Raises:
+        ConfigError: out_dir already has an index, or the data set is already packed.
+    """
+    if (out_dir / INDEX_NAME).exists():
+        raise ConfigError(
+            f"{out_dir} already has a packed data set. Choose another folder, or remove it."
+        )
+    if any(isinstance(split, PackedSplit) for split in dataset.splits.values()):
+        raise ConfigError("This data set is already packed. Pack its source instead.")
+
+
+def storage_order(name: str, split: Split) -> NDArray[np.int64]:
+    """Return the rows of a split in the order of storage; for train, a fixed random one."""
+    rows = np.arange(len(split))
+    return np.random.default_rng(_ORDER_SEED).permutation(rows) if name == "train" else rows
+
+
+def shard_name(split: str, number: int) -> str:
+    """Return the file name of a shard."""
+    return f"{split}-{number:05d}.tfrecord"
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A clip in the form in which it is stored.
 
     Attributes:
-        row: Its row in the split that it is from.
-        wav: 16-bit PCM WAV file.
-        length: Samples.
-        clipped: Whether a sample was above full scale.
+        row: Row of the clip in its split.
+        wav: A 16-bit PCM WAV file.
+        length: Number of samples.
+        clipped: Whether any sample was above full scale.
     """
 
     row: int
@@ -44,20 +194,20 @@ class StoredClip:
     clipped: bool
 
 
-def store_clip(
+def encode_clip(
     split: Split,
     row: int,
     audio: AudioFormat,
     clip_seconds: float | None = None,
     decoder: str = "soundfile",
-) -> StoredClip:
-    """Check, decode and resample one clip of a split, and read back what is stored.
+) -> EncodedClip:
+    """Check, decode and resample a clip, encode it as WAV, and verify the result.
 
     Args:
         split: The clips.
-        row: Which of them.
+        row: Row of the clip in the split.
         audio: Format to store.
-        clip_seconds: Length of every file by the data set's definition.
+        clip_seconds: Length that every file should have; None if lengths vary.
         decoder: One of `rfkeras.audio.decode.FILE_DECODERS`.
 
     Raises:
@@ -72,24 +222,109 @@ def store_clip(
         stored = file.read()
     limit = np.clip(waveform, -1, 1 - 1 / _FULL_SCALE)
     if stored.shape != waveform.shape or np.abs(stored - limit).max() > 0.5 / _FULL_SCALE:
-        raise AudioError(str(path), "what was packed differs from what was read")
-    return StoredClip(row, wav, len(waveform), clipped)
+        raise AudioError(str(path), "the packed samples differ from those of the file")
+    return EncodedClip(row, wav, len(waveform), clipped)
 
 
 def to_wav(waveform: Waveform, audio: AudioFormat) -> tuple[bytes, bool]:
-    """16-bit PCM WAV bytes of a waveform, and whether a sample had to be clipped."""
+    """Encode a waveform as 16-bit PCM WAV.
+
+    Args:
+        waveform: float32 of shape (samples,) or (samples, 2).
+        audio: Format of the waveform.
+
+    Returns:
+        (content of the WAV file, whether any sample was clipped).
+    """
     import soundfile
 
     scaled = np.rint(waveform * np.float32(_FULL_SCALE))
     integers = np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
     buffer = io.BytesIO()
     soundfile.write(buffer, integers, audio.sample_rate_hz, format="WAV", subtype="PCM_16")
-    # Rounding +1.0 to the largest step is no clipping that anyone could hear or measure.
+    # Rounding +1.0 to the largest step does not count as clipping: nobody could hear it.
     return buffer.getvalue(), bool((np.abs(scaled) > _FULL_SCALE).any())
 
 
-def example_of(split: Split, clip: StoredClip) -> bytes:
-    """The record of a clip: a serialised tf.train.Example, see `rfkeras.datasets.packed`."""
+@dataclass(frozen=True)
+class WrittenShard:
+    """A finished shard.
+
+    Attributes:
+        file: Name of the file.
+        bytes: Size of the file.
+        sha256: SHA-256 of the file in hex.
+        rows: Row of each clip in its split, in the order of storage.
+        lengths: Number of samples of each clip.
+        clipped_clips: Number of clips with a sample above full scale.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    rows: list[int]
+    lengths: list[int]
+    clipped_clips: int
+
+
+class ShardWriter:
+    """Writes one shard. The file gets its name only when it is complete.
+
+    Args:
+        path: The file.
+        split: Split that the clips belong to.
+    """
+
+    def __init__(self, path: Path, split: Split) -> None:
+        import tensorflow as tf
+
+        self.path = path
+        self.split = split
+        self.audio_bytes = 0
+        self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        self._writer = tf.io.TFRecordWriter(str(self._aside))
+        self._rows: list[int] = []
+        self._lengths: list[int] = []
+        self._clipped = 0
+
+    def add(self, clip: EncodedClip) -> None:
+        """Append a clip."""
+        with self._writing():
+            self._writer.write(_record(self.split, clip))
+        self.audio_bytes += len(clip.wav)
+        self._rows.append(clip.row)
+        self._lengths.append(clip.length)
+        self._clipped += clip.clipped
+
+    def finish(self) -> WrittenShard:
+        """Close the file and give it its name."""
+        with self._writing():
+            self._writer.close()
+            with self._aside.open("rb") as file:
+                os.fsync(file.fileno())
+            self._aside.replace(self.path)
+        return WrittenShard(
+            self.path.name,
+            self.path.stat().st_size,
+            sha256(str(self.path)),
+            self._rows,
+            self._lengths,
+            self._clipped,
+        )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with naming_write_errors(self.path):
+                yield
+        except BaseException:
+            with suppress(OSError):
+                self._aside.unlink(missing_ok=True)
+            raise
+
+
+def _record(split: Split, clip: EncodedClip) -> bytes:
+    """Serialize a clip as tf.train.Example; `rfkeras.datasets.packed` describes the fields."""
     import tensorflow as tf
 
     def floats(values: Any) -> tf.train.Feature:
@@ -109,90 +344,51 @@ def example_of(split: Split, clip: StoredClip) -> bytes:
     return serialized
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A finished shard.
+def write_index(
+    out_dir: Path,
+    dataset: AudioDataset,
+    audio: AudioFormat,
+    shards: Mapping[str, Sequence[WrittenShard]],
+    bad_files: BadFileLog,
+) -> Path:
+    """Write the index, which makes a folder of shards a packed data set.
 
-    Attributes:
-        file: Name of the file.
-        bytes: Its size.
-        sha256: Of its content.
-        rows: Of each clip in it, in their order: its row in the split that it is from.
-        lengths: Samples of each.
-        clipped_clips: Clips with a sample above full scale.
-    """
-
-    file: str
-    bytes: int
-    sha256: str
-    rows: list[int]
-    lengths: list[int]
-    clipped_clips: int
-
-
-class ShardWriter:
-    """Writes one shard, which has its name when it is whole.
+    Shards that an earlier, unfinished packing left in the folder are removed.
 
     Args:
-        path: The file.
-        split: That the clips are from.
+        out_dir: The folder.
+        dataset: The source.
+        audio: Format of the shards.
+        shards: Shards of each split, in order.
+        bad_files: The files that were left out.
+
+    Returns:
+        Path of the index.
     """
-
-    def __init__(self, path: Path, split: Split) -> None:
-        import tensorflow as tf
-
-        self.path = path
-        self.split = split
-        self.audio_bytes = 0
-        self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{ASIDE}")
-        self._writer = tf.io.TFRecordWriter(str(self._aside))
-        self._rows: list[int] = []
-        self._lengths: list[int] = []
-        self._clipped = 0
-
-    def add(self, clip: StoredClip) -> None:
-        """Append a clip."""
-        with self._writing():
-            self._writer.write(example_of(self.split, clip))
-        self.audio_bytes += len(clip.wav)
-        self._rows.append(clip.row)
-        self._lengths.append(clip.length)
-        self._clipped += clip.clipped
-
-    def finish(self) -> Shard:
-        """Close the file and give it its name."""
-        with self._writing():
-            self._writer.close()
-            with self._aside.open("rb") as file:
-                os.fsync(file.fileno())
-            self._aside.replace(self.path)
-        return Shard(
-            self.path.name,
-            self.path.stat().st_size,
-            sha256(str(self.path)),
-            self._rows,
-            self._lengths,
-            self._clipped,
-        )
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            with naming(self.path):
-                yield
-        except BaseException:
-            with suppress(OSError):
-                self._aside.unlink(missing_ok=True)
-            raise
+    index = {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "dataset": dataset.name,
+        "label_names": list(dataset.label_names),
+        "audio": asdict(audio),
+        "clip_seconds": dataset.clip_seconds,
+        "task": dataset.task,
+        "info": dataset.info,
+        "splits": {name: _split_entry(dataset.splits[name], of) for name, of in shards.items()},
+        "left_out": [asdict(file) for file in bad_files.files],
+    }
+    index_path = out_dir / INDEX_NAME
+    write_text(index_path, json.dumps(index, separators=(",", ":")))
+    indexed = {shard.file for of in shards.values() for shard in of}
+    for name in shards:
+        for path in out_dir.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].tfrecord*"):
+            if path.name not in indexed:
+                path.unlink()
+    return index_path
 
 
-def shard_name(split: str, number: int) -> str:
-    """File name of a split's shard."""
-    return f"{split}-{number:05d}.tfrecord"
-
-
-def split_entry(split: Split, shards: Sequence[Shard]) -> dict[str, Any]:
-    """What the index tells of a split."""
+def _split_entry(split: Split, shards: Sequence[WrittenShard]) -> dict[str, Any]:
+    """Return the entry of a split in the index."""
     rows = [row for shard in shards for row in shard.rows]
     return {
         "shards": [
@@ -210,179 +406,3 @@ def split_entry(split: Split, shards: Sequence[Shard]) -> dict[str, Any]:
         "labels": split.labels[rows].tolist(),
         "mask": split.mask[rows].tolist(),
     }
-
-
-LOCK = ".lock"
-_ORDER_SEED = 0
-_CHUNK_CLIPS = 64  # decoded ahead of the writer
-
-
-def pack(
-    dataset: AudioDataset,
-    audio: AudioFormat,
-    out_dir: Path,
-    *,
-    shard_mb: float = 128.0,
-    workers: int | None = None,
-    progress: bool = True,
-    max_bad_share: float = 0.01,
-    decoder: str = "soundfile",
-) -> Path:
-    """Decode, check and resample every clip, and write shards and their index.
-
-    Samples are rounded to 16 bits: they differ from reading the files by at most half a
-    step (2^-16); peaks above full scale are clipped, and the index says in how many clips.
-    The train split is written in a fixed random order, so that a shuffle buffer mixes
-    classes that lie together in the source. Bad files are left out, listed in
-    out_dir/bad_files.csv, up to the limit.
-
-    Args:
-        dataset: What to pack.
-        audio: Format to store; the model's.
-        out_dir: A new folder, or one in which packing did not finish.
-        shard_mb: Shard size in MB, reached before the next shard starts.
-        workers: Decoding threads; the number of CPUs when None.
-        progress: Show a bar on standard error.
-        max_bad_share: Largest share of bad files that is tolerated.
-        decoder: What reads files: "soundfile", or "isolated", which does the same in
-            processes that may die.
-
-    Returns:
-        The index, which is written last: a folder that has one is complete.
-
-    Raises:
-        ConfigError: out_dir already has an index, or the data set is packed already.
-        DatasetError: Too many files are missing or bad.
-    """
-    out_dir = Path(out_dir)
-    check_target(out_dir, dataset)
-    if shard_mb <= 0:
-        raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
-    check_present(dataset, max_bad_share=max_bad_share)
-    total = sum(len(split) for split in dataset.splits.values())
-    with sole_writer(out_dir / LOCK, out_dir):
-        check_target(out_dir, dataset)  # another process may just have finished
-        remove_leftovers(out_dir)
-        bad_files = BadFileLog(
-            out_dir / "bad_files.csv", total_files=total, max_bad_share=max_bad_share
-        )
-        packer = _Packer(
-            audio,
-            out_dir,
-            dataset.clip_seconds,
-            int(shard_mb * 1e6),
-            workers,
-            progress,
-            bad_files,
-            decoder,
-        )
-        shards = {name: packer.split(name, split) for name, split in dataset.splits.items()}
-        return write_index(out_dir, dataset, audio, shards, bad_files)
-
-
-def check_target(out_dir: Path, dataset: AudioDataset) -> None:
-    """Refuse what cannot be packed, and a folder that is complete.
-
-    Raises:
-        ConfigError: out_dir already has an index, or the data set is packed already.
-    """
-    if (out_dir / INDEX_NAME).exists():
-        raise ConfigError(f"{out_dir} already holds a packed data set. Choose another folder.")
-    if any(isinstance(split, PackedSplit) for split in dataset.splits.values()):
-        raise ConfigError("This data set is packed already. Pack from its source.")
-
-
-def storage_order(name: str, split: Split) -> NDArray[np.int64]:
-    """Rows of a split in the order in which they are stored: of train, a fixed random one."""
-    rows = np.arange(len(split))
-    return np.random.default_rng(_ORDER_SEED).permutation(rows) if name == "train" else rows
-
-
-def write_index(
-    out_dir: Path,
-    dataset: AudioDataset,
-    audio: AudioFormat,
-    shards: Mapping[str, Sequence[Shard]],
-    bad_files: BadFileLog,
-) -> Path:
-    """Write what makes a folder of shards a packed data set; returns the index.
-
-    What an earlier packing that did not finish left there is removed.
-    """
-    index = {
-        "format": FORMAT_NAME,
-        "version": FORMAT_VERSION,
-        "dataset": dataset.name,
-        "label_names": list(dataset.label_names),
-        "audio": asdict(audio),
-        "clip_seconds": dataset.clip_seconds,
-        "task": dataset.task,
-        "info": dataset.info,
-        "splits": {name: split_entry(dataset.splits[name], of) for name, of in shards.items()},
-        "left_out": [asdict(file) for file in bad_files.files],
-    }
-    index_path = out_dir / INDEX_NAME
-    write_text(index_path, json.dumps(index, separators=(",", ":")))
-    indexed = {shard.file for of in shards.values() for shard in of}
-    for name in shards:
-        for path in out_dir.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].tfrecord*"):
-            if path.name not in indexed:
-                path.unlink()
-    return index_path
-
-
-@dataclass(frozen=True)
-class _Packer:
-    """What all splits of one packing share."""
-
-    audio: AudioFormat
-    out_dir: Path
-    clip_seconds: float | None
-    shard_bytes: int
-    workers: int | None
-    progress: bool
-    bad_files: BadFileLog
-    decoder: str
-
-    def split(self, name: str, split: Split) -> list[Shard]:
-        """Write the shards of one split."""
-        shards: list[Shard] = []
-        writer: ShardWriter | None = None
-        for clip in self._decoded(name, split):
-            if writer is None:
-                writer = ShardWriter(self.out_dir / shard_name(name, len(shards)), split)
-            writer.add(clip)
-            if writer.audio_bytes >= self.shard_bytes:
-                shards.append(writer.finish())
-                writer = None
-        if writer is not None:
-            shards.append(writer.finish())
-        return shards
-
-    def _decoded(self, name: str, split: Split) -> Iterator[StoredClip]:
-        """Clips in the order in which they are stored, decoded in parallel."""
-        rows = storage_order(name, split)
-        with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as pool:
-            chunks = [rows[i : i + _CHUNK_CLIPS] for i in range(0, len(rows), _CHUNK_CLIPS)]
-            for chunk in self._tracked(chunks, name):
-                for result in pool.map(lambda row: self._clip(split, int(row)), chunk):
-                    if isinstance(result, AudioError):
-                        self.bad_files.record(result, f"pack {name}")
-                    else:
-                        yield result
-
-    def _tracked(self, chunks: list[Any], name: str) -> Iterator[Any]:
-        if not self.progress:
-            yield from chunks
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        yield from track(chunks, description=f"Packing {name}", console=console)
-
-    def _clip(self, split: Split, row: int) -> StoredClip | AudioError:
-        try:
-            return store_clip(split, row, self.audio, self.clip_seconds, self.decoder)
-        except AudioError as error:
-            return error

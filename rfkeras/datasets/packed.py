@@ -1,9 +1,12 @@
 """Packed data sets: TFRecord shards of decoded, resampled audio, and their index.
 
-A packed folder holds `index.json` and shards. Each record is a tf.train.Example of
+A packed folder has a file `index.json` and shards. Each record of a shard is a
+tf.train.Example with
 
-- `wav`: 16-bit PCM WAV at the index's sample rate and channels,
+- `wav`: a 16-bit PCM WAV file with the sample rate and channels in the index,
 - `key`, `labels`, `mask`: as in the source.
+
+`rfkeras.datasets.pack` writes such folders.
 """
 
 from __future__ import annotations
@@ -25,69 +28,22 @@ from rfkeras.datasets.base import AudioDataset, Split
 from rfkeras.errors import ConfigError, DatasetError, located
 from rfkeras.utils.files import malformed, parse_json
 
-SCHEMES = ("s3://", "az://", "hdfs://", "http://", "https://")
-
-
-def is_remote(path: str) -> bool:
-    """Whether tensorflow-io has to read this path."""
-    return path.startswith(SCHEMES)
-
-
-@functools.cache
-def prepare(*, s3: bool) -> None:
-    """Register tensorflow-io's file systems; safe to call again.
-
-    Args:
-        s3: An s3:// path will be opened: make the process end with its true status.
-
-    Raises:
-        DatasetError: tensorflow-io is not installed or does not fit this TensorFlow.
-    """
-    try:
-        import tensorflow_io  # noqa: F401  (importing registers the file systems)
-    except (ImportError, NotImplementedError) as error:
-        raise DatasetError(
-            "Remote paths and decoder='tfio' need tensorflow-io 0.37.1 with TensorFlow 2.16. "
-            f"Importing it failed: {error}"
-        ) from error
-    if s3:
-        _leave_before_aws_destructors()
-
-
-def prepare_for(path: str) -> None:
-    """`prepare` for this path; does nothing for local ones."""
-    if is_remote(path):
-        prepare(s3=path.startswith("s3://"))
-
-
-def _leave_before_aws_destructors() -> None:
-    """End the process after Python's own shutdown, before the AWS SDK's static destructors.
-
-    tensorflow-io keeps the AWS client in a static object and never shuts the SDK down. At
-    exit that object's destructor writes to a logger that is already destroyed: "pure
-    virtual method called", abort, exit status 134 in place of the program's. The C
-    library runs exit handlers last in, first out, and passes the status on: registered
-    after tensorflow-io was loaded, fflush(NULL) and then _exit(status) run before that
-    destructor. By then the interpreter has finished: its atexit functions ran and its
-    streams are flushed.
-    """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "on_exit"):  # glibc has it, as does every tensorflow-io wheel's host
-        return
-    exit_now = ctypes.cast(libc._exit, ctypes.c_void_p)
-    flush_all = ctypes.cast(libc.fflush, ctypes.c_void_p)
-    libc.on_exit(exit_now, None)  # called as _exit(status, NULL)
-    libc.__cxa_atexit(flush_all, None, None)  # called as fflush(NULL), before _exit
-
-
 INDEX_NAME = "index.json"
 FORMAT_NAME = "rfkeras-shards"
 FORMAT_VERSION = 1
+SCHEMES = ("s3://", "az://", "hdfs://", "http://", "https://")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One TFRecord file: its path or URL, records, bytes and SHA-256 in hex."""
+    """A TFRecord file.
+
+    Attributes:
+        path: Path or URL.
+        records: Number of records.
+        bytes: Size.
+        sha256: SHA-256 in hex.
+    """
 
     path: str
     records: int
@@ -97,11 +53,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class PackedSplit(Split):
-    """A split in shards; the same pipelines read it.
+    """A split that is stored in shards.
 
     Attributes:
-        shards: The files, in order; so are keys, labels and mask.
-        lengths: Samples of each clip.
+        shards: The shards, in the order of keys, labels and mask.
+        lengths: Length of each clip in samples.
         audio: Format of the clips.
     """
 
@@ -110,7 +66,7 @@ class PackedSplit(Split):
     audio: AudioFormat
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Never:
-        """Not possible: shards are read in sequence.
+        """Raise an error, because shards can only be read in sequence.
 
         Raises:
             ConfigError: Always.
@@ -125,14 +81,14 @@ def load_packed(path: str) -> AudioDataset:
     """Open a packed data set.
 
     Args:
-        path: Folder of shards: local, or s3://, az://, hdfs://, http(s)://.
+        path: Folder of shards: a local path, or an s3://, az://, hdfs:// or http(s):// URL.
 
     Returns:
         A data set whose splits are `PackedSplit`.
 
     Raises:
         DatasetError: index.json is missing or malformed, or a shard is missing or does not
-            have the size that the index says.
+            have the size recorded in the index.
     """
     folder = path.rstrip("/")
     index_path = f"{folder}/{INDEX_NAME}"
@@ -145,57 +101,13 @@ def load_packed(path: str) -> AudioDataset:
     if index.get("version") != FORMAT_VERSION:
         raise DatasetError(
             f"{index_path} has format version {index.get('version')}; this version of rfkeras "
-            f"reads {FORMAT_VERSION}. Pack the data set again."
+            f"reads version {FORMAT_VERSION}. Pack the data set again."
         )
     try:
         with located(folder), malformed():
             return _dataset(index, folder)
     except ValueError as error:
         raise DatasetError(f"{index_path} is malformed: {error}. Pack again.") from error
-
-
-def verify_packed(dataset: AudioDataset) -> None:
-    """Compare the SHA-256 of every shard with the index; reads all of them.
-
-    Raises:
-        DatasetError: A shard differs.
-    """
-    for split in dataset.splits.values():
-        for shard, digest in damaged_shards(cast(PackedSplit, split)):
-            raise DatasetError(
-                f"{shard.path} is damaged: SHA-256 {digest}, the index says {shard.sha256}. "
-                "Copy or pack it again."
-            )
-
-
-def damaged_shards(split: PackedSplit) -> Iterator[tuple[Shard, str]]:
-    """Shards whose SHA-256 is not that of the index, each with the one that it has.
-
-    Reads one shard after another, all of it.
-
-    Raises:
-        DatasetError: A shard cannot be read.
-    """
-    for shard in split.shards:
-        digest = sha256(shard.path)
-        if digest != shard.sha256:
-            yield shard, digest
-
-
-def sha256(path: str) -> str:
-    """SHA-256 of a local or remote file, in hex.
-
-    Raises:
-        DatasetError: It cannot be read.
-    """
-    import tensorflow as tf
-
-    prepare_for(path)
-    digest = hashlib.sha256()
-    with _reading(path), tf.io.gfile.GFile(path, "rb") as stream:
-        while block := stream.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _dataset(index: dict[str, Any], folder: str) -> AudioDataset:
@@ -208,11 +120,11 @@ def _dataset(index: dict[str, Any], folder: str) -> AudioDataset:
         )
         for item, shard in zip(entry["shards"], shards, strict=True):
             if "/" in item["file"] or "\\" in item["file"] or item["file"].startswith("."):
-                raise ValueError(f"{item['file']!r} is no name of a shard in this folder")
+                raise ValueError(f"{item['file']!r} is not the name of a shard in this folder")
             _check_size(shard)
         keys = tuple(entry["keys"])
         if sum(shard.records for shard in shards) != len(keys):
-            raise ValueError(f"split {name!r}: shards and keys differ in number")
+            raise ValueError(f"split {name!r} has different numbers of records and keys")
         splits[name] = PackedSplit(
             keys=keys,
             paths=tuple(Path(f"{folder}/{key}") for key in keys),
@@ -227,30 +139,101 @@ def _dataset(index: dict[str, Any], folder: str) -> AudioDataset:
         label_names=tuple(index["label_names"]),
         splits=splits,
         clip_seconds=index["clip_seconds"],
-        task=index.get("task", "multi_label"),  # indexes of the first version do not say
+        task=index.get("task", "multi_label"),  # the first version did not write the task
         info={**index["info"], "packed": folder},
     )
+
+
+def _check_size(shard: Shard) -> None:
+    if is_remote(shard.path):
+        import tensorflow as tf
+
+        with _read_errors(shard.path):
+            size = tf.io.gfile.stat(shard.path).length
+    elif Path(shard.path).is_file():
+        size = Path(shard.path).stat().st_size
+    else:
+        raise DatasetError(f"Shard {shard.path} is missing. Copy or pack it again.")
+    if size != shard.bytes:
+        raise DatasetError(
+            f"Shard {shard.path} has {size} bytes instead of {shard.bytes}. Copy or pack it "
+            "again."
+        )
+
+
+def verify_packed(dataset: AudioDataset) -> None:
+    """Compare the SHA-256 of every shard with the index. This reads all shards.
+
+    Args:
+        dataset: A packed data set.
+
+    Raises:
+        DatasetError: A shard differs or cannot be read.
+    """
+    for split in dataset.splits.values():
+        for shard, digest in damaged_shards(cast(PackedSplit, split)):
+            raise DatasetError(
+                f"{shard.path} is damaged: its SHA-256 is {digest}, but the index has "
+                f"{shard.sha256}. Copy or pack it again."
+            )
+
+
+def damaged_shards(split: PackedSplit) -> Iterator[tuple[Shard, str]]:
+    """Find shards whose SHA-256 differs from the index, reading one shard after another.
+
+    Args:
+        split: A packed split.
+
+    Yields:
+        (shard, its actual SHA-256).
+
+    Raises:
+        DatasetError: A shard cannot be read.
+    """
+    for shard in split.shards:
+        digest = sha256(shard.path)
+        if digest != shard.sha256:
+            yield shard, digest
+
+
+def sha256(path: str) -> str:
+    """Compute the SHA-256 of a local or remote file, in hex.
+
+    Args:
+        path: Path or URL.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    import tensorflow as tf
+
+    prepare_path(path)
+    digest = hashlib.sha256()
+    with _read_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
+        while block := stream.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _read(path: str) -> bytes:
     if not is_remote(path):
         if not Path(path).is_file():
             raise DatasetError(
-                f"{path} is missing: not a packed data set, or packing did not finish. Make "
-                "one with `rfkeras data pack`."
+                f"{path} is missing. This is not a packed data set, or packing did not finish. "
+                "Create one with `rfkeras data pack`."
             )
         return Path(path).read_bytes()
 
     import tensorflow as tf
 
-    prepare_for(path)
-    with _reading(path), tf.io.gfile.GFile(path, "rb") as stream:
+    prepare_path(path)
+    with _read_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
         return cast(bytes, stream.read())
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turn what TensorFlow's file systems raise into DatasetError."""
+def _read_errors(path: str) -> Iterator[None]:
+    """Convert the exceptions of TensorFlow's file systems to DatasetError."""
     import tensorflow as tf
 
     try:
@@ -262,18 +245,58 @@ def _reading(path: str) -> Iterator[None]:
         ) from error
 
 
-def _check_size(shard: Shard) -> None:
-    if is_remote(shard.path):
-        import tensorflow as tf
+# Remote file systems
 
-        with _reading(shard.path):
-            size = tf.io.gfile.stat(shard.path).length
-    elif Path(shard.path).is_file():
-        size = Path(shard.path).stat().st_size
-    else:
-        raise DatasetError(f"Shard {shard.path} is missing. Copy or pack it again.")
-    if size != shard.bytes:
+
+def is_remote(path: str) -> bool:
+    """Return whether a path is a URL that tensorflow-io has to read."""
+    return path.startswith(SCHEMES)
+
+
+def prepare_path(path: str) -> None:
+    """Register the file system for a path if it is remote; see `load_tensorflow_io`."""
+    if is_remote(path):
+        load_tensorflow_io(s3=path.startswith("s3://"))
+
+
+@functools.cache
+def load_tensorflow_io(*, s3: bool) -> None:
+    """Import tensorflow-io, which registers its file systems and decoders.
+
+    Args:
+        s3: Whether an s3:// path will be opened. If so, the process is made to end with the
+            correct exit status.
+
+    Raises:
+        DatasetError: tensorflow-io is not installed or does not fit this TensorFlow.
+    """
+    try:
+        import tensorflow_io  # noqa: F401  (importing registers the file systems)
+    except (ImportError, NotImplementedError) as error:
         raise DatasetError(
-            f"Shard {shard.path} has {size} bytes, the index says {shard.bytes}. Copy or pack "
-            "it again."
-        )
+            "Remote paths and decoder='tfio' need tensorflow-io 0.37.1 with TensorFlow 2.16. "
+            f"The import failed: {error}"
+        ) from error
+    if s3:
+        _exit_before_aws_destructors()
+
+
+def _exit_before_aws_destructors() -> None:
+    """End the process after Python's own shutdown but before the AWS SDK's destructors.
+
+    tensorflow-io keeps the AWS client in a static object and never shuts the SDK down. At
+    exit, that object's destructor writes to a logger that is already destroyed. The process
+    aborts with "pure virtual method called" and exit status 134 instead of its own.
+
+    The C library runs exit handlers in reverse order of registration. Handlers registered
+    here, after tensorflow-io was loaded, run before that destructor: first fflush(NULL),
+    then _exit(status). By then the interpreter has finished: its atexit functions have run
+    and its streams are flushed.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "on_exit"):  # glibc has it, and every tensorflow-io wheel needs glibc
+        return
+    exit_now = ctypes.cast(libc._exit, ctypes.c_void_p)
+    flush_all = ctypes.cast(libc.fflush, ctypes.c_void_p)
+    libc.on_exit(exit_now, None)  # called as _exit(status, NULL)
+    libc.__cxa_atexit(flush_all, None, None)  # called as fflush(NULL), before _exit

@@ -1,7 +1,7 @@
-"""tf.data pipelines: batches to train on, windows to evaluate.
+"""tf.data pipelines: random excerpts for training, consecutive windows for evaluation.
 
-Whichever way a data set is stored, files or shards, the same two functions read it, and
-every order and every random choice is a function of seed, epoch and position.
+The same two functions read data sets stored as files and as packed shards. This module reads
+files; `rfkeras.datasets.packed_pipeline` reads shards.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from numpy.typing import NDArray
 
 from rfkeras.audio.decode import DECODERS
 from rfkeras.audio.io import AudioFormat, Waveform
-from rfkeras.datasets import excerpts
+from rfkeras.datasets import packed_pipeline
 from rfkeras.datasets.base import BadFileLog, Split
 from rfkeras.datasets.excerpts import (
     WHOLE,
     ClipReader,
     EvaluationPlan,
-    Part,
+    TrainingPlan,
     WaveformCache,
-    finish,
-    readers,
+    WorkerPart,
+    batched,
+    parallel_reads,
 )
 from rfkeras.datasets.packed import PackedSplit
 from rfkeras.errors import AudioError, ConfigError, DatasetError, unknown_name
+from rfkeras.utils.text import count
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Clips tried in turn when one cannot be read. The limit on bad files normally stops the
-# run long before so many neighbours are bad.
+# Clips to try in turn if one cannot be read. The limit on bad files normally ends the run
+# long before this many neighbours are bad.
 _CANDIDATES = 16
 
 
@@ -52,73 +54,55 @@ def training_batches(
     decoder: str = "soundfile",
     cache_bytes: int = 0,
     cache: WaveformCache | None = None,
-    part: Part = WHOLE,
+    part: WorkerPart = WHOLE,
 ) -> tf.data.Dataset:
-    """Random excerpts with labels, from one step of a training run to its last.
+    """Create the batches of a training run: random excerpts with labels.
 
-    Step s of epoch e holds the same clips and excerpts whatever start_step is. A clip
-    shorter than the excerpt is repeated circularly. A file that cannot be read is recorded
-    in bad_files and the next clip of the epoch's order takes its place; when too many
-    cannot, iterating raises a TensorFlow error and `bad_files.raise_if_stopped()` the
-    DatasetError behind it.
+    Step s of epoch e has the same clips and excerpts whatever start_step is. A clip shorter
+    than the excerpt is repeated circularly. If a file cannot be read, it is recorded in
+    bad_files and the next clip of the epoch takes its place. If there are too many bad
+    files, iterating raises a TensorFlow error; `bad_files.raise_if_stopped()` then raises
+    the DatasetError behind it.
 
     Args:
-        split: The clips, from files or from packed shards.
+        split: The clips, as files or as packed shards.
         audio: Format of the waveforms.
         excerpt_seconds: Length of an excerpt.
-        batch_size: Excerpts in a batch.
+        batch_size: Excerpts per batch.
         seed: Seed of order and excerpts, 0 to 2^31 - 1.
-        steps_per_epoch: Batches in an epoch; see `order.default_steps_per_epoch`. Clips
-            left over sit out that epoch. When there are too few, they come round again.
-        total_steps: Batches of the whole run.
+        steps_per_epoch: Batches per epoch, for example `default_steps_per_epoch`. Clips that
+            are left over are skipped in that epoch. If there are too few, they repeat.
+        total_steps: Batches in the whole run.
         bad_files: Collects files that cannot be read.
-        start_step: Batches of the run already done.
-        decoder: "soundfile"; "isolated", which does the same in processes that may die; or
-            "tfio" to decode shards inside the TensorFlow graph.
-        cache_bytes: Keep decoded files in memory up to this many bytes (files of up to
-            60 s; shards need no cache). 0 keeps nothing.
+        start_step: Batches already done.
+        decoder: "soundfile"; "isolated" to decode in separate processes that may crash; or
+            "tfio" to decode packed shards inside the TensorFlow graph.
+        cache_bytes: Keep decoded files of up to 60 s in memory, up to this many bytes. 0
+            keeps nothing. Has no effect on shards.
         cache: A cache shared with other pipelines, instead of cache_bytes.
-        part: What this worker reads of every batch, where several train together: it
-            decodes no other clip. From files, the parts of all workers make up the very
-            batches of a single one. Packed shards are dealt to the workers anew in each
-            epoch, so that each reads its own files; where there are fewer shards than
-            workers, all read all of them, and the batches are those of a single one again.
+        part: In multi-worker training, the part of every batch that this worker reads. The
+            worker decodes no other clips. With files, the parts of all workers together are
+            the batches of a single worker. Packed shards are distributed over the workers
+            again in each epoch, so that each worker reads its own files. With fewer shards
+            than workers, every worker reads all shards, and the parts together are again
+            the batches of a single worker.
 
     Returns:
-        (waveform, labels, mask) of float32, (batch, samples) or (batch, samples, 2),
-        (batch, classes) and (batch, classes). Its cardinality is total_steps - start_step;
-        with several replicas a worker, a batch for each of them in turn, and so many times
-        as many.
+        (waveform, labels, mask) as float32 of shape (batch, samples) or (batch, samples, 2),
+        (batch, classes) and (batch, classes). The cardinality is total_steps - start_step.
+        With several replicas per worker, each batch comes as one batch per replica in turn.
 
     Raises:
         ConfigError: An argument is out of range, or the decoder does not fit the data.
         DatasetError: The split is empty.
     """
-    own_batch = part.batch(batch_size)
-    excerpts.check_steps(
-        batch_size=batch_size,
-        seed=seed,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-        start_step=start_step,
-    )
-    count = _check(split, audio, excerpt_seconds, batch_size, decoder)
+    plan = TrainingPlan(batch_size, seed, steps_per_epoch, total_steps, start_step, part)
+    samples = _checked_samples(split, audio, excerpt_seconds, batch_size, decoder)
     if cache is not None and cache_bytes:
         raise ConfigError("Give either cache or cache_bytes, not both.")
     if isinstance(split, PackedSplit):
-        from rfkeras.datasets import packed_pipeline
-
         return packed_pipeline.training_batches(
-            split,
-            audio,
-            count=count,
-            batch_size=batch_size,
-            seed=seed,
-            steps_per_epoch=steps_per_epoch,
-            steps=(start_step, total_steps),
-            decoder=decoder,
-            bad_files=bad_files,
-            part=part,
+            split, audio, plan, samples=samples, decoder=decoder, bad_files=bad_files
         )
 
     import tensorflow as tf
@@ -130,25 +114,25 @@ def training_batches(
     epoch_clips = steps_per_epoch * batch_size
 
     def read(rows: NDArray[np.int64], fraction: np.float64) -> tuple[Waveform, np.int64]:
-        return _first_readable(split, rows, float(fraction), count, reader, bad_files)
+        return _first_readable(split, rows, float(fraction), samples, reader, bad_files)
 
-    def load(own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        clip = part.place(own, batch_size)
+    def load(own_position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        clip = plan.global_position(own_position)
         epoch, position = clip // epoch_clips, clip % epoch_clips
         candidates = position + tf.range(min(_CANDIDATES, len(split)), dtype=tf.int64)
-        rows = excerpts.clip_rows(seed, epoch, candidates, len(split))
-        fraction = excerpts.excerpt_fraction(seed, epoch, position)
+        rows = plan.clip_rows(epoch, candidates, len(split))
+        fraction = plan.excerpt_fraction(epoch, position)
         waveform, row = tf.numpy_function(read, [rows, fraction], (tf.float32, tf.int64))
         row = tf.ensure_shape(row, [])
         return (
-            tf.ensure_shape(waveform, audio.shape(count)),
+            tf.ensure_shape(waveform, audio.shape(samples)),
             tf.gather(labels, row),
             tf.gather(mask, row),
         )
 
-    clips = tf.data.Dataset.range(start_step * own_batch, total_steps * own_batch)
-    elements = clips.map(load, num_parallel_calls=readers())
-    return finish(elements, own_batch // part.replicas)
+    clips = tf.data.Dataset.range(start_step * plan.own_batch, total_steps * plan.own_batch)
+    elements = clips.map(load, num_parallel_calls=parallel_reads())
+    return batched(elements, plan.replica_batch)
 
 
 def evaluation_batches(
@@ -161,39 +145,37 @@ def evaluation_batches(
     decoder: str = "soundfile",
     cache: WaveformCache | None = None,
 ) -> tuple[tf.data.Dataset, EvaluationPlan]:
-    """Consecutive windows that cover every clip, in batches that are always full.
+    """Create the batches of an evaluation: consecutive windows that cover every clip.
 
-    A clip shorter than a window is repeated circularly; the last window of a longer one is
-    moved back to end with the clip; the last batch is filled up with the first windows.
-    Clips that cannot be read are recorded in bad_files and are not in `plan.kept_rows`.
+    A clip shorter than a window is repeated circularly. The last window of a longer clip is
+    moved back to end with the clip. The last batch is filled up with the first windows.
+    Clips that cannot be read are recorded in bad_files and left out of `plan.kept_rows`.
 
     Args:
-        split: The clips, from files or from packed shards.
+        split: The clips, as files or as packed shards.
         audio: Format of the waveforms.
         window_seconds: Length of a window.
-        batch_size: Windows in a batch.
+        batch_size: Windows per batch.
         bad_files: Collects files that cannot be read.
-        decoder: "soundfile"; "isolated", which does the same in processes that may die; or
-            "tfio" to decode shards inside the TensorFlow graph.
-        cache: Keeps decoded files in memory; may be shared with a training pipeline.
+        decoder: "soundfile"; "isolated" to decode in separate processes that may crash; or
+            "tfio" to decode packed shards inside the TensorFlow graph.
+        cache: Keeps decoded files in memory; can be shared with a training pipeline.
 
     Returns:
-        The waveforms, float32 (batch, samples) or (batch, samples, 2) with cardinality
-        plan.batches, and the plan that turns window scores into clip scores. The data set
-        may be iterated again: it is the same each time.
+        The waveforms, float32 of shape (batch, samples) or (batch, samples, 2) with
+        cardinality plan.batches, and the plan that converts window scores to clip scores.
+        Iterating again gives the same batches.
 
     Raises:
         ConfigError: An argument is out of range, or the decoder does not fit the data.
-        DatasetError: The split is empty, no clip can be read, or too many cannot.
+        DatasetError: The split is empty, or no clip or too few clips can be read.
     """
-    count = _check(split, audio, window_seconds, batch_size, decoder)
+    samples = _checked_samples(split, audio, window_seconds, batch_size, decoder)
     if isinstance(split, PackedSplit):
-        from rfkeras.datasets import packed_pipeline
-
         return packed_pipeline.evaluation_batches(
             split,
             audio,
-            count=count,
+            samples=samples,
             batch_size=batch_size,
             decoder=decoder,
             bad_files=bad_files,
@@ -202,79 +184,81 @@ def evaluation_batches(
     import tensorflow as tf
 
     reader = ClipReader(audio, cache, decoder)
-    plan = EvaluationPlan.from_lengths(_lengths(split, reader, bad_files), count, batch_size)
+    lengths = _lengths(split, reader, bad_files)
+    plan = EvaluationPlan.from_lengths(lengths, samples, batch_size)
     if plan.windows == 0:
         raise DatasetError(
-            f"None of the {len(split)} clips can be read. First: {bad_files.files[0].path}: "
-            f"{bad_files.files[0].reason}."
+            f"None of the {count(len(split), 'clip')} can be read. First: "
+            f"{bad_files.files[0].path}: {bad_files.files[0].reason}."
         )
 
     def read(window: np.int64) -> Waveform:
         row, start = int(plan.rows[window]), int(plan.starts[window])
         if row not in plan.failed:
             try:
-                return reader.window(split.paths[row], start, count)
+                return reader.window(split.paths[row], start, samples)
             except AudioError as error:
                 plan.failed.add(row)
                 bad_files.record(error, "evaluation")
-        # The plan leaves this clip out: its scores are never looked at.
-        return np.zeros(audio.shape(count), np.float32)
+        # The plan leaves this clip out, so its scores are never used.
+        return np.zeros(audio.shape(samples), np.float32)
 
     def load(window: tf.Tensor) -> tf.Tensor:
         waveform = tf.numpy_function(read, [window % plan.windows], tf.float32)
-        return tf.ensure_shape(waveform, audio.shape(count))
+        return tf.ensure_shape(waveform, audio.shape(samples))
 
     windows = tf.data.Dataset.range(plan.batches * batch_size)
-    return finish(windows.map(load, num_parallel_calls=readers()), batch_size), plan
+    return batched(windows.map(load, num_parallel_calls=parallel_reads()), batch_size), plan
 
 
-def _check(
+def _checked_samples(
     split: Split, audio: AudioFormat, seconds: float, batch_size: int, decoder: str
 ) -> int:
-    """Samples in an excerpt, after refusing what cannot work."""
+    """Check the arguments and return the length of an excerpt or window in samples."""
     if decoder not in DECODERS:
         raise ConfigError(unknown_name("decoder", decoder, DECODERS))
     if decoder == "tfio" and not isinstance(split, PackedSplit):
         raise ConfigError(
-            'decoder="tfio" reads packed shards only: on a broken audio file tensorflow-io '
-            'ends the process. Use decoder="soundfile", or pack the data set first with '
+            'decoder="tfio" only reads packed shards, because tensorflow-io ends the process '
+            'at a broken audio file. Use decoder="soundfile", or pack the data set first with '
             "`rfkeras data pack`."
         )
     if len(split) == 0:
         raise DatasetError("The split has no clips.")
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1. Received: {batch_size}.")
-    count = audio.samples(seconds)
-    if count < 1:
+    samples = audio.samples(seconds)
+    if samples < 1:
         raise ConfigError(
-            f"An excerpt or window must last at least one sample. Received: {seconds} s."
+            f"An excerpt or window must have at least one sample. Received: {seconds} s."
         )
-    return count
+    return samples
 
 
 def _first_readable(
     split: Split,
     rows: NDArray[np.int64],
     fraction: float,
-    count: int,
+    samples: int,
     reader: ClipReader,
     bad_files: BadFileLog,
 ) -> tuple[Waveform, np.int64]:
-    """An excerpt of the first of these clips that can be read, and its row."""
+    """Read an excerpt of the first clip that can be read; return it with the clip's row."""
     for row in rows:
-        # Known bad files are tried again: a damaged file may have good excerpts, and a run
-        # that was resumed, with an empty list, must see the same batches.
+        # Files that failed before are tried again. A damaged file can have readable excerpts,
+        # and a resumed run, which starts with an empty list, must see the same batches.
         try:
-            return reader.excerpt(split.paths[row], fraction, count), row
+            return reader.excerpt(split.paths[row], fraction, samples), row
         except AudioError as error:
             bad_files.record(error, "training")
     raise bad_files.stop(
-        f"{len(rows)} clips in a row cannot be read, among them {split.paths[rows[0]]}."
+        f"{count(len(rows), 'clip')} in a row cannot be read, among them "
+        f"{split.paths[rows[0]]}."
     )
 
 
 def _lengths(split: Split, reader: ClipReader, bad_files: BadFileLog) -> list[int | None]:
-    """Length of each clip in samples, None (and recorded) where it cannot be read."""
+    """Return the length of each clip in samples; record unreadable clips, which get None."""
 
     def length(path: Path) -> int | AudioError:
         try:

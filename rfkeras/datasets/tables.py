@@ -1,4 +1,4 @@
-"""Reading the text files of data sets: tables, lists of paths, folders of audio."""
+"""Read the metadata files of data sets: tables, paths, folders of audio."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from pathlib import Path, PurePosixPath
 from rfkeras.errors import ConfigError, DatasetError, unknown_name
 from rfkeras.utils import files
 
-_NAMED = 3
-
-
-def named(items: Iterable[object]) -> str:
-    """The first three of some names and how many more there are: "a, b, c and 7 more"."""
-    names = [str(item) for item in items]
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
 
 def read_text(path: Path, homepage: str) -> str:
-    """Text of a metadata file.
+    """Read a metadata file as text.
+
+    Args:
+        path: The file.
+        homepage: Where to download the data set, for the error.
 
     Raises:
-        DatasetError: It is missing or not UTF-8; the message says where to get it.
+        DatasetError: The file is missing, unreadable or not UTF-8.
     """
     try:
         return files.read_text(path)
@@ -33,15 +28,19 @@ def read_text(path: Path, homepage: str) -> str:
             "is missing" if isinstance(error, FileNotFoundError) else f"unreadable: {error}"
         )
         raise DatasetError(
-            f"{path}: {reason}. It comes with the data set: {homepage}"
+            f"{path}: {reason}. It is part of the data set: {homepage}"
         ) from error
 
 
 def read_rows(path: Path, homepage: str) -> Iterator[tuple[str, list[str]]]:
-    """Rows of a tab-separated file, empty ones left out, of any number of fields.
+    """Read the rows of a tab-separated file, without empty ones.
+
+    Args:
+        path: The file.
+        homepage: Where to download the data set, for errors.
 
     Yields:
-        (where the row stands, for messages; its fields without surrounding blanks).
+        (file and line for messages, stripped fields). Rows may differ in length.
 
     Raises:
         DatasetError: The file is missing or malformed.
@@ -58,10 +57,14 @@ def read_rows(path: Path, homepage: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def safe_path(text: str, where: str) -> PurePosixPath:
-    """A path from a metadata file that cannot lead out of the audio folder.
+    """Parse a path from a metadata file, ensuring that it stays inside the audio folder.
+
+    Args:
+        text: The path.
+        where: File and line, for the error.
 
     Raises:
-        DatasetError: It is empty or absolute, has ".." in it, or a back-slash.
+        DatasetError: The path is empty or absolute, or contains ".." or a backslash.
     """
     path = PurePosixPath(text)
     if (
@@ -72,14 +75,14 @@ def safe_path(text: str, where: str) -> PurePosixPath:
         or "\0" in text
     ):
         raise DatasetError(
-            f"{where}: {text!r} is no path inside the audio folder. Paths are relative, with "
-            'forward slashes and without "..".'
+            f"{where}: {text!r} is not a path inside the audio folder. Paths must be relative, "
+            'with forward slashes and without "..".'
         )
     return path
 
 
 def check_subset(subset: str | None, allowed: Sequence[str]) -> str:
-    """The subset asked for, the first one where none was.
+    """Return the requested subset, or the first allowed one if it is None.
 
     Raises:
         ConfigError: There is no such subset.
@@ -91,15 +94,15 @@ def check_subset(subset: str | None, allowed: Sequence[str]) -> str:
     return subset
 
 
-def first_folder(candidates: Iterable[Path], holding: str) -> Path | None:
-    """The first of these folders in which something of that name lies, None without one."""
-    return next((folder for folder in candidates if (folder / holding).exists()), None)
+def first_folder(candidates: Iterable[Path], containing: str) -> Path | None:
+    """Return the first folder that contains this file or folder, or None."""
+    return next((folder for folder in candidates if (folder / containing).exists()), None)
 
 
-class Folders:
-    """Which files there are below a folder, each of its sub-folders listed once.
+class FolderListing:
+    """Files below a folder, with each sub-folder listed once.
 
-    Far quicker than asking for file after file where a data set has tens of thousands.
+    For tens of thousands of files this is much faster than looking up each one.
 
     Args:
         root: The folder; it need not exist.
@@ -110,7 +113,7 @@ class Folders:
         self._names: dict[PurePosixPath, frozenset[str]] = {}
 
     def names(self, folder: PurePosixPath) -> frozenset[str]:
-        """Names in a sub-folder; none where it does not exist."""
+        """Return the names in a sub-folder; empty if it does not exist."""
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(
@@ -121,12 +124,15 @@ class Folders:
         return self._names[folder]
 
     def find(self, path: PurePosixPath, suffixes: Sequence[str]) -> Path:
-        """The file of that path with the first of these suffixes that is there.
+        """Find a file by its path without suffix.
 
         Args:
-            path: Relative to the root, without its suffix.
-            suffixes: In order of preference. Where none is there, the path with the first
-                is returned: checking the files will name it as missing.
+            path: Path relative to the root, without suffix.
+            suffixes: Suffixes in order of preference.
+
+        Returns:
+            The existing file with the first suffix. If there is none, the path with the
+            first suffix; checking the files will report it as missing.
         """
         present = self.names(path.parent)
         suffix = next((s for s in suffixes if path.name + s in present), suffixes[0])

@@ -1,1 +1,1 @@
-"""How good a tagger is: metrics, confidence intervals, report, table and plots."""
+"""Evaluation of taggers: metrics, confidence intervals, thresholds, reports and plots."""

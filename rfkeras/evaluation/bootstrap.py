@@ -1,25 +1,25 @@
 """Bootstrap confidence intervals of ranking metrics, by resampling clips.
 
-Method: the test clips are drawn with replacement, as many as there are, and the metrics
-computed again. Each resample serves all tags at once, since a clip carries its labels
-together; the macro figure of a resample is the mean over the tags with positives in it.
-A tag's interval runs between the percentiles of its results (2.5 and 97.5 for 95 %).
+Method: draw as many clips as there are, with replacement, and compute the metrics again. Each
+resample serves all tags at once, because a clip keeps its labels together. The macro metric of
+a resample is the mean over the tags that have positives in it. The interval of a tag runs
+between percentiles of its values (2.5 and 97.5 for 95 %).
 
-A macro interval is those percentiles reflected about the figure itself (the "basic"
-bootstrap). Resampling raises average precision a little, because the copies of a positive
-raise each other's rank. In one tag this is small beside the spread; in a mean over many
-tags it is not. Simulated 95 % intervals held the true macro figure in this share of cases:
-56 rare tags (0.6 to 6 % of 2,000 clips), 7 % by percentiles and 92 % reflected; 20 tags
-(4 to 40 % of 600 clips), 89 and 91 %. Intervals of single tags: 85 % with 5 positives, 91 %
-with 10, 94 to 95 % with 30 and 100.
+A macro interval reflects those percentiles about the metric itself (the "basic" bootstrap).
+Resampling raises average precision a little, because copies of a positive raise each other's
+rank. For one tag this bias is small compared with the spread; for a mean over many tags it is
+not. In simulations, 95 % macro intervals contained the true value this often: with 56 rare tags
+(0.6 to 6 % of 2,000 clips), 7 % for percentiles and 92 % reflected; with 20 tags (4 to 40 % of
+600 clips), 89 and 91 %. Intervals of single tags: 85 % with 5 positives, 91 % with 10, 94 to
+95 % with 30 and 100.
 
-A resample is a count for each clip, so nothing is sorted again: the clips are ranked once
-per tag, and the counts summed along the ranking. This equals scikit-learn on the repeated
+A resample is a count per clip, so nothing is sorted again: the clips are ranked once per tag,
+and the counts are summed along the ranking. The result equals scikit-learn on the repeated
 clips, ties included.
 
-The interval says how much the figure depends on which clips were in the test set. It does
-not cover another training seed, and takes the clips as independent (several excerpts of
-one track are not).
+The interval shows how much a metric depends on which clips are in the test set. It does not
+cover variation between training seeds, and it treats clips as independent, which several
+excerpts of one track are not.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ from rfkeras.evaluation.metrics import (
 )
 from rfkeras.evaluation.result import ClipScores
 
-# Counts held at once: small enough to stay in the processor's cache while tags take turns.
-_COUNTS_AT_ONCE = 500_000
+CONFIDENCE = 0.95
+
+_COUNTS_AT_ONCE = 500_000  # few enough to stay in the processor's cache for all tags
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Lower and upper bounds; NaN where a metric is undefined or nothing was resampled.
+    """Lower and upper bounds; NaN where a metric is undefined or without resamples.
 
     Attributes:
         average_precision: (classes, 2) percentile intervals.
         roc_auc: (classes, 2) percentile intervals.
         macro_average_precision: (2,) reflected interval.
         macro_roc_auc: (2,) reflected interval.
-        resamples_with_tag: (classes,) number of resamples that hold a positive of the tag;
-            its interval rests on those.
+        resamples_with_tag: (classes,) Number of resamples with a positive of the tag. Its
+            interval is based on those.
     """
 
     average_precision: FloatArray
@@ -74,15 +75,15 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Intervals:
-    """Confidence intervals of average precision and ROC-AUC, per tag and macro.
+    """Compute confidence intervals of average precision and ROC-AUC, per tag and macro.
 
     Args:
         scores: (clips, classes) finite numbers.
         labels: (clips, classes) of 0 and 1.
         mask: (clips, classes), 1 where the label is known; None: everywhere.
-        samples: Number of resamples; 0 leaves all bounds NaN.
+        samples: Number of resamples; with 0 all bounds are NaN.
         confidence: Share of the resamples inside the interval.
-        seed: Seed of the draws: the same seed gives the same bounds.
+        seed: Seed of the draws. The same seed gives the same bounds.
 
     Raises:
         ConfigError: samples is negative, confidence is not between 0 and 1, or an array
@@ -95,9 +96,9 @@ def bootstrap_intervals(
     def bounds(replicates: FloatArray) -> FloatArray:
         return np.stack([percentiles(column, confidence) for column in replicates.T])
 
-    def macro(replicates: FloatArray, figure: float) -> FloatArray:
+    def macro(replicates: FloatArray, metric: float) -> FloatArray:
         means = np.array([mean_of_defined(row) for row in replicates])
-        reflected = 2 * figure - percentiles(means, confidence)[::-1]
+        reflected = 2 * metric - percentiles(means, confidence)[::-1]
         return np.clip(reflected, 0, 1)
 
     return Intervals(
@@ -109,6 +110,96 @@ def bootstrap_intervals(
     )
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A metric with its 95 % interval.
+
+    Attributes:
+        value: The metric.
+        low: Lower bound.
+        high: Upper bound.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MeanAveragePrecision:
+    """Macro mAP of a group of models that differ only in their seeds.
+
+    Attributes:
+        values: (models,) mAP of each model.
+        replicates: (samples,) Mean over the models on each resample of the clips.
+    """
+
+    values: FloatArray
+    replicates: FloatArray
+
+    @property
+    def mean(self) -> float:
+        """Mean over the models."""
+        return float(self.values.mean())
+
+    @property
+    def interval(self) -> Interval:
+        """Mean with its reflected interval."""
+        return _reflected(self.mean, self.replicates)
+
+    def minus(self, other: MeanAveragePrecision) -> Interval:
+        """Return the difference of the means with its interval, by paired resamples.
+
+        Both groups must come from the same clips with the same seed.
+
+        Raises:
+            ConfigError: The numbers of resamples differ.
+        """
+        if len(self.replicates) != len(other.replicates):
+            raise ConfigError(
+                "Paired groups need the same number of resamples. Received "
+                f"{len(self.replicates)} and {len(other.replicates)}."
+            )
+        return _reflected(self.mean - other.mean, self.replicates - other.replicates)
+
+
+def _reflected(value: float, replicates: FloatArray) -> Interval:
+    """Return the percentile interval of the resamples, reflected about the value."""
+    high, low = 2 * value - percentiles(replicates, CONFIDENCE)
+    return Interval(value, float(low), float(high))
+
+
+def bootstrap_mean_average_precision(
+    models: Sequence[ClipScores], samples: int = 1000, seed: int = 0
+) -> MeanAveragePrecision:
+    """Compute the macro mAP of models on the same clips, with the same resamples for all.
+
+    The interval covers the choice of test clips, not the training seeds. The spread of
+    `values` shows how much the metric depends on the seed.
+
+    Args:
+        models: Scores of each model.
+        samples: Number of resamples.
+        seed: Seed of the draws. Groups with the same clips and seed have the same resamples.
+
+    Raises:
+        ConfigError: There is no model, or the models were scored on different clips.
+    """
+    if not models or not all(model.has_clips_of(models[0]) for model in models):
+        raise ConfigError(
+            "Models can only be compared on the same clips, in the same order and with the "
+            "same labels. Score them all on the same split of the same data."
+        )
+    values, replicates = [], []
+    for model in models:
+        values.append(average_precision(model.scores, model.labels, model.mask).macro)
+        precision, _ = bootstrap_replicates(
+            model.scores, model.labels, model.mask, samples=samples, seed=seed
+        )
+        replicates.append([mean_of_defined(row) for row in precision])
+    return MeanAveragePrecision(np.array(values), np.mean(replicates, axis=0))
+
+
 def bootstrap_replicates(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -117,10 +208,10 @@ def bootstrap_replicates(
     samples: int = 1000,
     seed: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
-    """Average precision and ROC-AUC of every resample, each (samples, classes).
+    """Compute average precision and ROC-AUC of every resample, each (samples, classes).
 
-    Resample r takes the clips `default_rng(seed).integers(clips, size=clips)`, drawn r + 1
-    times. NaN where the resample leaves the metric undefined. Arguments and errors as for
+    Resample r has the clips of draw r of `default_rng(seed).integers(clips, size=clips)`.
+    Metrics that a resample leaves undefined are NaN. Arguments and errors are the same as for
     `bootstrap_intervals`.
     """
     if samples < 0:
@@ -136,19 +227,55 @@ def bootstrap_replicates(
     return precision, auc
 
 
+def resample_counts(
+    clips: int, samples: int, seed: int
+) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+    """Yield the resamples in portions.
+
+    Args:
+        clips: Number of clips in the test set.
+        samples: Number of resamples.
+        seed: Seed of the draws. All metrics of a report use the same one, so each resample
+            has the same clips for all of them.
+
+    Yields:
+        The numbers of the resamples, and how often each contains each clip,
+        (resamples, clips).
+    """
+    generator = np.random.default_rng(seed)
+    portion = max(1, _COUNTS_AT_ONCE // clips)
+    for start in range(0, samples, portion):
+        stop = min(start + portion, samples)
+        draws = [
+            np.bincount(generator.integers(clips, size=clips), minlength=clips)
+            for _ in range(start, stop)
+        ]
+        yield slice(start, stop), np.array(draws, dtype=np.int32)
+
+
+def percentiles(values: FloatArray, confidence: float) -> FloatArray:
+    """Return the bounds (2,) of the middle share of the values that are not NaN."""
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return np.full(2, np.nan)
+    tail = (1 - confidence) / 2
+    bounds: FloatArray = np.quantile(defined, [tail, 1 - tail])
+    return bounds
+
+
 @dataclass(frozen=True)
 class _Ranking:
-    """A tag's annotated clips by falling score, cut into bins.
+    """A tag's annotated clips by falling score, divided into bins.
 
-    Clips of equal score among which there is a positive are a bin of their own; the
-    negatives between two such bins are one bin, for only their number matters.
+    Clips with equal scores form a bin if one of them is positive. The negatives between two
+    such bins form one bin, because only their number matters.
 
     Attributes:
-        order: (annotated,) clip numbers, best first.
-        starts: (bins,) where each bin begins in `order`; empty without positives.
-        positives: (positives,) clip numbers of the positives, best first.
-        positive_starts: where each bin with positives begins in `positives`.
-        positive_bins: which bins these are.
+        order: (annotated,) Clip numbers, best first.
+        starts: (bins,) Index of each bin's first clip in `order`; empty without positives.
+        positives: (positives,) Clip numbers of the positives, best first.
+        positive_starts: Index in `positives` of the first clip of each bin with positives.
+        positive_bins: Numbers of these bins.
     """
 
     order: NDArray[np.int64]
@@ -159,7 +286,7 @@ class _Ranking:
 
     @classmethod
     def of(cls, scored: Scored, tag: int) -> _Ranking:
-        """The ranking of one tag."""
+        """Rank the clips of one tag."""
         known = np.flatnonzero(scored.mask[:, tag])
         order = known[np.argsort(-scored.scores[known, tag], kind="stable")]
         is_positive = scored.labels[order, tag]
@@ -178,10 +305,10 @@ class _Ranking:
         return cls(order, starts, positives, positive_starts, positive_bins)
 
     def metrics(self, counts: NDArray[np.int32]) -> tuple[FloatArray, FloatArray]:
-        """Average precision and ROC-AUC, each (resamples,), from counts of the clips.
+        """Compute average precision and ROC-AUC, each (resamples,), from counts of clips.
 
         Args:
-            counts: (resamples, clips) how often each resample holds each clip.
+            counts: (resamples, clips) How often each resample contains each clip.
         """
         total = np.add.reduceat(counts[:, self.order], self.starts, axis=1)
         positive = np.zeros(total.shape)
@@ -190,7 +317,7 @@ class _Ranking:
         )
         hits, claimed = positive.cumsum(axis=1), total.cumsum(axis=1)
         n_positive, n_negative = hits[:, -1], claimed[:, -1] - hits[:, -1]
-        # 0/0 becomes 0: an empty top of the ranking adds nothing.
+        # 0/0 becomes 0, because an empty top of the ranking adds nothing.
         precision_here = hits / np.maximum(claimed, 1)
         precision_sum = (positive * precision_here).sum(axis=1)
         negative = total - positive
@@ -202,130 +329,7 @@ class _Ranking:
         )
 
 
-def resample_counts(
-    clips: int, samples: int, seed: int
-) -> Iterator[tuple[slice, NDArray[np.int32]]]:
-    """Counts (resamples, clips) in portions, with the resample numbers they stand for.
-
-    Args:
-        clips: Clips in the test set.
-        samples: Number of resamples.
-        seed: Seed of the draws; the metrics of one report share it, so each resample is
-            the same set of clips to all of them.
-    """
-    generator = np.random.default_rng(seed)
-    portion = max(1, _COUNTS_AT_ONCE // clips)
-    for start in range(0, samples, portion):
-        stop = min(start + portion, samples)
-        draws = [
-            np.bincount(generator.integers(clips, size=clips), minlength=clips)
-            for _ in range(start, stop)
-        ]
-        yield slice(start, stop), np.array(draws, dtype=np.int32)
-
-
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Divide, with NaN where the denominator is 0."""
     undefined = denominator == 0
     return np.where(undefined, np.nan, numerator / np.where(undefined, 1, denominator))
-
-
-def percentiles(values: FloatArray, confidence: float) -> FloatArray:
-    """Lower and upper bound (2,) of the middle share of the defined values; else NaN."""
-    defined = values[~np.isnan(values)]
-    if not defined.size:
-        return np.full(2, np.nan)
-    tail = (1 - confidence) / 2
-    bounds: FloatArray = np.quantile(defined, [tail, 1 - tail])
-    return bounds
-
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95 % interval.
-
-    Attributes:
-        value: The figure.
-        low: Lower bound.
-        high: Upper bound.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class MeanAveragePrecision:
-    """Macro mAP of a group of models that differ in their seeds alone, and its resamples.
-
-    Attributes:
-        values: (models,) of each.
-        replicates: (samples,) mean over the models on each resample of the clips.
-    """
-
-    values: FloatArray
-    replicates: FloatArray
-
-    @property
-    def mean(self) -> float:
-        """Mean over the models."""
-        return float(self.values.mean())
-
-    @property
-    def interval(self) -> Interval:
-        """The mean with its interval, reflected as `bootstrap_intervals` does it."""
-        return _reflected(self.mean, self.replicates)
-
-    def minus(self, other: MeanAveragePrecision) -> Interval:
-        """This mean less the other one, the resamples paired.
-
-        Both must have been made from the same clips with the same seed.
-
-        Raises:
-            ConfigError: They have different numbers of resamples.
-        """
-        if len(self.replicates) != len(other.replicates):
-            raise ConfigError(
-                "Only figures with as many resamples can be paired. Received: "
-                f"{len(self.replicates)} and {len(other.replicates)}."
-            )
-        return _reflected(self.mean - other.mean, self.replicates - other.replicates)
-
-
-def mean_average_precision(
-    models: Sequence[ClipScores], samples: int = 1000, seed: int = 0
-) -> MeanAveragePrecision:
-    """Macro mAP of models on the same clips, the clips resampled for all of them alike.
-
-    The interval says how far the figure hangs on which clips were in the test set; it takes
-    the models as they are. How far it hangs on the seed is told by the spread of `values`.
-
-    Args:
-        models: The scores of each.
-        samples: Number of resamples.
-        seed: Of the draws: groups with the same clips and seed have the same resamples.
-
-    Raises:
-        ConfigError: No model, or the models were scored on different clips.
-    """
-    if not models or not all(model.has_clips_of(models[0]) for model in models):
-        raise ConfigError(
-            "Models can be compared on the same clips only, in the same order and with the "
-            "same labels: score them all on the same split of the same data."
-        )
-    values, replicates = [], []
-    for model in models:
-        values.append(average_precision(model.scores, model.labels, model.mask).macro)
-        precision, _ = bootstrap_replicates(
-            model.scores, model.labels, model.mask, samples=samples, seed=seed
-        )
-        replicates.append([mean_of_defined(row) for row in precision])
-    return MeanAveragePrecision(np.array(values), np.mean(replicates, axis=0))
-
-
-def _reflected(value: float, replicates: FloatArray) -> Interval:
-    high, low = 2 * value - percentiles(replicates, CONFIDENCE)
-    return Interval(value, float(low), float(high))

@@ -1,4 +1,8 @@
-"""Checks on the arrays that the evaluation takes, shared by all of its metrics."""
+"""Metrics of tagging from scores, labels and mask: average precision, ROC-AUC, F1, log loss.
+
+Each metric is computed per tag on the tag's annotated clips. A macro mean is over the tags on
+which the metric is defined.
+"""
 
 from __future__ import annotations
 
@@ -10,136 +14,27 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rfkeras.errors import ConfigError
-from rfkeras.tasks import HALF, MULTI_LABEL, SINGLE_LABEL, check_task
+from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL, SINGLE_LABEL, check_task
+from rfkeras.utils.text import count
 
 FloatArray = NDArray[np.float64]
+
 BoolArray = NDArray[np.bool_]
 
-
-@dataclass(frozen=True)
-class Scored:
-    """Checked scores and labels.
-
-    Attributes:
-        scores: (clips, classes), finite; higher means more likely.
-        labels: (clips, classes), False wherever the mask is False.
-        mask: (clips, classes), True where the label is known.
-    """
-
-    scores: FloatArray
-    labels: BoolArray
-    mask: BoolArray
-
-
-def check_scored(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Scored:
-    """Scores, labels and mask in the one form that the metrics use.
-
-    Args:
-        scores: (clips, classes) finite numbers.
-        labels: (clips, classes) of 0 and 1; anything where the mask is 0.
-        mask: (clips, classes) of 0 and 1; None means that every label is known.
-
-    Raises:
-        ConfigError: A shape, type or value is not allowed.
-    """
-    values = check_scores(scores)
-    known = (
-        np.ones(values.shape, dtype=np.bool_)
-        if mask is None
-        else check_binary("mask", mask, values.shape)
-    )
-    return Scored(values, check_binary("labels", labels, values.shape, where=known), known)
-
-
-def check_scores(scores: ArrayLike) -> FloatArray:
-    """The scores as (clips, classes) float64.
-
-    Raises:
-        ConfigError: They are not a non-empty table of finite numbers.
-    """
-    values = np.asarray(scores)
-    if values.ndim != 2 or 0 in values.shape:
-        raise ConfigError(
-            "scores must be a table (clips, classes) with at least one clip and one class. "
-            f"Received shape {values.shape}. For a single tag, reshape to (clips, 1)."
-        )
-    if values.dtype.kind not in "biuf":
-        raise ConfigError(f"scores must be real numbers. Received dtype {values.dtype}.")
-    values = values.astype(np.float64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        clip, tag = (int(i) for i in np.argwhere(bad)[0])
-        raise ConfigError(
-            f"scores must be finite. Received {int(bad.sum())} NaN or infinite values, the "
-            f"first at clip {clip}, class {tag}. A model whose training diverged gives such "
-            "scores: lower its learning rate, or look for bad input."
-        )
-    return values
-
-
-def check_binary(
-    name: str, values: ArrayLike, shape: tuple[int, ...], where: BoolArray | None = None
-) -> BoolArray:
-    """An array of 0 and 1 as booleans.
-
-    Args:
-        name: What the array is, for the message.
-        values: Numbers or booleans.
-        shape: The shape that it must have, that of the scores.
-        where: Same shape; elsewhere any value is taken, and becomes False.
-
-    Raises:
-        ConfigError: Wrong shape, or something other than 0 and 1.
-    """
-    array = np.asarray(values)
-    if array.shape != shape:
-        raise ConfigError(
-            f"{name} must have the shape of the scores, {shape}. Received {array.shape}."
-        )
-    if array.dtype.kind not in "biuf":
-        raise ConfigError(f"{name} must be 0 and 1. Received dtype {array.dtype}.")
-    counted = np.ones(shape, dtype=np.bool_) if where is None else where
-    bad = counted & (array != 0) & (array != 1)
-    if bad.any():
-        clip, tag = (int(i) for i in np.argwhere(bad)[0])
-        raise ConfigError(
-            f"{name} must be 0 or 1. Received {int(bad.sum())} other values, the first "
-            f"{array[clip, tag]} at clip {clip}, class {tag}. Where nobody annotated a "
-            "label, say so by a 0 in the mask."
-        )
-    result: BoolArray = counted & (array == 1)
-    return result
-
-
-def check_threshold(threshold: ArrayLike, classes: int) -> FloatArray:
-    """One decision threshold per class, from a number or from one per class.
-
-    Raises:
-        ConfigError: It is neither, or not finite.
-    """
-    values = np.asarray(threshold)
-    if values.dtype.kind not in "iuf" or values.shape not in ((), (classes,)):
-        raise ConfigError(
-            f"threshold must be one number, or one for each of the {classes} classes. "
-            f"Received shape {values.shape}, dtype {values.dtype}."
-        )
-    if not np.isfinite(values).all():
-        raise ConfigError(f"threshold must be finite. Received {values.tolist()}.")
-    return np.broadcast_to(values, (classes,)).astype(np.float64)
-
-
 NOT_ANNOTATED = "not annotated"
+
 NO_POSITIVES = "no positives"
+
 NO_NEGATIVES = "no negatives"
 
 
 @dataclass(frozen=True)
 class PerTag:
-    """One metric, tag by tag.
+    """One metric of every tag.
 
     Attributes:
         values: (classes,) NaN where the metric is undefined.
-        reasons: (classes,) why it is undefined; "" where it is defined.
+        reasons: (classes,) Why it is undefined; "" where it is defined.
     """
 
     values: FloatArray
@@ -147,18 +42,18 @@ class PerTag:
 
     @property
     def macro(self) -> float:
-        """Mean over the tags on which the metric is defined; NaN when there are none."""
+        """Mean over the tags on which the metric is defined; NaN if there are none."""
         return mean_of_defined(self.values)
 
     @property
     def left_out(self) -> int:
-        """How many tags the macro mean leaves out."""
+        """Number of tags that the macro mean leaves out."""
         return sum(1 for reason in self.reasons if reason)
 
 
 @dataclass(frozen=True)
 class DecisionMetrics:
-    """What yes/no decisions are worth, tag by tag."""
+    """F1, precision and recall of every tag, from yes/no decisions."""
 
     f1: PerTag
     precision: PerTag
@@ -166,7 +61,7 @@ class DecisionMetrics:
 
 
 def mean_of_defined(values: FloatArray) -> float:
-    """Mean of the entries that are not NaN; NaN when there are none."""
+    """Return the mean of the entries that are not NaN; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
@@ -174,7 +69,9 @@ def mean_of_defined(values: FloatArray) -> float:
 def average_precision(
     scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
 ) -> PerTag:
-    """Average precision of each tag (area under its precision-recall curve, by steps).
+    """Compute the average precision of each tag.
+
+    It is the area under the stepped precision-recall curve.
 
     Args:
         scores: (clips, classes) finite numbers, higher means more likely.
@@ -192,9 +89,9 @@ def average_precision(
 
 
 def roc_auc(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> PerTag:
-    """Area under the ROC curve of each tag; 0.5 is chance.
+    """Compute the area under the ROC curve of each tag; 0.5 is chance.
 
-    Arguments and errors as for `average_precision`.
+    Arguments and errors are the same as for `average_precision`.
 
     Returns:
         PerTag: NaN for a tag without positives or without negatives.
@@ -205,22 +102,24 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None)
 def mean_average_precision(
     scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
 ) -> float:
-    """Macro mAP: mean average precision over the tags that have positives.
+    """Compute the macro mAP: mean average precision over the tags that have positives.
 
-    Arguments and errors as for `average_precision`. NaN when no tag has a positive.
+    Arguments and errors are the same as for `average_precision`. NaN if no tag has positives.
     """
     return average_precision(scores, labels, mask).macro
 
 
 def positive_rate(labels: ArrayLike, mask: ArrayLike | None = None) -> PerTag:
-    """Share of positives among a tag's annotated clips: its chance level of AP.
+    """Compute the share of positives among each tag's annotated clips.
+
+    It is the average precision that a random ranking reaches.
 
     Args:
         labels: (clips, classes) of 0 and 1.
         mask: (clips, classes), 1 where the label is known; None: everywhere.
 
     Returns:
-        PerTag: NaN for a tag without positives, as average precision has, so that both
+        PerTag: NaN for a tag without positives, as for average precision, so that both
         means are over the same tags.
     """
     scored = check_scored(np.zeros(np.shape(labels)), labels, mask)
@@ -231,11 +130,11 @@ def positive_rate(labels: ArrayLike, mask: ArrayLike | None = None) -> PerTag:
 
 
 def decide(scores: ArrayLike, threshold: ArrayLike = 0.5) -> BoolArray:
-    """Decisions (clips, classes): True where the score is at or over the threshold.
+    """Return decisions (clips, classes): True where the score reaches the threshold.
 
     Args:
         scores: (clips, classes) finite numbers.
-        threshold: One number, or one for each class.
+        threshold: One number, or one number per class.
 
     Raises:
         ConfigError: A shape or value is not allowed.
@@ -245,13 +144,30 @@ def decide(scores: ArrayLike, threshold: ArrayLike = 0.5) -> BoolArray:
     return decided
 
 
+def decide_class(scores: ArrayLike) -> BoolArray:
+    """Return decisions (clips, classes) with one True per row, at the highest score.
+
+    Of equal scores the first wins, as in `numpy.argmax`.
+
+    Args:
+        scores: (clips, classes) finite numbers.
+
+    Raises:
+        ConfigError: A shape or value is not allowed.
+    """
+    values = check_scores(scores)
+    decided: BoolArray = np.zeros(values.shape, np.bool_)
+    decided[np.arange(len(values)), values.argmax(axis=1)] = True
+    return decided
+
+
 def decision_metrics(
     decisions: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
 ) -> DecisionMetrics:
-    """F1, precision and recall of each tag from yes/no decisions.
+    """Compute F1, precision and recall of each tag from yes/no decisions.
 
-    A tag with positives but no positive decision has precision 0 and F1 0: leaving it
-    out of the mean would reward silence.
+    A tag with positives but no positive decision has precision 0 and F1 0. Leaving it out of
+    the mean would reward a model that never predicts the tag.
 
     Args:
         decisions: (clips, classes) of 0 and 1.
@@ -289,14 +205,17 @@ def f1(
     *,
     threshold: ArrayLike = 0.5,
 ) -> PerTag:
-    """F1 of each tag with the decisions `scores >= threshold`; see `decision_metrics`."""
+    """Compute the F1 of each tag with the decisions `scores >= threshold`.
+
+    See `decision_metrics`.
+    """
     return decision_metrics(decide(scores, threshold), labels, mask).f1
 
 
 def micro_metrics(
     scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None, decisions: ArrayLike
 ) -> dict[str, float]:
-    """All annotated entries pooled: average_precision, roc_auc, f1, precision, recall.
+    """Compute the metrics of all annotated entries pooled.
 
     Args:
         scores: (clips, classes) finite numbers; comparable between tags.
@@ -305,7 +224,8 @@ def micro_metrics(
         decisions: (clips, classes) of 0 and 1.
 
     Returns:
-        The figures by name; NaN where the pool has no positives (ROC-AUC: no negatives).
+        average_precision, roc_auc, f1, precision and recall by name. They are NaN without
+        positives, ROC-AUC also without negatives.
 
     Raises:
         ConfigError: A shape or value is not allowed.
@@ -319,20 +239,31 @@ def micro_metrics(
         array[scored.mask][:, np.newaxis] for array in (scored.scores, scored.labels, decided)
     )
     shares = decision_metrics(pooled_decisions, pooled_labels)
-    figures = (
+    pooled = (
         average_precision(pooled_scores, pooled_labels),
         roc_auc(pooled_scores, pooled_labels),
         shares.f1,
         shares.precision,
         shares.recall,
     )
-    return {name: figure.macro for name, figure in zip(names, figures, strict=True)}
+    return {name: metric.macro for name, metric in zip(names, pooled, strict=True)}
+
+
+def _ranked(scored: Scored, metric: Callable[..., float], *, needs_negatives: bool) -> PerTag:
+    """Compute a ranking metric of scikit-learn on every tag that defines it."""
+    reasons = undefined_reasons(scored.labels, scored.mask, needs_negatives=needs_negatives)
+    values = np.full(len(reasons), np.nan)
+    for tag, reason in enumerate(reasons):
+        if not reason:
+            known = scored.mask[:, tag]
+            values[tag] = metric(scored.labels[known, tag], scored.scores[known, tag])
+    return PerTag(values, reasons)
 
 
 def undefined_reasons(
     labels: BoolArray, mask: BoolArray, *, needs_negatives: bool
 ) -> tuple[str, ...]:
-    """Why a metric is undefined on each tag; "" where it is defined.
+    """Return why a metric is undefined on each tag; "" where it is defined.
 
     Args:
         labels: (clips, classes), False wherever the mask is.
@@ -348,24 +279,63 @@ def undefined_reasons(
     return tuple(str(reason) for reason in reasons)
 
 
-def _ranked(scored: Scored, metric: Callable[..., float], *, needs_negatives: bool) -> PerTag:
-    reasons = undefined_reasons(scored.labels, scored.mask, needs_negatives=needs_negatives)
-    values = np.full(len(reasons), np.nan)
-    for tag, reason in enumerate(reasons):
-        if not reason:
-            known = scored.mask[:, tag]
-            values[tag] = metric(scored.labels[known, tag], scored.scores[known, tag])
-    return PerTag(values, reasons)
+def best_f1_thresholds(
+    scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
+) -> FloatArray:
+    """Return the threshold of each tag that maximises F1 for `scores >= threshold`.
+
+    The search is exact: it tries every threshold between two different scores of the
+    annotated clips. All thresholds between two neighbouring scores give the same decisions on
+    these clips; the one halfway is returned, which is the safest on other clips. A threshold
+    below the lowest score is halfway between that score and 0. Of several thresholds with
+    equal F1 the highest is returned, which applies the tag to the fewest clips. A tag without
+    positives keeps 0.5.
+
+    With few positives the threshold depends strongly on chance, and F1 on the same clips is
+    optimistic. Report F1 on other clips.
+
+    Args:
+        scores: (clips, classes) probabilities.
+        labels: (clips, classes) of 0 and 1.
+        mask: (clips, classes), 1 where the label is known; None: everywhere.
+
+    Returns:
+        (classes,) thresholds.
+
+    Raises:
+        ConfigError: A shape or value is not allowed.
+    """
+    scored = check_scored(scores, labels, mask)
+    thresholds = np.full(scored.scores.shape[1], DEFAULT_THRESHOLD)
+    for tag in range(len(thresholds)):
+        known = scored.mask[:, tag]
+        if scored.labels[:, tag].any():
+            thresholds[tag] = _best(scored.scores[known, tag], scored.labels[known, tag])
+    return thresholds
 
 
-# Probabilities are kept this far from 0 and 1 inside a logarithm, as Keras does.
-_NEAREST = 1e-7
+def _best(scores: FloatArray, labels: BoolArray) -> float:
+    """Return the best threshold of one tag."""
+    distinct, place = np.unique(scores, return_inverse=True)
+    # Positive decisions, and the correct ones among them, from the highest threshold down.
+    claimed = np.bincount(place)[::-1].cumsum()
+    hits = np.bincount(place, weights=labels)[::-1].cumsum()
+    # Quotients of integers, so that equal F1 values compare equal.
+    f1 = 2 * hits / (claimed + labels.sum())
+    lowest_claimed = len(distinct) - 1 - int(np.argmax(f1))
+    upper = float(distinct[lowest_claimed])
+    lower = float(distinct[lowest_claimed - 1]) if lowest_claimed else min(0.0, upper)
+    middle = lower + (upper - lower) / 2
+    return middle if middle > lower else upper  # neighbouring floats have no middle
+
+
+_LEAST = 1e-7  # probabilities are clipped to this distance from 0 and 1, as in Keras
 
 
 def probabilities(logits: ArrayLike, task: str) -> FloatArray:
-    """Scores in [0, 1] of logits, in float64, so that large logits do not tie.
+    """Return the scores of logits in float64, so that large logits do not tie.
 
-    The same function as `ClipLogits.scores`, which computes in float32.
+    `ClipLogits.scores` computes the same in float32.
 
     Args:
         logits: (clips, classes).
@@ -381,67 +351,23 @@ def probabilities(logits: ArrayLike, task: str) -> FloatArray:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def check_single_label(labels: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.int64]:
-    """Class number of each clip, (clips,), of labels with exactly one class a clip.
-
-    Args:
-        labels: (clips, classes) of 0 and 1, one 1 in each row.
-        mask: (clips, classes) of 1; None means the same.
-
-    Raises:
-        ConfigError: A clip has no class, several, or an unknown one.
-    """
-    checked = check_scored(np.zeros(np.shape(labels)), labels, mask)
-    if not checked.mask.all():
-        clip = int(np.argmin(checked.mask.all(axis=1)))
-        raise ConfigError(
-            "A single-label task needs every label known: the mask must be 1 everywhere. "
-            f"Received 0 in the mask of {int((~checked.mask).any(axis=1).sum())} clips, the "
-            f"first clip {clip}. Leave those clips out, or use task 'multi_label'."
-        )
-    counts = checked.labels.sum(axis=1)
-    if (counts != 1).any():
-        clip = int(np.argmax(counts != 1))
-        raise ConfigError(
-            "A single-label task needs exactly one class a clip. Received "
-            f"{int((counts != 1).sum())} clips with another number, the first clip {clip} "
-            f"with {int(counts[clip])}. Tags that may occur together are task 'multi_label'."
-        )
-    return np.asarray(checked.labels.argmax(axis=1), np.int64)
-
-
-def decide_class(scores: ArrayLike) -> BoolArray:
-    """Decisions (clips, classes) with one True in each row: the highest score.
-
-    Among equal scores the class with the lowest number wins, as in `numpy.argmax`.
-
-    Args:
-        scores: (clips, classes) finite numbers.
-
-    Raises:
-        ConfigError: A shape or value is not allowed.
-    """
-    values = check_scores(scores)
-    decided: BoolArray = np.zeros(values.shape, np.bool_)
-    decided[np.arange(len(values)), values.argmax(axis=1)] = True
-    return decided
-
-
 def log_loss(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike, task: str) -> float:
-    """The training loss of probabilities.
+    """Compute the training loss of probabilities.
+
+    Multi-label: binary cross-entropy, the sum over the known labels divided by the number of
+    all labels. Single-label: mean over the clips of the negative logarithm of the score of
+    the right class.
 
     Args:
         scores: (clips, classes) probabilities.
         labels: (clips, classes) of 0 and 1.
         mask: (clips, classes), 1 where the label is known; single-label: all 1.
-        task: "multi_label": binary cross-entropy, the sum over the known labels divided by
-            the number of all. "single_label": mean over the clips of the negative logarithm
-            of the right class's score.
+        task: "multi_label" or "single_label".
 
     Raises:
         ConfigError: Unknown task.
     """
-    values = np.clip(np.asarray(scores, np.float64), _NEAREST, 1 - _NEAREST)
+    values = np.clip(np.asarray(scores, np.float64), _LEAST, 1 - _LEAST)
     truth = np.asarray(labels)
     if check_task(task) == SINGLE_LABEL:
         return float(np.mean(-np.log(values[truth == 1])))
@@ -449,49 +375,144 @@ def log_loss(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike, task: str) -
     return float(np.mean(losses * np.asarray(mask)))
 
 
-def best_f1_thresholds(
-    scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
-) -> FloatArray:
-    """The threshold of each tag at which the decisions `scores >= threshold` have most F1.
+@dataclass(frozen=True)
+class Scored:
+    """Checked scores and labels.
 
-    Exact: every cut between two different scores is tried, on the annotated clips. Any
-    threshold between two neighbouring scores decides the validation clips alike; the one
-    midway is taken, since on other clips it errs least to either side. A cut below the
-    lowest score lies midway between it and 0. Of cuts with equal F1 the highest is taken:
-    it claims the tag for the fewest clips. A tag without positives keeps 0.5.
+    Attributes:
+        scores: (clips, classes), finite; higher means more likely.
+        labels: (clips, classes), False wherever the mask is False.
+        mask: (clips, classes), True where the label is known.
+    """
 
-    The fewer positives a tag has, the more its threshold owes to chance, and the more the
-    F1 on the validation set itself flatters: report the F1 of other clips.
+    scores: FloatArray
+    labels: BoolArray
+    mask: BoolArray
+
+
+def check_scored(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Scored:
+    """Return checked scores, labels and mask in the form that the metrics use.
 
     Args:
-        scores: (clips, classes) probabilities.
-        labels: (clips, classes) of 0 and 1.
-        mask: (clips, classes), 1 where the label is known; None: everywhere.
-
-    Returns:
-        (classes,) thresholds.
+        scores: (clips, classes) finite numbers.
+        labels: (clips, classes) of 0 and 1; anything where the mask is 0.
+        mask: (clips, classes) of 0 and 1; None means that every label is known.
 
     Raises:
-        ConfigError: A shape or value is not allowed.
+        ConfigError: A shape, type or value is not allowed.
     """
-    scored = check_scored(scores, labels, mask)
-    thresholds = np.full(scored.scores.shape[1], HALF)
-    for tag in range(len(thresholds)):
-        known = scored.mask[:, tag]
-        if scored.labels[:, tag].any():
-            thresholds[tag] = _best(scored.scores[known, tag], scored.labels[known, tag])
-    return thresholds
+    values = check_scores(scores)
+    known = (
+        np.ones(values.shape, dtype=np.bool_)
+        if mask is None
+        else check_binary("mask", mask, values.shape)
+    )
+    return Scored(values, check_binary("labels", labels, values.shape, where=known), known)
 
 
-def _best(scores: FloatArray, labels: BoolArray) -> float:
-    distinct, place = np.unique(scores, return_inverse=True)
-    # From the highest score down: clips claimed, and those rightly so, at each cut.
-    claimed = np.bincount(place)[::-1].cumsum()
-    hits = np.bincount(place, weights=labels)[::-1].cumsum()
-    # Quotients of whole numbers, so that equal F1 compares equal.
-    f1 = 2 * hits / (claimed + labels.sum())
-    lowest_claimed = len(distinct) - 1 - int(np.argmax(f1))
-    upper = float(distinct[lowest_claimed])
-    lower = float(distinct[lowest_claimed - 1]) if lowest_claimed else min(0.0, upper)
-    middle = lower + (upper - lower) / 2
-    return middle if middle > lower else upper  # neighbouring floats have no middle
+def check_scores(scores: ArrayLike) -> FloatArray:
+    """Return the scores as (clips, classes) float64.
+
+    Raises:
+        ConfigError: They are not a non-empty table of finite numbers.
+    """
+    values = np.asarray(scores)
+    if values.ndim != 2 or 0 in values.shape:
+        raise ConfigError(
+            "scores must be a table (clips, classes) with at least one clip and one class. "
+            f"Received shape {values.shape}. For a single tag, reshape to (clips, 1)."
+        )
+    if values.dtype.kind not in "biuf":
+        raise ConfigError(f"scores must be real numbers. Received dtype {values.dtype}.")
+    values = values.astype(np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        clip, tag = (int(i) for i in np.argwhere(bad)[0])
+        raise ConfigError(
+            "scores must be finite. Received "
+            f"{count(int(bad.sum()), 'NaN or infinite value')}, the first at clip {clip}, "
+            f"class {tag}. The training may have diverged: lower the learning rate, or look "
+            "for bad input."
+        )
+    return values
+
+
+def check_binary(
+    name: str, values: ArrayLike, shape: tuple[int, ...], where: BoolArray | None = None
+) -> BoolArray:
+    """Return an array of 0 and 1 as booleans.
+
+    Args:
+        name: Name of the array, for messages.
+        values: Numbers or booleans.
+        shape: Required shape, that of the scores.
+        where: Same shape; where it is False, any value is accepted and becomes False.
+
+    Raises:
+        ConfigError: Wrong shape, or a value other than 0 and 1.
+    """
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise ConfigError(
+            f"{name} must have the shape of the scores, {shape}. Received {array.shape}."
+        )
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{name} must be 0 and 1. Received dtype {array.dtype}.")
+    counted = np.ones(shape, dtype=np.bool_) if where is None else where
+    bad = counted & (array != 0) & (array != 1)
+    if bad.any():
+        clip, tag = (int(i) for i in np.argwhere(bad)[0])
+        raise ConfigError(
+            f"{name} must be 0 or 1. Received {count(int(bad.sum()), 'other value')}, the "
+            f"first {array[clip, tag]} at clip {clip}, class {tag}. Mark unknown labels with "
+            "a 0 in the mask."
+        )
+    result: BoolArray = counted & (array == 1)
+    return result
+
+
+def check_threshold(threshold: ArrayLike, classes: int) -> FloatArray:
+    """Return one threshold per class, from one number or one number per class.
+
+    Raises:
+        ConfigError: The shape is wrong, or a number is not finite.
+    """
+    values = np.asarray(threshold)
+    if values.dtype.kind not in "iuf" or values.shape not in ((), (classes,)):
+        raise ConfigError(
+            f"threshold must be one number or one number per class ({classes}). "
+            f"Received shape {values.shape}, dtype {values.dtype}."
+        )
+    if not np.isfinite(values).all():
+        raise ConfigError(f"threshold must be finite. Received {values.tolist()}.")
+    return np.broadcast_to(values, (classes,)).astype(np.float64)
+
+
+def check_single_label(labels: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.int64]:
+    """Return the class number of each clip, (clips,).
+
+    Args:
+        labels: (clips, classes) of 0 and 1, one 1 in each row.
+        mask: (clips, classes) of 1; None means the same.
+
+    Raises:
+        ConfigError: A clip has no class, several classes, or unknown labels.
+    """
+    checked = check_scored(np.zeros(np.shape(labels)), labels, mask)
+    if not checked.mask.all():
+        clip = int(np.argmin(checked.mask.all(axis=1)))
+        raise ConfigError(
+            "A single-label task needs all labels: the mask must be 1 everywhere. Received 0 "
+            f"in the mask of {count(int((~checked.mask).any(axis=1).sum()), 'clip')}, first in "
+            f"clip {clip}. Leave those clips out, or use task 'multi_label'."
+        )
+    classes = checked.labels.sum(axis=1)
+    if (classes != 1).any():
+        clip = int(np.argmax(classes != 1))
+        raise ConfigError(
+            "A single-label task needs exactly one class per clip. Received "
+            f"{count(int((classes != 1).sum()), 'clip')} with another number, first clip "
+            f"{clip} with {int(classes[clip])}. If tags can occur together, use task "
+            "'multi_label'."
+        )
+    return np.asarray(checked.labels.argmax(axis=1), np.int64)

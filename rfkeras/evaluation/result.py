@@ -1,8 +1,7 @@
-"""The figures of an evaluation, as rows and summary, and as JSON and CSV files."""
+"""The results of an evaluation: metrics per tag, summary and clip scores, and their files."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -15,24 +14,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from rfkeras.errors import DatasetError
 from rfkeras.evaluation.metrics import BoolArray, FloatArray, check_scored
-from rfkeras.tasks import HALF, MULTI_LABEL
-from rfkeras.utils.files import open_npz, replacing, write_npz
+from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL
+from rfkeras.utils.files import open_npz, write_npz, write_text
+from rfkeras.utils.table import csv_text
 
 
 @dataclass(frozen=True)
 class TagRow:
-    """The figures of one tag; NaN where undefined, on the tag's annotated clips only.
+    """The metrics of one tag on its annotated clips; NaN where undefined.
 
     Attributes:
-        name: The tag.
+        name: Name of the tag.
         annotated: Number of clips with a known label.
         positive: Number of those that have the tag.
-        chance: Share of positives: the average precision of a random ranking.
-        average_precision: With `_low` and `_high`, the bounds of its 95 % interval.
-        roc_auc: With `_low` and `_high` likewise.
-        f1: From the decisions, as precision and recall.
-        threshold: Score from which on the tag is decided; NaN if decisions were given, or
-            if the highest score decides (single-label).
+        chance: Share of positives, the average precision of a random ranking.
+        average_precision: Average precision; `_low` and `_high` bound its 95 % interval.
+        roc_auc: ROC-AUC, with bounds as well.
+        f1: F1 of the decisions; precision and recall too.
+        threshold: Score from which the tag applies; NaN if decisions were given, or if the
+            highest score decides (single-label).
         undefined: Why average precision or ROC-AUC is undefined; "" if both are defined.
     """
 
@@ -55,22 +55,26 @@ class TagRow:
 
 @dataclass(frozen=True)
 class Report:
-    """All figures of an evaluation.
+    """All metrics of an evaluation.
 
     Attributes:
         tags: One row per tag, in the order of the label columns.
-        summary: Tables of numbers by name. "counts": clips, tags, annotated and positive
-            entries; "macro": means over the tags, with `_low` and `_high` for
-            average_precision and roc_auc, and for multi-label f1_at_half, the F1 with a
-            threshold of 0.5 for every tag (NaN if the scores are no probabilities);
-            "tags_in_macro": how many tags each mean is over; "micro": all annotated entries
-            pooled; "chance": what guessing reaches; "bootstrap": samples, seed, confidence;
-            and for single-label alone "single_label": accuracy and macro_accuracy (mean
-            recall of the classes), each with `_low` and `_high`, and log_loss in nats.
-        notes: What a reader of the figures has to know, in sentences.
+        summary: Metrics by group and name. The groups are:
+
+            - "counts": clips, tags, annotated and positive labels;
+            - "macro": means over the tags. average_precision and roc_auc have bounds `_low`
+              and `_high`. Multi-label reports have f1_at_half, the F1 with a threshold of 0.5
+              for every tag (NaN if the scores are no probabilities);
+            - "tags_in_macro": number of tags in each mean;
+            - "micro": metrics of all annotated labels pooled;
+            - "chance": metrics that guessing reaches;
+            - "bootstrap": samples, seed and confidence;
+            - "single_label", only there: accuracy and macro_accuracy (mean recall of the
+              classes) with bounds, and log_loss in nats.
+        notes: Sentences that help to read the metrics correctly.
         task: "multi_label" or "single_label".
-        confusion: Single-label: for each class, how many of its clips were taken for each
-            class; multi-label: None.
+        confusion: Single-label: number of clips by true class (rows) and predicted class
+            (columns); multi-label: None.
     """
 
     tags: tuple[TagRow, ...]
@@ -86,37 +90,33 @@ class Report:
 
     @property
     def chance_level(self) -> float:
-        """The label prior: the mAP of a random ranking."""
+        """mAP of a random ranking, which is the mean share of positives."""
         return self.summary["chance"]["average_precision"]
 
     @property
     def has_own_thresholds(self) -> bool:
-        """Whether a tag is decided from another score than 0.5."""
+        """Whether any tag has a threshold other than 0.5."""
         thresholds = [row.threshold for row in self.tags if not math.isnan(row.threshold)]
-        return any(threshold != HALF for threshold in thresholds)
+        return any(threshold != DEFAULT_THRESHOLD for threshold in thresholds)
 
     def to_json(self, path: str | Path) -> None:
-        """Write everything as JSON, undefined figures as null; whole or not at all."""
+        """Write everything as JSON atomically, with null for undefined metrics."""
         content = _without_nan(dataclasses.asdict(self))
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        with replacing(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_text(path, text + "\n")
 
     def to_csv(self, path: str | Path) -> None:
-        """Write a row per tag as CSV, undefined figures as empty cells; whole or not at all."""
+        """Write one CSV row per tag atomically, with empty cells for undefined metrics."""
         columns = [column.name for column in dataclasses.fields(TagRow)]
-        with (
-            replacing(path) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            for row in self.tags:
-                cells = dataclasses.asdict(row)
-                writer.writerow({name: _without_nan(cell) for name, cell in cells.items()})
+        rows = [
+            {name: _without_nan(cell) for name, cell in dataclasses.asdict(row).items()}
+            for row in self.tags
+        ]
+        write_text(path, csv_text(rows, columns))
 
 
 def _without_nan(value: object) -> object:
+    """Return the value with None for each NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -129,13 +129,13 @@ SCORES_FILE = "scores.npz"
 
 @dataclass(frozen=True)
 class ClipScores:
-    """Scores and truth of the clips of an evaluation.
+    """Scores and labels of the clips of an evaluation.
 
     Attributes:
         scores: (clips, classes).
         labels: (clips, classes), False where the mask is.
         mask: (clips, classes), True where the label is known.
-        keys: (clips,) key of each clip; empty where they were not known.
+        keys: (clips,) Key of each clip; empty if the keys are unknown.
     """
 
     scores: FloatArray
@@ -144,7 +144,7 @@ class ClipScores:
     keys: NDArray[np.str_]
 
     def has_clips_of(self, other: ClipScores) -> bool:
-        """Whether both hold the same clips, in the same order, with the same labels."""
+        """Return whether both have the same clips in the same order with the same labels."""
         pairs = zip(
             (self.keys, self.labels, self.mask),
             (other.keys, other.labels, other.mask),
@@ -163,11 +163,11 @@ def write_scores(
     """Write `scores` (float64), `labels`, `mask` (bool) and `keys` (text) as .npz.
 
     Args:
-        path: The file; written whole or not at all.
+        path: The file, written atomically.
         scores: (clips, classes).
         labels: (clips, classes) of 0 and 1.
         mask: (clips, classes), 1 where the label is known; None: everywhere.
-        keys: (clips,) key of each clip.
+        keys: (clips,) Key of each clip.
     """
     scored = check_scored(scores, labels, mask)
     names = [_plain(key) for key in keys or ()]
@@ -181,15 +181,15 @@ def write_scores(
 
 
 def _plain(key: str) -> str:
-    """The key without the lone surrogates that stand for odd bytes in names of files."""
+    """Return the key without lone surrogates, which encode odd bytes in file names."""
     return key.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def read_scores(path: str | Path) -> ClipScores:
-    """Read what `write_scores` wrote; nothing is unpickled.
+    """Read a file from `write_scores`, without unpickling.
 
     Raises:
-        DatasetError: The file is missing or is not such a file.
+        DatasetError: The file is missing or has another content.
     """
     try:
         with open_npz(path) as archive:
@@ -197,7 +197,7 @@ def read_scores(path: str | Path) -> ClipScores:
             keys = archive["keys"]
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"{path} holds no scores of an evaluation: {error}. Evaluate anew by "
+            f"{path} has no scores of an evaluation: {error}. Evaluate again with "
             "`rfkeras evaluate --run DIR`."
         ) from error
     return ClipScores(scored.scores, scored.labels, scored.mask, keys)

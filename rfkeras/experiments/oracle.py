@@ -1,31 +1,32 @@
-"""keras-tuner's search methods, made to survive kills and dead workers.
+"""keras-tuner's search methods, with workarounds for faults of keras-tuner 1.4.8.
 
-What is changed, and why (keras-tuner 1.4.8):
+All code that depends on keras-tuner is here. The oracle chooses the values of each trial and
+keeps the state of the search, the tuner trains the trials, and `serve` is the coordinator of
+several workers. Faults that are worked around; comments in the code refer to the numbers:
 
-- its state is written in place, so a kill in between leaves half a file: here a file is
-  replaced whole;
-- the state is saved before a trial leaves the list of running ones, so that after a kill
-  it would be run again: here it is saved afterwards too;
-- a trial that was given out, but not yet in the state when the process died, would be
-  listed as running for ever: here it is forgotten;
-- a second report of the same trial, by a worker that was taken for dead, would count twice;
-- failures in a row raise inside a lock that is not released, and again at each later start:
-  here they end the search, and count from the start of the process;
-- a dead worker's trial would wait for that worker for ever, and the other workers leave:
-  here they stay until all trials have ended.
+1. State and trials are overwritten in place, so a kill can leave half a file.
+2. The state is saved before an ended trial is removed from the running ones, so after a kill
+   that trial would run again.
+3. A trial that was handed out but is not yet in the saved state would be listed as running
+   forever after a restart.
+4. A second report of the same trial, by a worker that was considered dead, counts twice.
+5. Too many failures in a row raise an error while a lock is held, and again at each restart.
+6. The trial of a dead worker waits forever for that worker, and the other workers leave.
+7. Messages between machines round values to float32 and change their order.
+8. Seed 0 is treated as no seed.
+9. A tuner reloads only the state that was saved under its own role and name.
+10. A tuner that has to wait for others asks again without a pause.
+11. The server never ends if its workers die.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -45,26 +46,30 @@ from rfkeras.experiments.search import (
 )
 from rfkeras.experiments.search_report import DONE, FAILED, RUNNING, TrialRow, trial_row
 from rfkeras.experiments.search_space import Grid, SearchSpace
-from rfkeras.experiments.trial import Outcome, Runner, record_failure, run_in_process
-from rfkeras.training.callbacks import say
+from rfkeras.experiments.search_workers import WORKER, HeartbeatMonitor, Role
+from rfkeras.experiments.trial import TrialOutcome, TrialRunner, record_failure, run_trial
 from rfkeras.utils.files import write_text
+from rfkeras.utils.progress import print_status
 
-EPOCHS, PROMOTED_FROM = "tuner/epochs", "tuner/trial_id"  # Hyperband's own values
+EPOCHS, PROMOTED_FROM = "tuner/epochs", "tuner/trial_id"  # values that Hyperband adds
+_STATUS = {TrialStatus.COMPLETED: DONE, TrialStatus.FAILED: FAILED}
+_IDLE_SECONDS = 1.0
+_POLL_SECONDS = 0.5
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _synchronized(method: _F) -> _F:
-    """One call at a time, whichever thread or worker it comes from."""
+    """Allow one call at a time, from any thread or worker."""
     return cast(_F, keras_tuner.synchronized(method))
 
 
 class DurableOracle(keras_tuner.Oracle):
-    """What all methods here have over keras-tuner's.
+    """An oracle that survives kills at any time and dead workers.
 
     Attributes:
-        max_failures: Trials that may fail one after the other.
-        told_to_stop: Whether somebody asked for a trial when there was none left.
+        max_failures: Number of trials in a row whose failure ends the search.
+        has_run_out: Whether a process asked for a trial when there was none left.
     """
 
     trials: dict[str, Any]
@@ -75,7 +80,7 @@ class DurableOracle(keras_tuner.Oracle):
     _retry_queue: list[str]
 
     max_failures = 3
-    told_to_stop = False
+    has_run_out = False
     _ended_before = 0
 
     @property
@@ -85,20 +90,29 @@ class DurableOracle(keras_tuner.Oracle):
 
     @property
     def has_given_up(self) -> bool:
-        """Whether too many trials in a row have failed since this process began."""
+        """Whether too many trials in a row have failed since this process started."""
+        # Fault 5: counted here, so that nothing is raised under a lock or after a restart.
         last = self.end_order[self._ended_before :][-self.max_failures :]
         failed = [self.trials[trial_id].status == TrialStatus.FAILED for trial_id in last]
         return len(last) == self.max_failures and all(failed)
 
+    @property
+    def unfinished(self) -> int:
+        """Number of trials that were handed out and have not ended."""
+        return len(self.trials) - len(self.end_order)
+
     def save(self) -> None:
+        # Fault 1: a file is replaced as a whole.
         write_text(self.state_file, json.dumps(self.get_state()))
 
     def _save_trial(self, trial: Trial) -> None:
+        # Fault 1.
         path = Path(self._get_trial_dir(trial.trial_id)) / "trial.json"
         write_text(path, json.dumps(trial.get_state()))
 
     def reload(self) -> None:
         super().reload()
+        # Fault 3: trials that are not in the saved state are forgotten.
         self.trials = {trial_id: self.trials[trial_id] for trial_id in self.start_order}
         self._retry_queue = [
             trial_id
@@ -109,14 +123,14 @@ class DurableOracle(keras_tuner.Oracle):
 
     @_synchronized
     def retry_failed(self) -> None:
-        """Give out again what has failed."""
+        """Hand out the failed trials again."""
         failed = [
             trial_id
             for trial_id in self.end_order
             if self.trials[trial_id].status == TrialStatus.FAILED
         ]
         self.end_order = [trial_id for trial_id in self.end_order if trial_id not in failed]
-        self._retry_queue = failed[::-1] + self._retry_queue  # given out from its end
+        self._retry_queue = failed[::-1] + self._retry_queue  # taken from the end
         self._ended_before = len(self.end_order)
 
     @_synchronized
@@ -127,18 +141,19 @@ class DurableOracle(keras_tuner.Oracle):
         else:
             trial = super().create_trial(tuner_id)
             if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
-                trial.status = TrialStatus.IDLE  # there may be a dead worker's trial to take
+                # Fault 6: stay, because the trial of a dead worker may have to be taken.
+                trial.status = TrialStatus.IDLE
                 self.tuner_ids.add(tuner_id)
-        self.told_to_stop |= trial.status == TrialStatus.STOPPED
+        self.has_run_out |= trial.status == TrialStatus.STOPPED
         return trial
 
     @_synchronized
     def end_trial(self, trial: Trial) -> None:
         trial_id = trial.trial_id
-        if trial_id in self._retry_queue:  # its worker was taken for dead
+        if trial_id in self._retry_queue:  # its worker was considered dead
             self._retry_queue.remove(trial_id)
-        if trial_id not in self.end_order:
-            # Messages between machines round the values and mix up their order.
+        if trial_id not in self.end_order:  # fault 4: count the first report only
+            # Fault 7: keep the values as they were before the message.
             trial.hyperparameters = self.trials[trial_id].hyperparameters
             super().end_trial(trial)
         self.ongoing_trials = {
@@ -146,11 +161,12 @@ class DurableOracle(keras_tuner.Oracle):
             for tuner_id, ongoing in self.ongoing_trials.items()
             if ongoing.trial_id != trial_id
         }
-        self.save()
+        self.save()  # fault 2: save again, without the trial among the running ones
 
     @_synchronized
     def forget_worker(self, tuner_id: str) -> str | None:
-        """Take a worker for dead: whoever asks next gets its trial, whose id is returned."""
+        """Consider a worker dead and return the id of its trial, which others may take."""
+        # Fault 6.
         self.tuner_ids.discard(tuner_id)
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is None:
@@ -161,14 +177,9 @@ class DurableOracle(keras_tuner.Oracle):
 
     @_synchronized
     def snapshot(self) -> tuple[list[Trial], set[str], int]:
-        """All trials in the order of their start, the workers, and how many have ended."""
+        """Return all trials in the order of their start, the workers, and the number ended."""
         trials = [copy.copy(trial) for trial in self.trials.values()]
         return trials, set(self.tuner_ids), len(self.end_order)
-
-    @property
-    def unfinished(self) -> int:
-        """Trials that were given out and have not ended."""
-        return len(self.trials) - len(self.end_order)
 
 
 class _Hyperband(DurableOracle, HyperbandOracle):
@@ -184,7 +195,7 @@ class _Random(DurableOracle, RandomSearchOracle):
 
 
 def make_oracle(search: Search) -> DurableOracle:
-    """keras-tuner's part of a search: it chooses the values of each trial."""
+    """Return the oracle of a search, which chooses the values of each trial."""
     shared: dict[str, Any] = {
         "objective": keras_tuner.Objective(
             search.monitor, "min" if search.lower_is_better else "max"
@@ -192,8 +203,8 @@ def make_oracle(search: Search) -> DurableOracle:
         "hyperparameters": hyperparameters(search.space),
         "allow_new_entries": False,
         "tune_new_entries": False,
-        "seed": search.seed + 1,  # 0 would be taken for none
-        "max_consecutive_failed_trials": sys.maxsize,  # see above
+        "seed": search.seed + 1,  # fault 8
+        "max_consecutive_failed_trials": sys.maxsize,  # fault 5
     }
     oracle: DurableOracle
     if search.method == HYPERBAND:
@@ -212,7 +223,7 @@ def make_oracle(search: Search) -> DurableOracle:
 
 
 def hyperparameters(space: SearchSpace) -> keras_tuner.HyperParameters:
-    """The space as keras-tuner sees it: places in grids, and numbers between two."""
+    """Declare a space to keras-tuner: indices of grids, and numbers of ranges."""
     declared = keras_tuner.HyperParameters()
     for name, parameter in space.parameters.items():
         condition: dict[str, Any] = {}
@@ -236,118 +247,13 @@ def hyperparameters(space: SearchSpace) -> keras_tuner.HyperParameters:
     return declared
 
 
-ID, IP, PORT = "KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT"
-ALONE, CHIEF, WORKER = "alone", "chief", "worker"
-_BEAT_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Role:
-    """What this process does in a search.
-
-    Attributes:
-        kind: "alone", "chief" (hands out trials, trains none) or "worker".
-        name: keras-tuner's id of this process.
-        address: "IP:PORT" of the chief; "" when alone.
-    """
-
-    kind: str = ALONE
-    name: str = "tuner0"  # keras-tuner's own default
-    address: str = ""
-
-
-def read_role(environment: Mapping[str, str]) -> Role:
-    """The role that keras-tuner's environment variables give this process.
-
-    Raises:
-        ConfigError: Some of them are missing or impossible.
-    """
-    given = [name for name in (ID, IP, PORT) if environment.get(name)]
-    if not given:
-        return Role()
-    missing = [name for name in (ID, IP, PORT) if name not in given]
-    if missing:
-        raise ConfigError(
-            f"A search by several processes needs {ID} (chief, or a name for each worker), "
-            f"{IP} and {PORT}. Missing: {', '.join(missing)}."
-        )
-    name, port = environment[ID], environment[PORT]
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ConfigError(f"{ID} must be letters, digits, - and _. Received: {name!r}.")
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"{PORT} must be a number from 1 to 65535. Received: {port!r}.")
-    kind = CHIEF if "chief" in name else WORKER  # as keras-tuner tells them apart
-    return Role(kind, name, f"{environment[IP]}:{port}")
-
-
-@contextmanager
-def beating(path: Path) -> Iterator[None]:
-    """Keep changing a file as long as the block, and this process, lasts."""
-    over = threading.Event()
-
-    def beat() -> None:
-        count = 0
-        while True:
-            count += 1
-            write_text(path, f"{time.time():.0f} {count}\n")
-            if over.wait(_BEAT_SECONDS):
-                return
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        path.unlink(missing_ok=True)
-
-
-@dataclass
-class Watch:
-    """Tells which workers are dead, by the clock of this process alone.
-
-    Attributes:
-        folder: Where their files are.
-        timeout_seconds: How long a file may stand still.
-        clock: Seconds that only grow.
-    """
-
-    folder: Path
-    timeout_seconds: float
-    clock: Callable[[], float] = time.monotonic
-    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
-
-    def dead(self, names: Collection[str]) -> list[str]:
-        """Those of these workers whose file has not changed for too long."""
-        now = self.clock()
-        for name in names:
-            content = self._read(name)
-            if name not in self._seen or self._seen[name][0] != content:
-                self._seen[name] = content, now
-        self._seen = {name: seen for name, seen in self._seen.items() if name in names}
-        return [
-            name for name in sorted(names) if now - self._seen[name][1] > self.timeout_seconds
-        ]
-
-    def _read(self, name: str) -> str:
-        try:
-            return (self.folder / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
-
-
-_IDLE_SECONDS = 1.0  # keras-tuner asks again at once where all that is left hangs on others
-_STATUS = {TrialStatus.COMPLETED: DONE, TrialStatus.FAILED: FAILED}
-
-
 class SearchTuner(BaseTuner):
-    """keras-tuner's tuner for trials that are training runs.
+    """A tuner whose trials are training runs.
 
     Args:
         search: The search.
-        folder: Its folder. A search that lies there goes on.
-        role: What this process does.
+        folder: Its folder. A search that it contains is continued.
+        role: Role of this process.
         runner: Trains a trial.
     """
 
@@ -356,32 +262,33 @@ class SearchTuner(BaseTuner):
         search: Search,
         folder: SearchFolder,
         role: Role,
-        runner: Runner = run_in_process,
+        runner: TrialRunner = run_trial,
     ) -> None:
         self.search_options = search
         self.folder = folder
         self.runner = runner
-        self.own_oracle = own = make_oracle(search)  # of workers a mere description
+        # `self.oracle` of a worker is a client of the coordinator; this one is then unused.
+        self.own_oracle = own = make_oracle(search)
         super().__init__(own, directory=str(folder.root), project_name=folder.state.name)
-        # keras-tuner itself reloads only what this very role and name has left.
+        # Fault 9: reload what any role and name has saved.
         if role.kind != WORKER and own.state_file.exists():
             own.reload()
 
     def save(self) -> None:
-        """Nothing but the oracle has a state, and workers have none."""
+        """Save the oracle, which holds all of the state. Workers have none."""
         if not self._is_worker():
             self.oracle.save()
 
     def run_trials(self, on_end: Callable[[TrialRow], None]) -> None:
-        """Train until nothing is left to do.
+        """Train until no trial is left.
 
         Args:
             on_end: Called with each trial that has ended.
 
         Raises:
             DatasetError: The data cannot be used.
-            RFKerasError: The chief does not answer.
-            KeyboardInterrupt: Ctrl-C; the running trial has saved.
+            RFKerasError: The coordinator does not answer.
+            KeyboardInterrupt: Ctrl-C. The running trial has saved its state.
         """
         while True:
             try:
@@ -389,18 +296,19 @@ class SearchTuner(BaseTuner):
                 if trial.status == TrialStatus.STOPPED:
                     return
                 if trial.status == TrialStatus.IDLE:
-                    time.sleep(_IDLE_SECONDS)
+                    time.sleep(_IDLE_SECONDS)  # fault 10
                     continue
                 outcome = self._train(trial)
                 self._report(trial, outcome)
             except grpc.RpcError as error:
                 raise RFKerasError(
-                    f"The chief does not answer ({error.code().name}). Start it again, then "
-                    "this worker: the trial goes on."
+                    f"The coordinator does not answer ({error.code().name}). Start it again, "
+                    "then this worker, which will resume its trial."
                 ) from error
-            on_end(self.row(trial, outcome.figure))
+            on_end(self.row(trial, outcome.score))
 
-    def _train(self, trial: Trial) -> Outcome:
+    def _train(self, trial: Trial) -> TrialOutcome:
+        """Train a trial; a trial with impossible options fails."""
         values, epochs = self._values(trial)
         run = self.folder.trial(trial.trial_id)
         try:
@@ -409,23 +317,24 @@ class SearchTuner(BaseTuner):
             return record_failure(run, str(error))
         return self.runner(run, config)
 
-    def _report(self, trial: Trial, outcome: Outcome) -> None:
-        if outcome.figure is None:
+    def _report(self, trial: Trial, outcome: TrialOutcome) -> None:
+        """Report the outcome of a trial to the oracle."""
+        if outcome.score is None:
             trial.status, trial.message = TrialStatus.FAILED, outcome.reason
         else:
-            metrics = {self.search_options.monitor: outcome.figure}
+            metrics = {self.search_options.monitor: outcome.score}
             self.oracle.update_trial(trial.trial_id, metrics)
             trial.status = TrialStatus.COMPLETED
         self.oracle.end_trial(trial)
 
     def _values(self, trial: Trial) -> tuple[dict[str, object], int]:
-        """Values of the searched options, and epochs."""
+        """Return the values of the searched options and the number of epochs."""
         given = trial.hyperparameters.values
         epochs = given.get(EPOCHS, self.search_options.base.epochs)
         return self.search_options.space.decode(given), epochs
 
     def row(self, trial: Trial, score: float | None) -> TrialRow:
-        """What is known of a trial."""
+        """Return what is known of a trial."""
         values, epochs = self._values(trial)
         return trial_row(
             self.search_options,
@@ -438,32 +347,26 @@ class SearchTuner(BaseTuner):
             trial.hyperparameters.values.get(PROMOTED_FROM, ""),
         )
 
-
-def rows_of(tuner: SearchTuner) -> list[TrialRow]:
-    """All trials in the order of their start; not for workers, which know their own alone."""
-    trials, _, _ = tuner.own_oracle.snapshot()
-    return [
-        tuner.row(t, t.score if t.status == TrialStatus.COMPLETED else None) for t in trials
-    ]
-
-
-_POLL_SECONDS = 0.5
+    def rows(self) -> list[TrialRow]:
+        """Return all trials in the order of their start. Workers know only their own trials."""
+        trials, _, _ = self.own_oracle.snapshot()
+        return [
+            self.row(t, t.score if t.status == TrialStatus.COMPLETED else None) for t in trials
+        ]
 
 
 def serve(
     tuner: SearchTuner,
     oracle: DurableOracle,
-    watch: Watch,
+    monitor: HeartbeatMonitor,
     on_end: Callable[[], None],
 ) -> None:
     """Serve the workers until all trials have ended and all workers have left.
 
-    keras-tuner's server runs in a thread beside, for it never ends when its workers die.
-
     Args:
-        tuner: The chief's.
+        tuner: The coordinator's tuner.
         oracle: Its oracle.
-        watch: Tells which workers are dead.
+        monitor: Finds dead workers.
         on_end: Called after trials have ended.
 
     Raises:
@@ -477,32 +380,36 @@ def serve(
         except Exception as error:  # noqa: BLE001  raised in the main thread below
             errors.append(error)
 
+    # Fault 11: the server runs in a thread, which ends with this process.
     server = threading.Thread(target=run_server, daemon=True, name="keras-tuner server")
     server.start()
     _, _, reported = oracle.snapshot()
-    lonely_since: float | None = None
+    idle_since: float | None = None
     had_workers = False
     while True:
         time.sleep(_POLL_SECONDS)
         if errors:
-            raise RFKerasError(f"The chief cannot serve: {errors[0]}") from errors[0]
+            raise RFKerasError(f"The coordinator cannot serve: {errors[0]}") from errors[0]
         _, workers, ended = oracle.snapshot()
         if ended != reported:
             reported = ended
             on_end()
-        for name in watch.dead(workers):
+        for name in monitor.dead(workers):
             trial_id = oracle.forget_worker(name)
-            given_back = f"; trial {trial_id} goes to the next" if trial_id else ""
-            say(f"Worker {name} shows no life for {watch.timeout_seconds:g} s{given_back}")
+            trial = f"; trial {trial_id} goes to the next worker" if trial_id else ""
+            print_status(
+                f"Worker {name} has been silent for {monitor.timeout_seconds:g} s{trial}"
+            )
         had_workers |= bool(workers)
         if workers or not had_workers:
-            lonely_since = None
+            idle_since = None
             continue
-        if oracle.told_to_stop and (not oracle.unfinished or oracle.has_given_up):
+        if oracle.has_run_out and (not oracle.unfinished or oracle.has_given_up):
             return
-        lonely_since = lonely_since or watch.clock()
-        if watch.clock() - lonely_since > watch.timeout_seconds:
+        idle_since = idle_since or monitor.clock()
+        if monitor.clock() - idle_since > monitor.timeout_seconds:
             raise RFKerasError(
-                f"No worker is left, and trials are. Start chief and workers again by the same "
-                f"commands: {ended} trials have ended, and no other begins anew."
+                f"All workers have gone, but trials are left. Start the coordinator and the "
+                f"workers again with the same commands: {ended} trials have ended and will "
+                "not be repeated."
             )

@@ -1,4 +1,4 @@
-"""What a search is: its options, its folder, and the check that a folder holds this search."""
+"""A search: its options, its folder, the configurations of its trials and its default space."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class Search:
     """The options of a search.
 
     Attributes:
-        base: What all trials share; options of the model may be None, for its own defaults.
-        space: What they differ in.
+        base: Options that all trials share. Model options that are None take the model's
+            defaults.
+        space: Options in which the trials differ.
         method: "hyperband", "bayesian" or "random".
-        trials: How many; Hyperband counts them itself.
-        factor: Of Hyperband: one in so many trials goes on, for so many times the epochs.
-        iterations: How often Hyperband runs through all its brackets.
-        seed: Of the values that are tried.
-        max_failures: Trials that may fail one after the other before the search ends.
-        command: The command line that began it.
+        trials: Number of trials. Hyperband computes its own.
+        factor: Hyperband promotes one in `factor` trials, with `factor` times the epochs.
+        iterations: Number of times that Hyperband runs all its brackets.
+        seed: Seed of the values that are tried.
+        max_failures: Number of trials in a row whose failure ends the search.
+        command: Command line that started the search.
     """
 
     base: TrainConfig
@@ -48,40 +49,40 @@ class Search:
 
     @property
     def monitor(self) -> str:
-        """The figure of the validation split by which trials are compared."""
+        """The metric on the validation split by which trials are compared."""
         return self.base.monitor
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether that figure is a loss."""
+        """Whether that metric is a loss."""
         return self.monitor.endswith("loss")
 
     def better(self, score: float, best: float | None) -> bool:
-        """Whether a score is better than the best so far."""
+        """Return whether a score is better than the best so far."""
         if best is None:
             return True
         return score < best if self.lower_is_better else score > best
 
     @property
     def shortest(self) -> int:
-        """Epochs of the shortest trials."""
+        """Number of epochs of the shortest trials."""
         return min((epochs for _, epochs in self.rungs()), default=self.base.epochs)
 
     def rungs(self) -> list[tuple[int, int]]:
-        """(trials, epochs) of everything to be trained, in the order of its start."""
+        """Return (trials, epochs) of everything to train, in the order of its start."""
         if self.method == HYPERBAND:
             return hyperband_rungs(self.base.epochs, self.factor) * self.iterations
         return [(self.trials, self.base.epochs)]
 
 
 def hyperband_rungs(epochs: int, factor: int) -> list[tuple[int, int]]:
-    """The rungs of Hyperband's brackets as keras-tuner lays them out.
+    """Return the rungs of Hyperband's brackets as keras-tuner plans them.
 
-    A bracket begins with many short trials; the best one in `factor` goes on to the next
-    rung, with `factor` times the epochs. The next bracket begins with fewer and longer ones.
+    A bracket starts with many short trials. The best one in `factor` is promoted to the next
+    rung, with `factor` times the epochs. The next bracket starts with fewer, longer trials.
 
     Args:
-        epochs: Of the longest trials.
+        epochs: Epochs of the longest trials.
         factor: 2 or more.
 
     Returns:
@@ -90,7 +91,7 @@ def hyperband_rungs(epochs: int, factor: int) -> list[tuple[int, int]]:
     last_size = math.ceil(1 + math.log(epochs, factor))
     brackets = 0
     left: float = epochs
-    while left >= 1:  # in floating point, as keras-tuner counts them
+    while left >= 1:  # in floating point, as in keras-tuner
         left /= factor
         brackets += 1
     return [
@@ -111,62 +112,63 @@ class SearchFolder:
 
     @property
     def options(self) -> Path:
-        """The options of the search, but for those of training."""
+        """Options of the search, without the training options."""
         return self.root / "search.json"
 
     @property
     def base(self) -> Path:
-        """The options of training that all trials share."""
+        """Training options that all trials share."""
         return self.root / "base.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that runs the search, or serves its workers."""
+        """Lock of the process that runs the search or serves its workers."""
         return self.root / ".lock"
 
     @property
     def state(self) -> Path:
-        """keras-tuner's own files, from which a search goes on."""
+        """keras-tuner's files, from which a search is resumed."""
         return self.root / "oracle"
 
     @property
     def workers(self) -> Path:
-        """A file for each worker, which changes as long as the worker lives."""
+        """Heartbeat files, one per worker."""
         return self.root / "workers"
 
     @property
     def table(self) -> Path:
-        """A line for each trial."""
+        """Table with one line per trial."""
         return self.root / "trials.csv"
 
     @property
     def best(self) -> Path:
-        """The recipe of the best trial."""
+        """Recipe of the best trial."""
         return self.root / "best.yaml"
 
     @property
     def score_plot(self) -> Path:
-        """Scores in the order of the trials."""
+        """Plot of the scores in the order of the trials."""
         return self.root / "scores.png"
 
     @property
     def value_plot(self) -> Path:
-        """Scores by the value of each searched option."""
+        """Plot of the scores by the value of each searched option."""
         return self.root / "values.png"
 
     def trial(self, trial_id: str) -> RunFolder:
-        """The run folder of a trial."""
+        """Return the run folder of a trial."""
         return RunFolder(self.root / "trials" / trial_id)
 
 
 def open_folder(search: Search, folder: SearchFolder) -> None:
-    """Make the folder of a search, or check that it holds this very one.
+    """Create the folder of a search, or check that it holds the same search.
 
-    Only `trials` may have grown: the search then goes on for so many more. Processes that
-    start at the same time do this one after the other.
+    Only `trials` may be larger than before; the search then continues with the additional
+    trials. Processes that start at the same time do this one after the other.
 
     Raises:
-        ConfigError: Another search or other files lie there; the message says what differs.
+        ConfigError: The folder holds another search, whose differences are listed, or other
+            files.
     """
     folder.root.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.root / ".opening", on_wait=lambda _: None):  # for milliseconds
@@ -174,51 +176,55 @@ def open_folder(search: Search, folder: SearchFolder) -> None:
 
 
 def _open_locked(search: Search, folder: SearchFolder) -> None:
+    """Do the work of `open_folder` while no other process does."""
     if folder.options.exists():
         there = read_search(folder)
         differing = _differences(there, search)
         if differing:
             raise ConfigError(
-                f"{folder.root} holds a search with other options: {'; '.join(differing)}. Go "
-                f"on with it by --resume {shlex.quote(str(folder.root))}, or choose another "
+                f"{folder.root} holds a search with other options: {'; '.join(differing)}. "
+                f"Resume it with --resume {shlex.quote(str(folder.root))}, or choose another "
                 "--search-dir."
             )
         if search.trials == there.trials:
             return
         search = dataclasses.replace(search, command=there.command)
     elif any(not _may_precede(path, folder) for path in folder.root.iterdir()):
-        raise ConfigError(f"{folder.root} holds other files. Choose another --search-dir.")
+        raise ConfigError(
+            f"{folder.root} contains files that do not belong to a search. Choose another "
+            "--search-dir."
+        )
     write_text(folder.base, to_json(search.base))
     options = _options(search) | {"command": search.command}
     write_text(folder.options, json.dumps(options, indent=2) + "\n")
 
 
 def _may_precede(path: Path, folder: SearchFolder) -> bool:
-    """Whether a folder may hold this before its search is written, as after a kill."""
+    """Return whether a kill may have left this in a folder whose search is not written yet."""
     return path.name.startswith(".") or path in (folder.base, folder.workers)
 
 
 def read_search(folder: SearchFolder) -> Search:
-    """The search that a folder holds.
+    """Read the search in a folder.
 
     Raises:
-        ConfigError: It holds none.
+        ConfigError: The folder holds no search, or its files cannot be read.
     """
     if not (folder.options.is_file() and folder.base.is_file()):
         raise ConfigError(
-            f"{folder.root} holds no search: it has no {folder.options.name}. Start one with "
-            "--search-dir."
+            f"{folder.root} holds no search: {folder.options.name} is missing. Start a search "
+            "with --search-dir."
         )
     try:
         options = json.loads(folder.options.read_text(encoding="utf-8"))
         space = parse_space(options.pop("space"))
-        return Search(base=from_json(TrainConfig, folder.base), space=space, **options)
+        return Search(base=from_json(folder.base), space=space, **options)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder.options} cannot be read: {error}") from error
 
 
 def _options(search: Search) -> dict[str, Any]:
-    """What two starts of one search have in common, as JSON; base options aside."""
+    """Return the options that must not change when a search is resumed, without `base`."""
     own = ("method", "trials", "factor", "iterations", "seed", "max_failures")
     return {
         "space": search.space.to_text(),
@@ -227,13 +233,13 @@ def _options(search: Search) -> dict[str, Any]:
 
 
 def _differences(there: Search, now: Search) -> list[str]:
-    """What a search has otherwise than the one in the folder, in words."""
+    """Describe how a search differs from the one in the folder."""
     if now.trials > there.trials:
         there = dataclasses.replace(there, trials=now.trials)
     pairs = [(_options(there), _options(now)), (_base_options(there), _base_options(now))]
     pairs.insert(0, (pairs[0][0].pop("space"), pairs[0][1].pop("space")))
     return [
-        f"{name} was {_shown(old, name)}, now {_shown(new, name)}"
+        f"{name} was {_value_text(old, name)}, now {_value_text(new, name)}"
         for old, new in pairs
         for name in dict.fromkeys((*old, *new))
         if old.get(name) != new.get(name)
@@ -241,16 +247,16 @@ def _differences(there: Search, now: Search) -> list[str]:
 
 
 def _base_options(search: Search) -> dict[str, Any]:
+    """Return the training options that all trials share, as JSON values."""
     values: dict[str, Any] = json.loads(to_json(search.base))
     return values
 
 
-def _shown(options: Mapping[str, Any], name: str) -> str:
+def _value_text(options: Mapping[str, Any], name: str) -> str:
     return str(options[name]) if name in options else "not searched"
 
 
-# The default space: width doubles at most to the one given, rho stays where the published
-# sweeps found the best models.
+# The default space. Published sweeps found the best models at or below this rho.
 LARGEST_RHO = 12
 _DEFAULT_SPECS = {
     "shake": "false,true",
@@ -259,7 +265,7 @@ _DEFAULT_SPECS = {
     "mixup": "0,0.1,0.3",
     "learning_rate": "1e-4:5e-3:log",
 }
-# Places and stretches of the schedule, which shrink with a shorter trial.
+# Schedule options in epochs, which shrink with the length of a trial.
 _FRACTIONS_OF_EPOCHS = ("hold_epochs", "decay_end_epoch")
 _WHOLE_EPOCHS = ("swa_start_epoch", "prune_epochs", "early_stop_epochs")
 
@@ -267,15 +273,15 @@ _WHOLE_EPOCHS = ("swa_start_epoch", "prune_epochs", "early_stop_epochs")
 def trial_config(
     base: TrainConfig, values: Mapping[str, Value], epochs: int | None = None
 ) -> TrainConfig:
-    """The configuration of a trial.
+    """Return the configuration of a trial.
 
     Args:
         base: The options that all trials share.
-        values: Of the searched options, in which rho_time and rho_frequency may stand for
-            one axis each; the other axis keeps its rho.
-        epochs: Length of the trial; None: that of `base`. What `base` says of the schedule in
-            epochs shrinks with it, so that the schedule keeps its shape; `values` do not
-            (`check_space` refuses such a search).
+        values: Values of the searched options. rho_time and rho_frequency set rho of one
+            axis; the other axis keeps its rho.
+        epochs: Length of the trial; None takes that of `base`. Schedule options of `base`
+            that count epochs are scaled, so that the schedule keeps its shape. `values` are
+            not scaled; `check_space` rejects such a search.
 
     Raises:
         ConfigError: The options do not go together.
@@ -293,18 +299,18 @@ def trial_config(
 def complete_config(
     base: TrainConfig, values: Mapping[str, Value], epochs: int | None = None
 ) -> TrainConfig:
-    """The same with all defaults written out, as a run folder has it.
+    """Return the configuration of a trial with all defaults filled in, as in a run folder.
 
     Raises:
-        ConfigError: The options do not go together, or the model has not all of them.
+        ConfigError: The options do not go together, or the model does not have all of them.
     """
-    from rfkeras.config.recipes import complete
+    from rfkeras.config.resolve import complete
 
     return complete(trial_config(base, values, epochs))
 
 
 def _scaled(base: TrainConfig, share: float) -> dict[str, Any]:
-    """The schedule's places and stretches in epochs, for a share of them."""
+    """Return the schedule options in epochs, scaled by a factor."""
     scaled: dict[str, Any] = {}
     for name in _FRACTIONS_OF_EPOCHS:
         value = getattr(base, name)
@@ -318,7 +324,7 @@ def _scaled(base: TrainConfig, share: float) -> dict[str, Any]:
 
 
 def rho_axes(config: TrainConfig) -> tuple[int, int]:
-    """rho along time and along frequency, where need be the model's own.
+    """Return rho along time and along frequency, by default those of the model.
 
     Raises:
         ConfigError: The model has no rho.
@@ -333,10 +339,10 @@ def rho_axes(config: TrainConfig) -> tuple[int, int]:
 
 
 def recipe_options(config: TrainConfig) -> dict[str, Any]:
-    """What a recipe must say to give this configuration: all that is not the default.
+    """Return the options of a recipe that gives this configuration: all but the defaults.
 
-    Options that have no effect because another one is off are left out, as recipes must
-    not name them.
+    Options without effect, because another one is off, are left out: recipes must not
+    contain them.
     """
     options: dict[str, Any] = {}
     for field in dataclasses.fields(config):
@@ -347,17 +353,17 @@ def recipe_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def default_space(base: TrainConfig, fixed: Mapping[str, Any]) -> SearchSpace:
-    """What is searched where the user names nothing: what the model has of the paper's ideas.
+    """Return the space that is searched by default.
 
-    rho on each axis, the width and half of it, Shake-Shake, frequency awareness, damping,
-    mixup and the learning rate.
+    It has rho on each axis, the width and half of it, Shake-Shake, frequency awareness,
+    damping, mixup and the learning rate, as far as the model has these options.
 
     Args:
         base: The options that all trials share.
-        fixed: Options that the user gave as flags: they are not searched.
+        fixed: Options given as flags, which are not searched.
 
     Raises:
-        ConfigError: Unknown model.
+        ConfigError: The model is unknown.
     """
     import zoo
 
@@ -376,7 +382,7 @@ def default_space(base: TrainConfig, fixed: Mapping[str, Any]) -> SearchSpace:
 
 
 def _largest_rho(info: Any) -> int:
-    """The largest rho of the default space that a model has; 0 if it has a single one."""
+    """Return the largest rho in the default space of a model; 0 if it has only one rho."""
     for rho in range(LARGEST_RHO, 0, -1):
         try:
             info.plan_for(rho=rho)
@@ -387,49 +393,51 @@ def _largest_rho(info: Any) -> int:
 
 
 def check_space(space: SearchSpace, base: TrainConfig, shortest: int | None = None) -> None:
-    """Refuse a space with values that no trial could have, before anything is trained.
+    """Check before training that the values of a space are possible.
 
-    The ends of each parameter are tried with the others at their first and at their last
-    value. (Two values that contradict each other elsewhere make a trial that fails.)
+    The ends of each parameter are tried with all others at their first and at their last
+    value. Other values that contradict each other make a trial fail.
 
     Args:
         space: The searched options.
         base: The options that all trials share.
-        shortest: Epochs of the shortest trial; None: as `base` says.
+        shortest: Epochs of the shortest trial; None takes those of `base`.
 
     Raises:
-        ConfigError: A value is not possible, the option has no effect, or it counts epochs
-            and trials differ in theirs.
+        ConfigError: A value is impossible, an option has no effect, or an option counts
+            epochs although trials differ in length.
     """
     short = shortest is not None and shortest != base.epochs
     counts = [n for n in space.parameters if n in (*_FRACTIONS_OF_EPOCHS, *_WHOLE_EPOCHS)]
     if short and counts:
         raise ConfigError(
             f"Hyperband cannot search {', '.join(counts)}: its trials have from {shortest} to "
-            f"{base.epochs} epochs, and the same number of epochs is another schedule in each. "
-            "Search with --method random or bayesian, or give a fixed value as a flag, which "
-            "shrinks with the trial."
+            f"{base.epochs} epochs, so the same value means a different schedule in each. "
+            "Use --method random or bayesian, or give a fixed value as a flag, which is scaled "
+            "with the length of the trial."
         )
     for values in _corners(space):
         try:
             config = complete_config(base, values, shortest)
         except ConfigError as error:
-            shown = ", ".join(f"{name}={value}" for name, value in values.items())
+            example = ", ".join(f"{name}={value}" for name, value in values.items())
             if short:
-                shown += f" in Hyperband's shortest trials (epochs {shortest} of {base.epochs})"
-            raise ConfigError(f"Some trials are impossible, such as {shown}: {error}") from None
+                example += (
+                    f" in Hyperband's shortest trials (epochs {shortest} of {base.epochs})"
+                )
+            raise ConfigError(
+                f"Some trials are impossible, such as {example}: {error}"
+            ) from None
         for name in values:
             field = TrainConfig.__dataclass_fields__["rho" if name in AXES else name]
             needs = field.metadata["needs"]
             if needs is None or needs.is_on(vars(config)) or set(needs.switches) & set(values):
                 continue
-            raise ConfigError(
-                f"A search over {name} has no effect: set {needs.how}, or leave {name} out."
-            )
+            raise ConfigError(f"A search over {name} needs {needs.how}.")
 
 
 def _corners(space: SearchSpace) -> Iterator[dict[str, Value]]:
-    """Values of trials that between them have the ends of every parameter."""
+    """Yield values of trials that together have the ends of every parameter."""
     for place in (0, -1):
         ends = {name: parameter.ends[place] for name, parameter in space.parameters.items()}
         for name, parameter in space.parameters.items():
@@ -445,5 +453,6 @@ def _corners(space: SearchSpace) -> Iterator[dict[str, Value]]:
 
 
 def _is_active(space: SearchSpace, name: str, values: Mapping[str, Value]) -> bool:
+    """Return whether the condition of a parameter holds."""
     when = space.parameters[name].when
     return when is None or values[when[0]] in when[1]

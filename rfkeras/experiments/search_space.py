@@ -1,15 +1,15 @@
-"""The space of a search: which options, and the values of each.
+"""The space of a search: the searched options and their values.
 
-On the command line a parameter is written `NAME=SPEC`, in a space file `NAME: SPEC`:
+A parameter is written `NAME=SPEC` on the command line and `NAME: SPEC` in a space file:
 
-    rho=0:12              whole numbers or, of other options, all numbers between two
-    mixup=0:0.5:0.1       in steps
-    learning_rate=1e-4:1e-2:log     on a logarithmic scale
-    width=32,64,128       one of these
-    blocks=4,4,4/4,4,1    the same, where commas belong to the values
+    rho=0:12                        whole numbers, or any numbers, depending on the option
+    mixup=0:0.5:0.1                 steps
+    learning_rate=1e-4:1e-2:log     a logarithmic scale
+    width=32,64,128                 one of these values
+    blocks=4,4,4/4,4,1              one of these values, which contain commas
     'weight_decay=1e-3:0.1:log when optimizer=adamw'
 
-A space file may write ranges and choices as YAML tables and lists instead.
+In a space file, ranges and choices can also be YAML tables and lists.
 """
 
 from __future__ import annotations
@@ -30,20 +30,35 @@ from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError, unknown_name
 
 LARGEST_GRID = 1000
-_DIGITS = 4  # significant ones of a continuous value: float32 keeps them, people read them
+_DIGITS = 4  # significant digits of a continuous value: readable, and kept by float32
 
-Value = Any  # of an option: number, text, bool, tuple or None
-Condition = tuple[str, tuple[Value, ...]]  # another searched option, and its values
+Value = Any  # value of an option: number, text, bool, tuple or None
+Condition = tuple[str, tuple[Value, ...]]  # another searched option and its values
+
+AXES = ("rho_time", "rho_frequency")  # the two parts of rho, searched independently
+_WHEN = " when "
+
+_SCORING = "it determines what is scored, so trials could not be compared"
+_MACHINE = "it affects where and how a trial runs, not how good the model becomes"
+NOT_SEARCHED = {
+    **{field.name: _SCORING for field in fields(DataOptions)},
+    **dict.fromkeys(("monitor", "window_seconds"), _SCORING),
+    **dict.fromkeys(("devices", "jit", "checkpoint_steps", "export"), _MACHINE),
+    "thresholds": "it changes decisions, but trials are compared by their scores",
+    "seed": "the best seed of a search is luck and does not transfer to other clips",
+    "epochs": "trials of different lengths have different costs. Hyperband sets it itself",
+}
+SEARCHED = (*AXES, *(f.name for f in fields(TrainConfig) if f.name not in NOT_SEARCHED))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Values to choose from.
+    """A parameter with a list of values.
 
     Attributes:
-        values: Two or more different ones.
-        ordered: Whether their order says which are near to each other.
-        when: Search the option only where another one has one of these values.
+        values: Two or more different values.
+        ordered: Whether neighbouring values are similar.
+        when: Condition on another option; if it does not hold, this one is not searched.
     """
 
     values: tuple[Value, ...]
@@ -51,30 +66,30 @@ class Grid:
     when: Condition | None = None
 
     def decode(self, place: float) -> Value:
-        """The value at a place."""
+        """Return the value at an index."""
         return self.values[round(place)]
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """The values that tell whether all of them are possible."""
+        """The values to check: if these are possible, all are."""
         return (self.values[0], self.values[-1]) if self.ordered else self.values
 
     def __str__(self) -> str:
-        shown = [shown_value(value) for value in self.values]
-        separator = "/" if any("," in text for text in shown) else ","
-        return separator.join(shown) + _shown_condition(self.when)
+        texts = [value_text(value) for value in self.values]
+        separator = "/" if any("," in text for text in texts) else ","
+        return separator.join(texts) + _condition_text(self.when)
 
 
 @dataclass(frozen=True)
 class Continuous:
-    """All numbers between two.
+    """A parameter with all numbers of a range.
 
     Attributes:
-        low: The lowest.
-        high: The highest.
-        log: Whether equal ratios are as likely as each other, instead of equal differences.
-        integer: Whether only whole numbers are meant.
-        when: Search the option only where another one has one of these values.
+        low: Lowest number.
+        high: Highest number.
+        log: Whether equal ratios are equally likely, rather than equal differences.
+        integer: Whether only whole numbers are allowed.
+        when: Condition on another option; if it does not hold, this one is not searched.
     """
 
     low: float
@@ -84,167 +99,37 @@ class Continuous:
     when: Condition | None = None
 
     def decode(self, number: float) -> float | int:
-        """The value that a number of the search stands for, rounded and within the ends."""
-        number = float(np.float32(number))  # the same before and after a message
+        """Return the value for a number of the search, rounded and within the range."""
+        number = float(np.float32(number))  # keras-tuner sends numbers as float32
         rounded = round(number) if self.integer else float(f"{number:.{_DIGITS}g}")
         return min(max(rounded, self.low), self.high)
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """The values that tell whether all of them are possible."""
+        """The values to check: if these are possible, all are."""
         return self.low, self.high
 
     def __str__(self) -> str:
         scale = ":log" if self.log else ""
-        ends = f"{shown_value(self.low)}:{shown_value(self.high)}"
-        return f"{ends}{scale}{_shown_condition(self.when)}"
+        ends = f"{value_text(self.low)}:{value_text(self.high)}"
+        return f"{ends}{scale}{_condition_text(self.when)}"
 
 
 Parameter = Grid | Continuous
 
 
-def shown_value(value: Value) -> str:
-    """A value as it is written in a space or a table."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)
-
-
-def _shown_condition(when: Condition | None) -> str:
-    if when is None:
-        return ""
-    return f" when {when[0]}={','.join(map(shown_value, when[1]))}"
-
-
-def make_grid(name: str, values: tuple[Value, ...], ordered: bool) -> Grid:
-    """A grid of different values.
-
-    Raises:
-        ConfigError: There are fewer than two, or one stands there twice.
-    """
-    repeated = [value for place, value in enumerate(values) if value in values[:place]]
-    if repeated or len(values) < 2:
-        raise ConfigError(
-            f"{name}: a search needs two different values or more; one value is no search: "
-            f"give it as an option of its own. Received: "
-            f"{', '.join(map(shown_value, values)) or 'none'}."
-        )
-    return Grid(values, ordered)
-
-
-def make_range(
-    name: str, low: float, high: float, step: float | None, log: bool
-) -> Grid | Continuous:
-    """A range of numbers; with a step, or of whole numbers on a linear scale, a grid.
-
-    Args:
-        name: The option, for messages.
-        low: Lowest value; a whole number where the option takes those alone.
-        high: Highest value.
-        step: What is added from one value to the next, on a logarithmic scale the factor.
-        log: Whether the scale is logarithmic.
-
-    Raises:
-        ConfigError: The range is empty, or its step or scale is impossible.
-    """
-    integer = isinstance(low, int)
-    shown = f"{low:g}:{high:g}" + (f":{step:g}" if step is not None else "")
-    if low >= high:
-        raise ConfigError(
-            f"{name}: the lower end of a range must be below the upper one. Received: {shown}."
-        )
-    if log and low <= 0:
-        raise ConfigError(f"{name}: a logarithmic range begins above 0. Received: {shown}:log.")
-    if step is None and integer and not log:
-        step = 1
-    if step is None:
-        return Continuous(low, high, log, integer)
-    if step <= (1 if log else 0) or (integer and step != int(step)):
-        allowed = "a factor above 1" if log else "above 0"
-        raise ConfigError(
-            f"{name}: the step of a range must be {allowed}"
-            f"{', a whole number' if integer else ''}. Received: {shown}."
-        )
-    span = math.log(high / low, step) if log else (high - low) / step
-    count = int(span + 1e-9) + 1
-    if count > LARGEST_GRID:
-        raise ConfigError(
-            f"{name}: a range has at most {LARGEST_GRID} steps: leave the step out, or make it "
-            f"larger. Received: {shown}, that is {count:,}."
-        )
-    numbers = [low * step**place if log else low + place * step for place in range(count)]
-    values = tuple(round(n) if integer else float(f"{n:.10g}") for n in numbers)
-    return make_grid(name, values, ordered=True)
-
-
-def range_of_table(name: str, table: Mapping[str, Any]) -> tuple[Any, Any, Any, bool]:
-    """Lowest, highest, step and whether logarithmic, of a table of a space file.
-
-    Raises:
-        ConfigError: A key is missing, or unknown.
-    """
-    unknown = set(table) - {"min", "max", "step", "log"}
-    if unknown or not {"min", "max"} <= set(table):
-        raise ConfigError(
-            f"{name}: a range is a table of min, max and, if wanted, step and log. Received: "
-            f"{dict(table)!r}."
-        )
-    log = table.get("log", False)
-    if not isinstance(log, bool):
-        raise ConfigError(f"{name}: log must be true or false. Received: {log!r}.")
-    return table["min"], table["max"], table.get("step"), log
-
-
-def range_of_text(name: str, text: str) -> tuple[str, str, str | None, bool]:
-    """The same of "MIN:MAX[:STEP][:log]".
-
-    Raises:
-        ConfigError: It is not of this form.
-    """
-    parts = text.split(":")
-    log = parts[-1] == "log"
-    parts = parts[:-1] if log else parts
-    if len(parts) not in (2, 3) or not all(parts):
-        raise ConfigError(
-            f"{name}: a range is written MIN:MAX, MIN:MAX:STEP, MIN:MAX:log or "
-            f"MIN:MAX:FACTOR:log. Received: {text!r}."
-        )
-    return parts[0], parts[1], parts[2] if len(parts) == 3 else None, log
-
-
-AXES = ("rho_time", "rho_frequency")  # the two parts of rho, each searched alone
-_WHEN = " when "
-
-_SCORING = "it decides what is scored, so trials could not be compared"
-_MACHINE = "it says where and how a trial runs, not how good the model becomes"
-NOT_SEARCHED = {
-    **{field.name: _SCORING for field in fields(DataOptions)},
-    **dict.fromkeys(("monitor", "window_seconds"), _SCORING),
-    **dict.fromkeys(("devices", "jit", "checkpoint_steps", "export"), _MACHINE),
-    "thresholds": "it changes decisions, and trials are compared by their scores",
-    "seed": "the best seed of a search is luck, and none on other clips",
-    "epochs": "trials of different length have different costs; Hyperband sets it by itself",
-}
-SEARCHED = (*AXES, *(f.name for f in fields(TrainConfig) if f.name not in NOT_SEARCHED))
-
-
 @dataclass(frozen=True)
 class SearchSpace:
-    """Searched options by name; those that others depend on come first."""
+    """The searched options by name. Options that others depend on come first."""
 
     parameters: dict[str, Parameter]
 
     def decode(self, numbers: Mapping[str, Any]) -> dict[str, Value]:
-        """Values of the options that a trial sets.
+        """Return the values of the options of a trial.
 
         Args:
-            numbers: Of keras-tuner, by name: places in grids, and numbers. Other names are
-                its own, and left out.
+            numbers: keras-tuner's values by name: indices of grids, and numbers of ranges.
+                Other names are internal to keras-tuner and ignored.
         """
         return {
             name: parameter.decode(numbers[name])
@@ -253,26 +138,28 @@ class SearchSpace:
         }
 
     def to_text(self) -> dict[str, str]:
-        """SPEC of each parameter; `parse_space` reads them back."""
+        """Return the SPEC of each parameter, which `parse_space` can read."""
         return {name: str(parameter) for name, parameter in self.parameters.items()}
 
 
 def parse_space(specs: Mapping[str, Any]) -> SearchSpace:
-    """The space of these specs, texts or what a space file holds.
+    """Read a space from specs.
+
+    Args:
+        specs: Texts or the contents of a space file, by name of the option.
 
     Raises:
-        ConfigError: An option that is unknown or not for a search, or a spec that says
-            nothing possible.
+        ConfigError: An option is unknown or cannot be searched, or a spec is invalid.
     """
     if not specs:
-        raise ConfigError("A search needs an option to search over, such as rho=0:12.")
+        raise ConfigError("A search needs at least one option to search, such as rho=0:12.")
     read: dict[str, tuple[Parameter, Mapping[str, Any] | None]] = {}
     for name, spec in specs.items():
         check_name(str(name))
         read[name] = _read(name, spec)
     if "rho" in read and any(axis in read for axis in AXES):
         raise ConfigError(
-            "rho is both axes: search rho alone, or rho_time and rho_frequency. Received: "
+            "rho sets both axes. Search either rho, or rho_time and rho_frequency. Received: "
             f"{', '.join(name for name in read if name.startswith('rho'))}."
         )
     parameters = {name: parameter for name, (parameter, when) in read.items() if not when}
@@ -284,10 +171,10 @@ def parse_space(specs: Mapping[str, Any]) -> SearchSpace:
 
 
 def read_space(path: Path) -> SearchSpace:
-    """The space of a YAML file.
+    """Read a space from a YAML file.
 
     Raises:
-        ConfigError: The file cannot be read, or holds no space.
+        ConfigError: The file cannot be read or contains no valid space.
     """
     try:
         return parse_space(read_yaml(path))
@@ -296,10 +183,10 @@ def read_space(path: Path) -> SearchSpace:
 
 
 def split_flags(flags: Iterable[str]) -> dict[str, str]:
-    """Name and spec of each "NAME=SPEC".
+    """Return the spec of each "NAME=SPEC" by name.
 
     Raises:
-        ConfigError: One is not of this form, or a name comes twice.
+        ConfigError: A flag has another form, or a name occurs twice.
     """
     specs: dict[str, str] = {}
     for flag in flags:
@@ -316,10 +203,10 @@ def split_flags(flags: Iterable[str]) -> dict[str, str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no option for a search.
+    """Check that an option can be searched.
 
     Raises:
-        ConfigError: No such option, or one that no search may choose; the message says why.
+        ConfigError: The option does not exist or cannot be searched. The message says why.
     """
     if name in NOT_SEARCHED:
         raise ConfigError(f"{name} cannot be searched: {NOT_SEARCHED[name]}.")
@@ -328,10 +215,10 @@ def check_name(name: str) -> None:
 
 
 def parse_value(name: str, raw: Any) -> Value:
-    """A value of an option, as its flag would read it; "none" where it may be unset.
+    """Read a value as the option's flag would. "none" unsets options that can be unset.
 
     Raises:
-        ConfigError: The option does not take it.
+        ConfigError: The option does not allow the value.
     """
     if name in AXES:
         return whole(0)(name, raw)
@@ -346,7 +233,7 @@ def parse_value(name: str, raw: Any) -> Value:
 
 
 def _read(name: str, spec: Any) -> tuple[Parameter, Mapping[str, Any] | None]:
-    """The parameter of a spec, and the condition that it names."""
+    """Read a spec; return the parameter and its condition."""
     when: Mapping[str, Any] | None = None
     if isinstance(spec, Mapping):
         when = spec.get("when")
@@ -366,9 +253,9 @@ def _read(name: str, spec: Any) -> tuple[Parameter, Mapping[str, Any] | None]:
     choices: Any = _pieces(spec) if isinstance(spec, str) else spec
     if not isinstance(choices, list):
         raise ConfigError(
-            f"{name}: in a space file a spec is a list of values, a table of min and max (and "
-            "step, log), or a text in quotation marks: without them YAML reads 1:30 as the "
-            f"number 90. Received: {spec!r}."
+            f"{name}: in a space file, a spec is a list of values, a table with min and max "
+            "(and step, log), or a text in quotation marks. Without quotation marks, YAML "
+            f"reads 1:30 as the number 90. Received: {spec!r}."
         )
     values = [parse_value(name, each) for each in choices]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -376,15 +263,17 @@ def _read(name: str, spec: Any) -> tuple[Parameter, Mapping[str, Any] | None]:
 
 
 def _pieces(text: str) -> list[str]:
+    """Split a list of values at "/" if there is one, else at commas."""
     return text.split("/" if "/" in text else ",")
 
 
 def _range(name: str, low: Any, high: Any, step: Any, log: bool) -> Parameter:
+    """Read the ends and the step of a range."""
     ends = [parse_value(name, end) for end in (low, high)]
     if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         raise ConfigError(
-            f"{name} is no number: give its values, separated by commas. Received: "
-            f"{low}:{high}."
+            f"{name} is not a number, so it has no range. List its values, separated by "
+            f"commas. Received: {low}:{high}."
         )
     try:
         parsed_step = None if step is None else float(str(step))
@@ -396,17 +285,17 @@ def _range(name: str, low: Any, high: Any, step: Any, log: bool) -> Parameter:
 def _condition(
     name: str, when: Any, parameters: Mapping[str, Parameter]
 ) -> tuple[str, tuple[Value, ...]]:
-    """The condition of a parameter, checked against the parameter that it names."""
+    """Read the condition of a parameter and check it against the other parameter."""
     if not isinstance(when, Mapping) or len(when) != 1:
         raise ConfigError(
-            f"{name}: when names one other searched option and its values, such as "
+            f"{name}: `when` takes one other searched option and its values, such as "
             f"optimizer: adamw. Received: {when!r}."
         )
     ((parent, given),) = when.items()
     known = {key: value for key, value in parameters.items() if isinstance(value, Grid)}
     if parent not in known:
         raise ConfigError(
-            f"{name}: when must name another option that is searched among single values and "
+            f"{name}: `when` takes another option that is searched over a list of values and "
             f"has no condition itself ({', '.join(known) or 'there is none'}). Received: "
             f"{parent!r}."
         )
@@ -416,7 +305,123 @@ def _condition(
     for value in values:
         if value not in known[parent].values:
             raise ConfigError(
-                f"{name}: {parent} never is {value!r} in this search. Its values: "
+                f"{name}: {parent} is never {value!r} in this search. Its values: "
                 f"{known[parent]}."
             )
     return parent, values
+
+
+def make_grid(name: str, values: tuple[Value, ...], ordered: bool) -> Grid:
+    """Return a grid of different values.
+
+    Raises:
+        ConfigError: There are fewer than two values, or a value occurs twice.
+    """
+    repeated = [value for place, value in enumerate(values) if value in values[:place]]
+    if repeated or len(values) < 2:
+        raise ConfigError(
+            f"{name}: a search needs two or more different values. To use a single value, give "
+            f"it as an option. Received: {', '.join(map(value_text, values)) or 'none'}."
+        )
+    return Grid(values, ordered)
+
+
+def make_range(
+    name: str, low: float, high: float, step: float | None, log: bool
+) -> Grid | Continuous:
+    """Return a range of numbers. With a step, or of linear whole numbers, it is a grid.
+
+    Args:
+        name: The option, for messages.
+        low: Lowest value, an int if the option takes only whole numbers.
+        high: Highest value.
+        step: Difference between neighbouring values; on a logarithmic scale their ratio.
+        log: Whether the scale is logarithmic.
+
+    Raises:
+        ConfigError: The range is empty, or its step or scale is impossible.
+    """
+    integer = isinstance(low, int)
+    text = f"{low:g}:{high:g}" + (f":{step:g}" if step is not None else "")
+    if low >= high:
+        raise ConfigError(
+            f"{name}: the lower end of a range must be below the upper one. Received: {text}."
+        )
+    if log and low <= 0:
+        raise ConfigError(
+            f"{name}: a logarithmic range must start above 0. Received: {text}:log."
+        )
+    if step is None and integer and not log:
+        step = 1
+    if step is None:
+        return Continuous(low, high, log, integer)
+    if step <= (1 if log else 0) or (integer and step != int(step)):
+        allowed = "a factor above 1" if log else "above 0"
+        raise ConfigError(
+            f"{name}: the step of a range must be {allowed}"
+            f"{', a whole number' if integer else ''}. Received: {text}."
+        )
+    span = math.log(high / low, step) if log else (high - low) / step
+    count = int(span + 1e-9) + 1
+    if count > LARGEST_GRID:
+        raise ConfigError(
+            f"{name}: a range can have at most {LARGEST_GRID} values. Leave out the step or "
+            f"make it larger. Received: {text}, which has {count:,} values."
+        )
+    numbers = [low * step**place if log else low + place * step for place in range(count)]
+    values = tuple(round(n) if integer else float(f"{n:.10g}") for n in numbers)
+    return make_grid(name, values, ordered=True)
+
+
+def range_of_table(name: str, table: Mapping[str, Any]) -> tuple[Any, Any, Any, bool]:
+    """Return lowest value, highest value, step and log of a range in a space file.
+
+    Raises:
+        ConfigError: A key is missing or unknown.
+    """
+    unknown = set(table) - {"min", "max", "step", "log"}
+    if unknown or not {"min", "max"} <= set(table):
+        raise ConfigError(
+            f"{name}: a range is a table with min, max and, optionally, step and log. "
+            f"Received: {dict(table)!r}."
+        )
+    log = table.get("log", False)
+    if not isinstance(log, bool):
+        raise ConfigError(f"{name}: log must be true or false. Received: {log!r}.")
+    return table["min"], table["max"], table.get("step"), log
+
+
+def range_of_text(name: str, text: str) -> tuple[str, str, str | None, bool]:
+    """Return the same from "MIN:MAX[:STEP][:log]".
+
+    Raises:
+        ConfigError: The text has another form.
+    """
+    parts = text.split(":")
+    log = parts[-1] == "log"
+    parts = parts[:-1] if log else parts
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ConfigError(
+            f"{name}: a range is written MIN:MAX, MIN:MAX:STEP, MIN:MAX:log or "
+            f"MIN:MAX:FACTOR:log. Received: {text!r}."
+        )
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else None, log
+
+
+def value_text(value: Value) -> str:
+    """Return a value as it is written in a space or a table."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
+
+
+def _condition_text(when: Condition | None) -> str:
+    """Return a condition as it is written in a space."""
+    if when is None:
+        return ""
+    return f" when {when[0]}={','.join(map(value_text, when[1]))}"

@@ -1,9 +1,11 @@
-"""One trial, in a process of its own: train, choose the weights, write the figure down.
+"""A trial of a search, in its own process: train, choose the weights, write down the score.
+
+`run_trial` starts the process, which runs this module:
 
     python -m rfkeras.experiments.trial RUN_FOLDER
 
-It ends with its standard input, so it does not outlive a search that was killed. The test
-split is not touched.
+The process ends when its standard input does, so it does not outlive a search that was
+killed. A trial never uses the test split.
 """
 
 from __future__ import annotations
@@ -20,90 +22,41 @@ from typing import Any
 from rfkeras.config.train_config import TrainConfig, differing_options
 from rfkeras.errors import CheckpointError, DatasetError, RFKerasError
 from rfkeras.training.launch import INTERRUPTED, end_with_parent, last_line, start_child
-from rfkeras.training.run_dir import RunFolder, create_run_folder
+from rfkeras.training.run_dir import RunFolder, create_run_folder, read_log
 from rfkeras.utils.files import exclusive, write_text
 
-FAILED, DATA_AT_FAULT = 1, 3  # exit statuses
-
-
-def result_file(folder: RunFolder) -> Path:
-    """What a finished trial leaves: its figure, epochs, seconds and parameters."""
-    return folder.root / "trial_result.json"
-
-
-def main(root: str) -> int:
-    """Train what is left of the trial; returns the exit status."""
-    end_with_parent()
-    folder = RunFolder(Path(root))
-    try:
-        with exclusive(folder.lock, on_wait=_say_waiting):
-            if not result_file(folder).exists():
-                _train(folder)
-    except RFKerasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return DATA_AT_FAULT if isinstance(error, DatasetError) else FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return 0
-
-
-def _train(folder: RunFolder) -> None:
-    import numpy as np
-
-    from rfkeras.training.run import fit, read_columns
-
-    config = folder.read_config()
-    fitted = fit(config, folder, resume=True)
-    log = read_columns(folder.log)
-    result = {
-        "monitor": config.monitor,
-        "figure": fitted.figure,
-        "epochs": len(log["epoch"]),
-        "seconds": log["seconds"][-1],
-        "parameters": sum(int(np.prod(v.shape)) for v in fitted.model.trainable_variables),
-    }
-    write_text(result_file(folder), json.dumps(result, indent=2) + "\n")
-
-
-def _say_waiting(holder: str) -> None:
-    print(f"Waiting for process {holder}, which trains this trial", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.exit(main(sys.argv[1]))
+FAILED, BAD_DATA = 1, 3  # exit statuses
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended.
 
     Attributes:
-        figure: The monitored figure of its weights on the validation split; None: it
-            failed.
-        reason: Why, if it failed.
+        score: The monitored metric on the validation split; None if the trial failed.
+        reason: Why it failed.
     """
 
-    figure: float | None
+    score: float | None
     reason: str = ""
 
 
-Runner = Callable[[RunFolder, TrainConfig], Outcome]
+TrialRunner = Callable[[RunFolder, TrainConfig], TrialOutcome]
 
 
-def run_in_process(folder: RunFolder, config: TrainConfig) -> Outcome:
-    """Train a trial, or go on with it, in a process of its own.
+def run_trial(folder: RunFolder, config: TrainConfig) -> TrialOutcome:
+    """Train a trial in its own process, or continue it.
 
     Args:
-        folder: The trial's run folder. What was trained there before is not repeated.
-        config: Its complete configuration.
+        folder: The trial's run folder. Training that it already contains is not repeated.
+        config: The complete configuration of the trial.
 
     Raises:
-        DatasetError: The data cannot be used, which no other trial would change.
-        KeyboardInterrupt: Ctrl-C; by then the trial has saved and ended.
+        DatasetError: The data cannot be used, so every other trial would fail too.
+        KeyboardInterrupt: Ctrl-C. The trial has saved its state and ended.
     """
     try:
-        prepare(folder, config)
+        _prepare(folder, config)
     except RFKerasError as error:
         return record_failure(folder, str(error))
     process = start_child("rfkeras.experiments.trial", folder)
@@ -119,7 +72,7 @@ def run_in_process(folder: RunFolder, config: TrainConfig) -> Outcome:
     if status == INTERRUPTED:
         raise KeyboardInterrupt(f"The trial in {folder.root} was interrupted.")
     reason = last_line(folder).removeprefix("error: ")
-    if status == DATA_AT_FAULT:
+    if status == BAD_DATA:
         raise DatasetError(reason)
     if status < 0:
         name = signal.Signals(-status).name
@@ -127,34 +80,39 @@ def run_in_process(folder: RunFolder, config: TrainConfig) -> Outcome:
     return record_failure(folder, reason or f"exit status {status}")
 
 
-def prepare(folder: RunFolder, config: TrainConfig) -> None:
-    """Make the run folder of a trial, or check that what lies there is this very one.
+def _prepare(folder: RunFolder, config: TrainConfig) -> None:
+    """Create the run folder of a trial, or check that it holds the same trial.
 
     Raises:
-        CheckpointError: A run with other options lies there.
+        CheckpointError: The folder holds a run with other options.
     """
-    failure_file(folder).unlink(missing_ok=True)  # of an earlier try
+    failure_file(folder).unlink(missing_ok=True)  # from an earlier attempt
     if not folder.config.exists():
         create_run_folder(config, folder.root)
         return
     differing = differing_options(folder.read_config(), config)
     if differing:
         raise CheckpointError(
-            f"{folder.root} holds a trial with other options than the search says "
-            f"({', '.join(differing)}). Move it away."
+            f"{folder.root} holds a trial whose options differ from those of the search: "
+            f"{', '.join(differing)}. Move that folder away."
         )
 
 
-def read_outcome(folder: RunFolder) -> Outcome:
-    """The outcome of a trial whose process ended well."""
-    figure = float(read_result(folder)["figure"])
-    if figure != figure:  # NaN, which no comparison finds better or worse
+def read_outcome(folder: RunFolder) -> TrialOutcome:
+    """Read the outcome of a trial whose process ended with status 0."""
+    score = float(read_result(folder)["figure"])
+    if score != score:  # NaN, which is neither better nor worse than any score
         return record_failure(folder, f"{folder.read_config().monitor} is not a number")
-    return Outcome(figure)
+    return TrialOutcome(score)
+
+
+def result_file(folder: RunFolder) -> Path:
+    """Return the file with a finished trial's score, epochs, seconds and parameters."""
+    return folder.root / "trial_result.json"
 
 
 def read_result(folder: RunFolder) -> dict[str, Any]:
-    """What a finished trial wrote down; empty where there is none."""
+    """Read the result of a finished trial; empty if there is none."""
     path = result_file(folder)
     if not path.exists():
         return {}
@@ -163,11 +121,55 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
 
 
 def failure_file(folder: RunFolder) -> Path:
-    """Why a trial failed."""
+    """Return the file with the reason why a trial failed."""
     return folder.root / "failure.txt"
 
 
-def record_failure(folder: RunFolder, reason: str) -> Outcome:
-    """Write down why a trial failed."""
+def record_failure(folder: RunFolder, reason: str) -> TrialOutcome:
+    """Write down why a trial failed and return its outcome."""
     write_text(failure_file(folder), reason + "\n")
-    return Outcome(None, reason)
+    return TrialOutcome(None, reason)
+
+
+def main(root: str) -> int:
+    """Train what is left of the trial in a folder; return the exit status."""
+    end_with_parent()
+    folder = RunFolder(Path(root))
+    try:
+        with exclusive(folder.lock, on_wait=_report_waiting):
+            if not result_file(folder).exists():
+                _train(folder)
+    except RFKerasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_DATA if isinstance(error, DatasetError) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _report_waiting(holder: str) -> None:
+    print(f"Waiting for process {holder}, which trains this trial", file=sys.stderr)
+
+
+def _train(folder: RunFolder) -> None:
+    """Train the trial and write its result."""
+    import numpy as np
+
+    from rfkeras.training.run import fit
+
+    config = folder.read_config()
+    fitted = fit(config, folder, resume=True)
+    log = read_log(folder.log)
+    result = {
+        "monitor": config.monitor,
+        "figure": fitted.score,
+        "epochs": len(log["epoch"]),
+        "seconds": log["seconds"][-1],
+        "parameters": sum(int(np.prod(v.shape)) for v in fitted.model.trainable_variables),
+    }
+    write_text(result_file(folder), json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(main(sys.argv[1]))

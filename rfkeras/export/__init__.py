@@ -1,4 +1,4 @@
-"""Models for use without this library."""
+"""Export models to formats that run without this library."""
 
 from rfkeras.export.onnx import onnx
 from rfkeras.export.saved_model import saved_model

@@ -1,29 +1,29 @@
-"""Run a SavedModel in a process that has TensorFlow and nothing of this library.
+"""Run a SavedModel in a process that has TensorFlow but not this library.
 
-A script, started by its path: `python -I clean_process.py MODEL INPUTS.npz OUTPUTS.npz`.
-It refuses to import what a serving machine does not have, loads MODEL and applies its
-signatures to INPUTS. An array "SIGNATURE/N" is a batch of that signature's input; of
-`audio_bytes` it is the bytes of one file. Outputs are written as "SIGNATURE/N/OUTPUT".
-Signatures that MODEL does not have are left out.
+This is a script, started by its path: `python -I clean_process.py MODEL INPUTS.npz
+OUTPUTS.npz`. It blocks imports of packages that a serving machine does not have, loads MODEL
+and applies its signatures to INPUTS. An array "SIGNATURE/N" is an input batch of that
+signature; for `audio_bytes` it is the bytes of one file. Outputs are saved as
+"SIGNATURE/N/OUTPUT". Arrays for signatures that MODEL does not have are ignored.
 """
 
 import sys
 
-REFUSED = {"kapre", "librosa", "rfkeras", "tensorflow_io", "zoo"}
+BLOCKED = {"kapre", "librosa", "rfkeras", "tensorflow_io", "zoo"}
 
 
-class _Refuse:
-    """An importer that finds none of the refused packages, installed or not."""
+class _Blocker:
+    """An importer that rejects blocked packages, installed or not."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] in REFUSED:
+        if name.partition(".")[0] in BLOCKED:
             raise ImportError(f"{name} is not available on a serving machine")
 
 
 def main(model_path: str, inputs_path: str, outputs_path: str) -> None:
-    """Load, apply, write."""
-    sys.meta_path.insert(0, _Refuse)
+    """Load the model, apply its signatures and save the outputs."""
+    sys.meta_path.insert(0, _Blocker)
     import numpy as np
     import tensorflow as tf
 

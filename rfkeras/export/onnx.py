@@ -1,4 +1,4 @@
-"""ONNX models: waveform in, scores out, by the standard's own operators."""
+"""Export models as ONNX files with standard operators only."""
 
 from __future__ import annotations
 
@@ -15,94 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
-from rfkeras.export.portable import TRUNK_SCOPE, Arrays, PortableModel
+from rfkeras.export.portable import NETWORK_SCOPE, Arrays, PortableModel
 from rfkeras.export.single_file import Exported, Plan, quiet, write_checked
 from rfkeras.export.verify import ExportError
 
 INTEGER_OPERATORS = ["Conv", "Add", "MaxPool", "Concat", "Pad"]
-
-
-def halve(proto: Any) -> None:
-    """Store the weights of the network's convolutions and products in float16, in place.
-
-    A Cast behind each makes it float32 again, which ONNX Runtime computes once, when the
-    model is loaded. Computing in float16 itself would need kernels that CPUs do not have.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = proto.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    restored: dict[str, str] = {}
-    casts = []
-    for node in graph.node:
-        if node.op_type not in ("Conv", "MatMul", "Gemm") or TRUNK_SCOPE not in node.name:
-            continue
-        name = node.input[1]
-        tensor = weights.get(name)
-        if name not in restored and tensor is not None:
-            values = numpy_helper.to_array(tensor)
-            if values.dtype != np.float32:
-                continue
-            half = f"{name}/float16"
-            graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), half))
-            restored[name] = f"{name}/float32"
-            casts.append(
-                helper.make_node(
-                    "Cast", [half], [restored[name]], f"{name}/cast", to=TensorProto.FLOAT
-                )
-            )
-        node.input[1] = restored.get(name, name)
-    for cast in reversed(casts):
-        graph.node.insert(0, cast)
-    read = {name for node in graph.node for name in node.input}
-    for name in restored.keys() - read:  # other nodes may read the float32 weights too
-        graph.initializer.remove(weights[name])
-
-
-def to_int8(proto: Any, input_name: str, batches: Sequence[NDArray[np.float32]]) -> Any:
-    """The model with its convolutions quantised, by the ranges that batches show.
-
-    Args:
-        proto: A float32 model.
-        input_name: Of its input.
-        batches: Of the input.
-
-    Returns:
-        Another model.
-    """
-    import onnx
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self._batches = iter(batches)
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {input_name: batch}
-
-    # The first convolution stays too: a spectrogram of near silence lies far outside of what
-    # music shows, and an integer cannot follow it there.
-    nodes = proto.graph.node
-    first = next((n.name for n in nodes if n.op_type == "Conv" and TRUNK_SCOPE in n.name), None)
-    kept = [n.name for n in nodes if TRUNK_SCOPE not in n.name or n.name == first]
-    with tempfile.TemporaryDirectory(prefix="rfkeras-") as scratch:
-        plain, result = Path(scratch, "plain.onnx"), Path(scratch, "int8.onnx")
-        onnx.save(proto, plain)
-        quantization.quantize_static(
-            plain,
-            result,
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=INTEGER_OPERATORS,
-            per_channel=True,
-            nodes_to_exclude=kept,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
-        return onnx.load(result)
-
-
 OPSET = 17
 PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
 
@@ -117,32 +34,29 @@ def onnx(
     trial: Sequence[NDArray[np.float32]] | None = None,
     frontend: bool = True,
 ) -> Exported:
-    """Write a model as an .onnx file and compare it, run by ONNX Runtime, with the model.
+    """Write a model as an .onnx file and verify the file with ONNX Runtime.
 
-    Input, outputs and arguments are those of `rfkeras.export.tflite`; batch and length are
-    free. The operators are the standard's, opset 17. What `model.json` says there lies in
-    the file's metadata: `labels` (JSON), `sample_rate_hz`, `thresholds` and so on, each
-    value as JSON.
+    Inputs, outputs and arguments are those of `rfkeras.export.tflite`; batch size and length
+    are free. Only standard operators of opset 17 are used. The content of `model.json` is in
+    the file's metadata, each value as JSON: `labels`, `sample_rate_hz`, `thresholds` and so on.
 
     Args:
-        model: A model of the zoo, or a functional one that ends in `ClipLogits`.
+        model: A zoo model, or a functional model that ends in `ClipLogits`.
         path: File to write.
-        labels: Tag of each output; by default those kept in the model.
-        precision: "float32"; "float16": weights of half the size, cast to float32 when the
-            model is loaded; "int8": the convolutions, with what they read, in 8 bits
-            (QuantizeLinear and DequantizeLinear around them). The front-end always keeps
-            its float32 numbers.
-        calibration: Of int8: batches of the input, from audio like that which the model
-            will hear.
-        trial: Batches that the file is compared with the model on; by default the
-            calibration's, or synthetic audio.
+        labels: Tag of each output; defaults to the names in the model.
+        precision: "float32"; "float16": weights of half the size, converted to float32 on
+            loading; "int8": convolutions and their inputs in 8 bits (with QuantizeLinear and
+            DequantizeLinear around them). The front-end always uses float32.
+        calibration: Input batches for int8, from audio similar to what the model will process.
+        trial: Batches for the comparison; defaults to the calibration batches, or synthetic
+            audio.
         frontend: False: take the front-end's spectrogram as input.
 
     Raises:
-        ConfigError: A package of the extra 'onnx' is missing, unknown precision, int8
-            without calibration, or a model that cannot be made portable.
-        ExportError: The converter cannot convert it, or the result differs by more than the
-            precision explains. No file is left then.
+        ConfigError: A package of the extra 'onnx' is missing, the precision is unknown, int8
+            has no calibration, or the model cannot be converted.
+        ExportError: The conversion fails, or the result differs by more than the precision
+            allows. No file is written then.
     """
     _need_packages()
     portable = PortableModel(model, labels, frontend)
@@ -153,7 +67,7 @@ def onnx(
             proto = to_int8(proto, portable.input_name, plan.calibration)
     elif precision == "float16":
         halve(proto)
-    _note(proto, portable)
+    _write_metadata(proto, portable)
     content = proto.SerializeToString()
 
     def write(aside: Path) -> None:
@@ -169,11 +83,11 @@ def onnx(
 
 
 class OnnxRunner:
-    """An ONNX model as a function from a batch to its outputs by name, on the CPU.
+    """Runs an ONNX model on the CPU: a function from a batch to outputs by name.
 
     Args:
         model: Content of a file.
-        threads: For each operator.
+        threads: Threads per operator.
     """
 
     def __init__(self, model: bytes, threads: int = 2):
@@ -194,6 +108,7 @@ class OnnxRunner:
 
 
 def _need_packages() -> None:
+    """Check that the packages of the extra are installed."""
     for package in PACKAGES:
         try:
             with quiet():
@@ -206,6 +121,7 @@ def _need_packages() -> None:
 
 
 def _convert(portable: PortableModel) -> Any:
+    """Convert a portable model to ONNX."""
     import tf2onnx
 
     try:
@@ -215,15 +131,97 @@ def _convert(portable: PortableModel) -> Any:
             )
     except Exception as error:
         raise ExportError(
-            f"ONNX cannot take model {portable.card['name']!r}: {error}. Use SavedModel."
+            f"Model {portable.card['name']!r} cannot be converted to ONNX: {error}. Use "
+            "SavedModel."
         ) from error
     return proto
 
 
-def _note(proto: Any, portable: PortableModel) -> None:
+def _write_metadata(proto: Any, portable: PortableModel) -> None:
+    """Write the card into the file's metadata."""
     import onnx.helper
 
     values = {key: json.dumps(value, default=str) for key, value in portable.card.items()}
     onnx.helper.set_model_props(proto, values)
     proto.producer_name = "rfkeras"
     proto.graph.name = portable.card["name"]
+
+
+def halve(proto: Any) -> None:
+    """Store the weights of the network's convolutions and products in float16, in place.
+
+    A Cast after each weight restores float32; ONNX Runtime computes it once, on loading.
+    Computing in float16 would need kernels that CPUs do not have.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = proto.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    restored: dict[str, str] = {}
+    casts = []
+    for node in graph.node:
+        if node.op_type not in ("Conv", "MatMul", "Gemm") or NETWORK_SCOPE not in node.name:
+            continue
+        name = node.input[1]
+        tensor = weights.get(name)
+        if name not in restored and tensor is not None:
+            values = numpy_helper.to_array(tensor)
+            if values.dtype != np.float32:
+                continue
+            half = f"{name}/float16"
+            graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), half))
+            restored[name] = f"{name}/float32"
+            casts.append(
+                helper.make_node(
+                    "Cast", [half], [restored[name]], f"{name}/cast", to=TensorProto.FLOAT
+                )
+            )
+        node.input[1] = restored.get(name, name)
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+    read = {name for node in graph.node for name in node.input}
+    for name in restored.keys() - read:  # other nodes may still read the float32 weights
+        graph.initializer.remove(weights[name])
+
+
+def to_int8(proto: Any, input_name: str, batches: Sequence[NDArray[np.float32]]) -> Any:
+    """Return the model with quantised convolutions, calibrated on batches.
+
+    Args:
+        proto: A float32 model.
+        input_name: Name of its input.
+        batches: Input batches that determine the ranges.
+    """
+    import onnx
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self._batches = iter(batches)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {input_name: batch}
+
+    # The first convolution also stays in float32: spectrograms of near silence are far outside
+    # the range of music, which integers cannot represent.
+    nodes = proto.graph.node
+    first = next(
+        (n.name for n in nodes if n.op_type == "Conv" and NETWORK_SCOPE in n.name), None
+    )
+    kept = [n.name for n in nodes if NETWORK_SCOPE not in n.name or n.name == first]
+    with tempfile.TemporaryDirectory(prefix="rfkeras-") as scratch:
+        plain, result = Path(scratch, "plain.onnx"), Path(scratch, "int8.onnx")
+        onnx.save(proto, plain)
+        quantization.quantize_static(
+            plain,
+            result,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=INTEGER_OPERATORS,
+            per_channel=True,
+            nodes_to_exclude=kept,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        return onnx.load(result)

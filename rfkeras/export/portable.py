@@ -1,8 +1,7 @@
-"""A model's inference in operations that converters take, and what its file must tell."""
+"""A model's inference in operations that converters support, and the card of its file."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,25 +12,210 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
-from rfkeras.export.saved_model import audio_fields
+from rfkeras.export.saved_model import audio_fields, checked_labels, frame_times_or_none
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
 from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
-from rfkeras.inference import frame_times
-from rfkeras.tasks import HALF, MULTI_LABEL
-from zoo.tagger import Reader
+from zoo.tagger import Reader, tag_thresholds
+
+OUTPUTS = ("scores", "frame_scores", "embedding")
+
+# Part of the names of all operations between spectrogram and logits, from `zoo.tagger.Reader`.
+NETWORK_SCOPE = "reader"
+Arrays = dict[str, NDArray[np.float32]]
+
+
+class PortableModel:
+    """Maps waveforms or spectrograms to scores, in float32 and without state.
+
+    The network is folded (`rfkeras.fold`). Converters fold batch normalisation as well, but not
+    the branches of a block, and they are faster on the smaller graph.
+
+    Args:
+        model: Functional, with a `ClipLogits` layer of its own at its end. Layers with reduced
+            precision compute in float32 here.
+        labels: Tag of each output; defaults to the names in the model.
+        frontend: Take waveforms if the model does. False: take the standardised spectrogram
+            that the model's front-end computes.
+
+    Attributes:
+        input_name: "waveform" or "spectrogram".
+        input_shape: (batch, samples), (batch, samples, channels), or (batch, time, mel,
+            channels); None for free sizes.
+        serve: Function from the input to a dict of `OUTPUTS`: scores (batch, classes),
+            frame_scores (batch, time', classes), embedding (batch, features).
+        head: The model's head.
+        card: Everything else that a user of the file needs, JSON-serialisable.
+
+    Raises:
+        ConfigError: The frames of the model are unknown, its front-end is not its first layer,
+            or the numbers of labels and outputs differ.
+    """
+
+    def __init__(
+        self, model: keras.Model, labels: Sequence[str] | None = None, frontend: bool = True
+    ):
+        keras_model = in_float32(model)
+        layer = find_frontend(keras_model)
+        source = keras_model.inputs[0]
+        if layer is not None:
+            if layer.input is not source:
+                raise ConfigError(
+                    f"Model {model.name!r} has layers between its input and its front-end, so "
+                    "it cannot be converted. Use a model that begins with the front-end, or "
+                    "SavedModel."
+                )
+            if not frontend:
+                source = layer.output
+        self.input_name = source.name if layer is None or frontend else "spectrogram"
+        self.input_shape = tuple(source.shape)
+        self._reader = Reader(keras_model, source)
+        self._frontend = PortableFrontend(layer) if layer is not None and frontend else None
+        self._folded = folded = fold_if_possible(keras_model)
+        twin = find_frontend(folded)
+        self._network = Reader(folded, None if twin is None else twin.output)
+        self.head = self._reader.head
+        self.card = _card(model, self, labels)
+        spec = tf.TensorSpec(self.input_shape, tf.float32, name=self.input_name)
+        self.serve = tf.function(self._serve, input_signature=[spec])
+        self._expected = tf.function(self._expect, input_signature=[spec])
+
+    def _serve(self, batch: Any) -> dict[str, Any]:
+        if self._frontend is not None:
+            with tf.name_scope("frontend"):
+                batch = self._frontend(batch)
+        return self._outputs(self._network(batch))
+
+    def _expect(self, batch: Any) -> dict[str, Any]:
+        return self._outputs(self._reader(batch))
+
+    def _outputs(self, reading: Any) -> dict[str, Any]:
+        values = (
+            self.head.scores(reading.logits),
+            self.head.scores(reading.frame_logits),
+            reading.embedding,
+        )
+        return {
+            name: tf.identity(value, name) for name, value in zip(OUTPUTS, values, strict=True)
+        }
+
+    def expect(self, batch: NDArray[np.float32]) -> Arrays:
+        """Return the outputs of the Keras model itself for a batch, computed on the CPU."""
+        with tf.device("/cpu:0"):
+            outputs = self._expected(tf.constant(batch))
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def module(self) -> Any:
+        """Return the function and its variables as a module for `tf.saved_model.save`."""
+        module = tf.Module(name="rfkeras")
+        module.kept = [variable.value for variable in self._folded.variables]
+        module.serve = self.serve
+        return module
+
+
+def _card(
+    model: keras.Model, portable: PortableModel, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return what a user of the file needs besides the graph."""
+    card: dict[str, Any] = {
+        "name": model.name,
+        "input": portable.input_name,
+        "outputs": list(OUTPUTS),
+        "labels": list(checked_labels(model, labels or None)),
+        "task": portable.head.task,
+        "thresholds": tag_thresholds(model),
+    }
+    card |= audio_fields(model)
+    if find_frontend(model) is not None:
+        times = frame_times_or_none(model)
+        if times is not None:
+            card |= {
+                "frame_stride_ms": times.stride_ms,
+                "first_frame_ms": times.first_ms,
+                "receptive_field_ms": times.window_ms,
+            }
+    return card
+
+
+class PortableFrontend:
+    """Computes what a `Frontend` does, in a graph that can be converted.
+
+    `Frontend` itself uses kapre's complex numbers, which TFLite's built-in operations and ONNX
+    do not support for arbitrary lengths.
+
+    Args:
+        frontend: A built front-end; its statistics are copied.
+    """
+
+    def __init__(self, frontend: Frontend):
+        self.frontend = frontend
+        self._spectrum = PowerSpectrum(frontend.n_fft, frontend.window_samples)
+        bins = self._spectrum.bins
+        filters = np.asarray(frontend.mel.filterbank, np.float64)
+        weights = np.zeros((len(bins), frontend.n_mels))
+        _, first = np.unique(bins, return_index=True)  # count repeated bins once
+        weights[first] = filters[bins[first]]
+        mean_db, std_db = (
+            v.numpy().astype(np.float64) for v in (frontend.mean_db, frontend.std_db)
+        )
+        if frontend.order == "db_then_mel":
+            # Weighting, filters and standardisation are all linear in dB.
+            weights, mean_db = weights * DB_OF_E / std_db, mean_db - frontend.offset_db
+        self._weights = weights.astype(np.float32)
+        self._scale = (DB_OF_E / std_db).astype(np.float32)
+        self._shift = (-mean_db / std_db).astype(np.float32)
+
+    def __call__(self, waveform: Any) -> Any:
+        """Return the standardised spectrogram.
+
+        Args:
+            waveform: (batch, samples) or (batch, samples, channels), float32.
+
+        Returns:
+            (batch, time, mel, channels), float32.
+        """
+        channels = 1 if waveform.shape.rank == 2 else waveform.shape[2]
+        if waveform.shape.rank == 3:
+            waveform = tf.transpose(waveform, (0, 2, 1))
+        shape = tf.shape(waveform)
+        batch, samples = shape[0], shape[-1]
+        rows = tf.reshape(waveform, tf.stack([batch * channels, samples]))
+        power = self._spectrum(self._frames(rows, samples))
+        # All channels of a clip in one row: the floor is relative to the loudest.
+        power = tf.reshape(power, tf.stack([batch, -1, len(self._spectrum.bins)]))
+        if self.frontend.order == "db_then_mel":
+            mel = tf.matmul(self._log(power), self._weights) + self._shift
+        else:
+            mel = self._log(tf.matmul(power, self._weights)) * self._scale + self._shift
+        if channels == 1:
+            return tf.expand_dims(mel, -1)
+        mel = tf.reshape(mel, tf.stack([batch, channels, -1, self.frontend.n_mels]))
+        return tf.transpose(mel, (0, 2, 3, 1))
+
+    def _frames(self, rows: Any, samples: Any) -> Any:
+        """Return the windows of (rows, samples) at every hop, (rows, time, window_samples)."""
+        window, hop = self.frontend.window_samples, self.frontend.hop_samples
+        short_by = tf.maximum(0, self.frontend.min_samples - samples)
+        rows = tf.pad(rows, [[0, 0], [0, short_by]])
+        half = window // 2
+        rows = tf.pad(rows, [[0, 0], [half, half]], mode="REFLECT")
+        count = (tf.shape(rows)[1] - window) // hop + 1
+        return frames(rows, window, hop, count)
+
+    def _log(self, power: Any) -> Any:
+        return floored_log(power, self.frontend.amin, self.frontend.range_db)
 
 
 class PowerSpectrum:
     """Squared magnitudes of the Fourier transform of Hann-windowed frames.
 
     Args:
-        n_fft: Points of the transform; frames are filled with zeros up to it.
+        n_fft: Points of the transform; frames are zero-padded to it.
         window_samples: Samples of a frame.
 
     Attributes:
-        bins: Bin from 0 to n_fft // 2 that each output is of, (outputs,). The order is that
-            of the transform, and two residues appear twice.
+        bins: Frequency bin, 0 to n_fft // 2, of each output, (outputs,). The order is that of
+            the transform, and two residues appear twice.
     """
 
     def __init__(self, n_fft: int, window_samples: int):
@@ -46,11 +230,11 @@ class PowerSpectrum:
         self._inner = _rotations(np.outer(np.arange(self.n1), residue), self.n1)
         self._between = _rotations(np.outer(turn, residue), n_fft)
         cos, sin = _rotations(np.outer(turn, turn), self.n2)
-        # (real, imaginary) to (real, imaginary) as one real matrix.
+        # One real matrix from (real, imaginary) to (real, imaginary).
         self._outer = np.block([[cos, sin], [-sin, cos]])
 
     def __call__(self, frames: Any) -> Any:
-        """Power of each bin.
+        """Return the power of each bin.
 
         Args:
             frames: (rows, time, window_samples), float32.
@@ -74,200 +258,6 @@ class PowerSpectrum:
 
 
 def _rotations(turns: Any, n: int) -> Any:
-    """Cosine and sine of -2 pi turns / n, (2, ...) float32; exact multiples before rounding."""
+    """Return cosine and sine of -2 pi turns / n, (2, ...) float32, from exact multiples."""
     angle = -2.0 * math.pi * (turns % n) / n
     return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
-
-
-class PortableFrontend:
-    """What a `Frontend` computes, as a function for graphs that will be converted.
-
-    `Frontend` itself computes with kapre's complex numbers, which neither TFLite's own
-    operations nor ONNX take at any length.
-
-    Args:
-        frontend: A built one; its statistics are copied.
-    """
-
-    def __init__(self, frontend: Frontend):
-        self.frontend = frontend
-        self._spectrum = PowerSpectrum(frontend.n_fft, frontend.window_samples)
-        bins = self._spectrum.bins
-        filters = np.asarray(frontend.mel.filterbank, np.float64)
-        weights = np.zeros((len(bins), frontend.n_mels))
-        _, first = np.unique(bins, return_index=True)  # a bin that comes twice counts once
-        weights[first] = filters[bins[first]]
-        mean_db, std_db = (
-            v.numpy().astype(np.float64) for v in (frontend.mean_db, frontend.std_db)
-        )
-        if frontend.order == "db_then_mel":
-            # Weighting, filters and standardisation are all linear in dB.
-            weights, mean_db = weights * DB_OF_E / std_db, mean_db - frontend.offset_db
-        self._weights = weights.astype(np.float32)
-        self._scale = (DB_OF_E / std_db).astype(np.float32)
-        self._shift = (-mean_db / std_db).astype(np.float32)
-
-    def __call__(self, waveform: Any) -> Any:
-        """The standardised spectrogram.
-
-        Args:
-            waveform: (batch, samples) or (batch, samples, channels), float32.
-
-        Returns:
-            (batch, time, mel, channels), float32.
-        """
-        channels = 1 if waveform.shape.rank == 2 else waveform.shape[2]
-        if waveform.shape.rank == 3:
-            waveform = tf.transpose(waveform, (0, 2, 1))
-        shape = tf.shape(waveform)
-        batch, samples = shape[0], shape[-1]
-        rows = tf.reshape(waveform, tf.stack([batch * channels, samples]))
-        power = self._spectrum(self._frames(rows, samples))
-        # All channels of a clip in one row: the floor is under the loudest of them.
-        power = tf.reshape(power, tf.stack([batch, -1, len(self._spectrum.bins)]))
-        if self.frontend.order == "db_then_mel":
-            mel = tf.matmul(self._log(power), self._weights) + self._shift
-        else:
-            mel = self._log(tf.matmul(power, self._weights)) * self._scale + self._shift
-        if channels == 1:
-            return tf.expand_dims(mel, -1)
-        mel = tf.reshape(mel, tf.stack([batch, channels, -1, self.frontend.n_mels]))
-        return tf.transpose(mel, (0, 2, 3, 1))
-
-    def _frames(self, rows: Any, samples: Any) -> Any:
-        """Windows of (rows, samples) around every hop, (rows, time, window_samples)."""
-        window, hop = self.frontend.window_samples, self.frontend.hop_samples
-        short_by = tf.maximum(0, self.frontend.min_samples - samples)
-        rows = tf.pad(rows, [[0, 0], [0, short_by]])
-        half = window // 2
-        rows = tf.pad(rows, [[0, 0], [half, half]], mode="REFLECT")
-        count = (tf.shape(rows)[1] - window) // hop + 1
-        return frames(rows, window, hop, count)
-
-    def _log(self, power: Any) -> Any:
-        return floored_log(power, self.frontend.amin, self.frontend.range_db)
-
-
-OUTPUTS = ("scores", "frame_scores", "embedding")
-# In the names of what lies between spectrogram and logits: `zoo.tagger.Reader`'s model.
-TRUNK_SCOPE = "reader"
-
-Arrays = dict[str, NDArray[np.float32]]
-
-
-class PortableModel:
-    """Waveforms, or spectrograms, to scores, in float32 and without state.
-
-    The network is folded (`rfkeras.fold`). Converters fold batch normalisation too, but not
-    the branches of a block; and of the smaller graph they are done sooner.
-
-    Args:
-        model: Functional, with a `ClipLogits` layer of its own at its end. Layers of a
-            reduced precision compute in float32 here.
-        labels: Tag of each output; by default those kept in the model.
-        frontend: Take waveforms, if the model does. Without, take the standardised
-            spectrogram that the model's front-end computes.
-
-    Attributes:
-        input_name: "waveform", or "spectrogram".
-        input_shape: (batch, samples), (batch, samples, channels), or
-            (batch, time, mel, channels); None where free.
-        serve: Function from the input to a dict of `OUTPUTS`: scores (batch, classes),
-            frame_scores (batch, time', classes), embedding (batch, features).
-        card: What a reader of the file needs besides the numbers, as JSON has it.
-
-    Raises:
-        ConfigError: The frames of the model cannot be told, its front-end is not its first
-            layer, or labels and outputs differ in number.
-    """
-
-    def __init__(
-        self, model: keras.Model, labels: Sequence[str] | None = None, frontend: bool = True
-    ):
-        keras_model = in_float32(model)
-        layer = find_frontend(keras_model)
-        source = keras_model.inputs[0]
-        if layer is not None:
-            if layer.input is not source:
-                raise ConfigError(
-                    f"Model {model.name!r}: layers stand between its input and its "
-                    "front-end, which cannot be converted. Give it one whose first layer is "
-                    "the front-end, or use SavedModel."
-                )
-            if not frontend:
-                source = layer.output
-        self.input_name = source.name if layer is None or frontend else "spectrogram"
-        self.input_shape = tuple(source.shape)
-        self._reader = Reader(keras_model, source)
-        self._frontend = PortableFrontend(layer) if layer is not None and frontend else None
-        self._folded = folded = fold_if_possible(keras_model)
-        twin = find_frontend(folded)
-        self._trunk = Reader(folded, None if twin is None else twin.output)
-        self.head = self._reader.head
-        self.card = _card(model, self, labels)
-        spec = tf.TensorSpec(self.input_shape, tf.float32, name=self.input_name)
-        self.serve = tf.function(self._serve, input_signature=[spec])
-        self._expected = tf.function(self._expect, input_signature=[spec])
-
-    def _serve(self, batch: Any) -> dict[str, Any]:
-        if self._frontend is not None:
-            with tf.name_scope("frontend"):
-                batch = self._frontend(batch)
-        return self._outputs(self._trunk(batch))
-
-    def _expect(self, batch: Any) -> dict[str, Any]:
-        return self._outputs(self._reader(batch))
-
-    def _outputs(self, reading: Any) -> dict[str, Any]:
-        values = (
-            self.head.scores(reading.logits),
-            self.head.scores(reading.frame_logits),
-            reading.embedding,
-        )
-        return {
-            name: tf.identity(value, name) for name, value in zip(OUTPUTS, values, strict=True)
-        }
-
-    def expect(self, batch: NDArray[np.float32]) -> Arrays:
-        """What the Keras model itself computes of a batch, on the CPU."""
-        with tf.device("/cpu:0"):
-            outputs = self._expected(tf.constant(batch))
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    def module(self) -> Any:
-        """The function and its variables, for `tf.saved_model.save`."""
-        module = tf.Module(name="rfkeras")
-        module.kept = [variable.value for variable in self._folded.variables]
-        module.serve = self.serve
-        return module
-
-
-def _card(
-    model: keras.Model, portable: PortableModel, labels: Sequence[str] | None
-) -> dict[str, Any]:
-    head = portable.head
-    n_classes = head.input.shape[-1]
-    names = tuple(labels or head.label_names or [f"class_{i}" for i in range(n_classes)])
-    if len(names) != n_classes:
-        raise ConfigError(f"The model has {n_classes} outputs but {len(names)} labels.")
-    thresholds = list(head.thresholds or [HALF] * n_classes)
-    card: dict[str, Any] = {
-        "name": model.name,
-        "input": portable.input_name,
-        "outputs": list(OUTPUTS),
-        "labels": list(names),
-        "task": head.task,
-        "thresholds": thresholds if head.task == MULTI_LABEL else None,
-    }
-    card |= audio_fields(model)
-    if find_frontend(model) is not None:
-        times = None
-        with contextlib.suppress(ConfigError):  # a layer of which it is unknown what it reads
-            times = frame_times(model)
-        if times is not None:
-            card |= {
-                "frame_stride_ms": times.stride_ms,
-                "first_frame_ms": times.first_ms,
-                "receptive_field_ms": times.window_ms,
-            }
-    return card

@@ -1,4 +1,4 @@
-"""What a SavedModel says about itself: the files in its assets folder."""
+"""Export models as SavedModels: signatures, assets and warm-up requests."""
 
 from __future__ import annotations
 
@@ -22,89 +22,156 @@ from rfkeras.errors import ConfigError
 from rfkeras.export.audio_graph import check_wav, decode_wav
 from rfkeras.folding import computes_in_float32, fold_if_possible
 from rfkeras.frontend import find_frontend
-from rfkeras.inference.frames import FrameTimes
+from rfkeras.inference.frames import FrameTimes, frame_times
 from rfkeras.layers import ClipLogits
-from rfkeras.tasks import HALF, MULTI_LABEL
-from rfkeras.utils.files import ASIDE, naming, write_text
-from zoo.tagger import classifier_input, label_names, model_head, top_head
-
-LARGEST_BYTES = 2**25  # of constants
-
-
-def for_inference(model: keras.Model) -> keras.Model:
-    """What computes a model's outputs in its export.
-
-    A model of float32 is folded. One of a reduced precision stays as it is: with other
-    weights it would round otherwise, by more than folding is allowed to change.
-
-    Args:
-        model: Functional.
-
-    Returns:
-        A copy; the model itself also where it cannot be folded.
-    """
-    return fold_if_possible(model) if computes_in_float32(model) else model
-
-
-def constants_pay(model: keras.Model) -> bool:
-    """Whether a model's weights should be constants of its graph.
-
-    Those of a reduced precision stay variables: constants would be stored in float32 and,
-    once more, in what they are computed in.
-    """
-    size = sum(tf.as_dtype(v.dtype).size * v.shape.num_elements() for v in model.variables)
-    return computes_in_float32(model) and size <= LARGEST_BYTES
-
-
-def weights_of(model: keras.Model, constant: bool) -> contextlib.AbstractContextManager[Any]:
-    """While it lasts, a model's weights are constants of the graph that is being traced.
-
-    Args:
-        model: The model, of whose layers some are applied meanwhile.
-        constant: Whether; if not, they are variables as ever.
-    """
-    if not constant:
-        return contextlib.nullcontext()
-    values = [(variable, tf.constant(_value(variable))) for variable in model.variables]
-    scope: contextlib.AbstractContextManager[Any] = keras.StatelessScope(values)
-    return scope
-
-
-def _value(variable: Any) -> Any:
-    with tf.init_scope():  # outside of the graph
-        return keras.ops.convert_to_numpy(variable)
-
+from rfkeras.utils.files import PARTIAL, naming_write_errors, write_text
+from rfkeras.utils.text import count
+from zoo.tagger import classifier_input, label_names, model_head, tag_thresholds, top_head
 
 SERVE, FRAMES, EMBED, AUDIO_BYTES = "serving_default", "frames", "embed", "audio_bytes"
 AUDIO_INPUT = "audio"
+LARGEST_BYTES = 2**25  # of weights stored as constants
+LABELS_FILE = "labels.txt"
+CARD_FILE = "model.json"
+TEXT_FILE = "model_card.md"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+MAX_REQUESTS = 1000  # TensorFlow Serving reads no more
+
+# (rows, seconds) of silence. Batching joins requests, so several rows are included.
+SIZES = ((1, 1.0), (1, 10.0), (4, 1.0))
+_ENCODED_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+
+def saved_model(
+    model: keras.Model,
+    path: str | Path,
+    labels: Sequence[str] | None = None,
+    *,
+    card: str | None = None,
+    warmup: bool = True,
+) -> Path:
+    """Write a model's inference graph as a SavedModel.
+
+    The graph contains only standard TensorFlow operations, without optimiser state and Python
+    code. A float32 model is folded (`rfkeras.fold`), and its weights become constants of the
+    graph, which TensorFlow optimises once for the processor. A model with reduced precision, or
+    with more than 32 MiB of weights, keeps its weights as variables. The signatures:
+
+    - `serving_default`: `waveform`, float32 (batch, samples) for mono and (batch, samples, 2)
+      for stereo. Batch size and length are free; the sample rate is in `assets/model.json`.
+      Audio that is too short for the network is padded with zeros. A model without a front-end
+      takes `spectrogram` instead. Returns `scores`, float32 (batch, classes): the probability
+      of each tag in `assets/labels.txt`. This is the sigmoid of its logit, or the softmax if
+      classes exclude each other. A model with the head "frames" returns (batch, frames,
+      classes).
+    - `frames`: the same input. Returns `frame_scores`, (batch, frames, classes), and for models
+      with a front-end `frame_times_s`, (batch, frames): the centre of each frame's window in
+      seconds, equal in every row.
+    - `embed`: the same input. Returns `embedding`, (batch, features), and `frame_embeddings`,
+      (batch, frames, features).
+    - `audio_bytes`: `audio`, string (batch,): 16-bit PCM WAV files with any length, number of
+      channels and sample rate from 8 to 192 kHz. They are mixed and resampled in the graph,
+      each file separately. Returns `scores`, (batch, classes).
+
+    Empty batches and unreadable audio raise InvalidArgument errors. A model without a front-end
+    has no `audio_bytes`, and a model without its own `ClipLogits` layer has only
+    `serving_default`. The reasons are in `assets/model.json` under "signatures_missing". The
+    same file has the task, the score from which each tag applies ("thresholds", null if only
+    the highest score decides), and the times of frames.
+
+    Args:
+        model: A zoo model, or one with the same input and a `ClipLogits` output. A model
+            without such a head is treated as multi-label.
+        path: Folder to create. TensorFlow Serving requires a version number as its name.
+        labels: Tag of each output; defaults to the names in the model.
+        card: Text about the model in Markdown, saved as `assets/model_card.md`.
+        warmup: Include requests that TensorFlow Serving runs when it starts.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The folder exists, or the numbers of labels and outputs differ.
+    """
+    path = Path(path)
+    if path.exists():
+        raise ConfigError(
+            f"{path} already exists. Remove it first, or choose another folder, such as "
+            f"{path.parent / '2'}: TensorFlow Serving uses the highest number."
+        )
+    names = checked_labels(model, labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signatures = Signatures(model, model_head(model))
+    described = describe(model, signatures)
+    with (
+        naming_write_errors(path),
+        tempfile.TemporaryDirectory(PARTIAL, ".export-", path.parent) as scratch,
+    ):
+        assets = write_assets(Path(scratch), names, described, card)
+        module = _Inference(signatures.variables, assets)
+        aside = Path(scratch) / "saved_model"
+        tf.saved_model.save(module, str(aside), signatures=signatures.functions)
+        if warmup:
+            write_warmup(aside, described)
+        aside.replace(path)  # on the same file system, so no incomplete folder is visible
+    return path
+
+
+def checked_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the tag of each output, by default the names in the model.
+
+    Raises:
+        ConfigError: The numbers of labels and outputs differ.
+    """
+    names = label_names(model) if labels is None else tuple(labels)
+    if len(names) != model.output_shape[-1]:
+        raise ConfigError(
+            f"The model has {count(model.output_shape[-1], 'output')} but "
+            f"{count(len(names), 'label')}."
+        )
+    return names
+
+
+class _Inference(tf.Module):
+    """What is saved besides the signatures: variables and assets.
+
+    The Keras model itself is not an attribute, so its layers and optimiser are not tracked and
+    saved.
+    """
+
+    def __init__(self, variables: Sequence[keras.Variable], assets: Sequence[Path]):
+        super().__init__(name="rfkeras")
+        # TensorFlow tracks what the graphs read; this list keeps it reachable.
+        self.model_variables: list[Any] = [variable.value for variable in variables]
+        self.assets = [tf.saved_model.Asset(str(path)) for path in assets]
 
 
 class Signatures:
-    """The signatures that a model can have, each a concrete function.
+    """The signatures that a model supports, each a concrete function.
 
     Args:
         model: Functional, with one input and one output.
-        reader: Makes scores of its logits: its head, where it has one.
+        head: Head that turns its logits into scores.
 
     Attributes:
-        functions: By name. `serving_default` is always there. `frames` and `embed` need a
-            `ClipLogits` layer of the model's own before which a convolution or dense layer
-            computes the logits; `audio_bytes` needs a front-end as well, and an input that
-            takes any length.
-        missing: Why the others are not there, by name.
-        embedding_size: Features of an embedding; None where there is no `embed`.
-        frame_times: When its frames are; None where that is not known in seconds.
-        variables: What the functions read beside their inputs: none where all weights are
-            constants in them.
+        functions: By name. `serving_default` always exists. `frames` and `embed` need a
+            `ClipLogits` layer of the model's own, preceded by the convolution or dense layer
+            that computes the logits; `audio_bytes` also needs a front-end and an input of any
+            length.
+        missing: Reasons for missing signatures, by name.
+        embedding_size: Features of an embedding; None without `embed`.
+        frame_times: Times of the frames; None if unknown in seconds.
+        variables: Variables that the functions read; empty if all weights are constants.
     """
 
-    def __init__(self, model: keras.Model, reader: ClipLogits):
+    def __init__(self, model: keras.Model, head: ClipLogits):
         self.functions: dict[str, Any] = {}
         self.missing: dict[str, str] = {}
         self.embedding_size: int | None = None
         self.frame_times: FrameTimes | None = None
         source = model.inputs[0]
-        self._head = reader
+        self._head = head
         self._n_classes = model.output_shape[-1]
         inference = for_inference(model)
         outputs = {"logits": inference.outputs[0]}
@@ -117,9 +184,9 @@ class Signatures:
             outputs |= {"map": own.input, "features": features}
             self.embedding_size = int(features.shape[-1])
             self.frame_times = frame_times_or_none(model)
-        # A dictionary of one output would come back as that output.
+        # Use a list: a dict with one output would be returned as that output.
         network = keras.Model(inference.inputs[0], list(outputs.values()), name="inference")
-        constant = constants_pay(inference)
+        constant = uses_constants(inference)
         self.variables = [] if constant else inference.variables
 
         def compute(batch: Any) -> dict[str, Any]:
@@ -159,7 +226,7 @@ class Signatures:
                 return function(tf.identity(batch))
 
         traced = tf.function(checked, input_signature=[spec], autograph=False)
-        # Concrete, or saving would trace it once more.
+        # A concrete function, so that saving does not trace it again.
         self.functions[name] = traced.get_concrete_function()
 
     def _serve(self, batch: Any) -> dict[str, Any]:
@@ -173,7 +240,7 @@ class Signatures:
             milliseconds = self.frame_times.first_ms + self.frame_times.stride_ms * tf.cast(
                 tf.range(n_frames), tf.float32
             )
-            # A row each, though all are alike: servers split and join batches by rows.
+            # Repeat the times for each row: servers split and join batches by rows.
             outputs["frame_times_s"] = tf.tile(milliseconds[None] / 1000, [rows, 1])
         return outputs
 
@@ -195,7 +262,7 @@ class Signatures:
                 )
             return self._head.scores(logits)[0]
 
-        # One after another: memory is that of the longest file, and padding touches none.
+        # One file at a time: memory is that of the longest file, and no padding is needed.
         scores = tf.map_fn(
             score,
             check_wav(audio),
@@ -205,30 +272,68 @@ class Signatures:
         return {"scores": tf.ensure_shape(scores, (None, self._n_classes))}
 
 
-def frame_times_or_none(model: keras.Model) -> FrameTimes | None:
-    """When a model's frames are; None where that is not known in seconds."""
-    from rfkeras.inference import frame_times
+def for_inference(model: keras.Model) -> keras.Model:
+    """Return the model whose outputs an export computes.
 
+    A float32 model is folded. A model with reduced precision is kept, because with folded
+    weights it would round differently, by more than folding may change.
+
+    Args:
+        model: Functional.
+
+    Returns:
+        A folded copy, or the model itself if it is not or cannot be folded.
+    """
+    return fold_if_possible(model) if computes_in_float32(model) else model
+
+
+def uses_constants(model: keras.Model) -> bool:
+    """Return whether a model's weights become constants of its graph.
+
+    Weights with reduced precision remain variables. As constants they would be stored twice, in
+    float32 and in the compute type.
+    """
+    size = sum(tf.as_dtype(v.dtype).size * v.shape.num_elements() for v in model.variables)
+    return computes_in_float32(model) and size <= LARGEST_BYTES
+
+
+def weights_of(model: keras.Model, constant: bool) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which a model's weights are constants of the traced graph.
+
+    Args:
+        model: The model whose layers are applied in the context.
+        constant: Use constants; otherwise the weights stay variables.
+    """
+    if not constant:
+        return contextlib.nullcontext()
+    values = [(variable, tf.constant(_value(variable))) for variable in model.variables]
+    scope: contextlib.AbstractContextManager[Any] = keras.StatelessScope(values)
+    return scope
+
+
+def _value(variable: Any) -> Any:
+    """Return the value of a variable."""
+    with tf.init_scope():  # outside the graph
+        return keras.ops.convert_to_numpy(variable)
+
+
+def frame_times_or_none(model: keras.Model) -> FrameTimes | None:
+    """Return the times of a model's frames; None if they are unknown in seconds."""
     try:
         return frame_times(model)
-    except ConfigError:  # a layer of which it is not known what it reads
+    except ConfigError:  # a layer with an unknown receptive field
         return None
-
-
-LABELS_FILE = "labels.txt"
-CARD_FILE = "model.json"
-TEXT_FILE = "model_card.md"
 
 
 def write_assets(
     folder: Path, names: Sequence[str], card: Mapping[str, Any], text: str | None
 ) -> list[Path]:
-    """Write the assets.
+    """Write the files of the assets folder.
 
     Args:
-        folder: Where.
+        folder: Folder to write to.
         names: Tag of each output.
-        card: What `describe` returns.
+        card: Return value of `describe`.
         text: A model card in Markdown, or None.
 
     Returns:
@@ -245,37 +350,18 @@ def write_assets(
     return [folder / name for name in contents]
 
 
-def audio_fields(model: keras.Model) -> dict[str, Any]:
-    """What a card tells of the audio that a model takes; nothing without a front-end."""
-    frontend = find_frontend(model)
-    if frontend is None:
-        return {}
-    shape = model.inputs[0].shape
-    return {
-        "sample_rate_hz": frontend.sample_rate_hz,
-        "channels": 1 if len(shape) == 2 else shape[-1],
-        "min_samples": frontend.min_samples,
-        "frontend": frontend.get_config(),
-    }
-
-
-def describe(
-    model: keras.Model, head: ClipLogits, n_classes: int, signatures: Signatures
-) -> dict[str, Any]:
-    """The model's card: what it takes, what it returns and how to read that.
+def describe(model: keras.Model, signatures: Signatures) -> dict[str, Any]:
+    """Return the model's card: its inputs, its outputs and how to read them.
 
     Args:
         model: The model.
-        head: What makes scores of its logits.
-        n_classes: Its outputs.
         signatures: Its signatures.
     """
-    thresholds = list(head.thresholds or [HALF] * n_classes)
     card: dict[str, Any] = {
         "name": model.name,
         "input": model.inputs[0].name,
-        "task": head.task,
-        "thresholds": thresholds if head.task == MULTI_LABEL else None,
+        "task": model_head(model).task,
+        "thresholds": tag_thresholds(model),
     }
     card |= audio_fields(model)
     times = signatures.frame_times
@@ -292,7 +378,22 @@ def describe(
     return card
 
 
+def audio_fields(model: keras.Model) -> dict[str, Any]:
+    """Return the card's fields about the input audio; empty without a front-end."""
+    frontend = find_frontend(model)
+    if frontend is None:
+        return {}
+    shape = model.inputs[0].shape
+    return {
+        "sample_rate_hz": frontend.sample_rate_hz,
+        "channels": 1 if len(shape) == 2 else shape[-1],
+        "min_samples": frontend.min_samples,
+        "frontend": frontend.get_config(),
+    }
+
+
 def _signature(function: Any) -> dict[str, Any]:
+    """Describe the inputs and outputs of a signature."""
     (inputs,) = function.structured_input_signature[0]
     return {
         "inputs": {inputs.name: _tensor(inputs)},
@@ -301,31 +402,23 @@ def _signature(function: Any) -> dict[str, Any]:
 
 
 def _tensor(spec: Any) -> dict[str, Any]:
+    """Describe a tensor."""
     return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
 
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-MAX_REQUESTS = 1000  # the most that TensorFlow Serving reads
-# (rows, seconds) of silence; more rows than one, as batching makes of several clients.
-SIZES = ((1, 1.0), (1, 10.0), (4, 1.0))
-_ENCODED_SECONDS = 0.5
-
-_log = logging.getLogger(__name__)
-
-
 def write_warmup(folder: Path, card: Mapping[str, Any]) -> int:
-    """Write a request of every kind into a SavedModel's folder.
+    """Write requests of every kind into a SavedModel's folder.
 
-    None is written for a model that takes spectrograms, for it is not known how large they
-    are, and none without the package tensorflow-serving-api (`pip install
-    'rfkeras[serving]'`): a server then starts without them.
+    TensorFlow Serving runs them when it starts. None are written for a model that takes
+    spectrograms, whose size is unknown, or without the package tensorflow-serving-api (`pip
+    install 'rfkeras[serving]'`).
 
     Args:
-        folder: Of the SavedModel.
-        card: What its `assets/model.json` holds.
+        folder: Folder of the SavedModel.
+        card: Content of its `assets/model.json`.
 
     Returns:
-        How many were written.
+        The number of requests.
     """
     if "sample_rate_hz" not in card:
         return 0
@@ -333,8 +426,8 @@ def write_warmup(folder: Path, card: Mapping[str, Any]) -> int:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
         _log.info(
-            "No warm-up requests were written to %s: that needs pip install "
-            "'rfkeras[serving]'.",
+            "No warm-up requests were written to %s. They need tensorflow-serving-api: pip "
+            "install 'rfkeras[serving]'.",
             folder,
         )
         return 0
@@ -355,11 +448,11 @@ def write_warmup(folder: Path, card: Mapping[str, Any]) -> int:
 
 
 def _requests(card: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(signature, name of its input, tensor proto) of each request."""
+    """Yield (signature, name of its input, tensor proto) of each request."""
     for signature, tensors in card["signatures"].items():
         ((name, spec),) = tensors["inputs"].items()
         if signature == AUDIO_BYTES:
-            for rate_hz in (card["sample_rate_hz"], 44100, 48000):  # as files come
+            for rate_hz in (card["sample_rate_hz"], 44100, 48000):  # common rates of files
                 yield signature, name, tf.make_tensor_proto([_silent_wav(rate_hz)])
             continue
         for rows, seconds in SIZES:
@@ -368,7 +461,7 @@ def _requests(card: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def _zeros(shape: tuple[int, ...]) -> Any:
-    """A proto of zeros in a few bytes: a single value stands for all."""
+    """Return a proto of zeros that stores a single value for all elements."""
     proto = tf.make_tensor_proto(np.zeros(1, np.float32), shape=(1,))
     proto.ClearField("tensor_content")
     proto.float_val[:] = [0.0]
@@ -377,103 +470,8 @@ def _zeros(shape: tuple[int, ...]) -> Any:
 
 
 def _silent_wav(rate_hz: int) -> bytes:
+    """Return a WAV file of silence."""
     file = io.BytesIO()
     samples = np.zeros(round(_ENCODED_SECONDS * rate_hz), np.float32)
     soundfile.write(file, samples, rate_hz, format="WAV", subtype="PCM_16")
     return file.getvalue()
-
-
-def saved_model(
-    model: keras.Model,
-    path: str | Path,
-    labels: Sequence[str] | None = None,
-    *,
-    card: str | None = None,
-    warmup: bool = True,
-) -> Path:
-    """Write a model's inference graph as a SavedModel.
-
-    The graph holds stock TensorFlow operations only, and neither optimiser nor Python. A model
-    of float32 is folded (`rfkeras.fold`), and its weights are constants of the graph, on which
-    TensorFlow prepares them for the processor once; one of a reduced precision, and one of
-    over 32 MiB, keeps its weights as variables. The signatures:
-
-    - `serving_default`: `waveform`, float32 (batch, samples) for mono and
-      (batch, samples, 2) for stereo, batch and length free, at the rate that
-      `assets/model.json` names; audio too short for the network is padded with zeros. A
-      model without a front-end takes `spectrogram` instead. It returns `scores`, float32
-      (batch, classes), the probability of each tag of `assets/labels.txt`: the sigmoid of
-      its logit, or the softmax of all where the model's head says that one class excludes
-      the others. A model whose head is "frames" returns (batch, frames, classes).
-    - `frames`: the same input to `frame_scores`, (batch, frames, classes), and
-      `frame_times_s`, (batch, frames), the centre of each frame's window in seconds, the
-      same in every row; of a model with a front-end.
-    - `embed`: the same input to `embedding`, (batch, features), and `frame_embeddings`,
-      (batch, frames, features).
-    - `audio_bytes`: `audio`, string (batch,), 16-bit PCM WAV files of any rate from 8 to
-      192 kHz, length and number of channels, each for itself; they are mixed and resampled
-      in the graph. It returns `scores`, (batch, classes).
-
-    An empty batch, and audio that cannot be read, is an InvalidArgument error. A model
-    without a front-end has no `audio_bytes`, one without a `ClipLogits` layer of its own
-    only `serving_default`; "signatures_missing" in `assets/model.json` says why. The same
-    file says how scores are to be read ("task"), from which score each tag applies
-    ("thresholds", null where the highest score decides), and when frames are.
-
-    Args:
-        model: A model of the zoo, or one with the same input and a `ClipLogits` output. A
-            model without such a head is taken as multi-label.
-        path: Folder to make; TensorFlow Serving wants its name to be a version number.
-        labels: Tag of each output; by default those kept in the model.
-        card: Text about the model in Markdown, to lie beside it as
-            `assets/model_card.md`.
-        warmup: Put requests beside the model that TensorFlow Serving runs as it starts;
-            see `rfkeras.export.saved_model`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ConfigError: The folder exists, or labels and outputs differ in number.
-    """
-    path = Path(path)
-    if path.exists():
-        raise ConfigError(
-            f"{path} exists, and an export overwrites nothing. Remove it first, or choose "
-            "another folder: TensorFlow Serving takes the highest number, as in "
-            f"{path.parent / '2'}."
-        )
-    names = tuple(labels) if labels is not None else label_names(model)
-    n_classes = model.output_shape[-1]
-    if len(names) != n_classes:
-        raise ConfigError(f"The model has {n_classes} outputs but {len(names)} labels.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = model_head(model)
-    signatures = Signatures(model, head)
-    described = describe(model, head, n_classes, signatures)
-    with (
-        naming(path),
-        tempfile.TemporaryDirectory(ASIDE, ".export-", path.parent) as scratch,
-    ):
-        assets = write_assets(Path(scratch), names, described, card)
-        module = _Inference(signatures.variables, assets)
-        aside = Path(scratch) / "saved_model"
-        tf.saved_model.save(module, str(aside), signatures=signatures.functions)
-        if warmup:
-            write_warmup(aside, described)
-        aside.replace(path)  # the same folder's neighbour, so nobody sees half of it
-    return path
-
-
-class _Inference(tf.Module):
-    """What is saved beside the signatures: the variables and the assets.
-
-    The Keras model itself is no attribute, or its layers and its optimiser would be
-    tracked and saved too.
-    """
-
-    def __init__(self, variables: Sequence[keras.Variable], assets: Sequence[Path]):
-        super().__init__(name="rfkeras")
-        # TensorFlow tracks what the graphs read; this list keeps it reachable.
-        self.model_variables: list[Any] = [variable.value for variable in variables]
-        self.assets = [tf.saved_model.Asset(str(path)) for path in assets]

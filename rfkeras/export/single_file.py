@@ -1,4 +1,4 @@
-"""What the exports to single files share: their arguments, the check, the file."""
+"""Shared parts of the exports to single files: arguments, test audio, comparison, timing."""
 
 from __future__ import annotations
 
@@ -23,22 +23,94 @@ from rfkeras.audio.io import AudioFile, AudioFormat, Waveform
 from rfkeras.errors import AudioError, ConfigError, unknown_name
 from rfkeras.export.portable import PortableModel
 from rfkeras.export.verify import TOLERANCES, Agreement, Run, check, compare
-from rfkeras.utils.files import replacing
+from rfkeras.utils.files import atomic_write
 
 N_EXCERPTS = 48
 EXCERPT_SECONDS = 10.0
-
+PRECISIONS = tuple(TOLERANCES)
+SYNTHETIC_FRAMES = 300
+ROUNDS = 9
 Batches = list[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A file that was written and compared with its model.
+
+    Attributes:
+        path: The file.
+        size: Size in bytes.
+        precision: "float32", "float16" or "int8".
+        operations: Number of uses of each operation.
+        agreement: Differences between its outputs and the model's.
+    """
+
+    path: Path
+    size: int
+    precision: str
+    operations: dict[str, int]
+    agreement: Agreement
+
+
+class Plan:
+    """Checked arguments of an export.
+
+    Args:
+        portable: The model to export.
+        precision: One of `PRECISIONS`.
+        calibration: Batches that determine the ranges of int8.
+        trial: Batches for the comparison; None uses the calibration batches, or synthetic ones.
+
+    Raises:
+        ConfigError: The precision is unknown, or int8 has no calibration.
+    """
+
+    def __init__(
+        self,
+        portable: PortableModel,
+        precision: str,
+        calibration: Sequence[NDArray[np.float32]] | None,
+        trial: Sequence[NDArray[np.float32]] | None,
+    ):
+        if precision not in PRECISIONS:
+            raise ConfigError(unknown_name("precision", str(precision), PRECISIONS))
+        if precision == "int8" and not calibration:
+            raise ConfigError(
+                "precision='int8' needs calibration=, batches of real audio that determine the "
+                "ranges of the integers. See rfkeras.export.single_file.read_excerpts."
+            )
+        self.portable, self.precision = portable, precision
+        self.calibration = list(calibration or ())
+        self.trial = list(trial or self.calibration or synthetic_batches(portable))
+
+
+def write_checked(
+    plan: Plan,
+    path: Path,
+    run: Run,
+    operations: dict[str, int],
+    write: Callable[[Path], None],
+) -> Exported:
+    """Compare a converted model with its source, then write it.
+
+    Raises:
+        ExportError: The converted model differs too much; nothing is written.
+    """
+    agreement = compare(plan.portable, run, plan.trial)
+    check(agreement, plan.precision)
+    with atomic_write(path) as aside:
+        write(aside)
+    return Exported(path, path.stat().st_size, plan.precision, operations, agreement)
+
+
+@dataclass(frozen=True)
 class Excerpts:
-    """Waveforms at a model's rate, and where they are from.
+    """Waveforms at a model's sample rate, and their source.
 
     Attributes:
         waveforms: Each (samples,) or (samples, 2), float32.
         audio: Their sample rate and channels.
-        source: For the reader of a table.
+        source: Description for reports.
     """
 
     waveforms: list[Waveform]
@@ -49,16 +121,16 @@ class Excerpts:
 def read_excerpts(
     sources: Sequence[Path], audio: AudioFormat, count: int = N_EXCERPTS
 ) -> Excerpts:
-    """The middle 10 s of some of the files, evenly spread over them; shorter files whole.
+    """Read the middle 10 s of some files, evenly spread; shorter files are read whole.
 
     Args:
         sources: Audio files, and folders that are searched at any depth.
         audio: The model's sample rate and channels.
-        count: Most files that are read.
+        count: Maximum number of files to read.
 
     Raises:
         ConfigError: There is no audio file.
-        AudioError: None of those that were chosen can be read; the reason of the first.
+        AudioError: None of the chosen files can be read; reports the first error.
     """
     from rfkeras.inference.audio_files import find_audio
 
@@ -76,14 +148,14 @@ def read_excerpts(
             first_error = first_error or error
     if not waveforms:
         raise first_error or ConfigError(
-            f"No audio can be read under {', '.join(map(str, sources))}."
+            f"No readable audio in {', '.join(map(str, sources))}."
         )
     where = ", ".join(map(str, sources))
     return Excerpts(waveforms, audio, f"{len(waveforms)} excerpts from {where}")
 
 
 def generated_clips(root: Path | None = None) -> Path | None:
-    """Audio of the largest gm_instruments data set in the cache; None where there is none."""
+    """Return the audio folder of the largest cached gm_instruments data set, or None."""
     from rfkeras.synthesis.generate import default_cache_dir
 
     root = default_cache_dir() if root is None else root
@@ -92,7 +164,7 @@ def generated_clips(root: Path | None = None) -> Path | None:
 
 
 def synthetic_excerpts(audio: AudioFormat, count: int = 6) -> Excerpts:
-    """Decaying tones over soft noise: enough to compare with, too little to calibrate by."""
+    """Generate decaying tones over soft noise, for comparisons but not for calibration."""
     rng = np.random.default_rng(0)
     samples = audio.samples(EXCERPT_SECONDS)
     time = np.arange(samples) / audio.sample_rate_hz
@@ -110,10 +182,10 @@ def synthetic_excerpts(audio: AudioFormat, count: int = 6) -> Excerpts:
 
 
 def trial_batches(excerpts: Excerpts) -> Batches:
-    """Batches of several sizes and lengths for a comparison.
+    """Return batches of several sizes and lengths for a comparison.
 
-    Every excerpt alone; the first ones together, cut to the shortest; a third of one; and
-    50 samples, less than any network needs.
+    These are every excerpt by itself; the first three together, cut to the shortest; a third of
+    one; and 50 samples, which is shorter than any network needs.
     """
     waveforms = excerpts.waveforms
     shortest = min(len(waveform) for waveform in waveforms)
@@ -126,63 +198,8 @@ def trial_batches(excerpts: Excerpts) -> Batches:
     ]
 
 
-PRECISIONS = tuple(TOLERANCES)
-SYNTHETIC_FRAMES = 300
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A file that was written and compared with its model.
-
-    Attributes:
-        path: The file.
-        size: Bytes.
-        precision: "float32", "float16" or "int8".
-        operations: How often each operation occurs in it.
-        agreement: How far its outputs are from the model's.
-    """
-
-    path: Path
-    size: int
-    precision: str
-    operations: dict[str, int]
-    agreement: Agreement
-
-
-class Plan:
-    """Arguments of an export, checked.
-
-    Args:
-        portable: What is exported.
-        precision: One of `PRECISIONS`.
-        calibration: Batches that integers are scaled by.
-        trial: Batches that are compared; None: the calibration's, or synthetic ones.
-
-    Raises:
-        ConfigError: Unknown precision, or int8 without calibration.
-    """
-
-    def __init__(
-        self,
-        portable: PortableModel,
-        precision: str,
-        calibration: Sequence[NDArray[np.float32]] | None,
-        trial: Sequence[NDArray[np.float32]] | None,
-    ):
-        if precision not in PRECISIONS:
-            raise ConfigError(unknown_name("precision", str(precision), PRECISIONS))
-        if precision == "int8" and not calibration:
-            raise ConfigError(
-                "precision='int8' needs calibration=: batches of real audio, by which the "
-                "ranges of the integers are set. See rfkeras.export.single_file.read_excerpts."
-            )
-        self.portable, self.precision = portable, precision
-        self.calibration = list(calibration or ())
-        self.trial = list(trial or self.calibration or synthetic_batches(portable))
-
-
 def synthetic_batches(portable: PortableModel) -> list[NDArray[np.float32]]:
-    """Inputs where nobody gave audio: tones, or noise in place of a spectrogram."""
+    """Return synthetic inputs: tones, or noise for models that take spectrograms."""
     shape = portable.input_shape
     if portable.input_name == "waveform" and "sample_rate_hz" in portable.card:
         audio = AudioFormat(portable.card["sample_rate_hz"], portable.card["channels"])
@@ -197,31 +214,12 @@ def synthetic_batches(portable: PortableModel) -> list[NDArray[np.float32]]:
     ]
 
 
-def write_checked(
-    plan: Plan,
-    path: Path,
-    run: Run,
-    operations: dict[str, int],
-    write: Callable[[Path], None],
-) -> Exported:
-    """Compare, then write.
-
-    Raises:
-        ExportError: The converted model differs too much; nothing is written.
-    """
-    agreement = compare(plan.portable, run, plan.trial)
-    check(agreement, plan.precision)
-    with replacing(path) as aside:
-        write(aside)
-    return Exported(path, path.stat().st_size, plan.precision, operations, agreement)
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what the block writes to standard output and error, native code's notes too.
+    """Suppress standard output and error in the block, including native code, and warnings.
 
-    What goes wrong comes as an exception all the same. Warnings and the log records of
-    converters tell their authors' concerns; they are dropped as well.
+    Errors still raise exceptions. Warnings and log records of converters are meant for their
+    developers.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -245,20 +243,17 @@ def quiet() -> Iterator[None]:
             os.close(original)
 
 
-ROUNDS = 9
-
-
 def time_alternately(
     calls: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """Median milliseconds of each call.
+    """Return the median milliseconds of each call.
 
-    The calls take turns, so that what else the machine does meets all of them alike, and
-    each is called once before, as first calls allocate.
+    The calls take turns, so that other load affects all of them equally. Each is called once
+    before, because first calls allocate memory.
 
     Args:
         calls: By name.
-        rounds: Turns.
+        rounds: Number of turns.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():

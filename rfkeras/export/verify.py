@@ -1,15 +1,15 @@
-"""How far a converted model is from the one that it was made of.
+"""Compare exported and converted models with their source.
 
-Compared are all three outputs, on audio of several lengths and batch sizes, with the Keras
-model's own graph on the CPU. How much a score may differ depends on what was rounded:
+All three outputs are compared on audio of several lengths and batch sizes, with the Keras
+model's own graph on the CPU. The allowed difference of a score depends on what was rounded:
 
-float32: 1e-5. The same numbers in another order; seen were 2e-6 and less.
-float16: 5e-3. Weights keep 11 binary digits, so one is off by 2.4e-4 of itself on average,
-    and their errors partly cancel; seen were 1e-3 and less.
-int8: 0.1, of a frame 0.2, and tags in the same order to 0.9. Weights and maps keep 8 digits;
-    the ready `resnet_rf_tiny`, calibrated on its own data, moved no clip's score by more than
-    0.054 in 51 batches, at a correlation of 0.987. What counts most is the order of a clip's
-    tags, as Spearman's correlation of its scores, on average over the clips.
+float32: 1e-5. The same numbers in another order; at most 2e-6 was observed. float16: 5e-3.
+Weights keep 11 binary digits, an average error of 2.4e-4 of each weight, and the errors partly
+cancel; at most 1e-3 was observed. int8: 0.1 for clips, 0.2 for frames, and a rank correlation
+of at least 0.9. Weights and activations keep 8 digits. The pretrained `resnet_rf_tiny`,
+calibrated on its own data, changed no clip's score by more than 0.054 in 51 batches, at a
+correlation of 0.987. The order of a clip's tags matters most; it is measured as Spearman's
+correlation of its scores, averaged over clips.
 """
 
 from __future__ import annotations
@@ -38,41 +38,46 @@ from zoo.tagger import Reader, model_head
 
 FLOAT32_TOLERANCE = 1e-5
 SPACING_AT_1 = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
-TIME_TOLERANCE_S = 1e-3  # float32 seconds; a stride is some hundred times as long
+TIME_TOLERANCE_S = 1e-3  # for float32 seconds; a stride is several hundred times as long
 SCRIPT = Path(__file__).with_name("clean_process.py")
+TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.1}
+FRAME_TOLERANCES = {**TOLERANCES, "int8": 0.2}
+LEAST_RANKING = {"float32": 0.0, "float16": 0.0, "int8": 0.9}
+EMBEDDING_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 0.5}
+Run = Callable[[NDArray[np.float32]], Arrays]
 
 
 class ExportError(RFKerasError):
-    """An exported model does not load, or computes something else than its source."""
+    """An exported model does not load, or its outputs differ from those of its source."""
 
 
 def verify(
     path: str | Path, model: keras.Model, inputs: Sequence[NDArray[np.float32]]
 ) -> float:
-    """Compare a SavedModel, loaded in a clean process, with the model it came from.
+    """Compare a SavedModel, loaded in a clean process, with the model it was made from.
 
-    The process can import TensorFlow, but not kapre, librosa, tensorflow_io or this
-    library. `serving_default` answers every batch, `frames` and `embed` the first, and
-    `audio_bytes` the first clip as a WAV file at the model's rate.
+    The process can import TensorFlow, but not kapre, librosa, tensorflow_io or this library.
+    `serving_default` is applied to every batch, `frames` and `embed` to the first, and
+    `audio_bytes` to the first clip as a WAV file at the model's sample rate.
 
     Args:
         path: Folder of the SavedModel.
         model: The Keras model.
-        inputs: Batches of its input; of several lengths and sizes, best.
+        inputs: Input batches, preferably of several lengths and sizes.
 
     Returns:
-        The largest difference of a probability, of clips and of frames.
+        The largest difference of a probability, over clips and frames.
 
     Raises:
-        ExportError: It cannot be loaded there, or a probability differs by more than
-            `tolerance(model)`, or an embedding by more than its largest value times that
-            and 8.
+        ExportError: The SavedModel cannot be loaded; a probability differs by more than
+            `tolerance(model)`; or an embedding differs by more than 8 times that, relative to
+            its largest value.
     """
     expected = _expected(model, inputs)
-    served = _run_clean(Path(path), _questions(model, inputs))
+    served = _run_clean(Path(path), _requests(model, inputs))
     allowed = tolerance(model)
     if served.keys() != expected.keys():
-        raise ExportError(f"{path} answered {sorted(served)}, not {sorted(expected)}.")
+        raise ExportError(f"{path} returned {sorted(served)}, not {sorted(expected)}.")
     largest = 0.0
     for key, values in served.items():
         difference = _difference(values, expected[key])
@@ -88,24 +93,25 @@ def verify(
     return largest
 
 
-def _check(path: str | Path, key: str, difference: float, allowed: float, measure: str) -> None:
-    if not difference <= allowed:  # so that NaN is refused too
-        raise ExportError(
-            f"{path} differs from the model by {difference:.2g} {measure} ({key}); at most "
-            f"{allowed:.2g} is allowed."
-        )
+def tolerance(model: keras.Model) -> float:
+    """Return the largest allowed difference of a probability; see the module docstring."""
+    coarsest = max(SPACING_AT_1.get(name, 0.0) for name in _compute_dtypes(model))
+    return max(FLOAT32_TOLERANCE, coarsest / 4)
 
 
-def _difference(served: NDArray[Any], expected: NDArray[Any]) -> float:
-    if served.shape != expected.shape:
-        return float("nan")
-    return float(np.max(np.abs(served.astype(np.float64) - expected)))
+def _compute_dtypes(model: keras.Model) -> set[str]:
+    """Return the compute types of all layers."""
+    names: set[str] = set()
+    for layer in model.layers:
+        names |= _compute_dtypes(layer) if isinstance(layer, keras.Model) else set()
+        names.add(str(layer.compute_dtype))
+    return names
 
 
-def _questions(
+def _requests(
     model: keras.Model, inputs: Sequence[NDArray[np.float32]]
 ) -> dict[str, NDArray[Any]]:
-    """What the clean process is asked: every batch for scores, one for the rest."""
+    """Return the inputs for the clean process: every batch for scores, one for the rest."""
     asked: dict[str, NDArray[Any]] = {f"{SERVE}/{i}": batch for i, batch in enumerate(inputs)}
     asked |= {f"{FRAMES}/0": inputs[0], f"{EMBED}/0": inputs[0]}
     frontend = find_frontend(model)
@@ -118,6 +124,7 @@ def _questions(
 
 
 def _sixteen_bits(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Round a waveform to 16-bit integers."""
     rounded: NDArray[np.int16] = np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(
         np.int16
     )
@@ -127,12 +134,12 @@ def _sixteen_bits(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
 def _expected(
     model: keras.Model, inputs: Sequence[NDArray[np.float32]]
 ) -> dict[str, NDArray[Any]]:
-    """What the model itself answers to `_questions`, under the clean process's names."""
+    """Return the model's own outputs for `_requests`, under the clean process's names."""
     head = model_head(model)
     spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
 
     def compute(batch: Any) -> Any:
-        with tf.device("/cpu:0"):  # where the clean process computes, whatever trained it
+        with tf.device("/cpu:0"):  # the device of the clean process, whatever trained the model
             return head.scores(model(batch, training=False))
 
     scores = tf.function(compute, input_signature=[spec])
@@ -142,7 +149,7 @@ def _expected(
     }
     try:
         reader = Reader(model)
-    except ConfigError:  # its export has no other signature
+    except ConfigError:  # its export has no other signatures
         return expected
 
     def read(batch: Any) -> Any:
@@ -165,30 +172,17 @@ def _expected(
         expected[f"{FRAMES}/0/frame_times_s"] = np.tile(times_s, (len(frames), 1))
     for name in ("embedding", "frame_embeddings"):
         expected[f"{EMBED}/0/{name}"] = reading[name]
-    if f"{AUDIO_BYTES}/0" in _questions(model, inputs):
-        heard = _sixteen_bits(inputs[0][:1]).astype(np.float32) / 32768.0
-        expected[f"{AUDIO_BYTES}/0/scores"] = answers(heard)["clip"].numpy()
+    if f"{AUDIO_BYTES}/0" in _requests(model, inputs):
+        decoded = _sixteen_bits(inputs[0][:1]).astype(np.float32) / 32768.0
+        expected[f"{AUDIO_BYTES}/0/scores"] = answers(decoded)["clip"].numpy()
     return expected
 
 
-def tolerance(model: keras.Model) -> float:
-    """Largest difference of a probability that rounding may cause; see the module's top."""
-    coarsest = max(SPACING_AT_1.get(name, 0.0) for name in _compute_dtypes(model))
-    return max(FLOAT32_TOLERANCE, coarsest / 4)
-
-
-def _compute_dtypes(model: keras.Model) -> set[str]:
-    names: set[str] = set()
-    for layer in model.layers:
-        names |= _compute_dtypes(layer) if isinstance(layer, keras.Model) else set()
-        names.add(str(layer.compute_dtype))
-    return names
-
-
-def _run_clean(path: Path, questions: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _run_clean(path: Path, requests: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Run a SavedModel in a clean process."""
     with tempfile.TemporaryDirectory() as scratch:
         inputs_path, outputs_path = Path(scratch, "inputs.npz"), Path(scratch, "outputs.npz")
-        np.savez(inputs_path, **questions)
+        np.savez(inputs_path, **requests)
         command = [sys.executable, "-I", SCRIPT, path.resolve(), inputs_path, outputs_path]
         done = subprocess.run(
             [str(part) for part in command],
@@ -206,12 +200,20 @@ def _run_clean(path: Path, questions: dict[str, NDArray[Any]]) -> dict[str, NDAr
             return {name: outputs[name] for name in outputs.files}
 
 
-TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.1}
-FRAME_TOLERANCES = {**TOLERANCES, "int8": 0.2}
-LEAST_RANKING = {"float32": 0.0, "float16": 0.0, "int8": 0.9}
-EMBEDDING_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 0.5}
+def _difference(served: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the largest absolute difference; NaN if the shapes differ."""
+    if served.shape != expected.shape:
+        return float("nan")
+    return float(np.max(np.abs(served.astype(np.float64) - expected)))
 
-Run = Callable[[NDArray[np.float32]], Arrays]
+
+def _check(path: str | Path, key: str, difference: float, allowed: float, measure: str) -> None:
+    """Check that a difference is allowed."""
+    if not difference <= allowed:  # also rejects NaN
+        raise ExportError(
+            f"{path} differs from the model by {difference:.2g} {measure} ({key}); at most "
+            f"{allowed:.2g} is allowed."
+        )
 
 
 @dataclass(frozen=True)
@@ -221,10 +223,10 @@ class Agreement:
     Attributes:
         score: Largest difference of a clip's score.
         frame_score: Largest difference of a frame's score.
-        embedding: Largest difference of an embedding, as a share of the largest value.
-        ranking: Spearman's correlation of each clip's scores, averaged over clips; 1 is the
-            same order.
-        n_batches: Batches compared.
+        embedding: Largest difference of an embedding, relative to the largest value.
+        ranking: Spearman's correlation of each clip's scores, averaged over clips; 1 for equal
+            order.
+        n_batches: Number of batches compared.
     """
 
     score: float
@@ -237,11 +239,11 @@ class Agreement:
 def compare(
     portable: PortableModel, run: Run, batches: Sequence[NDArray[np.float32]]
 ) -> Agreement:
-    """Compare on some batches.
+    """Compare a converted model with its source on some batches.
 
     Args:
-        portable: The model.
-        run: The converted one: from a batch to its outputs by name.
+        portable: The source.
+        run: The converted model: a function from a batch to outputs by name.
         batches: Inputs.
 
     Raises:
@@ -254,12 +256,12 @@ def compare(
         for name in largest:
             if expected[name].shape != got[name].shape:
                 raise ExportError(
-                    f"The converted model's {name} have the shape {got[name].shape} for an "
-                    f"input {batch.shape}; those of the model {expected[name].shape}."
+                    f"For input {batch.shape} the converted model's {name} have shape "
+                    f"{got[name].shape}; the source's have {expected[name].shape}."
                 )
             scale = np.abs(expected[name]).max() if name == "embedding" else 1.0
             difference = np.abs(expected[name].astype(np.float64) - got[name]).max()
-            # max() of Python would lose a NaN.
+            # Unlike Python's max, np.maximum keeps NaN.
             largest[name] = float(np.maximum(largest[name], difference / (scale or 1.0)))
         rankings += _rank_correlations(expected["scores"], got["scores"])
     return Agreement(
@@ -272,32 +274,32 @@ def compare(
 
 
 def check(agreement: Agreement, precision: str) -> None:
-    """Refuse a converted model that is too far from its source.
+    """Check that a converted model is close enough to its source.
 
     Raises:
-        ExportError: A difference is over what rounding to that precision explains.
+        ExportError: A difference exceeds what rounding to the precision explains.
     """
     for name, value, bound in (
-        ("score", agreement.score, TOLERANCES[precision]),
-        ("score of a frame", agreement.frame_score, FRAME_TOLERANCES[precision]),
-        ("embedding's share", agreement.embedding, EMBEDDING_TOLERANCES[precision]),
+        ("a score", agreement.score, TOLERANCES[precision]),
+        ("a frame score", agreement.frame_score, FRAME_TOLERANCES[precision]),
+        ("an embedding (relative)", agreement.embedding, EMBEDDING_TOLERANCES[precision]),
     ):
-        if not value <= bound:  # so that NaN is refused too
+        if not value <= bound:  # also rejects NaN
             raise ExportError(
-                f"The converted {precision} model differs from its source by {value:.2g} in a "
+                f"The converted {precision} model differs from its source by {value:.2g} in "
                 f"{name}; at most {bound:.2g} is allowed. Nothing was written."
             )
     if agreement.ranking < LEAST_RANKING[precision]:
         raise ExportError(
-            f"The converted {precision} model ranks a clip's tags differently: correlation "
-            f"{agreement.ranking:.2f}, at least {LEAST_RANKING[precision]} is wanted. Nothing "
-            "was written. Calibrate with more audio of the kind that it will hear, or take "
-            "float16."
+            f"The converted {precision} model ranks a clip's tags differently: the correlation "
+            f"is {agreement.ranking:.2f}; at least {LEAST_RANKING[precision]} is required. "
+            "Nothing was written. Calibrate with more audio similar to what the model will "
+            "process, or use float16."
         )
 
 
 def _rank_correlations(first: NDArray[np.float32], second: NDArray[np.float32]) -> list[float]:
-    """Spearman's correlation of each row; rows of one class, or all equal, left out."""
+    """Return Spearman's correlation of each row; skip rows of one class or of equal values."""
     correlations = []
     for a, b in zip(first, second, strict=True):
         if len(a) > 1 and np.ptp(a) > 0:

@@ -1,6 +1,6 @@
-"""Front-ends: from waveform to standardised mel spectrogram, inside the model.
+"""The front-end: waveform to standardised mel spectrogram, inside the model.
 
-The presets are plain numbers; what needs a framework is imported on first use.
+The presets import no framework. The layer, and with it TensorFlow, is imported on first use.
 """
 
 from typing import TYPE_CHECKING

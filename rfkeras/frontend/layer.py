@@ -1,7 +1,7 @@
-"""The input end of a model: with a front-end, or without.
+"""The front-end layer: waveform to standardised mel spectrogram, inside the model.
 
-The front-end itself, and with it TensorFlow and kapre, is imported only where a model has
-one: networks that take spectrograms run on every Keras backend.
+`build_input` makes the input of a model with or without a front-end. Importing this module
+imports TensorFlow and kapre.
 """
 
 from __future__ import annotations
@@ -19,207 +19,9 @@ import tensorflow as tf
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.frontend.presets import preset_config, scale_of_frontend
 
-N_GROUPS = 4  # measured: two took longer, eight as long
-
-
-@keras.saving.register_keras_serializable(package="rfkeras")
-class GroupedFilterbank(kapre.ApplyFilterbank):
-    """`kapre.ApplyFilterbank`, multiplied group of bands by group of bands.
-
-    A mel filter covers few bins, and neighbours cover nearly the same. A group of
-    neighbouring bands therefore needs a range of bins only: four groups take a fifth of
-    the multiplications of the whole matrix at 256 bands of 1,025 bins.
-
-    Args:
-        filterbank_kwargs: As for `kapre.ApplyFilterbank` of type "mel".
-        **kwargs: As for `keras.layers.Layer`.
-
-    Attributes:
-        filterbank: (bins, bands), the whole.
-        groups: (first band, band after the last, first bin, bin after the last) of each.
-
-    Input shape:
-        (batch, channel, time, bin)
-
-    Output shape:
-        (batch, channel, time, band)
-    """
-
-    def __init__(self, filterbank_kwargs: dict[str, Any], **kwargs: Any):
-        kwargs = {**kwargs, "type": "mel", "data_format": "channels_first"}
-        super().__init__(filterbank_kwargs=filterbank_kwargs, **kwargs)
-        filters = np.asarray(self.filterbank)
-        self.groups = group_bands(filters, N_GROUPS)
-        self._parts = [filters[low:high, a:b] for a, b, low, high in self.groups]
-
-    def call(self, x: Any) -> Any:
-        return self.apply(x, self._parts)
-
-    def scaled(self, factors: Any) -> list[Any]:
-        """Parts for `apply` whose bands are multiplied by these factors, (bands,)."""
-        return [
-            part * factors[a:b]
-            for (a, b, _, _), part in zip(self.groups, self._parts, strict=True)
-        ]
-
-    def apply(self, x: Any, parts: list[Any]) -> Any:
-        """The product, by the layer's own parts or by `scaled` ones."""
-        shape = tf.shape(x)
-        rows = tf.reshape(x, (-1, x.shape[-1]))
-        bands = [
-            tf.matmul(rows[:, low:high], part)
-            for (_, _, low, high), part in zip(self.groups, parts, strict=True)
-        ]
-        n_bands = self.filterbank.shape[1]
-        return tf.reshape(tf.concat(bands, axis=1), [shape[0], shape[1], shape[2], n_bands])
-
-
-def group_bands(filters: Any, n_groups: int) -> list[tuple[int, int, int, int]]:
-    """Divide neighbouring bands into groups that together need few multiplications.
-
-    Args:
-        filters: (bins, bands).
-        n_groups: A power of two; fewer are made where there are fewer bands.
-
-    Returns:
-        (first band, band after the last, first bin, bin after the last) of every group.
-        The bins are those where any of its filters is not zero, at least one.
-    """
-    n_bins = len(filters)
-    used = filters != 0
-    # A filter between two bins has none: it widens no range.
-    lows = np.where(used.any(0), used.argmax(0), n_bins)
-    highs = np.where(used.any(0), n_bins - used[::-1].argmax(0), 0)
-
-    def size(a: int, b: int) -> int:
-        return (b - a) * max(1, int(highs[a:b].max()) - int(lows[a:b].min()))
-
-    def divide(a: int, b: int, parts: int) -> list[tuple[int, int]]:
-        if parts < 2 or b - a < 2:
-            return [(a, b)]
-        middle = min(range(a + 1, b), key=lambda m: size(a, m) + size(m, b))
-        return divide(a, middle, parts // 2) + divide(middle, b, parts // 2)
-
-    groups = []
-    for a, b in divide(0, filters.shape[1], n_groups):
-        low = min(int(lows[a:b].min()), n_bins - 1)
-        groups.append((a, b, low, max(low + 1, int(highs[a:b].max()))))
-    return groups
-
-
 DB_OF_E = 10.0 / math.log(10.0)  # dB of a factor e in power
-
-
-@keras.saving.register_keras_serializable(package="rfkeras")
-class CentredSTFT(kapre.STFT):
-    """`kapre.STFT` of waveforms reflected at both ends, so that frames are centred.
-
-    Args:
-        n_fft: Points of the transform.
-        win_length: Samples of the window; zeros fill up to n_fft behind it.
-        hop_length: Samples between frames.
-        window_name: As for `kapre.STFT`.
-        **kwargs: As for `keras.layers.Layer`.
-
-    Input shape:
-        (batch, channel, samples), more than win_length // 2 samples.
-
-    Output shape:
-        (batch, channel, 1 + samples // hop_length, n_fft // 2 + 1), complex64.
-    """
-
-    def __init__(self, n_fft: int, win_length: int, hop_length: int, **kwargs: Any):
-        # channels_first: the transform runs over the last axis, and nothing is transposed.
-        formats = {
-            "input_data_format": "channels_first",
-            "output_data_format": "channels_first",
-        }
-        super().__init__(n_fft, win_length, hop_length, **{**kwargs, **formats})
-        self._window = np.zeros(n_fft, np.float32)
-        self._window[:win_length] = self.window_fn(win_length)
-
-    def call(self, x: Any) -> Any:
-        shape = tf.shape(x)
-        half = self.win_length // 2
-        # Frames reach to the transform's end at once: the window's zeros end them. To whole
-        # blocks, so that `frames` need not cut, which would copy.
-        zeros = self.n_fft - self.win_length
-        zeros += -(shape[2] + 2 * half + zeros) % math.gcd(self.n_fft, self.hop_length)
-        rows = reflected(tf.reshape(x, (-1, shape[2])), half, zeros)
-        count = 1 + shape[2] // self.hop_length
-        framed = frames(rows, self.n_fft, self.hop_length, count)
-        spectra = tf.signal.rfft(framed * self._window)
-        return tf.reshape(spectra, [shape[0], shape[1], count, self.n_fft // 2 + 1])
-
-
-def reflected(rows: Any, width: int, zeros: Any) -> Any:
-    """Rows with that many samples mirrored in front of their first and behind their last.
-
-    Args:
-        rows: (rows, samples), more samples than `width`.
-        width: Samples to add at each end.
-        zeros: Zeros to add behind them all.
-
-    Returns:
-        (rows, samples + 2 width + zeros): what `tf.pad(..., mode="REFLECT")` makes sample
-        by sample, which takes several times as long.
-    """
-    n_rows, samples = tf.shape(rows)[0], tf.shape(rows)[1]
-    front = tf.reverse(rows[:, 1 : width + 1], [1])
-    behind = tf.reverse(rows[:, samples - width - 1 : samples - 1], [1])
-    return tf.concat([front, rows, behind, tf.zeros([n_rows, zeros])], axis=1)
-
-
-def frames(rows: Any, length: int, hop: int, count: Any) -> Any:
-    """Overlapping frames of rows.
-
-    Args:
-        rows: (rows, samples), at least (count - 1) hop + length samples; those behind are
-            left out.
-        length: Samples of a frame.
-        hop: Samples between starts of frames.
-        count: Frames.
-
-    Returns:
-        (rows, count, length).
-    """
-    # Blocks are gathered and not samples, as long as hop and length allow.
-    block = math.gcd(length, hop)
-    n_rows, n_blocks = tf.shape(rows)[0], tf.shape(rows)[1] // block
-    blocks = tf.reshape(rows[:, : n_blocks * block], tf.stack([n_rows, n_blocks, block]))
-    starts = tf.expand_dims(tf.range(count) * (hop // block), 1)
-    indices = starts + np.arange(length // block, dtype=np.int32)
-    return tf.reshape(tf.gather(blocks, indices, axis=1), tf.stack([n_rows, count, length]))
-
-
-def power(spectra: Any) -> Any:
-    """Squared magnitudes of complex numbers, float32."""
-    # In one pass: for complex numbers this is the difference times its conjugate.
-    return tf.math.real(tf.math.squared_difference(spectra, tf.zeros([], spectra.dtype)))
-
-
-def floored_log(values: Any, amin: float, range_db: float | None) -> Any:
-    """Natural logarithms of power, limited below.
-
-    Args:
-        values: Power of clips, (batch, ...).
-        amin: Smaller values are taken for this.
-        range_db: Values further than this under the largest of their clip are raised to
-            there, in dB; None for no such limit.
-
-    Returns:
-        Logarithms, times `DB_OF_E` dB.
-    """
-    floor = amin
-    if range_db is not None:
-        # 0 where a float32 cannot hold the ratio, which then limits nothing.
-        ratio = np.float32(10.0 ** (-range_db / 10.0))
-        loudest = tf.reduce_max(values, axis=list(range(1, values.shape.rank)), keepdims=True)
-        floor = tf.maximum(amin, loudest * ratio)
-    return tf.math.log(tf.maximum(values, floor))
-
-
-AMIN = 1e-10  # power under which the dB stage does not go: librosa's and the paper's value
+N_GROUPS = 4  # measured: slower with two groups, no faster with eight
+AMIN = 1e-10  # lowest power in the dB stage, as in librosa and the paper
 ARGUMENTS = (
     "sample_rate_hz",
     "n_fft",
@@ -236,40 +38,44 @@ ARGUMENTS = (
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class Frontend(keras.layers.Layer):
-    """Waveform to standardised mel spectrogram in dB, on the device.
+    """Converts waveforms to standardised mel spectrograms in dB, on the device.
 
-    Centred STFT (Hann window, reflect padding), power, dB with a floor, optional
-    A-weighting, Slaney mel filter bank, standardisation per mel band. It computes in
-    float32 under every dtype policy. Audio shorter than `min_frames` needs is padded with
-    zeros at its end.
+    The stages are: centred STFT (Hann window, reflect padding), power, dB with a floor,
+    optional A-weighting, Slaney mel filter bank, and standardisation per mel band. The layer
+    computes in float32 under every dtype policy. Audio too short for `min_frames` is padded
+    with zeros at its end.
 
     Args:
-        sample_rate_hz: Rate of the waveforms it is given. It cannot be told from the
-            samples: audio at another rate must be resampled before.
-        n_fft: FFT length in samples, at least the window's.
+        sample_rate_hz: Sample rate of the waveforms. The layer cannot detect it, so audio
+            at other rates must be resampled first.
+        n_fft: FFT length in samples, at least window_samples.
         window_samples: Length of the Hann window.
         hop_samples: Samples between frames.
-        n_mels: Mel bands between 0 Hz and half the sample rate.
-        order: "db_then_mel" applies the filter bank to dB values, as the published
-            networks' features do; "mel_then_db" is the usual log-mel.
-        a_weighting: Add the A-weighting curve to the dB values of each FFT bin; only in
-            the order "db_then_mel".
-        dynamic_range_db: The floor lies this far under the maximum.
-        fixed_floor: Take the floor from the level of a full-scale sine instead of from
-            the loudest point of the clip (all its channels together). Then a frame does
-            not depend on the rest of the clip, and a file computed in pieces equals the
-            whole.
-        min_frames: Fewest frames of the output.
-        **kwargs: As for `keras.layers.Layer`; dtype is always float32.
+        n_mels: Number of mel bands between 0 Hz and half the sample rate.
+        order: "db_then_mel" applies the filter bank to dB values, as in the features of the
+            published networks; "mel_then_db" is the usual log-mel.
+        a_weighting: Add the A-weighting curve to the dB values of each FFT bin. Requires
+            order "db_then_mel".
+        dynamic_range_db: Distance of the floor from the maximum, in dB.
+        fixed_floor: Measure the floor from the level of a full-scale sine instead of the
+            loudest point of the clip (over all channels). Then a frame does not depend on
+            the rest of the clip, and processing a file in chunks gives the same result.
+        min_frames: Minimum number of frames in the output.
+        **kwargs: Arguments of `keras.layers.Layer`; dtype is always float32.
 
     Input shape:
-        (batch, samples), or (batch, samples, channels); float in [-1, 1].
+        (batch, samples) or (batch, samples, channels); float in [-1, 1].
 
     Output shape:
         (batch, 1 + samples // hop_samples, n_mels, channels), float32.
 
     Raises:
-        ConfigError: A parameter out of range.
+        ConfigError: An argument is out of range.
+
+    Example:
+        >>> frontend = Frontend(22050, n_mels=128, fixed_floor=True)
+        >>> frontend(np.zeros((2, 22050), "float32")).shape
+        TensorShape([2, 44, 128, 1])
     """
 
     def __init__(
@@ -311,13 +117,13 @@ class Frontend(keras.layers.Layer):
             dtype="float32",
             name="mel",
         )
-        # Power under which the dB stage does not go, and its range under the loudest point.
+        # Lowest power in the dB stage, and its range below the loudest point.
         self.amin = AMIN
         self.range_db: float | None = dynamic_range_db
         if fixed_floor:
             self.amin = 10.0 ** ((self._full_scale_db() - dynamic_range_db) / 10.0)
             self.range_db = None
-        #: (n_mels,) float64, what the A-weighting adds to each band.
+        #: (n_mels,) float64: dB that the A-weighting adds to each band.
         self.offset_db = self._weighting_db() if a_weighting else np.zeros(n_mels)
 
     def _check(self) -> None:
@@ -331,7 +137,7 @@ class Frontend(keras.layers.Layer):
                 )
         if self.window_samples > self.n_fft:
             raise ConfigError(
-                "Frontend: window_samples must not exceed n_fft. Received: "
+                "Frontend: window_samples must be at most n_fft. Received: "
                 f"window_samples={self.window_samples}, n_fft={self.n_fft}."
             )
         if self.order not in ("db_then_mel", "mel_then_db"):
@@ -351,14 +157,14 @@ class Frontend(keras.layers.Layer):
             )
 
     def _full_scale_db(self) -> float:
-        """Level of a full-scale sine where dB is taken."""
-        level_db = 20.0 * math.log10(self.window_samples / 4)  # half the Hann window's sum
+        """Return the level of a full-scale sine at the dB stage."""
+        level_db = 20.0 * math.log10(self.window_samples / 4)  # half the sum of the Hann window
         if self.order == "mel_then_db":
             level_db += 10.0 * math.log10(float(np.max(self.mel.filterbank)))
         return level_db
 
     def _weighting_db(self) -> Any:
-        """The A-weighting behind the filter bank, which is linear in dB, (n_mels,)."""
+        """Return the A-weighting per mel band, (n_mels,): the filter bank is linear in dB."""
         bins_hz = librosa.fft_frequencies(sr=self.sample_rate_hz, n_fft=self.n_fft)
         with np.errstate(divide="ignore"):  # 0 Hz is -inf before librosa's floor
             weights_db = librosa.A_weighting(bins_hz)
@@ -371,13 +177,13 @@ class Frontend(keras.layers.Layer):
 
     @property
     def min_samples(self) -> int:
-        """Samples up to which shorter audio is padded."""
+        """Number of samples to which shorter audio is padded."""
         return max((self.min_frames - 1) * self.hop_samples, self.window_samples // 2 + 1)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         if len(input_shape) not in (2, 3):
             raise ConfigError(
-                "Frontend takes waveforms (batch, samples) or (batch, samples, channels). "
+                "Frontend needs waveforms (batch, samples) or (batch, samples, channels). "
                 f"Received: shape {tuple(input_shape)}."
             )
         for name, initializer in (("mean_db", "zeros"), ("std_db", "ones")):
@@ -392,12 +198,19 @@ class Frontend(keras.layers.Layer):
         return self._spectrogram(inputs, DB_OF_E / std_db, shift)
 
     def mel_db(self, waveform: Any) -> Any:
-        """The mel spectrogram before standardisation, shapes as for the layer itself."""
+        """Compute the mel spectrogram in dB before standardisation.
+
+        Args:
+            waveform: Same shape as the layer's input.
+
+        Returns:
+            Same shape as the layer's output.
+        """
         scale = tf.fill([self.n_mels], np.float32(DB_OF_E))
         return self._spectrogram(waveform, scale, self.offset_db.astype(np.float32))
 
     def _spectrogram(self, waveform: Any, scale: Any, shift: Any) -> Any:
-        """Logarithms of power in mel bands, times `scale` plus `shift`, (n_mels,) each."""
+        """Compute log power in mel bands, times `scale` plus `shift`, (n_mels,) each."""
         x = tf.convert_to_tensor(waveform, tf.float32)
         shape = self.compute_output_shape(x.shape)
         x = x[:, None, :] if x.shape.rank == 2 else tf.transpose(x, (0, 2, 1))
@@ -414,33 +227,36 @@ class Frontend(keras.layers.Layer):
         if tf.executing_eagerly() or tf.config.list_physical_devices("GPU"):
             mel = bands(x)
         else:
-            # One by one: a clip's spectrum stays in the processor's caches, a batch's does not.
-            # A GPU wants the batch at once; and without a graph a map is slow.
+            # Clip by clip: the spectrum of one clip fits in the processor's caches, that of a
+            # batch does not. A GPU is faster on the whole batch, and map_fn is slow eagerly.
             mel = tf.map_fn(
                 lambda index: bands(x[index][None])[0],
                 tf.range(tf.shape(x)[0]),
                 fn_output_signature=tf.TensorSpec([shape[3], shape[1], self.n_mels]),
             )
         mel = tf.transpose(mel, (0, 2, 3, 1))
-        mel.set_shape(shape)  # where the length is known, map_fn does not say so
+        mel.set_shape(shape)  # map_fn loses the length, where it is known
         return mel
 
     def _log(self, values: Any) -> Any:
         return floored_log(values, self.amin, self.range_db)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`: here pixels begin."""
+        """Return what the output sees: the pixels of this spectrogram.
+
+        See `rfkeras.rf.register_rule`.
+        """
         shape = self.compute_output_shape(inputs.shape)
         return inputs.spectrogram(shape, 1, 2, self, scale_of_frontend(self))
 
     def adapt(self, waveforms: Iterable[Any]) -> None:
-        """Set mean and standard deviation of every mel band from these batches.
+        """Set the mean and standard deviation of every mel band from training data.
 
         Args:
-            waveforms: Batches shaped as the layer's input, of the training set.
+            waveforms: Batches of the training set, each with the layer's input shape.
 
         Raises:
-            ConfigError: There was no batch.
+            ConfigError: There is no batch.
         """
         count, total, squares = 0, np.zeros(self.n_mels), np.zeros(self.n_mels)
         sums = tf.function(self._band_sums, reduce_retracing=True)
@@ -480,16 +296,17 @@ class Frontend(keras.layers.Layer):
 def build_input(
     frontend: str | Frontend | None, input_channels: int, min_frames: int
 ) -> tuple[Any, Any]:
-    """Input of a model and the spectrogram that its trunk reads.
+    """Create the input of a model, and the spectrogram for its backbone.
 
     Args:
-        frontend: Name of a preset, a layer, or None where the model takes spectrograms.
-        input_channels: 1 or 2.
-        min_frames: Fewest frames that the trunk can take; the front-end pads up to it.
+        frontend: Name of a preset, a layer, or None for a model that takes spectrograms.
+        input_channels: 1 (mono) or 2 (stereo).
+        min_frames: Minimum number of frames the backbone needs; the front-end pads shorter
+            audio to it.
 
     Returns:
-        (input, spectrogram): symbolic tensors; the input is "waveform", (batch, samples)
-        for mono and (batch, samples, 2) for stereo, or "spectrogram",
+        (input, spectrogram): symbolic tensors. The input is named "waveform", with shape
+        (batch, samples) for mono or (batch, samples, 2) for stereo; or "spectrogram",
         (batch, time, mel, input_channels).
 
     Raises:
@@ -506,7 +323,7 @@ def build_input(
     layer = create_frontend(frontend) if isinstance(frontend, str) else frontend
     if not isinstance(layer, Frontend):
         raise ConfigError(
-            "frontend must be the name of a preset, a rfkeras.frontend.Frontend, or None. "
+            "frontend must be the name of a preset, an rfkeras.frontend.Frontend, or None. "
             f"Received: {frontend!r}."
         )
     layer.min_frames = max(layer.min_frames, min_frames)
@@ -516,8 +333,7 @@ def build_input(
 
 
 def find_frontend(model: keras.Model) -> Frontend | None:
-    """The model's front-end, or None where it takes spectrograms."""
-
+    """Return the model's front-end, or None if the model takes spectrograms."""
     for layer in model.layers:
         if isinstance(layer, Frontend):
             return layer
@@ -525,13 +341,221 @@ def find_frontend(model: keras.Model) -> Frontend | None:
 
 
 def create_frontend(name: str, **overrides: Any) -> Any:
-    """A `Frontend` from a preset, single arguments changed.
+    """Create a `Frontend` from a preset.
+
+    Args:
+        name: Name of the preset, see `PRESETS`.
+        **overrides: Arguments of `Frontend` that replace those of the preset.
+
+    Returns:
+        The layer, named "frontend" by default.
+
+    Raises:
+        ConfigError: Unknown preset or argument, or an argument is out of range.
 
     Example:
-        >>> create_frontend("perceptual_mel_22k", fixed_floor=True)
+        >>> frontend = create_frontend("perceptual_mel_22k", fixed_floor=True)
+        >>> frontend.n_mels
+        256
     """
     known = (*ARGUMENTS, "name", "trainable", "dtype")
     for argument in overrides:
         if argument not in known:
             raise ConfigError(unknown_name("front-end argument", argument, known))
     return Frontend(**{**preset_config(name), "name": "frontend", **overrides})
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class CentredSTFT(kapre.STFT):
+    """`kapre.STFT` with centred frames: waveforms are reflected at both ends.
+
+    Args:
+        n_fft: Length of the transform.
+        win_length: Length of the window in samples; zeros fill it up to n_fft at its end.
+        hop_length: Samples between frames.
+        **kwargs: `window_name` of `kapre.STFT`, and arguments of `keras.layers.Layer`.
+
+    Input shape:
+        (batch, channel, samples) with more than win_length // 2 samples.
+
+    Output shape:
+        (batch, channel, 1 + samples // hop_length, n_fft // 2 + 1), complex64.
+    """
+
+    def __init__(self, n_fft: int, win_length: int, hop_length: int, **kwargs: Any):
+        # channels_first: the transform runs over the last axis, so nothing is transposed.
+        formats = {
+            "input_data_format": "channels_first",
+            "output_data_format": "channels_first",
+        }
+        super().__init__(n_fft, win_length, hop_length, **{**kwargs, **formats})
+        self._window = np.zeros(n_fft, np.float32)
+        self._window[:win_length] = self.window_fn(win_length)
+
+    def call(self, x: Any) -> Any:
+        shape = tf.shape(x)
+        half = self.win_length // 2
+        # Make each frame n_fft long: the zeros at the end of the window mask the rest. Pad
+        # to whole blocks, so that `frames` does not have to slice, which would copy.
+        zeros = self.n_fft - self.win_length
+        zeros += -(shape[2] + 2 * half + zeros) % math.gcd(self.n_fft, self.hop_length)
+        rows = reflected(tf.reshape(x, (-1, shape[2])), half, zeros)
+        count = 1 + shape[2] // self.hop_length
+        framed = frames(rows, self.n_fft, self.hop_length, count)
+        spectra = tf.signal.rfft(framed * self._window)
+        return tf.reshape(spectra, [shape[0], shape[1], count, self.n_fft // 2 + 1])
+
+
+def reflected(rows: Any, width: int, zeros: Any) -> Any:
+    """Extend rows by reflecting them at both ends, then append zeros.
+
+    Gives the same result as `tf.pad(..., mode="REFLECT")`, which works sample by sample and
+    takes several times as long.
+
+    Args:
+        rows: (rows, samples), with more samples than `width`.
+        width: Samples to add at each end.
+        zeros: Zeros to append.
+
+    Returns:
+        (rows, samples + 2 width + zeros).
+    """
+    n_rows, samples = tf.shape(rows)[0], tf.shape(rows)[1]
+    front = tf.reverse(rows[:, 1 : width + 1], [1])
+    behind = tf.reverse(rows[:, samples - width - 1 : samples - 1], [1])
+    return tf.concat([front, rows, behind, tf.zeros([n_rows, zeros])], axis=1)
+
+
+def frames(rows: Any, length: int, hop: int, count: Any) -> Any:
+    """Cut rows into overlapping frames.
+
+    Args:
+        rows: (rows, samples), at least (count - 1) hop + length samples; further samples
+            are ignored.
+        length: Samples per frame.
+        hop: Samples between the starts of frames.
+        count: Number of frames.
+
+    Returns:
+        (rows, count, length).
+    """
+    # Gather blocks, not samples: the largest that divide both hop and length.
+    block = math.gcd(length, hop)
+    n_rows, n_blocks = tf.shape(rows)[0], tf.shape(rows)[1] // block
+    blocks = tf.reshape(rows[:, : n_blocks * block], tf.stack([n_rows, n_blocks, block]))
+    starts = tf.expand_dims(tf.range(count) * (hop // block), 1)
+    indices = starts + np.arange(length // block, dtype=np.int32)
+    return tf.reshape(tf.gather(blocks, indices, axis=1), tf.stack([n_rows, count, length]))
+
+
+def power(spectra: Any) -> Any:
+    """Return the squared magnitudes of complex numbers, float32."""
+    # One pass: for complex numbers this is the difference times its conjugate.
+    return tf.math.real(tf.math.squared_difference(spectra, tf.zeros([], spectra.dtype)))
+
+
+def floored_log(values: Any, amin: float, range_db: float | None) -> Any:
+    """Return natural logarithms of power with a floor.
+
+    Args:
+        values: Power of clips, (batch, ...).
+        amin: Smaller values are raised to this.
+        range_db: Values more than this many dB below the largest of their clip are raised
+            to that level; None for no such limit.
+
+    Returns:
+        Logarithms; multiply by `DB_OF_E` for dB.
+    """
+    floor = amin
+    if range_db is not None:
+        # 0 if float32 cannot represent the ratio, which is then no limit.
+        ratio = np.float32(10.0 ** (-range_db / 10.0))
+        loudest = tf.reduce_max(values, axis=list(range(1, values.shape.rank)), keepdims=True)
+        floor = tf.maximum(amin, loudest * ratio)
+    return tf.math.log(tf.maximum(values, floor))
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class GroupedFilterbank(kapre.ApplyFilterbank):
+    """`kapre.ApplyFilterbank` that multiplies groups of bands separately.
+
+    A mel filter covers few bins, and neighbouring filters cover nearly the same bins, so a
+    group of neighbouring bands needs only a range of bins. With 256 bands and 1,025 bins,
+    four groups take a fifth of the multiplications of the full matrix.
+
+    Args:
+        filterbank_kwargs: Arguments of `kapre.ApplyFilterbank` with type "mel".
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        filterbank: The full matrix, (bins, bands).
+        groups: (first band, end band, first bin, end bin) of each group; ends are
+            exclusive.
+
+    Input shape:
+        (batch, channel, time, bin)
+
+    Output shape:
+        (batch, channel, time, band)
+    """
+
+    def __init__(self, filterbank_kwargs: dict[str, Any], **kwargs: Any):
+        kwargs = {**kwargs, "type": "mel", "data_format": "channels_first"}
+        super().__init__(filterbank_kwargs=filterbank_kwargs, **kwargs)
+        filters = np.asarray(self.filterbank)
+        self.groups = group_bands(filters, N_GROUPS)
+        self._parts = [filters[low:high, a:b] for a, b, low, high in self.groups]
+
+    def call(self, x: Any) -> Any:
+        return self.apply(x, self._parts)
+
+    def scaled(self, factors: Any) -> list[Any]:
+        """Return parts for `apply` with bands multiplied by these factors, (bands,)."""
+        return [
+            part * factors[a:b]
+            for (a, b, _, _), part in zip(self.groups, self._parts, strict=True)
+        ]
+
+    def apply(self, x: Any, parts: list[Any]) -> Any:
+        """Multiply x by the layer's own parts, or by parts from `scaled`."""
+        shape = tf.shape(x)
+        rows = tf.reshape(x, (-1, x.shape[-1]))
+        bands = [
+            tf.matmul(rows[:, low:high], part)
+            for (_, _, low, high), part in zip(self.groups, parts, strict=True)
+        ]
+        n_bands = self.filterbank.shape[1]
+        return tf.reshape(tf.concat(bands, axis=1), [shape[0], shape[1], shape[2], n_bands])
+
+
+def group_bands(filters: Any, n_groups: int) -> list[tuple[int, int, int, int]]:
+    """Divide neighbouring bands into groups that need few multiplications in total.
+
+    Args:
+        filters: (bins, bands).
+        n_groups: A power of two; fewer groups are made if there are fewer bands.
+
+    Returns:
+        (first band, end band, first bin, end bin) of every group; ends are exclusive. The
+        bins are those where any filter of the group is non-zero, at least one bin.
+    """
+    n_bins = len(filters)
+    used = filters != 0
+    # A filter that lies between two bins is all zeros and does not widen the range.
+    lows = np.where(used.any(0), used.argmax(0), n_bins)
+    highs = np.where(used.any(0), n_bins - used[::-1].argmax(0), 0)
+
+    def size(a: int, b: int) -> int:
+        return (b - a) * max(1, int(highs[a:b].max()) - int(lows[a:b].min()))
+
+    def divide(a: int, b: int, parts: int) -> list[tuple[int, int]]:
+        if parts < 2 or b - a < 2:
+            return [(a, b)]
+        middle = min(range(a + 1, b), key=lambda m: size(a, m) + size(m, b))
+        return divide(a, middle, parts // 2) + divide(middle, b, parts // 2)
+
+    groups = []
+    for a, b in divide(0, filters.shape[1], n_groups):
+        low = min(int(lows[a:b].min()), n_bins - 1)
+        groups.append((a, b, low, max(low + 1, int(highs[a:b].max()))))
+    return groups

@@ -1,4 +1,4 @@
-"""Front-ends by name."""
+"""Presets of the front-end, and the units of their pixels. Imports no framework."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 _PERCEPTUAL = {"n_fft": 2048, "window_samples": 2048, "hop_samples": 512, "n_mels": 256}
 PRESETS: dict[str, dict[str, Any]] = {
-    # The features of the published scene networks, step for step.
+    # The exact features of the published acoustic scene networks.
     "perceptual_mel_22k": {"sample_rate_hz": 22050, **_PERCEPTUAL},
-    # The MediaEval 2019 settings: 2048-sample window with 75 % overlap, 256 bands.
+    # The settings for MediaEval 2019: 2048-sample window with 75 % overlap, 256 bands.
     "perceptual_mel_44k": {"sample_rate_hz": 44100, **_PERCEPTUAL},
-    # The usual choice of later work on OpenMIC; the FFT length is the next power of two.
+    # The usual choice in later work on OpenMIC; the FFT length is the next power of two.
     "mel_32k": {
         "sample_rate_hz": 32000,
         "n_fft": 1024,
@@ -32,10 +32,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset_config(name: str) -> dict[str, Any]:
-    """Arguments of that preset.
+    """Return the `Frontend` arguments of a preset.
 
     Raises:
-        ConfigError: No such preset; the message suggests the nearest.
+        ConfigError: Unknown preset; the message suggests the nearest name.
     """
     if name not in PRESETS:
         raise ConfigError(unknown_name("front-end", name, PRESETS))
@@ -51,7 +51,7 @@ _ROUNDING_FRAMES = 1e-9
 
 
 class FrontendNumbers(Protocol):
-    """The numbers of a front-end that say how large its pixels are."""
+    """The parameters of a front-end that determine the size of its pixels."""
 
     sample_rate_hz: int
     window_samples: int
@@ -61,17 +61,18 @@ class FrontendNumbers(Protocol):
 
 @dataclass(frozen=True)
 class SpectrogramScale:
-    """What a pixel of a spectrogram is in milliseconds and Hz.
+    """The size of a spectrogram's pixels in milliseconds and Hz.
 
-    The filter bank is the front-end's, as librosa and kapre make it by default: triangles on
-    the Slaney mel scale between 0 Hz and half the sample rate, each from the centre of the
-    band below to that of the band above. Frames are centred: frame 0 lies around time 0.
+    The filter bank is the default of librosa and kapre, which the front-end uses: triangles
+    on the Slaney mel scale between 0 Hz and half the sample rate, each from the centre of
+    the band below to the centre of the band above. Frames are centred: frame 0 is centred
+    on time 0.
 
     Attributes:
-        sample_rate_hz: Rate of the audio.
-        window_samples: Length of the analysis window.
-        hop_samples: Samples between two frames.
-        n_mels: Mel bands between 0 Hz and half the sample rate.
+        sample_rate_hz: Sample rate of the audio.
+        window_samples: Length of the analysis window in samples.
+        hop_samples: Samples between frames.
+        n_mels: Number of mel bands between 0 Hz and half the sample rate.
 
     Raises:
         ConfigError: A number is not positive.
@@ -100,7 +101,7 @@ class SpectrogramScale:
         return 1000.0 * self.window_samples / self.sample_rate_hz
 
     def ms(self, frames: int) -> float:
-        """Milliseconds of audio that so many neighbouring frames are computed from.
+        """Return the milliseconds of audio that this many neighbouring frames cover.
 
         Raises:
             ConfigError: Fewer than 1 frame.
@@ -111,32 +112,40 @@ class SpectrogramScale:
         return 1000.0 * samples / self.sample_rate_hz
 
     def frames_within_ms(self, ms: float) -> int:
-        """The most neighbouring frames computed from that much audio; 0: not even one."""
+        """Return the largest number of neighbouring frames that fit in this much audio."""
         hops = (ms - self.window_ms) / self.hop_ms
         return max(0, 1 + math.floor(hops + _ROUNDING_FRAMES))
 
+    def mel_share(self, bands: int | None) -> float:
+        """Return the part of the mel axis that this many bands cover; None: all bands."""
+        return 1.0 if bands is None else min(1.0, bands / self.n_mels)
+
     def time_s(self, frame: float) -> float:
-        """Centre of a frame, in seconds from the start of the audio."""
+        """Return the centre of a frame in seconds from the start of the audio."""
         return frame * self.hop_samples / self.sample_rate_hz
 
     def band_edges_hz(self) -> NDArray[np.float64]:
-        """The n_mels + 2 points of the filter bank: band b reaches from point b to b + 2."""
+        """Return the n_mels + 2 edges of the filter bank: band b spans edges b to b + 2."""
         import numpy as np
 
         return _mel_to_hz(np.linspace(0.0, self._top_mel, self.n_mels + 2))
 
     def band_centre_hz(self, band: float) -> float:
-        """Centre of a band; between two bands for a part of one."""
+        """Return the centre of a band; a fractional band lies between two bands."""
         return float(_mel_to_hz((band + 1) * self._mel_step))
 
     def band_of_hz(self, hz: float) -> float:
-        """The band whose centre that is, in parts of a band; turns band_centre_hz round."""
+        """Return the fractional band centred at a frequency; inverse of band_centre_hz."""
         return float(_hz_to_mel(hz)) / self._mel_step - 1
 
     def hz_span(self, first_band: int, stop_band: int) -> tuple[float, float]:
-        """Lowest and highest frequency of the bands from the first up to before the last.
+        """Return the lowest and highest frequency of a range of bands.
 
-        What lies outside of the spectrogram is left out.
+        Bands outside the spectrogram are ignored.
+
+        Args:
+            first_band: First band.
+            stop_band: Band after the last.
 
         Raises:
             ConfigError: None of these bands is in the spectrogram.
@@ -144,24 +153,24 @@ class SpectrogramScale:
         first, stop = max(0, first_band), min(self.n_mels, stop_band)
         if first >= stop:
             raise ConfigError(
-                f"There are mel bands 0 to {self.n_mels - 1}. Received: first_band="
-                f"{first_band}, stop_band={stop_band}, which holds none of them."
+                f"The spectrogram has mel bands 0 to {self.n_mels - 1}. Received: first_band="
+                f"{first_band}, stop_band={stop_band}, which contains none of them."
             )
         edges = self.band_edges_hz()
         return float(edges[first]), float(edges[stop + 1])
 
     def bands_around(self, centre_hz: float, bands: int) -> tuple[int, int]:
-        """The window of so many bands in the middle of which a frequency lies.
+        """Return the window of this many bands with a frequency in its middle.
 
         Returns:
-            (first band, the one after the last); they may lie outside of the spectrogram.
+            (first band, band after the last); these can be outside the spectrogram.
 
         Raises:
-            ConfigError: The spectrogram does not hold that frequency.
+            ConfigError: The frequency is not in the spectrogram.
         """
         if not 0 < centre_hz < self.sample_rate_hz / 2:
             raise ConfigError(
-                "A frequency of the spectrogram lies between 0 and half its sample rate, "
+                "The frequency must be between 0 and half the sample rate, "
                 f"{self.sample_rate_hz / 2:g} Hz. Received: {centre_hz:g} Hz."
             )
         middle = min(max(self.band_of_hz(centre_hz), 0.0), self.n_mels - 1.0)
@@ -169,13 +178,13 @@ class SpectrogramScale:
         return first, first + bands
 
     def bandwidth_hz(self, bands: int, centre_hz: float) -> float:
-        """Hz between the ends of so many bands around a frequency.
+        """Return the width in Hz of this many bands around a frequency.
 
-        Mel bands are wider the higher they lie, so the same number of bands spans few Hz in
-        the bass and many in the treble.
+        Higher mel bands are wider, so the same number of bands spans few Hz in the bass and
+        many in the treble.
 
         Raises:
-            ConfigError: The spectrogram does not hold that frequency.
+            ConfigError: The frequency is not in the spectrogram.
         """
         low, high = self.hz_span(*self.bands_around(centre_hz, bands))
         return high - low
@@ -190,7 +199,7 @@ class SpectrogramScale:
 
 
 def scale_of_frontend(frontend: FrontendNumbers) -> SpectrogramScale:
-    """The units of what a front-end computes."""
+    """Return the units of a front-end's output."""
     return SpectrogramScale(
         frontend.sample_rate_hz,
         frontend.window_samples,
@@ -200,13 +209,11 @@ def scale_of_frontend(frontend: FrontendNumbers) -> SpectrogramScale:
 
 
 def scale_of_preset(name: str) -> SpectrogramScale:
-    """The units of a front-end by name, without building it.
+    """Return the units of a preset, without building the front-end.
 
     Raises:
-        ConfigError: No such preset; the message suggests the nearest.
+        ConfigError: Unknown preset; the message suggests the nearest name.
     """
-    # A table of numbers, which imports nothing; the front-end itself comes after this room.
-
     config = preset_config(name)
     return SpectrogramScale(
         config["sample_rate_hz"],

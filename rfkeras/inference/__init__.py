@@ -1,6 +1,6 @@
 """Tags and embeddings of audio of any length, computed in chunks.
 
-What needs a framework is imported on first use.
+Modules that need TensorFlow are imported on first use.
 """
 
 from typing import TYPE_CHECKING

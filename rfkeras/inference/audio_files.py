@@ -1,4 +1,4 @@
-"""Finding the audio files that a command line names."""
+"""Find the audio files that a command line names, and the paths of their outputs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfkeras.datasets.folder import SUFFIXES as DATA_SET_SUFFIXES
+from rfkeras.audio.io import AUDIO_SUFFIXES
 from rfkeras.errors import ConfigError
 
-SUFFIXES = (*DATA_SET_SUFFIXES, ".aifc", ".au", ".caf", ".rf64", ".w64", ".wave")
+SUFFIXES = (*AUDIO_SUFFIXES, ".aifc", ".au", ".caf", ".rf64", ".w64", ".wave")
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file to read, or a folder that could not be.
+    """A file to read, or a folder that could not be read.
 
     Attributes:
-        path: As it was given, or as it was found under a folder that was given.
-        inside: Path under the folder that was given; of a file that was given, its name.
-        error: Why nothing can be read there; None for files, which nobody has opened yet.
+        path: The path as given, or as found in a given folder.
+        inside: Path relative to the given folder; for a given file, its name.
+        error: Why the path cannot be read. None for files, which have not been opened yet.
     """
 
     path: Path
@@ -29,58 +29,51 @@ class FoundFile:
 
     @property
     def name(self) -> str:
-        """The path as text that every encoding of Unicode can hold."""
+        """The path as text that any Unicode encoding can represent."""
         return printable(self.path)
 
     @property
     def key(self) -> str:
-        """Its absolute path: the same from whichever folder a command is started."""
+        """The absolute path, independent of the current folder."""
         return printable(os.path.realpath(self.path))  # Path.resolve fails at a loop of links
 
 
-def printable(path: Path | str) -> str:
-    """A path as text: bytes that are no UTF-8 become escapes such as `\\udcff`."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def find_audio(arguments: Sequence[str | Path]) -> list[FoundFile]:
-    """List the files that arguments name, in an order that does not change.
+    """List the audio files that the arguments name, in a fixed order.
 
-    A file is taken whatever its name is, and also if it is missing: reading it will tell.
-    A folder is searched at any depth for audio by suffix, in the order of the names. Hidden
-    files and folders are left out. Links are followed, but a folder that is met twice, in a
-    loop of links for example, is read once.
+    A file given by name is included whatever its suffix, even if it does not exist; reading it
+    reports the error. Folders are searched at any depth for audio suffixes, sorted by name.
+    Hidden files and folders are skipped. Links are followed, but a folder reached twice, for
+    example in a loop of links, is read once.
 
     Args:
         arguments: Files and folders.
 
     Raises:
-        ConfigError: There is no file to read, and no folder that failed to be read.
+        ConfigError: No audio file and no unreadable folder was found.
     """
     found: dict[str, FoundFile] = {}
     for argument in map(Path, arguments):
-        each = (
-            _under(argument) if argument.is_dir() else (FoundFile(argument, _name(argument)),)
+        files = (
+            _files_in(argument)
+            if argument.is_dir()
+            else [FoundFile(argument, Path(argument.name))]
         )
-        for file in each:
+        for file in files:
             found.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100 (keeps links)
     if not found:
         folders = ", ".join(printable(argument) for argument in arguments)
         raise ConfigError(
-            f"There is no audio under {folders}: no name ends in {', '.join(SUFFIXES)}. A file "
-            "of any other name is read if you name the file itself."
+            f"Found no audio in {folders}: no file name ends in {', '.join(SUFFIXES)}. To read "
+            "a file with another suffix, give its own path."
         )
     return list(found.values())
 
 
-def _name(path: Path) -> Path:
-    return Path(path.name)
-
-
-def _under(root: Path) -> list[FoundFile]:
-    """What lies under a folder, sorted by path."""
-    # Links wait until all real folders are read, so that a folder which can be reached both
-    # ways keeps its real path.
+def _files_in(root: Path) -> list[FoundFile]:
+    """Return the audio files and unreadable folders in a folder, sorted by path."""
+    # Follow links only after all real folders, so that a folder reachable both ways keeps its
+    # real path.
     files: list[FoundFile] = []
     seen: set[tuple[int, int]] = set()
     linked = [root]
@@ -108,6 +101,7 @@ def _under(root: Path) -> list[FoundFile]:
 
 
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:
         yield from sorted(
             (entry for entry in entries if not entry.name.startswith(".")),
@@ -115,16 +109,16 @@ def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
         )
 
 
-def beside(folder: Path, files: Sequence[FoundFile], suffix: str) -> list[Path]:
-    """A file to write for each that is read, in the same tree under another folder.
+def output_paths(folder: Path, files: Sequence[FoundFile], suffix: str) -> list[Path]:
+    """Return the output path for each input file, in the same tree under another folder.
 
     Args:
-        folder: Where the tree of outputs begins.
-        files: What is read.
-        suffix: Put behind the whole name: song.ogg becomes song.ogg.tags.json.
+        folder: Root of the output tree.
+        files: The input files.
+        suffix: Appended to the whole name: song.ogg becomes song.ogg.tags.json.
 
     Raises:
-        ConfigError: Two files would be written to the same place.
+        ConfigError: Two files would be written to the same path.
     """
     targets: dict[Path, FoundFile] = {}
     for file in files:
@@ -132,7 +126,12 @@ def beside(folder: Path, files: Sequence[FoundFile], suffix: str) -> list[Path]:
         if (other := targets.setdefault(target, file)) is not file:
             raise ConfigError(
                 f"{other.name} and {file.name} would both be written to "
-                f"{printable(target)}. Name the folder above them in place of the files: the "
-                "tree under it is kept."
+                f"{printable(target)}. Give their common parent folder instead of the files: "
+                "outputs keep the tree below it."
             )
     return list(targets)
+
+
+def printable(path: Path | str) -> str:
+    """Return a path as text, with bytes that are not UTF-8 as escapes such as `\\udcff`."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Embeddings of many files as one NumPy or Parquet file, written as they come."""
+"""Write the embeddings of many files to one NumPy or Parquet file."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import numpy as np
 from rfkeras.errors import ConfigError
 from rfkeras.inference.audio_files import printable
 from rfkeras.inference.output import Outcome, Write
-from rfkeras.utils.files import replacing
+from rfkeras.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from rfkeras.inference import FrameTimes, TagResult
 
 ROW_NAMES = ".files.csv"
 SUFFIXES = {"clip": (".npy", ".parquet"), "frame": (".npz", ".parquet")}
-_ROWS_A_GROUP = 4096  # of a Parquet file: what is held in memory before it is written
+_ROWS_PER_GROUP = 4096  # of a Parquet file, held in memory until written
 _TIME_DIGITS = 4
 
 
 def check_features_path(path: Path, per: str) -> None:
-    """Refuse a file that the features cannot be written to.
+    """Check that features can be written to a path.
 
     Raises:
-        ConfigError: Its ending is not one of the allowed ones, or pyarrow is missing.
+        ConfigError: The suffix is not allowed, or pyarrow is missing.
     """
     if path.suffix not in SUFFIXES[per]:
         raise ConfigError(
-            f"Embeddings per {per} are written to a file in {' or '.join(SUFFIXES[per])}. "
+            f"The output for embeddings per {per} must end in {' or '.join(SUFFIXES[per])}. "
             f"Received: {printable(path)}."
         )
     if path.suffix == ".parquet":
@@ -44,28 +44,28 @@ def check_features_path(path: Path, per: str) -> None:
 def features_file(path: Path, per: str, model: str, times: FrameTimes) -> Iterator[Write]:
     """Open the file that `rfkeras embed` writes; it appears when the block ends.
 
-    - .npy, per clip: (files, features) float32. FILE.files.csv beside it has a row for each
-      row of it, `path` and `seconds`.
-    - .npz, per frame: the arrays "0", "1", ... of (frames, features) float32, one a file,
-      with `paths` (files,), `seconds` (files,), `first_s` and `stride_s`: frame i of a file
-      is about first_s + i * stride_s.
+    - .npy, per clip: (files, features) float32. FILE.files.csv next to it has one row
+      (`path`, `seconds`) for each row of the array.
+    - .npz, per frame: one array (frames, features) float32 per file, named "0", "1", ...; with
+      `paths` (files,), `seconds` (files,), `first_s` and `stride_s`. Frame i of a file is
+      centred at first_s + i * stride_s.
     - .parquet, per clip: `path`, `seconds`, `features` (list of float32).
-    - .parquet, per frame: `path`, `time_s` (the frame's centre), `features`.
+    - .parquet, per frame: `path`, `time_s` (centre of the frame), `features`.
 
-    Files that could not be read have no rows. Memory does not grow with their number, but
-    for their paths in .npz.
+    Files that could not be read have no rows. Memory does not grow with the number of files,
+    except for their paths in .npz.
 
     Args:
-        path: Where to.
+        path: File to write.
         per: "clip" or "frame".
-        model: What the user calls the model.
-        times: When the model's frames are.
+        model: The model as named by the user.
+        times: Times of the model's frames.
 
     Raises:
         ConfigError: See `check_features_path`.
     """
     check_features_path(path, per)
-    with replacing(path) as aside:
+    with atomic_write(path) as aside:
         if path.suffix == ".parquet":
             with _parquet(aside, per, model, times) as write:
                 yield write
@@ -74,14 +74,15 @@ def features_file(path: Path, per: str, model: str, times: FrameTimes) -> Iterat
                 yield write
         else:
             names = path.with_name(path.stem + ROW_NAMES)
-            with replacing(names) as names_aside:
+            with atomic_write(names) as names_aside:
                 with _npy(aside, names_aside) as write:
                     yield write
-                path.unlink(missing_ok=True)  # old rows never stand beside new names
+                path.unlink(missing_ok=True)  # never keep old rows next to new names
 
 
 @contextmanager
 def _npy(path: Path, names: Path) -> Iterator[Write]:
+    """Write one embedding per file as .npy, and the names of the rows as CSV."""
     shape = (0, 0)
 
     def header() -> None:
@@ -112,6 +113,7 @@ def _npy(path: Path, names: Path) -> Iterator[Write]:
 
 @contextmanager
 def _npz(path: Path, times: FrameTimes) -> Iterator[Write]:
+    """Write one array of frame embeddings per file as .npz."""
     paths: list[str] = []
     seconds: list[float] = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -139,6 +141,7 @@ def _npz(path: Path, times: FrameTimes) -> Iterator[Write]:
 
 @contextmanager
 def _parquet(path: Path, per: str, model: str, times: FrameTimes) -> Iterator[Write]:
+    """Write the embeddings as Parquet, in groups of rows."""
     arrow, parquet = _pyarrow()
     when = "seconds" if per == "clip" else "time_s"
     schema = arrow.schema(
@@ -157,11 +160,11 @@ def _parquet(path: Path, per: str, model: str, times: FrameTimes) -> Iterator[Wr
             if not waiting:
                 return
             paths = [path for path, _, rows in waiting for _ in rows]
-            moments = np.concatenate([moments for _, moments, _ in waiting])
+            seconds = np.concatenate([seconds for _, seconds, _ in waiting])
             rows = np.concatenate([rows for _, _, rows in waiting]).astype(np.float32)
             offsets = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
             lists = arrow.ListArray.from_arrays(offsets, rows.ravel())
-            columns = [arrow.array(paths), arrow.array(moments), lists]
+            columns = [arrow.array(paths), arrow.array(seconds), lists]
             file.write_table(arrow.Table.from_arrays(columns, schema=schema))
             waiting.clear()
 
@@ -170,36 +173,39 @@ def _parquet(path: Path, per: str, model: str, times: FrameTimes) -> Iterator[Wr
             if result is None:
                 return
             if per == "clip":
-                rows, moments = result.embedding[None], np.array([result.seconds])
+                rows, seconds = result.embedding[None], np.array([result.seconds])
             else:
                 rows = frame_embeddings_of(result)
-                moments = times.centres_ms(len(rows)) / 1000
-            waiting.append((outcome.file.name, moments, rows))
-            if sum(len(rows) for _, _, rows in waiting) >= _ROWS_A_GROUP:
+                seconds = times.centres_ms(len(rows)) / 1000
+            waiting.append((outcome.file.name, seconds, rows))
+            if sum(len(rows) for _, _, rows in waiting) >= _ROWS_PER_GROUP:
                 flush()
 
         yield write
         flush()
 
 
-def frame_embeddings_of(result: TagResult) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The features of the frames.
-
-    Raises:
-        ConfigError: They were not asked for.
-    """
-    if result.frame_embeddings is None:
-        raise ConfigError("The result has no frame features: use embeddings=True.")
-    return result.frame_embeddings
-
-
 def _pyarrow() -> tuple[Any, Any]:
+    """Return (pyarrow, pyarrow.parquet), or raise an error that explains how to install it."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError(
-            "Parquet needs pyarrow: pip install 'rfkeras[parquet]'. Else name a .npy or "
-            ".npz file."
+            "Parquet needs pyarrow: pip install 'rfkeras[parquet]'. Or name a .npy or .npz "
+            "file."
         ) from error
     return pyarrow, pyarrow.parquet
+
+
+def frame_embeddings_of(result: TagResult) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the frame embeddings of a result.
+
+    Raises:
+        ConfigError: The result has no frame embeddings.
+    """
+    if result.frame_embeddings is None:
+        raise ConfigError(
+            "The result has no frame embeddings. Run the tagger with embeddings=True."
+        )
+    return result.frame_embeddings

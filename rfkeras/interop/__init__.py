@@ -1,4 +1,4 @@
-"""Checkpoints of other frameworks."""
+"""Load checkpoints of other frameworks."""
 
 from rfkeras.interop.torch import CHECKPOINT_SUFFIXES, load_torch_checkpoint
 

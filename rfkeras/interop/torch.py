@@ -1,9 +1,9 @@
-"""Weights of the published PyTorch networks, loaded into ours.
+"""Load weights of the published PyTorch networks into zoo models.
 
-Their names: `in_c` is the stem, `stage<s>.block<b>` the residual blocks, `feed_forward`
-the head; each convolution is followed by a batch normalisation. A decomposed convolution
-is three, `conv1` to `conv3`. Their convolution kernels are (out, in, frequency, time); ours
-are (time, frequency, in, out).
+In their naming, `in_c` is the stem, `stage<s>.block<b>` are the residual blocks, and
+`feed_forward` is the head. A batch normalisation follows each convolution. A decomposed
+convolution has three parts, `conv1` to `conv3`. Their kernels are (out, in, frequency, time);
+ours are (time, frequency, in, out).
 """
 
 from __future__ import annotations
@@ -19,140 +19,14 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError, ConfigError
 from rfkeras.layers import DecomposedConv2D, ResidualBlock
-from rfkeras.rf.rho import RHO_MAX, STAGES, STEM_KERNEL, TrunkPlan, plan_trunk
+from rfkeras.rf.rho import RHO_MAX, STAGES, STEM_KERNEL, BackbonePlan, plan_backbone
 from rfkeras.utils.files import open_npz
+from rfkeras.utils.text import first_few
 
 Pair = tuple[int, int]
-
-_STEM, _HEAD = "in_c.0.weight", "feed_forward.0.weight"
-_AXES = {"time": 3, "frequency": 2}  # their kernels are (out, in, frequency, time)
-
-
-def told_options(state: Mapping[str, Array]) -> dict[str, Any]:
-    """Options of `resnet_rf`, read off the names and shapes of a checkpoint's weights.
-
-    Args:
-        state: Name to array, from `rfkeras.interop.torch.read_state`.
-
-    Returns:
-        num_classes, rho, width, blocks, allow_rf_change, input_channels, frequency_aware
-        and decomposition.
-
-    Raises:
-        CheckpointError: These are not the weights of such a network: names are missing, or
-            kernels have sizes that no rho gives.
-    """
-    for name in (_STEM, _HEAD):
-        if name not in state or state[name].ndim != 4:
-            raise CheckpointError(
-                f"The checkpoint has no convolution {name}: it is not of the published "
-                f"CP-ResNet. Received: {', '.join(list(state)[:3]) or 'no weights'}, ..."
-            )
-    if state[_STEM].shape[2:] != (STEM_KERNEL, STEM_KERNEL):
-        raise CheckpointError(
-            f"The checkpoint's {_STEM} has kernels of {state[_STEM].shape[2:]}; those of "
-            f"CP-ResNet are {(STEM_KERNEL, STEM_KERNEL)}."
-        )
-    blocks = block_counts(state)
-    if not any(blocks):
-        raise CheckpointError("The checkpoint has no residual blocks (stage1.block1, ...).")
-    factor = decomposition(state)
-    rho = _told_rho(state, blocks)
-    first = _kernel(state, _first_block(blocks), 1)
-    entering = first if factor is None else state[f"{_first_block(blocks)}.conv1.conv1.weight"]
-    width = state[_STEM].shape[0]
-    return {
-        "num_classes": state[_HEAD].shape[0],
-        "rho": rho,
-        "width": width,
-        "blocks": blocks,
-        "allow_rf_change": not _whole(rho, blocks),
-        "input_channels": state[_STEM].shape[1],
-        "frequency_aware": entering.shape[1] == width + 1,
-        "decomposition": factor,
-    }
-
-
-def block_counts(state: Mapping[str, Array]) -> tuple[int, int, int]:
-    """Blocks of each stage."""
-    first, second, third = (
-        len({n.split(".")[1] for n in state if n.startswith(f"stage{stage}.block")})
-        for stage in range(1, STAGES + 1)
-    )
-    return first, second, third
-
-
-def decomposition(state: Mapping[str, Array]) -> int | None:
-    """Factor by which convolutions are decomposed; None where they are whole."""
-    for name, value in state.items():
-        if name.endswith(".conv1.conv3.weight") and name.startswith("stage"):
-            return int(value.shape[0] // value.shape[1])
-    return None
-
-
-def _first_block(blocks: tuple[int, int, int]) -> str:
-    return f"stage{next(stage for stage, n in enumerate(blocks, start=1) if n)}.block1"
-
-
-def _kernel(state: Mapping[str, Array], block: str, number: int) -> Array:
-    """The convolution of a block that may be wide: of a decomposed one, the middle part."""
-    whole, middle = (f"{block}.conv{number}{part}.weight" for part in ("", ".conv2"))
-    name = middle if middle in state else whole
-    if name not in state or state[name].ndim != 4:
-        raise CheckpointError(
-            f"The checkpoint has no convolution {whole}: only blocks of two convolutions "
-            "('block_type': 'basic') can be expressed."
-        )
-    return state[name]
-
-
-def _told_rho(state: Mapping[str, Array], blocks: tuple[int, int, int]) -> Pair:
-    """(rho_time, rho_frequency): the smallest that gives the kernels of all blocks."""
-    found = []
-    for axis, (name, dimension) in enumerate(_AXES.items()):
-        has = {
-            f"stage{stage}.block{block}": tuple(
-                _kernel(state, f"stage{stage}.block{block}", n).shape[dimension] for n in (1, 2)
-            )
-            for stage, count in enumerate(blocks, start=1)
-            for block in range(1, count + 1)
-        }
-        rhos = [r for r in range(RHO_MAX + 1) if _kernels(_plan(r, blocks), axis) == has]
-        if not rhos:
-            sizes = ", ".join(f"{key} {a}+{b}" for key, (a, b) in has.items())
-            raise CheckpointError(
-                f"No rho gives the checkpoint's kernels along {name}: {sizes}. With rho, "
-                "the first kernels of the network are 3 wide and all others 1."
-            )
-        found.append(rhos[0])
-    return found[0], found[1]
-
-
-def _plan(rho: int | Pair, blocks: tuple[int, int, int]) -> TrunkPlan:
-    try:
-        return plan_trunk(rho, blocks, allow_rf_change=True)
-    except ConfigError as error:  # more blocks than there are
-        raise CheckpointError(f"The checkpoint cannot be expressed: {error}") from error
-
-
-def _kernels(plan: TrunkPlan, axis: int) -> dict[str, tuple[int, ...]]:
-    return {
-        f"stage{block.stage}.block{block.block}": tuple(k[axis] for k in block.kernels)
-        for block in plan.blocks
-    }
-
-
-def _whole(rho: Pair, blocks: tuple[int, int, int]) -> bool:
-    """Whether no block is missing that counts for the receptive field."""
-    try:
-        plan_trunk(rho, blocks)
-    except ConfigError:
-        return False
-    return True
-
-
 Array = NDArray[Any]
-
+_STEM, _HEAD = "in_c.0.weight", "feed_forward.0.weight"
+_AXES = {"time": 3, "frequency": 2}  # of kernels (out, in, frequency, time)
 TORCH_SUFFIXES = (".pth", ".pt")
 CHECKPOINT_SUFFIXES = (".npz", *TORCH_SUFFIXES)
 NPZ_PREFIX = "state."
@@ -165,31 +39,22 @@ BN_WEIGHTS = {
 BLOCK = re.compile(r"stage(\d+)_block(\d+)$")
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """One variable of the model and the checkpoint entry that fills it."""
-
-    torch_name: str
-    variable: Any
-    is_kernel: bool
-
-
 def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) -> None:
-    """Load a checkpoint of the published PyTorch networks into a model of the zoo.
+    """Load a checkpoint of the published PyTorch networks into a zoo model.
 
-    The model keeps its weights unless all of the checkpoint fits. Damping leaves no trace in
-    a checkpoint: whether and how strongly a network was damped must be known.
+    If any part of the checkpoint does not fit, the model's weights do not change. Damping is
+    not stored in checkpoints, so you need to know the damping with which a network was trained.
 
     Args:
-        model: A residual model of the zoo, with the checkpoint's rho, width, channels,
-            classes, blocks and variant; of one branch, for there are no other checkpoints.
-        source: A state dict (name to array or tensor), possibly under the key
-            "state_dict"; or a file: `.npz` whose arrays are named "state.<name>", or
-            `.pth`/`.pt`, which needs the `torch` extra and is read with weights_only.
+        model: A residual zoo model with one branch and the checkpoint's rho, width, channels,
+            classes, blocks and variant.
+        source: A state dict (name to array or tensor), optionally under the key "state_dict";
+            or a file: `.npz` with arrays named "state.<name>", or `.pth`/`.pt`, which needs the
+            `torch` extra and is read with weights_only.
 
     Raises:
-        CheckpointError: The file cannot be read, or it belongs to another configuration;
-            the message says which value the checkpoint has.
+        CheckpointError: The file cannot be read, or it belongs to another configuration; the
+            message contains the checkpoint's value.
     """
     _check_model(model)
     state = read_state(source)
@@ -208,10 +73,10 @@ def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) ->
 
 
 def read_state(source: str | Path | Mapping[str, Any]) -> dict[str, Array]:
-    """State dict as NumPy arrays, without the counters of seen batches.
+    """Read a state dict as NumPy arrays, without batch counters.
 
     Raises:
-        CheckpointError: The file is missing, of another kind, or holds no state dict.
+        CheckpointError: The file is missing, has another format, or contains no state dict.
     """
     if isinstance(source, Mapping):
         state: Mapping[str, Any] = source
@@ -226,6 +91,7 @@ def read_state(source: str | Path | Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _read_file(path: Path) -> Mapping[str, Any]:
+    """Read a state dict from a file."""
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint file {path}.")
     if path.suffix == ".npz":
@@ -245,7 +111,7 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as .npz: {error}") from error
     if not state:
-        raise CheckpointError(f"{path} holds no array whose name begins with {NPZ_PREFIX!r}.")
+        raise CheckpointError(f"{path} contains no array with the prefix {NPZ_PREFIX!r}.")
     return state
 
 
@@ -254,7 +120,7 @@ def _read_pth(path: Path) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise CheckpointError(
-            f"Reading {path} needs PyTorch: pip install 'rfkeras[torch]'. Without it, save "
+            f"Reading {path} needs PyTorch: pip install 'rfkeras[torch]'. Alternatively, save "
             "the state dict as .npz with names 'state.<name>'."
         ) from error
     import pickle
@@ -264,11 +130,21 @@ def _read_pth(path: Path) -> Mapping[str, Any]:
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict.")
+        raise CheckpointError(f"{path} contains a {type(loaded).__name__}, not a state dict.")
     return loaded
 
 
+@dataclass(frozen=True)
+class _Slot:
+    """A variable of the model and the checkpoint entry for it."""
+
+    torch_name: str
+    variable: Any
+    is_kernel: bool
+
+
 def _slots(model: Any) -> Iterator[_Slot]:
+    """Yield the slots of a model."""
     for layer in model.layers:
         block = BLOCK.match(layer.name)
         if layer.name == "stem_conv":
@@ -292,6 +168,7 @@ def _slots(model: Any) -> Iterator[_Slot]:
 
 
 def _conv_slots(prefix: str, layer: Any) -> Iterator[_Slot]:
+    """Yield the slots of a convolution."""
     if isinstance(layer, DecomposedConv2D):
         for number, part in enumerate((layer.narrow, layer.spread, layer.widen), start=1):
             yield _Slot(f"{prefix}.conv{number}.weight", part.kernel, True)
@@ -300,20 +177,23 @@ def _conv_slots(prefix: str, layer: Any) -> Iterator[_Slot]:
 
 
 def _bn_slots(prefix: str, layer: Any) -> Iterator[_Slot]:
+    """Yield the slots of a batch normalisation."""
     for torch_name, name in BN_WEIGHTS.items():
         yield _Slot(f"{prefix}.{torch_name}", getattr(layer, name), False)
 
 
 def _check_model(model: Any) -> None:
+    """Check that the model is a residual model with one branch."""
     branches = {layer.branches for layer in model.layers if isinstance(layer, ResidualBlock)}
     if branches != {1}:
         raise CheckpointError(
-            f"Model {model.name!r} is no residual model of one branch: the published "
-            "checkpoints are of such models alone. Build it without shake and branches."
+            f"Model {model.name!r} is not a residual model with one branch. Published "
+            "checkpoints exist only for such models. Build it without shake and branches."
         )
 
 
 def _check_names(slots: list[_Slot], state: Mapping[str, Array]) -> None:
+    """Check that the checkpoint has exactly the entries of the model."""
     wanted = {slot.torch_name for slot in slots}
     missing, left_over = sorted(wanted - set(state)), sorted(set(state) - wanted)
     if not missing and not left_over:
@@ -321,28 +201,13 @@ def _check_names(slots: list[_Slot], state: Mapping[str, Array]) -> None:
     raise CheckpointError(
         f"The checkpoint has blocks={block_counts(state)} and "
         f"decomposition={decomposition(state)}; the model differs. "
-        f"Missing in the checkpoint: {_some(missing)}. Not in the model: {_some(left_over)}."
+        f"Missing in the checkpoint: {first_few(missing) or 'nothing'}. Not in the model: "
+        f"{first_few(left_over) or 'nothing'}."
     )
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) or "nothing"
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
-def _rho(state: Mapping[str, Array]) -> tuple[int, int]:
-    """(rho_time, rho_frequency) of a checkpoint: its 3-wide convolutions after block 1."""
-    wide = r"stage\d+\.block\d+\.conv[12](\.conv2)?\.weight"
-    kernels = [
-        value.shape[:-3:-1]
-        for name, value in state.items()
-        if re.fullmatch(wide, name) and not name.startswith("stage1.block1.")
-    ]
-    return sum(k[0] > 1 for k in kernels), sum(k[1] > 1 for k in kernels)
-
-
 def _shape_message(slot: _Slot, value: Array, state: Mapping[str, Array]) -> str:
-    """Which option of the model differs from the checkpoint, by the first misfit."""
+    """Return which option of the model differs from the checkpoint, from the first mismatch."""
     name, has, wants = slot.torch_name, value.shape, tuple(slot.variable.shape)
     if name == "in_c.0.weight" and has[2] != wants[2]:
         cause = f"The checkpoint has input_channels={has[2]}, the model {wants[2]}"
@@ -352,13 +217,151 @@ def _shape_message(slot: _Slot, value: Array, state: Mapping[str, Array]) -> str
         cause = f"The checkpoint has num_classes={has[-1]}, the model {wants[-1]}"
     elif slot.is_kernel and len(has) == 4 and has[:2] != wants[:2]:
         cause = (
-            f"The checkpoint has rho={_rho(state)} (time, frequency): its kernel {name} is "
-            f"{has[:2]}, the model's {wants[:2]}"
+            f"The checkpoint has rho={_count_wide_kernels(state)} (time, frequency): its "
+            f"kernel {name} has size {has[:2]}, the model's {wants[:2]}"
         )
     elif slot.is_kernel and abs(has[2] - wants[2]) == 1:
-        cause = f"The checkpoint has frequency_aware={has[2] > wants[2]}, the model the other"
+        aware = has[2] > wants[2]
+        cause = f"The checkpoint has frequency_aware={aware}, the model {not aware}"
     elif decomposition(state) is not None and slot.is_kernel:
         cause = f"The checkpoint has decomposition={decomposition(state)}"
     else:
         cause = f"The checkpoint's {name} has shape {has}, the model's {wants}"
     return f"{cause}. Build the model with the checkpoint's value."
+
+
+def _count_wide_kernels(state: Mapping[str, Array]) -> tuple[int, int]:
+    """Return (rho_time, rho_frequency): the numbers of kernels of size 3 after block 1."""
+    wide = r"stage\d+\.block\d+\.conv[12](\.conv2)?\.weight"
+    kernels = [
+        value.shape[:-3:-1]
+        for name, value in state.items()
+        if re.fullmatch(wide, name) and not name.startswith("stage1.block1.")
+    ]
+    return sum(k[0] > 1 for k in kernels), sum(k[1] > 1 for k in kernels)
+
+
+def infer_options(state: Mapping[str, Array]) -> dict[str, Any]:
+    """Infer the options of `resnet_rf` from the names and shapes of a checkpoint's weights.
+
+    Args:
+        state: Name to array, from `rfkeras.interop.torch.read_state`.
+
+    Returns:
+        num_classes, rho, width, blocks, allow_rf_change, input_channels, frequency_aware and
+        decomposition.
+
+    Raises:
+        CheckpointError: The weights belong to another network: names are missing, or no rho
+            gives the sizes of the kernels.
+    """
+    for name in (_STEM, _HEAD):
+        if name not in state or state[name].ndim != 4:
+            raise CheckpointError(
+                f"The checkpoint has no convolution {name}, so it is not a published "
+                f"CP-ResNet. Received: {', '.join(list(state)[:3]) or 'no weights'}, ..."
+            )
+    if state[_STEM].shape[2:] != (STEM_KERNEL, STEM_KERNEL):
+        raise CheckpointError(
+            f"The checkpoint's {_STEM} has kernels {state[_STEM].shape[2:]}; CP-ResNet has "
+            f"{(STEM_KERNEL, STEM_KERNEL)}."
+        )
+    blocks = block_counts(state)
+    if not any(blocks):
+        raise CheckpointError("The checkpoint has no residual blocks (stage1.block1, ...).")
+    factor = decomposition(state)
+    rho = _infer_rho(state, blocks)
+    first = _kernel(state, _first_block(blocks), 1)
+    entering = first if factor is None else state[f"{_first_block(blocks)}.conv1.conv1.weight"]
+    width = state[_STEM].shape[0]
+    return {
+        "num_classes": state[_HEAD].shape[0],
+        "rho": rho,
+        "width": width,
+        "blocks": blocks,
+        "allow_rf_change": not _is_complete(rho, blocks),
+        "input_channels": state[_STEM].shape[1],
+        "frequency_aware": entering.shape[1] == width + 1,
+        "decomposition": factor,
+    }
+
+
+def block_counts(state: Mapping[str, Array]) -> tuple[int, int, int]:
+    """Return the number of blocks in each stage."""
+    first, second, third = (
+        len({n.split(".")[1] for n in state if n.startswith(f"stage{stage}.block")})
+        for stage in range(1, STAGES + 1)
+    )
+    return first, second, third
+
+
+def decomposition(state: Mapping[str, Array]) -> int | None:
+    """Return the decomposition factor of convolutions; None if they are not decomposed."""
+    for name, value in state.items():
+        if name.endswith(".conv1.conv3.weight") and name.startswith("stage"):
+            return int(value.shape[0] // value.shape[1])
+    return None
+
+
+def _first_block(blocks: tuple[int, int, int]) -> str:
+    """Return the name of the first block."""
+    return f"stage{next(stage for stage, n in enumerate(blocks, start=1) if n)}.block1"
+
+
+def _kernel(state: Mapping[str, Array], block: str, number: int) -> Array:
+    """Return a block's convolution that can be wide; if decomposed, its middle part."""
+    whole, middle = (f"{block}.conv{number}{part}.weight" for part in ("", ".conv2"))
+    name = middle if middle in state else whole
+    if name not in state or state[name].ndim != 4:
+        raise CheckpointError(
+            f"The checkpoint has no convolution {whole}: only blocks of two convolutions "
+            "('block_type': 'basic') are supported."
+        )
+    return state[name]
+
+
+def _infer_rho(state: Mapping[str, Array], blocks: tuple[int, int, int]) -> Pair:
+    """Return (rho_time, rho_frequency), the smallest values that give all kernels."""
+    found = []
+    for axis, (name, dimension) in enumerate(_AXES.items()):
+        has = {
+            f"stage{stage}.block{block}": tuple(
+                _kernel(state, f"stage{stage}.block{block}", n).shape[dimension] for n in (1, 2)
+            )
+            for stage, count in enumerate(blocks, start=1)
+            for block in range(1, count + 1)
+        }
+        rhos = [r for r in range(RHO_MAX + 1) if _kernels(_plan_blocks(r, blocks), axis) == has]
+        if not rhos:
+            sizes = ", ".join(f"{key} {a}+{b}" for key, (a, b) in has.items())
+            raise CheckpointError(
+                f"No rho gives the checkpoint's kernels along {name}: {sizes}. With rho, the "
+                "first kernels of the network have size 3 and all others size 1."
+            )
+        found.append(rhos[0])
+    return found[0], found[1]
+
+
+def _plan_blocks(rho: int | Pair, blocks: tuple[int, int, int]) -> BackbonePlan:
+    """Return the plan of blocks for a rho."""
+    try:
+        return plan_backbone(rho, blocks, allow_rf_change=True)
+    except ConfigError as error:  # too many blocks
+        raise CheckpointError(f"The checkpoint cannot be converted: {error}") from error
+
+
+def _kernels(plan: BackbonePlan, axis: int) -> dict[str, tuple[int, ...]]:
+    """Return the kernel sizes of all blocks along an axis."""
+    return {
+        f"stage{block.stage}.block{block.block}": tuple(k[axis] for k in block.kernels)
+        for block in plan.blocks
+    }
+
+
+def _is_complete(rho: Pair, blocks: tuple[int, int, int]) -> bool:
+    """Return whether all blocks that affect the receptive field are present."""
+    try:
+        plan_backbone(rho, blocks)
+    except ConfigError:
+        return False
+    return True

@@ -1,11 +1,23 @@
-"""Keras layers: the blocks from which receptive-field-regularised networks are built."""
+"""Keras layers from which receptive-field-regularised networks are built."""
 
-from rfkeras.layers.augmentation import Mixup, RandomGain, RandomTimeRoll, SpecAugment
-from rfkeras.layers.conv import DampedConv2D, DecomposedConv2D, FrequencyChannel, make_conv
+from rfkeras.layers.augmentation import (
+    Mixup,
+    RandomGain,
+    RandomTimeRoll,
+    ReplicaDropout,
+    SpecAugment,
+)
+from rfkeras.layers.conv import (
+    BatchNormalization,
+    DampedConv2D,
+    DecomposedConv2D,
+    FrequencyChannel,
+    make_conv,
+)
 from rfkeras.layers.dense import DenseLayer
 from rfkeras.layers.head import ClipLogits, find_head
-from rfkeras.layers.replicated import BatchNormalization, ReplicaDropout, ReplicaSeedGenerator
 from rfkeras.layers.residual import ResidualBlock, ShakeShake
+from rfkeras.utils.keras_workarounds import ReplicaSeedGenerator
 
 __all__ = [
     "BatchNormalization",

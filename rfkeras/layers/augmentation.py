@@ -1,8 +1,9 @@
-"""Random changes of training examples, as layers: they do nothing outside of training.
+"""Layers that act only in training: augmentation and dropout.
 
-All of them draw for each sample on its own, from a seed generator whose state is part of
-the layer's variables, in float32 whatever the inputs are; and differently on every replica
-of a distributed step. Outputs have the dtypes of the inputs under every dtype policy.
+Augmentation layers draw separately for each sample, in float32 whatever the dtype of the
+inputs, and differently on each replica of a distributed step. The state of the seed
+generator is one of the layer's variables. Outputs have the dtypes of the inputs under every
+dtype policy.
 """
 
 from __future__ import annotations
@@ -14,33 +15,35 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers.replicated import ReplicaSeedGenerator
+from rfkeras.utils.keras_workarounds import ReplicaSeedGenerator
+
+TINY = 1e-30  # avoids a division by 0
 
 
 def unchanged(layer: Any, inputs: Any, call: Any) -> Any:
-    """As `trace_receptive_field` of a layer whose `call` does nothing at inference.
+    """Return the inputs: the `trace_receptive_field` of a layer without effect at inference.
 
-    Each class names it beside its own `call`: for a subclass with another one it does not
-    count. See `rfkeras.rf.register_rule`.
+    Each class assigns it next to its own `call`, because it is not inherited by subclasses
+    that override `call`. See `rfkeras.rf.register_rule`.
     """
     return inputs
 
 
 class Augmentation(keras.layers.Layer):
-    """What layers of random changes share: the seed, and outputs like the inputs."""
+    """Base class of the augmentation layers: holds the seed, keeps shapes and dtypes."""
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
-        # Labels and shares must not be rounded to the compute dtype of a mixed policy.
+        # A mixed policy must not round labels and shares to its compute dtype.
         super().__init__(**{"autocast": False, **kwargs})
         self.seed = seed
         self.seed_generator = ReplicaSeedGenerator(seed)
 
     def uniform(self, shape: Sequence[Any]) -> Any:
-        """Numbers in [0, 1), float32."""
+        """Draw float32 numbers in [0, 1)."""
         return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
 
     def build(self, input_shape: Any) -> None:
-        """Nothing to make: there are no weights besides the seed."""
+        """Create nothing: the only state is the seed."""
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -52,19 +55,31 @@ class Augmentation(keras.layers.Layer):
         return {**super().get_config(), "seed": self.seed}
 
 
+def _whole(uniform: Any, count: Any) -> Any:
+    """Map numbers in [0, 1) to integers from 0 to count - 1."""
+    count = ops.cast(count, "int32")
+    number = ops.cast(ops.floor(uniform * ops.cast(count, "float32")), "int32")
+    return ops.minimum(number, count - 1)  # a product just under count can round up to it
+
+
 @keras.saving.register_keras_serializable(package="rfkeras")
 class RandomTimeRoll(Augmentation):
-    """Rolls each spectrogram circularly along time, by any number of frames alike.
+    """Rolls each spectrogram circularly along time, by a uniformly drawn number of frames.
 
     Args:
-        seed: Of the draws; None takes one from Python's generator.
-        **kwargs: As for `keras.layers.Layer`.
+        seed: Seed of the draws; None takes one from Python's generator.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, channels).
 
     Output shape:
-        As the input.
+        Same as the input.
+
+    Example:
+        >>> x = np.zeros((8, 50, 20, 1), "float32")
+        >>> RandomTimeRoll(seed=1)(x, training=True).shape
+        TensorShape([8, 50, 20, 1])
     """
 
     trace_receptive_field = unchanged
@@ -77,7 +92,7 @@ class RandomTimeRoll(Augmentation):
         frames = ops.arange(time, dtype="int32")[None, :]
         source = ops.mod(frames - shift, time)
         rows = ops.arange(batch, dtype="int32")[:, None] * time + source
-        # One gather of whole frames: no copy of the indices for every band.
+        # Gather whole frames, so that the indices are not copied for every band.
         flat = ops.reshape(inputs, (batch * time, frequency * channels))
         rolled = ops.take(flat, ops.reshape(rows, (-1,)), axis=0)
         return ops.reshape(rolled, (batch, time, frequency, channels))
@@ -85,35 +100,41 @@ class RandomTimeRoll(Augmentation):
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class SpecAugment(Augmentation):
-    """Sets random stripes of each spectrogram to zero, across time and across frequency.
+    """Sets random stripes of each spectrogram to zero, along time and along frequency.
 
-    Zero is the mean of every band of a standardised spectrogram. A stripe's width is drawn
-    from 0 to the maximum (both included; at most the map's), then its place, so that it
-    lies inside the map. All channels have the same stripes.
+    Zero is the mean of every band of a standardised spectrogram. The width of a stripe is
+    drawn from 0 to the maximum (inclusive, and at most the size of the map), then its place
+    inside the map. All channels have the same stripes.
 
-    kapre has a layer of this name, per sample like this one. It takes one channel only,
-    fails on maps shorter than the widest stripe, never draws an empty one, loops over the
-    samples, and draws from TensorFlow's global generator, whose state no checkpoint holds.
+    kapre has a layer of the same name that also works per sample. It accepts only one
+    channel, fails on maps shorter than the widest stripe, never draws an empty stripe,
+    loops over the samples, and draws from TensorFlow's global generator, whose state is not
+    saved in checkpoints.
 
     Args:
-        time_masks: Stripes across time.
-        time_mask_frames: Their largest width in frames.
-        frequency_masks: Stripes across frequency.
-        frequency_mask_bands: Their largest width in bands.
-        seed: Of the draws; None takes one from Python's generator.
-        **kwargs: As for `keras.layers.Layer`.
+        time_masks: Number of stripes along time.
+        time_mask_frames: Maximum width of these stripes in frames.
+        frequency_masks: Number of stripes along frequency.
+        frequency_mask_bands: Maximum width of these stripes in bands.
+        seed: Seed of the draws; None takes one from Python's generator.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, channels).
 
     Output shape:
-        As the input.
+        Same as the input.
 
     Raises:
-        ConfigError: A negative number, or not a whole one.
+        ConfigError: A number is negative or not an integer.
+
+    Example:
+        >>> x = np.ones((8, 50, 20, 1), "float32")
+        >>> SpecAugment(time_mask_frames=5, seed=1)(x, training=True).shape
+        TensorShape([8, 50, 20, 1])
 
     Reference:
-        Park et al., "SpecAugment", arXiv 1904.08779 (its two kinds of masks, no warping).
+        Park et al., "SpecAugment", arXiv 1904.08779 (both kinds of masks, without warping).
     """
 
     def __init__(
@@ -160,7 +181,7 @@ class SpecAugment(Augmentation):
         return ops.where(keep, inputs, ops.zeros_like(inputs))
 
     def _kept(self, batch: Any, size: Any, count: int, largest: int) -> Any:
-        """(batch, size): whether a position lies under none of `count` stripes."""
+        """Return (batch, size) booleans: True outside all of `count` random stripes."""
         limit = ops.minimum(largest, size)
         width = _whole(self.uniform((batch, count, 1)), limit + 1)
         start = _whole(self.uniform((batch, count, 1)), size - width + 1)
@@ -174,25 +195,29 @@ class SpecAugment(Augmentation):
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class RandomGain(Augmentation):
-    """Makes each waveform louder or softer, by decibels drawn uniformly.
+    """Makes each waveform louder or softer by a uniformly drawn number of decibels.
 
-    It belongs before the front-end: a gain of the waveform moves what stands above an
-    absolute floor (`fixed_floor`), while on a spectrogram in dB it is an offset and no more.
-    Samples may leave [-1, 1]; they are not clipped.
+    Use it before the front-end. With an absolute floor (`fixed_floor`), the gain of the
+    waveform changes which values are above the floor, while adding decibels to the finished
+    spectrogram would only shift them. Samples can leave [-1, 1]; they are not clipped.
 
     Args:
-        gain_db: Largest gain either way in dB.
-        seed: Of the draws; None takes one from Python's generator.
-        **kwargs: As for `keras.layers.Layer`.
+        gain_db: Maximum gain in either direction, in dB.
+        seed: Seed of the draws; None takes one from Python's generator.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, samples) or (batch, samples, channels).
 
     Output shape:
-        As the input.
+        Same as the input.
 
     Raises:
-        ConfigError: gain_db is negative or no finite number.
+        ConfigError: gain_db is negative or not finite.
+
+    Example:
+        >>> RandomGain(6.0, seed=1)(np.zeros((8, 22050), "float32"), training=True).shape
+        TensorShape([8, 22050])
     """
 
     def __init__(self, gain_db: float = 6.0, seed: int | None = None, **kwargs: Any):
@@ -216,55 +241,46 @@ class RandomGain(Augmentation):
         return {**super().get_config(), "gain_db": self.gain_db}
 
 
-def _whole(uniform: Any, count: Any) -> Any:
-    """Whole numbers from 0 to count - 1 out of numbers in [0, 1)."""
-    count = ops.cast(count, "int32")
-    number = ops.cast(ops.floor(uniform * ops.cast(count, "float32")), "int32")
-    return ops.minimum(number, count - 1)  # a product just under count may round to it
-
-
-TINY = 1e-30
-
-
 @keras.saving.register_keras_serializable(package="rfkeras")
 class Mixup(Augmentation):
-    """Blends each sample with another of the batch, and their labels with the same share.
+    """Blends each sample with another of the batch, and their labels in the same proportion.
 
-    The sample's own share is max(s, 1 - s), s ~ Beta(alpha, alpha), drawn for each sample;
-    its partner is the sample at its place in a random permutation of the batch (of the
-    replica), perhaps itself.
+    The sample's own share is max(s, 1 - s) with s ~ Beta(alpha, alpha), drawn per sample.
+    Its partner is the sample at its place in a random permutation of the batch (of the
+    replica), which can be the sample itself.
 
-    Labels that are not known stay out of it. With m the weight of a label (0: unknown),
-    y the label and s the own share:
+    Unknown labels are handled exactly. With m the weight of a label (0: unknown), y the
+    label and s the sample's own share:
 
         mixed weight = s * m1 + (1 - s) * m2
         mixed label = (s * m1 * y1 + (1 - s) * m2 * y2) / mixed weight, 0 where that is 0
 
-    so that weight * cross-entropy(label) = s * m1 * CE(y1) + (1 - s) * m2 * CE(y2): each
-    known label counts with its clip's share, and the unknown ones add nothing to the
-    gradient, as without mixup. Where both are known this is the usual mixup; where both
-    are unknown the weight is 0; where only one is known the label keeps its value and the
-    weight is its clip's share. That a tag absent from one clip might be in the other, where
-    it is unknown, is thereby not denied with full weight, and not guessed at either.
-    Class weights may stand in the weights: they then follow their labels.
+    so that weight * cross-entropy(label) = s * m1 * CE(y1) + (1 - s) * m2 * CE(y2). Each
+    known label counts with the share of its clip, and unknown labels add nothing to the
+    gradient, as without mixup. If both labels are known, this is the usual mixup. If both
+    are unknown, the weight is 0. If only one is known, the label keeps its value and its
+    weight is the share of its clip. So a tag that is absent from one clip and unknown in
+    the other is neither denied with full weight nor guessed. Weights may include class
+    weights, which then follow their labels.
 
     Args:
-        alpha: Of the Beta distribution, above 0; the paper's is 0.3.
-        seed: Of the draws; None takes one from Python's generator.
-        **kwargs: As for `keras.layers.Layer`.
+        alpha: Parameter of the Beta distribution, above 0; 0.3 in the paper.
+        seed: Seed of the draws; None takes one from Python's generator.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
-        A list of three: (batch, ...) any samples; labels (batch, classes); weights
+        A list of three tensors: samples (batch, ...), labels (batch, classes) and weights
         (batch, classes).
 
     Output shape:
-        As the input.
+        Same as the input.
 
     Raises:
         ConfigError: alpha is not above 0.
 
     Example:
-        >>> spectrogram, labels, mask = Mixup(0.3)([spectrogram, labels, mask], training=True)
+        >>> x, labels = np.zeros((8, 50, 20, 1), "float32"), np.zeros((8, 3), "float32")
+        >>> x, labels, mask = Mixup(0.3)([x, labels, np.ones_like(labels)], training=True)
 
     Reference:
         Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412.
@@ -292,23 +308,23 @@ class Mixup(Augmentation):
         weight = own + other
         label = (own * own_label + other * other_label) / ops.maximum(weight, TINY)
         return [
-            self._mix(samples, ops.take(samples, partner, axis=0), share),
+            self._blend(samples, ops.take(samples, partner, axis=0), share),
             ops.cast(label, labels.dtype),
             ops.cast(weight, weights.dtype),
         ]
 
-    def _mix(self, samples: Any, others: Any, share: Any) -> Any:
+    def _blend(self, samples: Any, others: Any, share: Any) -> Any:
         shape = (-1, *(1 for _ in samples.shape[1:]))
         share = ops.cast(ops.reshape(share, shape), samples.dtype)
         return samples * share + others * (1.0 - share)
 
     def _shares(self, batch: Any) -> Any:
-        """(batch,) draws of max(s, 1 - s), s ~ Beta(alpha, alpha).
+        """Draw max(s, 1 - s) with s ~ Beta(alpha, alpha) for each sample, (batch,).
 
-        By Student's t with 2 * alpha degrees of freedom in polar form (Bailey, "Polar
+        Uses Student's t with 2 * alpha degrees of freedom in polar form (Bailey, "Polar
         generation of random variates with the t-distribution", 1994; Devroye, "Random
         variate generation in one line of code", 1996). `keras.random.beta` divides gamma
-        draws that may both be 0, and XLA cannot compile it on TensorFlow.
+        draws that can both be 0, and XLA cannot compile it on TensorFlow.
         """
         rest = ops.power(self.uniform((batch,)), 1.0 / self.alpha)
         angle = 6.283185307179586 * self.uniform((batch,))
@@ -317,3 +333,59 @@ class Mixup(Augmentation):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha}
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class ReplicaDropout(keras.layers.Layer):
+    """Dropout that drops different values on each replica.
+
+    In training, sets a random share of the values to 0 and scales the others up. Under a
+    `tf.distribute` strategy, `keras.layers.Dropout` drops the same positions on every
+    replica; this layer drops different ones.
+
+    Args:
+        rate: Share to drop, at least 0 and below 1. The other values are divided by
+            1 - rate.
+        seed: Seed of the draws. Layers with equal seeds draw the same numbers, so leave it
+            None in a network; `keras.utils.set_random_seed` makes results repeatable.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        Same as the input.
+
+    Raises:
+        ConfigError: rate is out of range.
+
+    Example:
+        >>> ReplicaDropout(0.5)(np.ones((8, 20), "float32"), training=True).shape
+        TensorShape([8, 20])
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if not number or not 0.0 <= rate < 1.0:
+            raise ConfigError(
+                "dropout must be at least 0 and below 1: the share of values dropped in "
+                f"training; 0 for none. Received: {rate!r}."
+            )
+        self.rate = rate
+        self.seed = seed
+        self.seed_generator = ReplicaSeedGenerator(seed)
+        self.supports_masking = True
+
+    trace_receptive_field = unchanged
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if not training or self.rate == 0:
+            return inputs
+        return keras.random.dropout(inputs, self.rate, seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,4 +1,7 @@
-"""Convolutions of the residual networks: plain, damped, decomposed; one way to make them."""
+"""Convolutions and batch normalisation: the parts of which the residual blocks are made.
+
+`make_conv` creates a convolution: plain, damped or decomposed.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,99 @@ from keras import ops
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
+from rfkeras.utils.keras_workarounds import average_over_replicas
 
 Pair = tuple[int, int]
 
-INITIALIZER = "glorot_uniform"  # of Keras' own convolutions
+EPSILON = 1e-5
+MOMENTUM = 0.9  # share of the old statistics; PyTorch calls the same setting momentum 0.1
+
+
+def make_conv(
+    filters: int,
+    kernel_size: Pair,
+    *,
+    damping: float | None = None,
+    damp_time: bool = False,
+    decomposition: int | None = None,
+    initializer: Any = "glorot_uniform",
+    **kwargs: Any,
+) -> keras.layers.Layer:
+    """Create a convolution without bias: plain, damped, decomposed, or both of these.
+
+    Args:
+        filters: Output channels.
+        kernel_size: (time, frequency).
+        damping: Weight at the kernel edges, see `DampedConv2D`; None for no damping.
+        damp_time: Damp along time too.
+        decomposition: Factor of a `DecomposedConv2D`; None for a single convolution. A
+            decomposed convolution keeps the map's size, so `strides` and `padding` cannot
+            be combined with it.
+        initializer: Of the kernel; for a decomposed convolution, of its last kernel.
+        **kwargs: Other arguments of `keras.layers.Conv2D`, such as name, dtype and
+            strides; padding is "same" by default.
+
+    Returns:
+        The layer, not built.
+
+    Raises:
+        ConfigError: An option is out of range.
+
+    Example:
+        >>> make_conv(16, (3, 3), damping=0.1)(np.zeros((1, 50, 20, 4), "float32")).shape
+        TensorShape([1, 50, 20, 16])
+    """
+    if decomposition is not None:
+        return DecomposedConv2D(
+            filters, kernel_size, decomposition, damping, damp_time, initializer, **kwargs
+        )
+    arguments = {
+        "padding": "same",
+        "use_bias": False,
+        "kernel_initializer": initializer,
+        "data_format": "channels_last",
+        **kwargs,
+    }
+    if damping is not None:
+        check_damping(damping)
+    damped_sizes = kernel_size if damp_time else kernel_size[1:]
+    if damping is None or max(damped_sizes) < 3:  # nothing to damp
+        return keras.layers.Conv2D(filters, kernel_size, **arguments)
+    return DampedConv2D(filters, kernel_size, damping, damp_time, **arguments)
 
 
 def he_normal(mode: str, scale: float = 2.0) -> keras.initializers.Initializer:
-    """Normal initialiser of variance scale / fan; mode "fan_in" or "fan_out"."""
+    """Return a normal initialiser with variance scale / fan.
+
+    Args:
+        mode: "fan_in" or "fan_out".
+        scale: 2 makes up for a ReLU that follows.
+    """
     return keras.initializers.VarianceScaling(
         scale=scale, mode=mode, distribution="untruncated_normal"
     )
 
 
-def damping_window(size: int, minimum: float) -> NDArray[np.float32]:
-    """Factors of a damped kernel along one axis: 1 in the middle, `minimum` at both ends.
+def check_damping(damping: Any) -> None:
+    """Reject a damping outside 0 to 1.
 
-    Linear between them: 1 - (1 - minimum) * |i - c| / c with c = (size - 1) / 2. A kernel
-    under 3 has no ends to damp.
+    Raises:
+        ConfigError: It is outside.
+    """
+    number = isinstance(damping, int | float) and not isinstance(damping, bool)
+    if not number or not 0.0 <= damping <= 1.0:
+        raise ConfigError(
+            "damping must be a number from 0 to 1: the weight at the kernel edges. The "
+            f"published networks use 0.01 or 0.1. Received: {damping!r}."
+        )
+
+
+def damping_window(size: int, minimum: float) -> NDArray[np.float32]:
+    """Return the factors of a damped kernel along one axis.
+
+    They fall linearly from 1 in the middle to `minimum` at both ends:
+    1 - (1 - minimum) * |i - c| / c with c = (size - 1) / 2. Kernels smaller than 3 have no
+    ends to damp.
 
     Returns:
         (size,) float32.
@@ -42,18 +120,18 @@ def damping_window(size: int, minimum: float) -> NDArray[np.float32]:
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class DampedConv2D(keras.layers.Conv2D):
-    """Convolution whose kernel counts less the farther it reaches from its middle.
+    """2D convolution whose kernel fades towards its ends.
 
     The kernel is multiplied by a fixed window that falls from 1 in the middle to `damping`
-    at the ends, along frequency and, if asked for, along time: a soft limit on the
-    receptive field.
+    at the ends: along frequency, and optionally along time. This limits the receptive field
+    softly.
 
     Args:
         filters: Output channels.
         kernel_size: (time, frequency).
-        damping: Factor at the ends, 0 to 1; 1 damps nothing.
+        damping: Weight at the kernel edges, from 0 to 1 (1 = no damping).
         damp_time: Damp along time too.
-        **kwargs: As for `keras.layers.Conv2D`; data_format is always channels_last.
+        **kwargs: Arguments of `keras.layers.Conv2D`; data_format is always channels_last.
 
     Input shape:
         (batch, time, frequency, channels).
@@ -62,7 +140,12 @@ class DampedConv2D(keras.layers.Conv2D):
         (batch, time', frequency', filters).
 
     Raises:
-        ConfigError: damping is outside of 0 to 1.
+        ConfigError: damping is outside 0 to 1.
+
+    Example:
+        >>> conv = DampedConv2D(8, (3, 5), damping=0.1, padding="same")
+        >>> conv(np.zeros((1, 50, 20, 4), "float32")).shape
+        TensorShape([1, 50, 20, 8])
 
     Reference:
         Koutini et al., "Receptive-field regularized CNN variants for acoustic scene
@@ -99,19 +182,19 @@ class DampedConv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class DecomposedConv2D(keras.layers.Layer):
-    """A convolution in three: 1x1 to filters // factor channels, the kernel, 1x1 back.
+    """Three convolutions in place of one: 1x1 to filters // factor channels, kernel, 1x1 back.
 
-    Nothing stands between the three, so they are one linear map with fewer parameters.
-    With damping, only the one in the middle is damped.
+    There is no activation between them, so together they are one linear map with fewer
+    parameters. Damping applies only to the middle one.
 
     Args:
         filters: Output channels.
-        kernel_size: (time, frequency) of the one in the middle.
-        factor: By what the channels are divided.
-        damping: As for `DampedConv2D`; None for no damping.
-        damp_time: As for `DampedConv2D`.
+        kernel_size: (time, frequency) of the middle convolution.
+        factor: Divides the number of channels.
+        damping: See `DampedConv2D`; None for no damping.
+        damp_time: See `DampedConv2D`.
         initializer: Of the last convolution.
-        **kwargs: As for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, channels).
@@ -120,7 +203,12 @@ class DecomposedConv2D(keras.layers.Layer):
         (batch, time, frequency, filters); zero padding keeps the size.
 
     Raises:
-        ConfigError: factor is under 1 or over filters.
+        ConfigError: factor is below 1 or above filters.
+
+    Example:
+        >>> conv = DecomposedConv2D(16, (3, 3), factor=4)
+        >>> conv(np.zeros((1, 50, 20, 8), "float32")).shape
+        TensorShape([1, 50, 20, 16])
 
     Reference:
         Koutini et al., "Low-complexity models for acoustic scene classification based on
@@ -144,7 +232,7 @@ class DecomposedConv2D(keras.layers.Layer):
             or not 1 <= factor <= filters
         ):
             raise ConfigError(
-                f"decomposition must be a whole number from 1 to the {filters} channels of "
+                f"decomposition must be a whole number from 1 to {filters}, the channels of "
                 f"the layer. Received: {factor!r}."
             )
         self.filters = filters
@@ -154,7 +242,7 @@ class DecomposedConv2D(keras.layers.Layer):
         self.damp_time = damp_time
         self.initializer = keras.initializers.get(initializer or he_normal("fan_out"))
         narrow = filters // factor
-        # No ReLU follows these two, so they get no factor 2 to make up for one.
+        # No ReLU follows these two, so they do not need the factor 2 of He initialisation.
         linear = he_normal("fan_out", scale=1.0)
         self.narrow = self._conv(narrow, (1, 1), "narrow", linear)
         self.spread = self._conv(narrow, self.kernel_size, "spread", linear, damping, damp_time)
@@ -189,7 +277,7 @@ class DecomposedConv2D(keras.layers.Layer):
         return self.widen(self.spread(self.narrow(inputs)))
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`."""
+        """Return what the output sees; see `rfkeras.rf.register_rule`."""
         for layer in (self.narrow, self.spread, self.widen):
             inputs = call.apply(layer, inputs)
         return inputs
@@ -209,81 +297,28 @@ class DecomposedConv2D(keras.layers.Layer):
         }
 
 
-def make_conv(
-    filters: int,
-    kernel_size: Pair,
-    *,
-    damping: float | None = None,
-    damp_time: bool = False,
-    decomposition: int | None = None,
-    initializer: Any = INITIALIZER,
-    **kwargs: Any,
-) -> keras.layers.Layer:
-    """A convolution without bias in the variant that the options name.
-
-    Args:
-        filters: Output channels.
-        kernel_size: (time, frequency).
-        damping: Factor at the kernel's ends, or None for no damping.
-        damp_time: Damp along time too.
-        decomposition: Factor of a `DecomposedConv2D`, or None for one whole convolution.
-            It keeps the map's size, so strides and padding cannot be given.
-        initializer: Of the kernel; of a decomposed one's last kernel.
-        **kwargs: name, dtype, strides and so on; padding is "same" unless it says else.
-
-    Raises:
-        ConfigError: An option is out of its range.
-    """
-    if decomposition is not None:
-        return DecomposedConv2D(
-            filters, kernel_size, decomposition, damping, damp_time, initializer, **kwargs
-        )
-    arguments = {
-        "padding": "same",
-        "use_bias": False,
-        "kernel_initializer": initializer,
-        "data_format": "channels_last",
-        **kwargs,
-    }
-    if damping is not None:
-        check_damping(damping)
-    damped_sizes = kernel_size if damp_time else kernel_size[1:]
-    if damping is None or max(damped_sizes) < 3:  # nothing to damp
-        return keras.layers.Conv2D(filters, kernel_size, **arguments)
-    return DampedConv2D(filters, kernel_size, damping, damp_time, **arguments)
-
-
-def check_damping(damping: Any) -> None:
-    """Refuse a damping outside of 0 to 1.
-
-    Raises:
-        ConfigError: It is outside.
-    """
-    number = isinstance(damping, int | float) and not isinstance(damping, bool)
-    if not number or not 0.0 <= damping <= 1.0:
-        raise ConfigError(
-            "damping must be a number from 0 to 1: what is left of the kernel at its ends; "
-            f"the published networks have 0.01 or 0.1. Received: {damping!r}."
-        )
-
-
 @keras.saving.register_keras_serializable(package="rfkeras")
 class FrequencyChannel(keras.layers.Layer):
-    """Appends a channel that tells how high a row lies: 2 i / F - 1 for row i of F.
+    """Appends a channel with the frequency position of each row: 2 i / F - 1 for row i of F.
 
-    A convolution is blind to absolute frequency; where the receptive field is small, the
-    network cannot tell it from the borders either. With this channel it can. The value
-    runs from -1 and does not reach 1, as in the published networks. (kapre's
+    A convolution cannot distinguish absolute frequencies, and with a small receptive field
+    the network cannot infer them from the borders either. This channel provides them. The
+    value starts at -1 and does not reach 1, as in the published networks. (kapre's
     `ConcatenateFrequencyMap` runs from 0 to 1.)
 
     Args:
-        **kwargs: As for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, channels).
 
     Output shape:
         (batch, time, frequency, channels + 1).
+
+    Example:
+        >>> x = FrequencyChannel()(np.zeros((1, 1, 4, 1), "float32"))
+        >>> x[0, 0, :, 1].numpy().tolist()
+        [-1.0, -0.5, 0.0, 0.5]
 
     Reference:
         Koutini et al., "Emotion and Theme Recognition in Music with Frequency-Aware
@@ -300,9 +335,91 @@ class FrequencyChannel(keras.layers.Layer):
         return ops.concatenate([inputs, channel], axis=-1)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`: the channel is no input's."""
+        """Return what the output sees: the new channel does not depend on the input.
+
+        See `rfkeras.rf.register_rule`.
+        """
         channels = inputs.shape[-1]
         return inputs.as_channels(-1).resized(-1, None if channels is None else channels + 1)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         return (*input_shape[:-1], input_shape[-1] + 1)  # type: ignore[operator]
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation over the last axis: fast, and correct with several replicas.
+
+    It has the same weights, names and results as `keras.layers.BatchNormalization`, with
+    two differences. On the TensorFlow backend, 4D maps use the fused kernel, which reads
+    the map once instead of once per elementary operation. And the moving statistics are
+    averaged over the replicas of a `tf.distribute` strategy, where Keras keeps one set per
+    replica and saves the first. (The average of the replicas' variances is slightly
+    smaller than the variance of the whole batch, which also includes the differences
+    between the replicas' means.)
+
+    Args:
+        momentum: Share of the old moving statistics kept at each step.
+        epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.layers.BatchNormalization`.
+
+    Input shape:
+        (batch, ..., channels).
+
+    Output shape:
+        Same as the input.
+
+    Example:
+        >>> BatchNormalization()(np.zeros((1, 50, 20, 8), "float32")).shape
+        TensorShape([1, 50, 20, 8])
+    """
+
+    def __init__(self, momentum: float = MOMENTUM, epsilon: float = EPSILON, **kwargs: Any):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+        return super().add_weight(*args, **average_over_replicas(kwargs))
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if not self._fused_kernel_applies(inputs, mask):
+            return super().call(inputs, training=training, mask=mask)
+        use_batch = bool(training and self.trainable)
+        outputs, mean, variance = self._fused(inputs, use_batch)
+        if use_batch:
+            kept = self.momentum
+            self.moving_mean.assign(self.moving_mean * kept + mean * (1.0 - kept))
+            self.moving_variance.assign(self.moving_variance * kept + variance * (1.0 - kept))
+        return outputs
+
+    def _fused_kernel_applies(self, inputs: Any, mask: Any) -> bool:
+        return (
+            keras.backend.backend() == "tensorflow"
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.scale
+            and self.center
+            and mask is None
+            and not self.synchronized
+            and keras.backend.standardize_dtype(inputs.dtype)
+            in ("float32", "float16", "bfloat16")
+        )
+
+    def _fused(self, inputs: Any, use_batch: bool) -> tuple[Any, Any, Any]:
+        """Return (outputs, batch mean, batch variance) of the fused kernel."""
+        import tensorflow as tf
+
+        inputs = ops.cast(inputs, self.compute_dtype)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.convert_to_tensor(self.gamma),
+            offset=ops.convert_to_tensor(self.beta),
+            mean=[] if use_batch else ops.convert_to_tensor(self.moving_mean),
+            variance=[] if use_batch else ops.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            exponential_avg_factor=1.0,
+            data_format="NHWC",
+            is_training=use_batch,
+        )
+        # The kernel divides by n - 1, Keras by n: correct it, so that both agree.
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), variance.dtype)
+        return outputs, mean, variance * (tf.maximum(count, 2.0) - 1.0) / count

@@ -1,4 +1,4 @@
-"""One layer of a densely connected network (DenseNet)."""
+"""The layer of a densely connected network (DenseNet)."""
 
 from __future__ import annotations
 
@@ -8,48 +8,54 @@ from typing import Any
 import keras
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers.conv import FrequencyChannel, he_normal, make_conv
-from rfkeras.layers.replicated import EPSILON, MOMENTUM, BatchNormalization
+from rfkeras.layers.conv import (
+    EPSILON,
+    MOMENTUM,
+    BatchNormalization,
+    FrequencyChannel,
+    he_normal,
+    make_conv,
+)
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class DenseLayer(keras.layers.Layer):
-    """Appends channels: BN, ReLU, 1x1 conv, BN, ReLU, conv, joined to the input.
+    """DenseNet layer: BN, ReLU, 1x1 conv, BN, ReLU, conv, concatenated to the input.
 
-    The 1x1 convolution narrows the map to `bottleneck * growth_rate` channels, whatever
-    has gathered before it; the second convolution's kernel sets how much the layer widens
-    the receptive field. Zero padding keeps the map's size. All kernels start He-normal
-    (fan-in).
+    The 1x1 convolution always narrows the map to `bottleneck * growth_rate` channels. The
+    kernel of the second convolution determines how much the layer widens the receptive
+    field. Zero padding keeps the map's size. All kernels are initialised He-normal (fan-in).
 
     Args:
-        growth_rate: Channels that are appended.
+        growth_rate: Number of channels to append.
         kernel_size: (time, frequency) of the second convolution, odd.
-        bottleneck: Channels between the convolutions, as a multiple of the growth rate.
+        bottleneck: Number of channels between the convolutions, as a multiple of growth_rate.
         frequency_aware: Give both convolutions a `FrequencyChannel`.
-        damping: Damp the second convolution, see `DampedConv2D`; None for no damping.
+        damping: Damping of the second convolution, see `DampedConv2D`; None for none.
         damp_time: Damp along time too.
         decomposition: Make the second convolution a `DecomposedConv2D` with this factor;
-            None for a whole one. The first stays whole: it is a 1x1 reduction itself.
-        momentum: Of the batch normalisations.
-        epsilon: Of the batch normalisations.
-        **kwargs: As for `keras.layers.Layer`.
+            None for a single convolution. The first one is never decomposed, because it is
+            a 1x1 reduction already.
+        momentum: Momentum of the batch normalisations.
+        epsilon: Epsilon of the batch normalisations.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, channels); time and frequency may be unknown.
 
     Output shape:
-        (batch, time, frequency, channels + growth_rate): the input's channels come first.
+        (batch, time, frequency, channels + growth_rate). The input's channels come first.
 
     Raises:
-        ConfigError: An argument is out of its range.
+        ConfigError: An argument is out of range.
 
     Example:
         >>> DenseLayer(16)(np.zeros((1, 50, 20, 32), "float32")).shape
-        (1, 50, 20, 48)
+        TensorShape([1, 50, 20, 48])
 
     Reference:
-        Huang et al., "Densely Connected Convolutional Networks", arXiv 1608.06993 (there:
-        DenseNet-B).
+        Huang et al., "Densely Connected Convolutional Networks", arXiv 1608.06993
+        (DenseNet-B).
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class DenseLayer(keras.layers.Layer):
         kernel = tuple(kernel_size)
         if len(kernel) != 2 or any(k < 1 or k % 2 == 0 for k in kernel):
             raise ConfigError(
-                "kernel_size must be a pair (time, frequency) of odd numbers such as (3, 1). "
+                "kernel_size must be a pair of odd numbers (time, frequency), such as (3, 1). "
                 f"Received: {kernel_size!r}."
             )
         self.growth_rate = growth_rate
@@ -86,9 +92,6 @@ class DenseLayer(keras.layers.Layer):
         self.decomposition = decomposition
         self.momentum = momentum
         self.epsilon = epsilon
-        self._make_layers()
-
-    def _make_layers(self) -> None:
         policy = self.dtype_policy
         self.bn1, self.bn2 = (
             BatchNormalization(self.momentum, self.epsilon, dtype=policy, name=name)
@@ -134,7 +137,7 @@ class DenseLayer(keras.layers.Layer):
         return self.join([inputs, x])
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`."""
+        """Return what the output sees; see `rfkeras.rf.register_rule`."""
         x = inputs
         for bn, conv in ((self.bn1, self.conv1), (self.bn2, self.conv2)):
             x = call.apply(self.relu, call.apply(bn, x))

@@ -1,4 +1,4 @@
-"""From frame logits to the logits of a clip."""
+"""The head: pool a map of logits over time and frequency to logits of the clip."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ POOLINGS = ("average", "max", "log_mean_exp", "attention")
 
 
 def pool(logits: Any, pooling: str, axes: tuple[int, ...], log_weights: Any = None) -> Any:
-    """Logits pooled over some axes.
+    """Pool logits over some axes.
 
     Args:
-        logits: Float tensor of at least as many dimensions as axes.
+        logits: Float tensor with at least as many dimensions as axes.
         pooling: One of `POOLINGS`.
-        axes: To pool over.
-        log_weights: Of attention: logarithm of each logit's weight, up to a constant.
+        axes: Axes to pool over.
+        log_weights: For attention only: logarithm of each logit's weight, up to a constant.
     """
     if pooling == "average":
         return ops.mean(logits, axis=axes)
@@ -36,21 +36,21 @@ def pool(logits: Any, pooling: str, axes: tuple[int, ...], log_weights: Any = No
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class ClipLogits(keras.layers.Layer):
-    """One logit a tag, of a map of logits over time and frequency, in float32.
+    """Pools a map of logits over time and frequency to one logit per tag, in float32.
 
-    It also keeps what is needed to read its outputs wherever the model is loaded: the
-    tags' names, whether tags exclude each other, and from which score a tag applies.
+    It also stores what is needed to interpret the outputs wherever the model is loaded: the
+    names of the tags, whether they exclude each other, and their thresholds.
 
     Args:
-        label_names: Tag of each channel; None when unknown.
-        task: "multi_label": a tag's score is the sigmoid of its logit. "single_label": the
-            scores are the softmax of all logits.
-        thresholds: Score of each tag from which it applies; None: 0.5. May be set on the
-            layer after training.
-        pooling: How the map becomes one logit a tag: "average" (the paper's), "max",
-            "log_mean_exp" (between the two) or "attention" (learnt weights of positions).
-        frames: Return a logit for every frame, pooled over frequency alone.
-        **kwargs: As for `keras.layers.Layer`.
+        label_names: Tag of each channel; None if unknown.
+        task: "multi_label" (scores are sigmoids of the logits) or "single_label" (scores
+            are the softmax of all logits).
+        thresholds: Threshold of each tag: it applies if its score is at least this high.
+            None: 0.5. Can be set on the layer after training.
+        pooling: "average" (as in the paper), "max", "log_mean_exp" (between the two) or
+            "attention" (learns the weights of positions).
+        frames: Return logits for every frame, pooled over frequency only.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, classes).
@@ -59,8 +59,13 @@ class ClipLogits(keras.layers.Layer):
         (batch, classes); with `frames`, (batch, time, classes).
 
     Raises:
-        ConfigError: Unknown task or pooling, or names or thresholds differ in number from
-            the classes.
+        ConfigError: Unknown task or pooling, or the number of names or thresholds differs
+            from the number of classes.
+
+    Example:
+        >>> head = ClipLogits(label_names=("flute", "voice", "organ"))
+        >>> head(np.zeros((8, 50, 20, 3), "float32")).shape
+        TensorShape([8, 3])
     """
 
     def __init__(
@@ -104,14 +109,15 @@ class ClipLogits(keras.layers.Layer):
         return pool(logits, self.pooling, axes, self._log_weights(logits))
 
     def frame_logits(self, inputs: Any) -> tuple[Any, Any]:
-        """A logit for every frame, and how much it weighs in that of the clip.
+        """Return the logits of every frame, and their weights in the clip's logits.
 
         Args:
-            inputs: The layer's own input, (batch, time, frequency, classes).
+            inputs: The layer's input, (batch, time, frequency, classes).
 
         Returns:
-            Logits (batch, time, classes), and of attention the logarithm of their weights
-            up to a constant, in the same shape; None where all frames weigh alike.
+            Logits (batch, time, classes). For attention also the logarithm of their
+            weights up to a constant, in the same shape; otherwise None, because all frames
+            have the same weight.
         """
         logits = ops.cast(inputs, "float32")
         weights = self._log_weights(logits)
@@ -119,7 +125,7 @@ class ClipLogits(keras.layers.Layer):
         return pool(logits, self.pooling, (2,), weights), summed
 
     def clip_logits(self, frame_logits: Any, log_weights: Any = None) -> Any:
-        """Logits of the clip, of what `frame_logits` returns: (batch, classes)."""
+        """Pool what `frame_logits` returns to the clip's logits, (batch, classes)."""
         return pool(frame_logits, self.pooling, (1,), log_weights)
 
     def _log_weights(self, logits: Any) -> Any:
@@ -128,11 +134,11 @@ class ClipLogits(keras.layers.Layer):
         return ops.matmul(logits, self.attention_kernel)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`."""
+        """Return what the output sees; see `rfkeras.rf.register_rule`."""
         return inputs.pool((2,) if self.frames else (1, 2))
 
     def scores(self, logits: Any) -> Any:
-        """Scores in [0, 1] of logits (..., classes), float32."""
+        """Convert logits (..., classes) to scores in [0, 1], float32."""
         logits = ops.cast(logits, "float32")
         return ops.sigmoid(logits) if self.task == MULTI_LABEL else ops.softmax(logits)
 
@@ -152,7 +158,7 @@ class ClipLogits(keras.layers.Layer):
 
 
 def find_head(model: Any) -> ClipLogits | None:
-    """The model's `ClipLogits`, also inside of a model within it; None where it has none."""
+    """Return the model's `ClipLogits`, also from nested models; None if there is none."""
     for layer in model.layers:
         if isinstance(layer, ClipLogits):
             return layer

@@ -1,4 +1,4 @@
-"""One branch of a residual block: conv, BN, ReLU, conv, BN."""
+"""The residual block and Shake-Shake."""
 
 from __future__ import annotations
 
@@ -9,200 +9,51 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.layers.conv import FrequencyChannel, Pair, he_normal, make_conv
-from rfkeras.layers.replicated import (
+from rfkeras.layers.conv import (
     EPSILON,
     MOMENTUM,
     BatchNormalization,
-    ReplicaSeedGenerator,
+    FrequencyChannel,
+    Pair,
+    he_normal,
+    make_conv,
 )
+from rfkeras.utils.keras_workarounds import ReplicaSeedGenerator
 
 INITIALIZATIONS = ("published", "he")
-
-
-def block_initializers(name: str, depth: int) -> tuple[Any, Any]:
-    """Initialisers of a branch's two convolutions.
-
-    Raises:
-        ConfigError: name is neither "published" nor "he".
-    """
-    if name == "published":
-        return he_normal("fan_out", 2.0 / depth), keras.initializers.Zeros()
-    if name == "he":
-        return he_normal("fan_out"), he_normal("fan_out")
-    raise ConfigError(unknown_name("initialization", name, INITIALIZATIONS))
-
-
-class ResidualBranch(keras.layers.Layer):
-    """What a `ResidualBlock` adds to its shortcut; made by the block alone."""
-
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: tuple[Pair, Pair],
-        initializers: tuple[Any, Any],
-        frequency_aware: bool,
-        batch_norm: dict[str, float],
-        conv: dict[str, Any],
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        self.filters = filters
-        policy = self.dtype_policy
-        self.frequency = (
-            FrequencyChannel(dtype=policy, name="frequency") if frequency_aware else None
-        )
-        self.conv1, self.conv2 = (
-            make_conv(
-                filters, kernel, initializer=init, dtype=policy, name=f"conv{number}", **conv
-            )
-            for number, (kernel, init) in enumerate(
-                zip(kernel_size, initializers, strict=True), start=1
-            )
-        )
-        self.bn1 = BatchNormalization(**batch_norm, dtype=policy, name="bn1")
-        self.bn2 = BatchNormalization(**batch_norm, dtype=policy, name="bn2")
-        self.relu = keras.layers.ReLU(dtype=policy, name="relu")
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        output_shape = (*input_shape[:-1], self.filters)
-        for layer, shape in ((self.conv1, tuple(input_shape)), (self.conv2, output_shape)):
-            if self.frequency is not None:
-                shape = self.frequency.compute_output_shape(shape)
-            layer.build(shape)
-        self.bn1.build(output_shape)
-        self.bn2.build(output_shape)
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        x = self.conv1(self._with_frequency(inputs))
-        x = self.relu(self.bn1(x, training=training))
-        return self.bn2(self.conv2(self._with_frequency(x)), training=training)
-
-    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`."""
-        x = inputs
-        for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
-            x = x if self.frequency is None else call.apply(self.frequency, x)
-            x = call.apply(bn, call.apply(conv, x))
-        return x  # the ReLU between changes nothing
-
-    def _with_frequency(self, x: Any) -> Any:
-        return x if self.frequency is None else self.frequency(x)
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
-        return (*input_shape[:-1], self.filters)
-
-
 SHARED_BY = ("sample", "batch")
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
-class ShakeShake(keras.layers.Layer):
-    """Random convex combination of two branches, with another one for the gradient.
-
-    In training the output is a * x1 + (1 - a) * x2 with a drawn uniformly from [0, 1), and
-    the gradient reaches the branches with the shares b and 1 - b, where b is drawn
-    independently. At inference both shares are 0.5. The coefficients are drawn in float32
-    under every dtype policy, and differently on every replica.
-
-    Args:
-        per: "sample": coefficients of their own for each sample; "batch": one pair for
-            the whole batch (of a replica).
-        seed: Of the draws. Layers with equal seeds draw alike, so leave it None in a
-            network: `keras.utils.set_random_seed` makes the choice repeatable.
-        **kwargs: As for `keras.layers.Layer`.
-
-    Input shape:
-        A list of two tensors of one shape (batch, ...).
-
-    Output shape:
-        That shape.
-
-    Raises:
-        ConfigError: `per` is unknown, or there are not two inputs of one shape.
-
-    Example:
-        >>> ShakeShake()([branch_1, branch_2], training=True)
-
-    Reference:
-        Gastaldi, "Shake-Shake regularization", arXiv 1705.07485 (there: "Shake-Shake-Image"
-        for `per="sample"`).
-    """
-
-    def __init__(self, per: str = "sample", seed: int | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
-        if per not in SHARED_BY:
-            raise ConfigError(unknown_name("per", str(per), SHARED_BY))
-        self.per = per
-        self.seed = seed
-        self.seed_generator = ReplicaSeedGenerator(seed)
-
-    def build(self, input_shape: Sequence[Sequence[int | None]]) -> None:
-        shapes = [tuple(shape) for shape in input_shape]
-        if len(shapes) != 2 or shapes[0] != shapes[1]:
-            raise ConfigError(
-                f"ShakeShake combines two tensors of one shape. Received: {shapes}."
-            )
-
-    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
-        first, second = inputs
-        if not training:
-            return (first + second) * 0.5
-        difference = first - second
-        forward = second + self._draw(first) * difference
-        backward = second + self._draw(first) * difference
-        # The value of the one, the gradient of the other.
-        return backward + ops.stop_gradient(forward - backward)
-
-    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`."""
-        first, second = inputs
-        return first.joined(second)
-
-    def _draw(self, x: Any) -> Any:
-        rows = ops.shape(x)[0] if self.per == "sample" else 1
-        shape = (rows, *(1 for _ in x.shape[1:]))
-        share = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-        return ops.cast(share, x.dtype)
-
-    def compute_output_shape(
-        self, input_shape: Sequence[Sequence[int | None]]
-    ) -> tuple[int | None, ...]:
-        return tuple(input_shape[0])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "per": self.per, "seed": self.seed}
-
-
-@keras.saving.register_keras_serializable(package="rfkeras")
 class ResidualBlock(keras.layers.Layer):
-    """Branches of two convolutions, added to a shortcut: conv, BN, ReLU, conv, BN; ReLU.
+    """Residual block with one or more branches: conv, BN, ReLU, conv, BN; add; ReLU.
 
-    The kernels set how much the block widens the receptive field; zero padding keeps the
-    map's size. Where the number of channels changes, the shortcut is a 1x1 convolution
-    with batch normalisation. With the published initialisation the block starts as its
-    shortcut: the second convolution is zero, and the first is scaled down by the depth of
-    the network.
+    The kernels determine how much the block widens the receptive field. Zero padding keeps
+    the map's size. Where the number of channels changes, the shortcut is a 1x1 convolution
+    with batch normalisation. With the published initialisation the block initially passes
+    on only its shortcut: the second convolution starts at zero, and the first is scaled
+    down by the depth of the network.
 
     Args:
         filters: Output channels.
         kernel_size: Kernels of the two convolutions, each (time, frequency) and odd.
-        branches: Parallel branches with weights of their own; None: 2 with `shake`, else 1.
-        shake: Add two branches by `ShakeShake` instead of by their mean; None: wherever
-            there are two. That every branch has the block's kernels is this library's
-            choice: for music the combination was never published in detail.
+        branches: Number of parallel branches, each with separate weights. None: 2 with
+            `shake`, else 1.
+        shake: Combine two branches with `ShakeShake` instead of their mean. None: use it
+            whenever there are two. All branches have the block's kernels. This is our
+            choice, because the combination was never published in detail for music.
         shake_per: "sample" or "batch", see `ShakeShake`.
-        frequency_aware: Give both convolutions of a branch a `FrequencyChannel`.
-        damping: Damp every convolution, see `DampedConv2D`; None for no damping.
+        frequency_aware: Give both convolutions of each branch a `FrequencyChannel`.
+        damping: Damping of every convolution, see `DampedConv2D`; None for none.
         damp_time: Damp along time too.
-        decomposition: Make every convolution, the shortcut's included, a
-            `DecomposedConv2D` with this factor; None for whole convolutions.
-        depth: Residual blocks in the whole network; scales the published initialisation
-            of the first convolution by depth ** -0.5.
-        initialization: "published", or "he": both convolutions He-normal (fan-out).
-        momentum: Of the batch normalisations.
-        epsilon: Of the batch normalisations.
-        **kwargs: As for `keras.layers.Layer`.
+        decomposition: Make every convolution, including the shortcut's, a
+            `DecomposedConv2D` with this factor; None for single convolutions.
+        depth: Number of residual blocks in the network. The published initialisation
+            scales the first convolution by depth ** -0.5.
+        initialization: "published", or "he" (both convolutions He-normal, fan-out).
+        momentum: Momentum of the batch normalisations.
+        epsilon: Epsilon of the batch normalisations.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, channels); time and frequency may be unknown.
@@ -211,12 +62,12 @@ class ResidualBlock(keras.layers.Layer):
         (batch, time, frequency, filters).
 
     Raises:
-        ConfigError: An argument is out of its range.
+        ConfigError: An argument is out of range.
 
     Example:
         >>> block = ResidualBlock(64, kernel_size=((3, 3), (1, 1)), branches=2)
         >>> block(np.zeros((1, 50, 16, 32), "float32")).shape
-        (1, 50, 16, 64)
+        TensorShape([1, 50, 16, 64])
 
     Reference:
         Koutini et al., "Receptive-Field Regularized CNNs for Music Classification and
@@ -267,7 +118,7 @@ class ResidualBlock(keras.layers.Layer):
         self.mix = self._mixing_layer()
         self.add = keras.layers.Add(dtype=self.dtype_policy, name="add")
         self.relu = keras.layers.ReLU(dtype=self.dtype_policy, name="relu")
-        self.shortcut_conv: Any = None  # made in build, where the channels change
+        self.shortcut_conv: Any = None  # created in build if the channels change
         self.shortcut_bn: Any = None
 
     def _branch(self, number: int) -> ResidualBranch:
@@ -333,7 +184,7 @@ class ResidualBlock(keras.layers.Layer):
         return self.relu(self.add([shortcut, x]))
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
-        """See `rfkeras.rf.register_rule`."""
+        """Return what the output sees; see `rfkeras.rf.register_rule`."""
         outputs = [call.apply(residual, inputs) for residual in self.residuals]
         x = outputs[0] if self.mix is None else call.apply(self.mix, outputs)
         shortcut = inputs
@@ -363,14 +214,167 @@ class ResidualBlock(keras.layers.Layer):
         }
 
 
+class ResidualBranch(keras.layers.Layer):
+    """One branch of a `ResidualBlock`: conv, BN, ReLU, conv, BN. Only blocks create it."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: tuple[Pair, Pair],
+        initializers: tuple[Any, Any],
+        frequency_aware: bool,
+        batch_norm: dict[str, float],
+        conv: dict[str, Any],
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        policy = self.dtype_policy
+        self.frequency = (
+            FrequencyChannel(dtype=policy, name="frequency") if frequency_aware else None
+        )
+        self.conv1, self.conv2 = (
+            make_conv(
+                filters, kernel, initializer=init, dtype=policy, name=f"conv{number}", **conv
+            )
+            for number, (kernel, init) in enumerate(
+                zip(kernel_size, initializers, strict=True), start=1
+            )
+        )
+        self.bn1 = BatchNormalization(**batch_norm, dtype=policy, name="bn1")
+        self.bn2 = BatchNormalization(**batch_norm, dtype=policy, name="bn2")
+        self.relu = keras.layers.ReLU(dtype=policy, name="relu")
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        output_shape = (*input_shape[:-1], self.filters)
+        for layer, shape in ((self.conv1, tuple(input_shape)), (self.conv2, output_shape)):
+            if self.frequency is not None:
+                shape = self.frequency.compute_output_shape(shape)
+            layer.build(shape)
+        self.bn1.build(output_shape)
+        self.bn2.build(output_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        x = self.conv1(self._with_frequency(inputs))
+        x = self.relu(self.bn1(x, training=training))
+        return self.bn2(self.conv2(self._with_frequency(x)), training=training)
+
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """Return what the output sees; see `rfkeras.rf.register_rule`."""
+        x = inputs
+        for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+            x = x if self.frequency is None else call.apply(self.frequency, x)
+            x = call.apply(bn, call.apply(conv, x))
+        return x  # the ReLU in between changes nothing
+
+    def _with_frequency(self, x: Any) -> Any:
+        return x if self.frequency is None else self.frequency(x)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
+        return (*input_shape[:-1], self.filters)
+
+
 def _kernel_pairs(kernel_size: Sequence[Sequence[int]]) -> tuple[Pair, Pair]:
     pairs = tuple(tuple(kernel) for kernel in kernel_size)
     if len(pairs) != 2 or any(
         len(pair) != 2 or any(k < 1 or k % 2 == 0 for k in pair) for pair in pairs
     ):
         raise ConfigError(
-            "kernel_size must be two pairs (time, frequency) of odd numbers, one pair for "
-            f"each convolution, such as ((3, 3), (1, 1)). Received: {kernel_size!r}."
+            "kernel_size must be two pairs of odd numbers (time, frequency), one per "
+            f"convolution, such as ((3, 3), (1, 1)). Received: {kernel_size!r}."
         )
     (t1, f1), (t2, f2) = pairs
     return (t1, f1), (t2, f2)
+
+
+def block_initializers(name: str, depth: int) -> tuple[Any, Any]:
+    """Return the initialisers of a branch's two convolutions.
+
+    Raises:
+        ConfigError: name is neither "published" nor "he".
+    """
+    if name == "published":
+        return he_normal("fan_out", 2.0 / depth), keras.initializers.Zeros()
+    if name == "he":
+        return he_normal("fan_out"), he_normal("fan_out")
+    raise ConfigError(unknown_name("initialization", name, INITIALIZATIONS))
+
+
+@keras.saving.register_keras_serializable(package="rfkeras")
+class ShakeShake(keras.layers.Layer):
+    """Random convex combination of two branches, with a different one for the gradient.
+
+    In training the output is a * x1 + (1 - a) * x2 with a drawn uniformly from [0, 1). The
+    gradient reaches the branches with the shares b and 1 - b, where b is drawn
+    independently. At inference both shares are 0.5. The coefficients are drawn in float32
+    under every dtype policy, and differ between replicas.
+
+    Args:
+        per: "sample" draws coefficients per sample; "batch" draws one pair for the whole
+            batch (of a replica).
+        seed: Seed of the draws. Layers with equal seeds draw the same numbers, so leave it
+            None in a network; `keras.utils.set_random_seed` makes results repeatable.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape:
+        A list of two tensors with the same shape (batch, ...).
+
+    Output shape:
+        Same as each input.
+
+    Raises:
+        ConfigError: `per` is unknown, or the input is not two tensors of the same shape.
+
+    Example:
+        >>> branch_1, branch_2 = np.zeros((2, 8, 50, 20, 4), "float32")
+        >>> ShakeShake()([branch_1, branch_2], training=True).shape
+        TensorShape([8, 50, 20, 4])
+
+    Reference:
+        Gastaldi, "Shake-Shake regularization", arXiv 1705.07485
+        (`per="sample"` is its "Shake-Shake-Image").
+    """
+
+    def __init__(self, per: str = "sample", seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        if per not in SHARED_BY:
+            raise ConfigError(unknown_name("per", str(per), SHARED_BY))
+        self.per = per
+        self.seed = seed
+        self.seed_generator = ReplicaSeedGenerator(seed)
+
+    def build(self, input_shape: Sequence[Sequence[int | None]]) -> None:
+        shapes = [tuple(shape) for shape in input_shape]
+        if len(shapes) != 2 or shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"ShakeShake needs two tensors of the same shape. Received: {shapes}."
+            )
+
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
+        first, second = inputs
+        if not training:
+            return (first + second) * 0.5
+        difference = first - second
+        forward = second + self._draw(first) * difference
+        backward = second + self._draw(first) * difference
+        # The value of `forward`, the gradient of `backward`.
+        return backward + ops.stop_gradient(forward - backward)
+
+    def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
+        """Return what the output sees; see `rfkeras.rf.register_rule`."""
+        first, second = inputs
+        return first.joined(second)
+
+    def _draw(self, x: Any) -> Any:
+        rows = ops.shape(x)[0] if self.per == "sample" else 1
+        shape = (rows, *(1 for _ in x.shape[1:]))
+        share = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        return ops.cast(share, x.dtype)
+
+    def compute_output_shape(
+        self, input_shape: Sequence[Sequence[int | None]]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "per": self.per, "seed": self.seed}

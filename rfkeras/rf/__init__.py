@@ -1,4 +1,4 @@
-"""The receptive field (RF) of any Keras model, exact and effective, and rho to RF and back.
+"""The exact and effective receptive field (RF) of any Keras model, and rho to RF and back.
 
 The arithmetic imports no framework.
 """
@@ -9,30 +9,31 @@ from rfkeras.rf.axis import AxisField, AxisLayer, FiniteChain, LayerChain, compo
 from rfkeras.rf.field import LayerField, ReceptiveField
 from rfkeras.rf.rho import (
     RHO_MAX,
+    BackbonePlan,
     BlockPlan,
     RhoStep,
     StagedPlan,
-    TrunkPlan,
     accepted_rhos,
     explain_rho,
+    plan_backbone,
     plan_stages,
-    plan_trunk,
     rf_of_rho,
     rho_for,
 )
 from rfkeras.rf.rule_registry import Call, register_rule
 from rfkeras.rf.tensor import TensorField
-from rfkeras.rf.trace import receptive_field
 from rfkeras.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from rfkeras.rf.effective import effective_receptive_field
     from rfkeras.rf.effective_result import EffectiveField
+    from rfkeras.rf.trace import receptive_field
 
 __all__ = [
     "RHO_MAX",
     "AxisField",
     "AxisLayer",
+    "BackbonePlan",
     "BlockPlan",
     "Call",
     "EffectiveField",
@@ -43,13 +44,12 @@ __all__ = [
     "RhoStep",
     "StagedPlan",
     "TensorField",
-    "TrunkPlan",
     "accepted_rhos",
     "compose",
     "effective_receptive_field",
     "explain_rho",
+    "plan_backbone",
     "plan_stages",
-    "plan_trunk",
     "receptive_field",
     "register_rule",
     "rf_of_rho",
@@ -57,11 +57,12 @@ __all__ = [
 ]
 
 
-# The arithmetic needs no NumPy, which takes longer to import than all the rest.
+# The rest needs neither Keras nor NumPy.
 __getattr__ = lazy_attributes(
     __name__,
     {
         "effective_receptive_field": "rfkeras.rf.effective",
         "EffectiveField": "rfkeras.rf.effective_result",
+        "receptive_field": "rfkeras.rf.trace",
     },
 )

@@ -1,4 +1,4 @@
-"""Receptive field of the positions of a map along one axis, and how layers widen it."""
+"""The receptive field of a map along one axis, and how layers widen it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["AxisField", "AxisLayer", "FiniteChain", "LayerChain", "compose"]
 
 @dataclass(frozen=True)
 class AxisLayer:
-    """One sliding-window layer as seen along one axis.
+    """One axis of a sliding-window layer.
 
     Attributes:
-        name: For tables and error messages.
-        kernel: Window length in positions of the layer's input, at least 1.
+        name: Name for tables and error messages.
+        kernel: Length of the window in positions of the layer's input, at least 1.
         stride: Step of the window in positions of the layer's input, at least 1.
         padding: Positions added before the first one.
     """
@@ -39,7 +39,7 @@ class AxisLayer:
 
 
 def compose(layers: Iterable[AxisLayer]) -> AxisField:
-    """Field of the last layer's output, the layers applied in the given order."""
+    """Return the field of the output after applying the layers in the given order."""
     field = AxisField()
     for layer in layers:
         field = field.after(layer)
@@ -49,26 +49,26 @@ def compose(layers: Iterable[AxisLayer]) -> AxisField:
 class LayerChain(ABC):
     """A network whose receptive field follows from a chain of layers on each axis.
 
-    Where branches run side by side, the chain is the one that sees most.
+    With parallel branches, the chain is that of the branch with the largest field.
     """
 
     @abstractmethod
     def axis_layers(self, axis: int) -> Iterator[AxisLayer]:
-        """Sliding-window layers along one axis (0 time, 1 frequency), in order."""
+        """Yield the sliding-window layers along one axis (0 time, 1 frequency), in order."""
 
     @property
     @abstractmethod
     def time(self) -> AxisField | None:
-        """Receptive field along time, in spectrogram frames; None: without limit."""
+        """Receptive field along time, in spectrogram frames; None: unlimited."""
 
     @property
     @abstractmethod
     def frequency(self) -> AxisField | None:
-        """Receptive field along frequency, in mel bands; None: without limit."""
+        """Receptive field along frequency, in mel bands; None: unlimited."""
 
     @property
     def minimum_frames(self) -> int:
-        """Fewest spectrogram frames that leave one position after the last stride."""
+        """Minimum number of spectrogram frames that leave one position at the output."""
         strided = [layer for layer in self.axis_layers(0) if layer.stride > 1]
         positions = 1
         for layer in reversed(strided):
@@ -77,7 +77,7 @@ class LayerChain(ABC):
 
 
 class FiniteChain(LayerChain):
-    """A chain of sliding windows alone: it sees so far and no farther."""
+    """A chain of sliding windows only, so that its receptive field is limited."""
 
     @property
     def time(self) -> AxisField:
@@ -90,22 +90,22 @@ class FiniteChain(LayerChain):
         return compose(self.axis_layers(1))
 
 
-Window = tuple[int, int]  # first pixel, and the one after the last
+Window = tuple[int, int]  # first pixel, end pixel (exclusive)
 
 
 class RateError(ConfigError):
-    """Two maps have differently many positions to a pixel, and so no common field."""
+    """Two maps have different numbers of positions per pixel, so they have no common field."""
 
 
 @dataclass(frozen=True)
 class Taps:
-    """Which positions of its input each position of a layer's output reads, on one axis.
+    """The input positions that each position of a layer's output reads, on one axis.
 
     Attributes:
-        reads: For the output positions of one period, from position 0 on: first position
-            that is read, how many, and the step between them. Most layers have a period
-            of 1.
-        shift: Input positions by which the next period reads farther.
+        reads: For each output position of one period, starting at position 0: the first
+            input position read, the number read, and the step between them. Most layers
+            have a period of 1.
+        shift: Number of input positions by which the next period's reads are shifted.
     """
 
     reads: tuple[tuple[int, int, int], ...]
@@ -114,22 +114,22 @@ class Taps:
 
 @dataclass(frozen=True)
 class AxisField:
-    """Receptive field of every position of a map, along one axis, in input pixels.
+    """Receptive field of every position of a map along one axis, in input pixels.
 
-    In most maps every position sees as many pixels as any other, and the same number
-    farther. After up-sampling and transposed convolutions the windows are alike only every
-    few positions: `windows` then holds one such period.
+    In most maps all positions have windows of the same size, at regular distances. After
+    up-sampling and transposed convolutions, the windows repeat only every few positions;
+    `windows` then holds one period.
 
     Attributes:
-        size: Pixels that one position sees; the most of any, where they differ.
-        jump: Pixels between the windows of two neighbouring positions, on average: a
-            fraction where up-sampling makes the map finer than the input. 0: all positions
+        size: Number of pixels that one position sees; the maximum if positions differ.
+        jump: Distance in pixels between the windows of neighbouring positions, on average.
+            A fraction if up-sampling makes the map finer than the input. 0 if all positions
             see the same window.
-        start: First pixel that position 0 sees; negative where it reaches into padding.
-        windows: (first pixel, the one after the last) of the positions of one period, from
-            position 0 on; () where the other three say all. An empty window belongs to a
-            position that sees nothing, as a transposed convolution with a kernel under its
-            stride has.
+        start: First pixel that position 0 sees; negative if it is in the padding.
+        windows: (first pixel, end pixel) of each position of one period, starting at
+            position 0; () if size, jump and start describe all windows. An empty window
+            belongs to a position that sees nothing, which happens after a transposed
+            convolution whose kernel is smaller than its stride.
     """
 
     size: int = 1
@@ -139,11 +139,12 @@ class AxisField:
 
     @classmethod
     def repeating(cls, windows: Sequence[Window | None], shift: int) -> AxisField:
-        """The field whose windows repeat, `shift` pixels farther, after those given.
+        """Create the field of windows that repeat after one period.
 
         Args:
-            windows: Of the positions of a period; None for a position that sees nothing.
-            shift: Pixels between two periods.
+            windows: Windows of the positions of one period; None for a position that sees
+                nothing.
+            shift: Distance in pixels between two periods.
 
         Raises:
             ConfigError: No position sees anything.
@@ -165,23 +166,23 @@ class AxisField:
 
     @property
     def period(self) -> int:
-        """Positions after which the windows repeat."""
+        """Number of positions after which the windows repeat."""
         return len(self.windows) or 1
 
     @property
     def shift(self) -> int:
-        """Pixels between a window and the one a period later."""
+        """Distance in pixels between a window and the window one period later."""
         return int(self.jump * self.period)
 
     def after(self, layer: AxisLayer) -> AxisField:
-        """The field of the layer's output, where `self` is that of its input."""
+        """Return the field of a layer's output, given the field of its input."""
         return self.read_by(Taps(((-layer.padding, layer.kernel, 1),), layer.stride))
 
     def read_by(self, taps: Taps) -> AxisField:
-        """The field of the output of a layer that reads these positions of its input.
+        """Return the field after a layer that reads these positions of its input.
 
         Raises:
-            ConfigError: No position of the output reads anything that sees the input.
+            ConfigError: No position of the output sees any input pixel.
         """
         if not self.windows and len(taps.reads) == 1:  # the common case, in closed form
             ((first, count, step),) = taps.reads
@@ -198,22 +199,22 @@ class AxisField:
         return AxisField.repeating(windows, rounds * taps.shift * self.shift // self.period)
 
     def _hull(self, first: int, count: int, step: int) -> Window | None:
-        """Smallest window that holds those of `count` positions, `step` apart."""
+        """Return the smallest window that contains those of `count` positions."""
         positions: Sequence[int] = range(first, first + count * step, step)
         if count > 2 * self.period:
-            # Windows only move on from one period to the next: the ends tell all.
+            # Windows only shift from one period to the next, so the ends are enough.
             positions = [*positions[: self.period], *positions[-self.period :]]
         return _hull([self.window(position) for position in positions])
 
     def joined(self, other: AxisField) -> AxisField:
-        """The field of positions that see what those of two maps see.
+        """Return the field of positions that see the windows of two maps.
 
         Raises:
-            RateError: Neighbouring positions lie farther apart in one map than in the other.
+            RateError: The two maps have different distances between positions.
         """
         if self.jump != other.jump:
             raise RateError(
-                f"neighbouring positions lie {self.jump} pixels apart in one and "
+                f"neighbouring positions are {self.jump} pixels apart in one and "
                 f"{other.jump} in the other"
             )
         period = math.lcm(self.period, other.period)
@@ -221,11 +222,11 @@ class AxisField:
         return AxisField.repeating(windows, int(self.jump * period))
 
     def window(self, position: int) -> Window:
-        """First pixel seen by that position and the one after the last it sees.
+        """Return the window of a position: its first pixel and its end pixel (exclusive).
 
-        Exact where no padding is read on the way. Near the map's ends the window may reach
-        beyond the input; the part of it on the input may then be larger than what is read,
-        as between the taps of a dilated kernel.
+        The window is exact if no padding is read on the way. Near the ends of the map it
+        can extend beyond the input. The part on the input can then contain pixels that are
+        not read, such as those between the taps of a dilated kernel.
         """
         if not self.windows:
             first = self.start + position * int(self.jump)
@@ -236,6 +237,7 @@ class AxisField:
 
 
 def _hull(windows: Sequence[Window]) -> Window | None:
+    """Return the smallest window that contains all of these; None if all are empty."""
     seen = [window for window in windows if window[0] < window[1]]
     if not seen:
         return None
@@ -243,6 +245,7 @@ def _hull(windows: Sequence[Window]) -> Window | None:
 
 
 def _smallest_period(windows: Sequence[Window], jump: Fraction) -> int:
+    """Return the smallest number of positions after which the windows repeat."""
     for period in range(1, len(windows)):
         if len(windows) % period or (jump * period).denominator != 1:
             continue

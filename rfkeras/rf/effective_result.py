@@ -1,4 +1,4 @@
-"""What `effective_receptive_field` returns: where in its window a model really looks."""
+"""The result of `effective_receptive_field`: where in its window a model really looks."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class EffectiveField:
-    """Energy of the gradient inside the window of one position, on average.
+    """Average gradient energy inside the window of one position.
 
-    All figures speak of windows centred on the exact window, of any real size: a pixel that
-    such a window covers in part counts in part. Axis 0 is time (pixels are frames), axis 1
-    frequency (mel bands).
+    All values refer to windows centred on the exact window. Their size can be any real
+    number; a pixel that a window covers partly counts partly. Axis 0 is time (pixels are
+    frames), axis 1 is frequency (mel bands).
 
     Attributes:
-        energy: (box time, box frequency) float64, adds up to 1: of all tags together. The
-            box is the exact window or, on an axis where that has no limit or reaches over
-            the spectrogram at every position, the part of it that lies on the spectrogram.
-        tags: The same for each tag that was asked for, each adding up to 1.
-        axes: The map's two axes, over the spectrogram: their exact receptive fields.
-        offset: First pixel of the box, counted from the window's first, on both axes.
-        positions: (time, frequency) of the positions on the map.
+        energy: (box time, box frequency) float64 for all tags together; the sum is 1. The
+            box is the exact window. On an axis where that is unlimited, or extends beyond
+            the spectrogram at every position, the box is the part on the spectrogram.
+        tags: The energy of each requested tag; each sum is 1.
+        axes: The two axes of the map over the spectrogram, with their exact fields.
+        offset: First pixel of the box relative to the window's first pixel, on both axes.
+        positions: (time, frequency) of the measured positions on the map.
         clips: Number of inputs.
-        clipped: How many of the positions have windows that reach over the spectrogram's
-            border; there the energy is that of the part inside.
-        outside_share: Share of all energy that was measured outside of the exact windows:
-            0, or the exact receptive field is wrong.
-        scale: The spectrogram's units; None if they are not known.
+        clipped: Number of positions whose windows extend beyond the spectrogram; only
+            energy inside it is counted.
+        outside_share: Share of the energy measured outside the exact windows. It is 0
+            unless the exact receptive field is wrong.
+        scale: Units of the spectrogram; None if unknown.
     """
 
     energy: FloatArray
@@ -53,25 +53,25 @@ class EffectiveField:
 
     @property
     def time(self) -> AxisField | None:
-        """Exact receptive field along time, in frames; None: without limit."""
+        """Exact receptive field along time, in frames; None: unlimited."""
         return self.axes[0].field
 
     @property
     def frequency(self) -> AxisField | None:
-        """Exact receptive field along frequency, in mel bands; None: without limit."""
+        """Exact receptive field along frequency, in mel bands; None: unlimited."""
         return self.axes[1].field
 
     def for_tag(self, tag: str) -> EffectiveField:
-        """The field of one tag alone.
+        """Return the field of a single tag.
 
         Raises:
-            ConfigError: The tag was not asked for.
+            ConfigError: The tag was not measured.
         """
         if tag not in self.tags:
             if not self.tags:
                 raise ConfigError(
-                    f"There is no field of tag {tag!r}: none was measured tag by tag. "
-                    'Call effective_receptive_field with tags="all", or with their names.'
+                    f"There is no field of tag {tag!r}, because no tags were measured. Call "
+                    'effective_receptive_field with tags="all" or with their names.'
                 )
             raise ConfigError(unknown_name("tag", tag, self.tags))
         return replace(self, energy=self.tags[tag], tags={tag: self.tags[tag]})
@@ -88,10 +88,10 @@ class EffectiveField:
         return time, frequency
 
     def box(self, position: Pair) -> tuple[Pair, Pair]:
-        """Where the box lies on the spectrogram for that position.
+        """Return the place of the box on the spectrogram for a position.
 
         Returns:
-            ((first frame, stop), (first band, stop)); it may reach over the border.
+            ((first frame, stop), (first band, stop)); it can extend beyond the spectrogram.
         """
         first_frame, first_band = (
             axis.window(index)[0] + offset
@@ -103,11 +103,11 @@ class EffectiveField:
     def share_within(
         self, window_frames: float | None = None, window_bands: float | None = None
     ) -> float:
-        """Share of the energy inside a centred window.
+        """Return the share of the energy inside a centred window.
 
         Args:
-            window_frames: Its length in frames; None: everything along time.
-            window_bands: Its height in mel bands; None: everything along frequency.
+            window_frames: Length in frames; None: unlimited along time.
+            window_bands: Height in mel bands; None: unlimited along frequency.
 
         Raises:
             ConfigError: A size is negative.
@@ -124,14 +124,14 @@ class EffectiveField:
         return min(1.0, share)
 
     def curve(self, axis: int) -> tuple[FloatArray, FloatArray]:
-        """Share of the energy against the size of a centred window, on one axis.
+        """Return the share of the energy by size of a centred window, on one axis.
 
         Args:
-            axis: 0 time, 1 frequency. The window is unlimited on the other.
+            axis: 0 time, 1 frequency. The window is unlimited on the other axis.
 
         Returns:
             (sizes, shares): 0, 1, 2, ... pixels up to the whole box, and the share inside
-            of each; between two sizes it grows linearly.
+            each window; it grows linearly between two sizes.
         """
         length, middle = self.energy.shape[axis], self.centre[axis]
         sizes = np.arange(np.ceil(2 * max(middle, length - middle)) + 1)
@@ -141,52 +141,51 @@ class EffectiveField:
         return sizes, shares
 
     def window(self, share: float) -> tuple[float, float]:
-        """Size of the smallest centred window that holds a share of the energy.
+        """Return the size of the smallest centred window with a share of the energy.
 
-        Each axis by itself: the window is unlimited on the other.
+        Each axis is measured separately, with a window that is unlimited on the other axis.
 
         Args:
             share: Above 0, at most 1.
 
         Returns:
-            (frames, mel bands), to be compared with the exact receptive field's size.
+            (frames, mel bands); compare these with the size of the exact receptive field.
 
         Raises:
-            ConfigError: The share is out of its range.
+            ConfigError: The share is out of range.
         """
         if not 0 < share <= 1:
-            raise ConfigError(
-                f"A share of the energy is above 0 and at most 1. Received: {share!r}."
-            )
+            raise ConfigError(f"share must be above 0 and at most 1. Received: {share!r}.")
         frames, bands = (_first_reaching(*self.curve(axis), share) for axis in (0, 1))
         return frames, bands
 
     def radius(self, share: float = 0.95) -> tuple[float, float]:
-        """Half of that window: (frames, mel bands). Errors as of `window`."""
+        """Return half the size of `window(share)`: (frames, mel bands)."""
         frames, bands = self.window(share)
         return frames / 2, bands / 2
 
     def span_ms(self, frames: float) -> float | None:
-        """Audio that so many frames, also parts of one, are computed from, in milliseconds.
+        """Return the milliseconds of audio that this many frames cover.
 
-        Frames lie a hop apart, and each is computed from a whole analysis window.
+        Frames are one hop apart, and each covers a whole analysis window. The number of
+        frames can be fractional.
 
         Returns:
-            None where the spectrogram's units are not known.
+            Milliseconds; None if the spectrogram's units are unknown.
         """
         if self.scale is None:
             return None
         return self.scale.window_ms + max(0.0, frames - 1) * self.scale.hop_ms
 
     def radius_ms(self, share: float = 0.95) -> float | None:
-        """The radius along time as a distance between frames, in milliseconds."""
+        """Return the radius along time as a distance between frames, in milliseconds."""
         return None if self.scale is None else self.radius(share)[0] * self.scale.hop_ms
 
     def ratio(self, share: float = 0.95) -> tuple[float | None, float | None]:
-        """Size of the window that holds the share, over that of the exact field.
+        """Return the size of `window(share)` relative to the exact field.
 
         Returns:
-            (time, frequency); None on an axis without limit.
+            (time, frequency); None on an unlimited axis.
         """
         time, frequency = (
             None if axis.field is None else size / axis.field.size
@@ -195,7 +194,7 @@ class EffectiveField:
         return time, frequency
 
     def box_curve(self, steps: int = 100) -> tuple[FloatArray, FloatArray]:
-        """Share of the energy in the exact window, shrunk by a factor on both axes at once.
+        """Return the share of the energy in the exact window, shrunk on both axes.
 
         Returns:
             (factors, shares): steps + 1 factors from 0 to 1.
@@ -207,7 +206,7 @@ class EffectiveField:
 
     @property
     def standard_deviation(self) -> tuple[float, float]:
-        """Root of the energy's second moment about its own mean: (frames, mel bands)."""
+        """Standard deviation of the energy: (frames, mel bands)."""
         deviations = []
         for axis in (0, 1):
             marginal, at = self.energy.sum(axis=1 - axis), np.arange(self.energy.shape[axis])
@@ -216,30 +215,30 @@ class EffectiveField:
         return deviations[0], deviations[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, without the maps, for JSON."""
+        """Return the measures, without the maps, ready for JSON."""
         return {
             "exact_frames": None if self.time is None else self.time.size,
             "exact_bands": None if self.frequency is None else self.frequency.size,
-            **self._figures(),
+            **self._measures(),
             "outside_share": self.outside_share,
             "clips": self.clips,
             "positions": [list(position) for position in self.positions],
             "clipped": self.clipped,
-            "tags": {tag: self.for_tag(tag)._figures() for tag in self.tags},
+            "tags": {tag: self.for_tag(tag)._measures() for tag in self.tags},
         }
 
-    def _figures(self) -> dict[str, Any]:
-        figures: dict[str, Any] = {}
+    def _measures(self) -> dict[str, Any]:
+        measures: dict[str, Any] = {}
         for percent in (50, 95):
             frames, bands = self.window(percent / 100)
-            figures[f"window_{percent}_frames"] = frames
-            figures[f"window_{percent}_bands"] = bands
-            figures[f"window_{percent}_ms"] = self.span_ms(frames)
+            measures[f"window_{percent}_frames"] = frames
+            measures[f"window_{percent}_bands"] = bands
+            measures[f"window_{percent}_ms"] = self.span_ms(frames)
         frames, bands = self.standard_deviation
-        return {**figures, "deviation_frames": frames, "deviation_bands": bands}
+        return {**measures, "deviation_frames": frames, "deviation_bands": bands}
 
     def _covered(self, axis: int, size: float) -> FloatArray:
-        """Part of every pixel that a centred window of that size covers."""
+        """Return the part of every pixel that a centred window of this size covers."""
         low, high = self.centre[axis] - size / 2, self.centre[axis] + size / 2
         edges = np.arange(self.energy.shape[axis] + 1.0)
         parts: FloatArray = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
@@ -247,8 +246,8 @@ class EffectiveField:
 
 
 def _first_reaching(sizes: FloatArray, shares: FloatArray, share: float) -> float:
-    """The smallest size with that share, linearly between the given ones."""
-    place = int(np.searchsorted(shares, share * (1 - 1e-12)))  # less what sums are rounded by
+    """Return the smallest size with this share, interpolated linearly."""
+    place = int(np.searchsorted(shares, share * (1 - 1e-12)))  # tolerance for rounding of sums
     low, high = shares[place - 1], shares[place]
     part = min(1.0, (share - low) / (high - low))
     return float(sizes[place - 1] + part * (sizes[place] - sizes[place - 1]))

@@ -1,13 +1,14 @@
-"""What `receptive_field(model)` returns: the field of every layer, and of the model."""
+"""The result of `receptive_field(model)`: the fields of the model and of every layer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rfkeras.frontend.presets import SpectrogramScale
 from rfkeras.rf.axis import AxisField
+from rfkeras.utils.table import Table
 
 Positions = tuple[int | None, int | None]
 
@@ -19,17 +20,17 @@ class LayerField:
     """What one position of a layer's output sees.
 
     Attributes:
-        name: Of the layer; of one inside a nested model or layer "outer/inner"; of the
-            second call of one called twice "name#2".
-        kind: Its class.
-        time: Along time, in spectrogram frames; None: without limit.
-        frequency: Along frequency, in mel bands; None: without limit, or no such axis.
-        note: What the figures alone do not tell, such as "pools over time and frequency";
-            "" if nothing.
-        positions: Lengths of its output along time and frequency, where pooled of the map
-            that was pooled; None where unknown or gone.
-        in_pixels: Whether the fields are counted like the model's. False for layers before
-            the spectrogram: these count samples, or bins of a spectrum.
+        name: Name of the layer; "outer/inner" for one inside a nested model or layer;
+            "name#2" for the second call of a layer called twice.
+        kind: Name of its class.
+        time: Field along time, in spectrogram frames; None: unlimited.
+        frequency: Field along frequency, in mel bands; None: unlimited, or no such axis.
+        note: What the numbers do not show, such as "pools over time and frequency"; "" if
+            nothing.
+        positions: Lengths of the output along time and frequency, or of the map that was
+            pooled; None if unknown or removed.
+        in_pixels: False for layers before the spectrogram, whose fields are counted in
+            samples or bins of a spectrum.
     """
 
     name: str
@@ -45,22 +46,22 @@ class LayerField:
 class ReceptiveField:
     """The receptive field of a model.
 
-    It is that of one position of the last map before the model pools over all positions:
-    each tag's score is then an average over windows of this size.
+    This is the field of one position of the last map before the model pools over all
+    positions. Each tag's score is then an average over windows of this size.
 
     Attributes:
-        time: Along time, in spectrogram frames; None: without limit.
-        frequency: Along frequency, in mel bands; None: without limit, or, where `axes` has
-            no "frequency", no such axis.
-        layers: A row for each layer, in the order of computation.
-        pooled_by: Name of the layer that pools over all positions of an axis and so ends
-            the map; None where the model ends in a map.
-        scale: The spectrogram's units, from the model's front-end; None if it has none.
-        layer: The layer whose output is meant.
-        axes: ("time", "frequency"), or ("time",) where the input has features only.
-        positions: Lengths of the map along time and frequency; None where unknown.
-        notes: Why an axis is without limit; then, unless both are, the notes of all layers
-            that the output depends on, each after the layer's name.
+        time: Field along time, in spectrogram frames; None: unlimited.
+        frequency: Field along frequency, in mel bands; None: unlimited, or no such axis if
+            `axes` has no "frequency".
+        layers: One entry per layer, in the order of computation.
+        pooled_by: Name of the layer that pools over all positions of an axis, which ends
+            the map; None if the model's output is a map.
+        scale: Units of the spectrogram, from the model's front-end; None if it has none.
+        layer: Name of the layer whose output this is.
+        axes: ("time", "frequency"), or ("time",) if the input is a sequence of features.
+        positions: Lengths of the map along time and frequency; None if unknown.
+        notes: Reasons why an axis is unlimited. Unless both are, also the notes of all
+            layers that the output depends on, each after the name of its layer.
     """
 
     time: AxisField | None
@@ -75,48 +76,62 @@ class ReceptiveField:
 
     @property
     def time_ms(self) -> float | None:
-        """Milliseconds of audio that one position hears; None: unknown, or without limit."""
+        """Milliseconds of audio that one position covers; None: unknown or unlimited."""
         if self.scale is None or self.time is None:
             return None
         return self.scale.ms(self.time.size)
 
     @property
     def mel_bands(self) -> int | None:
-        """Mel bands that one position's window is high; None: unknown, or without limit.
+        """Height of one position's window in mel bands; None: unknown or unlimited.
 
-        There may be fewer bands than that.
+        It can be larger than the number of bands.
         """
         if self.scale is None or self.frequency is None:
             return None
         return self.frequency.size
 
     def hz_span(self, position: int | None = None) -> tuple[float, float] | None:
-        """Lowest and highest frequency that a position of the map hears.
+        """Return the lowest and highest frequency that a position of the map covers.
 
         Args:
-            position: Along frequency; None: the one in the middle.
+            position: Position along frequency; None: the middle.
 
         Returns:
-            Both in Hz; None where the units, or the middle, are unknown.
+            Both in Hz; None if the units or the middle are unknown.
 
         Raises:
             ConfigError: The position sees no band of the spectrogram.
         """
-        return hz_span(self.scale, self.frequency, self.axes, self.positions[1], position)
+        scale, frequency = self.scale, self.frequency
+        if scale is None or FREQUENCY not in self.axes:
+            return None
+        if frequency is None:
+            return scale.hz_span(0, scale.n_mels)
+        if position is not None:
+            return scale.hz_span(*frequency.window(position))
+        positions = self.positions[1]
+        if positions is None and frequency.jump:
+            return None
+        first, stop = frequency.window((positions or 0) // 2)
+        visible = first < stop and first < scale.n_mels and stop > 0
+        return scale.hz_span(first, stop) if visible else None
 
     def table(self) -> str:
-        """A line for each layer: what it is, what it sees, and how it is known."""
-
-        return table(self)
+        """Return a text table with one line per layer, a summary and the notes."""
+        title = "time x frequency" if FREQUENCY in self.axes else "time"
+        rows = layer_table(self.layers, self.axes, self.scale).to_text()
+        notes = "".join(f"\n- {note}" for note in self.notes)
+        return f"{title}, in pixels\n{rows}\n{self}{notes}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in numbers, strings, lists and dicts, as for a JSON file."""
+        """Return everything as numbers, strings, lists and dicts, ready for JSON."""
         return {
             "layer": self.layer,
             "pooled_by": self.pooled_by,
             "axes": list(self.axes),
-            "time": field_dict(self.time),
-            "frequency": field_dict(self.frequency),
+            "time": _field_dict(self.time),
+            "frequency": _field_dict(self.frequency),
             "positions": list(self.positions),
             "time_ms": self.time_ms,
             "mel_bands": self.mel_bands,
@@ -127,8 +142,8 @@ class ReceptiveField:
                 {
                     "name": row.name,
                     "kind": row.kind,
-                    "time": field_dict(row.time),
-                    "frequency": field_dict(row.frequency),
+                    "time": _field_dict(row.time),
+                    "frequency": _field_dict(row.frequency),
                     "positions": list(row.positions),
                     "in_pixels": row.in_pixels,
                     "note": row.note,
@@ -138,33 +153,23 @@ class ReceptiveField:
         }
 
     def __str__(self) -> str:
-
-        return summary(self)
-
-
-def hz_span(
-    scale: SpectrogramScale | None,
-    frequency: AxisField | None,
-    axes: tuple[str, ...],
-    positions: int | None,
-    position: int | None = None,
-) -> tuple[float, float] | None:
-    """Lowest and highest frequency that a position hears; see `ReceptiveField.hz_span`."""
-    if scale is None or FREQUENCY not in axes:
-        return None
-    if frequency is None:
-        return scale.hz_span(0, scale.n_mels)
-    if position is not None:
-        return scale.hz_span(*frequency.window(position))
-    if positions is None and frequency.jump:
-        return None
-    first, stop = frequency.window((positions or 0) // 2)
-    heard = first < stop and first < scale.n_mels and stop > 0
-    return scale.hz_span(first, stop) if heard else None
+        """Return one line with the sizes, their units and the layer."""
+        fields = (self.time, self.frequency)[: len(self.axes)]
+        sizes = " x ".join("all" if field is None else str(field.size) for field in fields)
+        parts = [f"{sizes} pixels"]
+        span = self.hz_span()
+        if self.time_ms is not None:
+            parts.append(f"{self.time_ms:.0f} ms")
+        if span is not None:
+            bands = "all" if self.mel_bands is None else str(self.mel_bands)
+            parts.append(f"{bands} mel bands, {span[0]:.0f} to {span[1]:.0f} Hz in the middle")
+        pools = f"at {self.pooled_by!r}, which pools"
+        parts.append(pools if self.pooled_by else f"at {self.layer!r}")
+        return f"receptive field {'; '.join(parts)}"
 
 
-def field_dict(field: AxisField | None) -> dict[str, Any] | None:
-    """A field's numbers; `windows` only where size, jump and start do not say all."""
+def _field_dict(field: AxisField | None) -> dict[str, Any] | None:
+    """Return a field as a dict; with `windows` only if size, jump and start are not enough."""
     if field is None:
         return None
     jump = field.jump if isinstance(field.jump, int) else float(field.jump)
@@ -174,18 +179,18 @@ def field_dict(field: AxisField | None) -> dict[str, Any] | None:
     return numbers
 
 
-# Layers that have windows, by a word of their class's name. They are shown even where their
-# kernel is 1: that deep layers widen nothing is what rho is about.
+# Words in the names of layer classes that have windows. These layers are shown even if their
+# kernel is 1, because rho decides which of them widen the field.
 _WINDOWED = ("Conv", "Pool", "Block", "DenseLayer", "STFT", "GRU", "LSTM", "RNN")
 _MODELS = ("Functional", "Tagger", "Sequential", "Model")
 
 
 def shown_layers(layers: Sequence[LayerField]) -> list[LayerField]:
-    """The layers that widen the field or could, and those with something to tell.
+    """Return the layers that have windows, widen the field, or have a note.
 
-    Left out are those that work on every pixel by itself, such as activations, and the
-    parts of a layer, such as the branches of a residual block: its own row sums them up.
-    Those of a model inside of the model stay.
+    Layers that work on each pixel separately, such as activations, are left out. So are
+    parts of a layer, such as the branches of a residual block, because the layer's own row
+    includes them. Layers of a nested model stay.
     """
     whole = {layer.name for layer in layers if layer.kind not in _MODELS}
     shown: list[LayerField] = []
@@ -202,89 +207,60 @@ def shown_layers(layers: Sequence[LayerField]) -> list[LayerField]:
 
 
 def _outer_names(name: str) -> list[str]:
-    """Of "a/b/c": "a" and "a/b"."""
+    """Return the names of the enclosing layers: "a" and "a/b" for "a/b/c"."""
     parts = name.split("/")
     return ["/".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def map_layers(field: ReceptiveField) -> list[LayerField]:
-    """The shown layers between the spectrogram and the pooling over all positions."""
+    """Return the shown layers between the spectrogram and the pooling over all positions."""
     names = [layer.name for layer in field.layers]
     end = names.index(field.pooled_by) if field.pooled_by in names else len(names)
     return shown_layers([layer for layer in field.layers[:end] if layer.in_pixels])
 
 
 def _reach(layer: LayerField) -> object:
-    """Size and step on both axes, and in what they are counted; not where windows start."""
+    """Return size and jump on both axes and their unit, without the start."""
     fields = (layer.time, layer.frequency)
     return layer.in_pixels, *(field and (field.size, field.jump) for field in fields)
 
 
-NUMBERS = ("size", "jump", "start")
-UNLIMITED, ABSENT, UNKNOWN = "all", "-", ""
+def layer_table(
+    layers: Sequence[LayerField], axes: Sequence[str], scale: SpectrogramScale | None
+) -> Table:
+    """Return a table with one row per layer: size, jump and start of its field.
 
-
-def summary(rf: ReceptiveField) -> str:
-    """One line: sizes, units, and of what."""
-    parts = [f"{_pair(rf.axes, rf.time, rf.frequency, 'size')} pixels"]
-    span = rf.hz_span()
-    if rf.time_ms is not None:
-        parts.append(f"{rf.time_ms:.0f} ms")
-    if span is not None:
-        bands = "all" if rf.mel_bands is None else str(rf.mel_bands)
-        parts.append(f"{bands} mel bands, {span[0]:.0f} to {span[1]:.0f} Hz in the middle")
-    where = f"at {rf.pooled_by!r}, which pools" if rf.pooled_by else f"at {rf.layer!r}"
-    return f"receptive field {'; '.join(parts)}; {where}"
-
-
-def table(rf: ReceptiveField) -> str:
-    """A line for each layer, under headings; then a line for the model, and its notes."""
-    headings = ["layer", "kind", "RF", "jump", "start"]
-    rows = [
-        [
+    A cell with two values, "135 x 87", is for time x frequency; equal values are shown once.
+    With a scale there are two more columns: milliseconds of audio, and percent of the mel
+    bands.
+    """
+    units = () if scale is None else ("ms", "mel")
+    numbers = ("RF", *units, "jump", "start")
+    table = Table(("layer", "kind", *numbers, "note"), right=numbers)
+    for row in layers:
+        fields = (row.time, row.frequency)[: len(axes)]
+        physical = [""] * len(units)
+        if scale is not None and row.in_pixels:
+            time_ms = "all" if row.time is None else f"{scale.ms(row.time.size):,.0f}"
+            physical = [time_ms, mel_percent(row.frequency, scale)]
+        table.add_row(
             row.name,
             row.kind,
-            *(_pair(rf.axes, row.time, row.frequency, what) for what in NUMBERS),
-        ]
-        for row in rf.layers
-    ]
-    if rf.scale is not None:
-        headings += ["ms", "Hz"]
-        for row, cells in zip(rf.layers, rows, strict=True):
-            cells += _units(row, rf.scale, rf.axes)
-    headings.append("note")
-    for row, cells in zip(rf.layers, rows, strict=True):
-        cells.append(row.note)
-    title = "time x frequency" if FREQUENCY in rf.axes else "time"
-    lines = [f"{title}, in pixels", *_aligned([headings, *rows]), "", str(rf)]
-    return "\n".join([*lines, *(f"- {note}" for note in rf.notes)])
+            _both_axes("all" if field is None else str(field.size) for field in fields),
+            *physical,
+            _both_axes("-" if field is None else str(field.jump) for field in fields),
+            _both_axes("-" if field is None else str(field.start) for field in fields),
+            row.note,
+        )
+    return table
 
 
-def _pair(
-    axes: Sequence[str], time: AxisField | None, frequency: AxisField | None, name: str
-) -> str:
-    fields = (time, frequency) if FREQUENCY in axes else (time,)
-    return " x ".join(
-        (UNLIMITED if name == "size" else ABSENT) if f is None else str(getattr(f, name))
-        for f in fields
-    )
+def mel_percent(frequency: AxisField | None, scale: SpectrogramScale) -> str:
+    """Return the part of the mel bands that a field covers, as in "53 %"."""
+    return f"{100 * scale.mel_share(None if frequency is None else frequency.size):.0f} %"
 
 
-def _units(row: LayerField, scale: SpectrogramScale, axes: tuple[str, ...]) -> list[str]:
-    """Milliseconds, and the frequencies of the position in the middle."""
-    if not row.in_pixels:
-        return [UNKNOWN, UNKNOWN]
-    span = hz_span(scale, row.frequency, axes, row.positions[1])
-    return [
-        ABSENT if row.time is None else f"{scale.ms(row.time.size):.1f}",
-        UNKNOWN if span is None else f"{span[0]:.0f} to {span[1]:.0f}",
-    ]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines in columns; the last is as wide as it needs to be."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+def _both_axes(values: Iterable[str]) -> str:
+    """Return "135 x 87" for the values of two axes; equal values only once."""
+    different = list(values)
+    return different[0] if len(set(different)) == 1 else " x ".join(different)

@@ -1,4 +1,4 @@
-"""Which positions of a map the effective receptive field is measured at, and their windows."""
+"""The positions of a map at which the effective receptive field is measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AxisMap:
     """One axis of a map over a spectrogram of known size.
 
     Attributes:
-        field: Exact receptive field of its positions; None: without limit.
+        field: Exact receptive field of its positions; None: unlimited.
         positions: Length of the map.
         pixels: Length of the spectrogram.
     """
@@ -34,14 +34,14 @@ class AxisMap:
 
     @property
     def size(self) -> int:
-        """Pixels of the exact window; those of the spectrogram where it has no limit."""
+        """Size of the exact window in pixels; that of the spectrogram if unlimited."""
         return self.pixels if self.field is None else self.field.size
 
     def window(self, position: int) -> Pair:
-        """First pixel seen by that position and the one after the last it sees.
+        """Return the window of a position: first pixel and end pixel (exclusive).
 
-        Where windows differ in length, as after up-sampling, the shorter ones count as
-        `size` pixels too, with themselves in the middle.
+        If windows differ in length, as after up-sampling, shorter windows are extended to
+        `size` pixels around their middle.
         """
         if self.field is None:
             return 0, self.pixels
@@ -50,20 +50,20 @@ class AxisMap:
         return first, first + self.field.size
 
     def fits(self, position: int) -> bool:
-        """Whether the position's window does not reach over the spectrogram."""
+        """Return whether the window of a position is inside the spectrogram."""
         first, stop = self.window(position)
         return first >= 0 and stop <= self.pixels
 
     def inside(self) -> list[int]:
-        """Positions whose limited windows do not reach over the spectrogram."""
+        """Return the positions with limited windows inside the spectrogram."""
         if self.field is None:
             return []
         return [position for position in range(self.positions) if self.fits(position)]
 
     def centre(self, position: int) -> float:
-        """Middle of the window in pixels, on a grid of half pixels.
+        """Return the middle of the window in pixels, rounded to half pixels.
 
-        Without limit: the position's place in the map, as far along the spectrogram.
+        If the field is unlimited, this is the position's relative place on the spectrogram.
         """
         if self.field is not None:
             first, stop = self.window(position)
@@ -72,23 +72,24 @@ class AxisMap:
 
     @property
     def middle(self) -> int:
-        """The position whose window is nearest to the middle of the spectrogram."""
+        """Position whose window is nearest to the middle of the spectrogram."""
         distances = [abs(self.centre(p) - self.pixels / 2) for p in range(self.positions)]
         return int(np.argmin(distances))
 
     def seen(self, positions: Sequence[int]) -> Pair:
-        """Part of the window, from its first pixel on, that lies on the spectrogram.
+        """Return the part of the window that any of these positions sees.
 
-        What one of the positions or another sees of it.
+        It is counted from the first pixel of the window; the rest is outside the
+        spectrogram for all positions.
         """
         starts = [self.window(position)[0] for position in positions]
         return max(0, -max(starts)), min(self.size, self.pixels - min(starts))
 
 
 def choose_positions(axes: tuple[AxisMap, AxisMap], number: int) -> Positions:
-    """About that many positions, spread evenly over those with their whole window inside.
+    """Choose about this many positions, spread evenly over those with windows inside.
 
-    On an axis where no window fits in, all of them are at the middle.
+    On an axis where no window fits into the spectrogram, all of them are at the middle.
     """
     free = [len(axis.inside()) or 1 for axis in axes]
     number = min(number, free[0] * free[1])
@@ -103,16 +104,16 @@ def choose_positions(axes: tuple[AxisMap, AxisMap], number: int) -> Positions:
 
 
 def _spread(allowed: list[int], count: int) -> list[int]:
-    """The middles of that many equal parts."""
+    """Return the middle positions of this many equal parts."""
     return [allowed[int((part + 0.5) * len(allowed) / count)] for part in range(count)]
 
 
 def check_positions(axes: tuple[AxisMap, AxisMap], positions: Sequence[Any]) -> Positions:
-    """Positions that a caller chose.
+    """Validate positions chosen by the caller.
 
     Raises:
-        ConfigError: One is no pair of whole numbers or not on the map; one is named twice;
-            or their windows cannot be laid over each other.
+        ConfigError: A position is not a pair of integers on the map, or is given twice; or
+            the windows cannot be aligned with each other.
     """
     checked: list[Pair] = []
     for position in positions:
@@ -124,38 +125,39 @@ def check_positions(axes: tuple[AxisMap, AxisMap], positions: Sequence[Any]) -> 
             for index, axis in zip(pair, axes, strict=True)
         ):
             raise ConfigError(
-                "Each position must be a pair (time, frequency) on the map: whole numbers "
+                "Each position must be a pair of whole numbers (time, frequency) on the map, "
                 f"from (0, 0) to ({axes[0].positions - 1}, {axes[1].positions - 1}). "
                 f"Received: {position!r}."
             )
         checked.append((int(pair[0]), int(pair[1])))
     if not checked or len(set(checked)) < len(checked):
         raise ConfigError(
-            "positions must name at least one position, and none twice. "
+            "positions must contain at least one position, and none twice. "
             f"Received: {positions!r}."
         )
     for number, axis in enumerate(axes):
         indices = sorted({pair[number] for pair in checked})
         if axis.field is None and len(indices) > 1:
             raise ConfigError(
-                f"The receptive field has no limit along {AXES[number]}, so the windows of "
-                f"several positions cannot be laid over each other: give all positions the "
-                f"same index there, such as {axis.middle}. Received: {indices}."
+                f"The receptive field is unlimited along {AXES[number]}, so the windows of "
+                f"several positions cannot be aligned. Give all positions the same index "
+                f"there, such as {axis.middle}. Received: {indices}."
             )
         for index in indices:
             first, stop = axis.window(index)
             if stop <= 0 or first >= axis.pixels:
                 raise ConfigError(
-                    f"Position {index} along {AXES[number]} sees padding alone: its window "
+                    f"Position {index} along {AXES[number]} sees only padding: its window "
                     f"is pixels {first} to {stop - 1} of 0 to {axis.pixels - 1}."
                 )
     return tuple(checked)
 
 
 def disjoint_groups(axes: tuple[AxisMap, AxisMap], positions: Positions) -> list[Positions]:
-    """The positions in groups, none of whose windows overlap within their group.
+    """Group positions so that windows within a group do not overlap.
 
-    A group's gradients can be computed at once: each pixel belongs to one of its windows.
+    The gradients of a group can be computed at once, because each pixel belongs to only one
+    of its windows.
     """
     groups: list[list[Pair]] = []
     for position in positions:
@@ -171,7 +173,7 @@ def disjoint_groups(axes: tuple[AxisMap, AxisMap], positions: Positions) -> list
 def group_masks(
     axes: tuple[AxisMap, AxisMap], groups: Sequence[Positions]
 ) -> NDArray[np.float32]:
-    """(groups, time', frequency'): 1 at the positions of each group, else 0."""
+    """Return (groups, time', frequency') masks: 1 at the positions of each group, else 0."""
     masks = np.zeros((len(groups), axes[0].positions, axes[1].positions), np.float32)
     for mask, group in zip(masks, groups, strict=True):
         mask[tuple(np.transpose(group))] = 1.0

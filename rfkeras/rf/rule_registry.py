@@ -1,4 +1,4 @@
-"""Rules: functions that tell what a layer's output sees, from what its inputs see."""
+"""The registry of rules: functions from what a layer's inputs see to what its output sees."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
 
 
 class Call(Protocol):
-    """One application of a layer, as its rule is told of it.
+    """One application of a layer, as passed to its rule.
 
     Attributes:
-        name: Of the layer; of one inside of another "outer/inner".
-        args: All positional arguments, tensors replaced by what they see.
-        kwargs: All keyword arguments, likewise.
-        shapes: Shapes of the outputs as Keras gives them; () where it was not asked.
+        name: Name of the layer; "outer/inner" for one inside another.
+        args: All positional arguments, with tensors replaced by what they see.
+        kwargs: All keyword arguments, with tensors replaced likewise.
+        shapes: Shapes of the outputs as computed by Keras; () if not computed.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Call(Protocol):
     shapes: tuple[Any, ...]
 
     def apply(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        """What the output of another layer sees that is applied to these inputs."""
+        """Return what the output of another layer sees when applied to these inputs."""
 
     def tensors(self) -> list[TensorField]:
-        """What all arguments that are tensors see, constants included, in order."""
+        """Return what all tensor arguments see, including constants, in order."""
 
 
 Rule = Callable[[Any, Any, Call], Any]
@@ -41,36 +41,40 @@ _RULES: dict[type | str, Rule] = {}
 
 
 def register_rule(*classes: type | str) -> Callable[[AnyRule], AnyRule]:
-    """Make a function the rule of layer classes, or of `keras.ops` operations.
+    """Register a function as the rule of layer classes or `keras.ops` operations.
 
-    Most layers of one's own need no rule: a method of the same signature is enough,
-    `trace_receptive_field(self, inputs, call)`, and wins over a rule.
+    Custom layers usually need no rule. Give the class a method with the same signature,
+    `trace_receptive_field(self, inputs, call)`, which takes precedence over a rule.
 
-    A rule or such a method counts for subclasses too, unless they override `call`: then
-    nobody knows what they do. The last rule registered for a class replaces those before.
+    Rules and such methods also apply to subclasses, unless these override `call`. A new
+    rule for a class replaces the previous one.
 
     Args:
-        *classes: Layer classes, or their full names ("module.Class") where they should not
-            be imported for this.
+        *classes: Layer classes, or their full names ("module.Class") to avoid importing
+            them.
 
     Returns:
-        A decorator. The function takes the layer, its first argument (a `TensorField`, or
-        a list of them), and a `Call`; it returns the `TensorField` of the output, or a
-        list. The fields' methods say what a layer does with each dimension: `slide`,
-        `mix`, `pool`, `everywhere`, `pad`, `permuted` and so on; `join` combines several;
-        `call.apply(layer, field)` applies another layer's rule.
+        A decorator. The decorated function takes the layer, its first argument (a
+        `TensorField` or a list of them) and a `Call`, and returns the `TensorField` of the
+        output, or a list of them. The methods of `TensorField` describe what a layer does
+        with each dimension: `slide`, `contract`, `pool`, `unlimited`, `pad`, `permuted` and
+        so on. `TensorField.joined` combines tensors, and `call.apply(layer, field)` applies
+        the rule of another layer.
+
+    Raises:
+        ConfigError: An argument is neither a class nor a name.
 
     Example:
         >>> @register_rule(MyGatedConv)
         ... def gated_conv(layer, inputs, call):
-        ...     return inputs.slide(1, layer.width, padding="same").mix(-1, layer.filters)
+        ...     return inputs.slide(1, layer.width, padding="same").contract(-1, layer.filters)
     """
 
     def register(rule: AnyRule) -> AnyRule:
         for known in classes:
             if not isinstance(known, type | str):
                 raise ConfigError(
-                    "register_rule takes layer classes or their full names. "
+                    "register_rule needs layer classes or their full names. "
                     f"Received: {known!r}."
                 )
             _RULES[known] = rule
@@ -80,18 +84,20 @@ def register_rule(*classes: type | str) -> Callable[[AnyRule], AnyRule]:
 
 
 def find_rule(layer: Any, name: str) -> Rule:
-    """The rule of that layer: its own method, or the one registered.
+    """Return the rule of a layer: its own method, or a registered rule.
 
     Raises:
         ConfigError: There is none.
     """
     kind = type(layer)
     why = ""
-    told_by = _definer(kind, PROTOCOL)
-    if told_by is not None:
-        if not _is_below(kind, _definer(kind), told_by):
+    described_by = _definer(kind, PROTOCOL)
+    if described_by is not None:
+        if not _is_below(kind, _definer(kind), described_by):
             return _method_rule
-        why = f"It overrides the `call` that the {PROTOCOL} of {told_by.__name__} describes."
+        why = (
+            f"It overrides the `call` that the {PROTOCOL} of {described_by.__name__} describes."
+        )
     for known in kind.__mro__:
         rule = _RULES.get(known, _RULES.get(full_name(known)))
         if rule is not None:
@@ -102,12 +108,12 @@ def find_rule(layer: Any, name: str) -> Rule:
 
 
 def full_name(kind: type) -> str:
-    """Module and name of a class."""
+    """Return the module and name of a class."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def overrides_call(kind: type, base: type) -> bool:
-    """Whether a class has another `call` than one of its bases."""
+    """Return whether a class overrides the `call` of one of its bases."""
     return _definer(kind) is not _definer(base)
 
 
@@ -116,23 +122,22 @@ def _method_rule(layer: Any, inputs: Any, call: Call) -> Any:
 
 
 def _definer(kind: type, method: str = "call") -> type | None:
-    """The class that a class has that method from."""
+    """Return the base class that defines a method of this class."""
     return next((base for base in kind.__mro__ if method in vars(base)), None)
 
 
 def _is_below(kind: type, one: type | None, other: type) -> bool:
-    """Whether, among a class's bases, one comes before another."""
+    """Return whether `one` comes before `other` in the method resolution order."""
     return one is not None and kind.__mro__.index(one) < kind.__mro__.index(other)
 
 
 def _unknown(kind: type, name: str, why: str) -> ConfigError:
     if kind.__name__ == "Lambda":
-        why = "A Lambda may do anything: write it with keras.ops, or as a layer."
+        why = "A Lambda can do anything: use keras.ops or write a layer instead."
     return ConfigError(
-        f"The receptive field of layer {name!r} is not known: no rule says what its class "
-        f"{full_name(kind)} reads. {why}{' ' if why else ''}Register one: "
-        f"@rfkeras.rf.register_rule({kind.__name__}) before a function "
-        "(layer, inputs, call) that returns what the output sees, such as "
-        "`return inputs` for a layer that works position by position; or give the class a "
-        f"method {PROTOCOL}(self, inputs, call)."
+        f"The receptive field of layer {name!r} is unknown: there is no rule for its class "
+        f"{full_name(kind)}. {why}{' ' if why else ''}Give the class a method "
+        f"{PROTOCOL}(self, inputs, call), or register a function (layer, inputs, call) with "
+        f"@rfkeras.rf.register_rule({kind.__name__}). Either returns what the output sees; "
+        "for a layer that works position by position that is `return inputs`."
     )

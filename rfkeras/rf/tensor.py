@@ -1,4 +1,9 @@
-"""What is seen where several tensors are combined position by position."""
+"""Tensors whose positions know what they see: what rules take and return.
+
+`TensorField` is one tensor; its methods say what a layer does with each dimension. The
+functions that return a `Reading` describe how layers read along one dimension, and `join`
+combines tensors position by position.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from rfkeras.rf.axis import AxisField, RateError, Taps
 
 @dataclass(frozen=True)
 class Along:
-    """Each position along a dimension sees a window of its own.
+    """Each position along a dimension sees a separate window.
 
     Attributes:
         field: The windows.
@@ -26,8 +31,8 @@ class Along:
 
 
 @dataclass(frozen=True)
-class Still:
-    """All positions see one window: that of a single position which was kept.
+class Broadcast:
+    """All positions see the same window, that of a single position.
 
     Attributes:
         field: The window, with a jump of 0.
@@ -38,12 +43,12 @@ class Still:
 
 @dataclass(frozen=True)
 class Pooled:
-    """Everything is seen, as a mean or maximum over the positions of a map.
+    """Everything is seen, through a mean or maximum over the positions of a map.
 
     Attributes:
-        field: Of the map's positions.
-        length: How many there were.
-        by: The layer that pooled.
+        field: Field of the map's positions.
+        length: Number of positions of the map.
+        by: Name of the layer that pooled.
     """
 
     field: AxisField
@@ -52,34 +57,34 @@ class Pooled:
 
     @property
     def pooler(self) -> str:
-        """The layer, for messages."""
+        """Name of the layer for messages."""
         return repr(self.by) if self.by else "it"
 
 
 @dataclass(frozen=True)
 class Unlimited:
-    """Everything is, or may be, seen.
+    """Everything is seen, or can be seen.
 
     Attributes:
-        why: What the layer does: "its state remembers what was before".
-        by: The layer.
+        why: The reason, such as "its state remembers what was before".
+        by: Name of the layer.
     """
 
     why: str
     by: str = ""
 
 
-AxisState = Along | Still | Pooled | Unlimited
+AxisState = Along | Broadcast | Pooled | Unlimited
 
 
 class Source:
-    """What the receptive field is counted in: a model's input, or a spectrogram in it.
+    """The tensor whose pixels are counted: a model's input, or a spectrogram inside it.
 
     Args:
-        rank: Number of its axes, the batch left out.
-        begun_by: What it is: the layer that computes it, or any object.
-        scale: A spectrogram's units, where known.
-        settled: Whether it is known which axis holds channels, if any does.
+        rank: Number of axes without the batch.
+        begun_by: Its identity: the layer that computes it, or any object.
+        scale: Units of a spectrogram, if known.
+        settled: True if it is known which axis holds channels, if any.
     """
 
     def __init__(
@@ -96,23 +101,23 @@ class Source:
         self.settled = settled
 
     def settle_channels(self, axis: int | None) -> None:
-        """Take what the first layer that knows channels from other axes says of them."""
+        """Set the axis of channels, unless an earlier layer has set it."""
         if not self.settled:
             self.settled, self.channels = True, axis
 
     def again(self, begun_by: object, scale: SpectrogramScale | None) -> Source:
-        """The same axes, one of them counted in other units from here on."""
+        """Return a source with the same axes, one of which is counted in new units."""
         source = Source(self.rank, begun_by, scale, self.settled)
         source.channels = self.channels
         return source
 
     def same_as(self, other: Source) -> bool:
-        """Whether pixels of the two can be counted together."""
+        """Return whether the pixels of the two are the same."""
         return self.begun_by is other.begun_by
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Its axes other than channels: time, and then frequency if there is one."""
+        """Axes other than channels: time, then frequency if there is one."""
         channels = self.channels
         if not self.settled and self.rank > 2:
             channels = self.rank - 1
@@ -121,7 +126,7 @@ class Source:
 
 Length = int | None
 
-# Input positions on either side that count for one in between.
+# Input positions read on either side of a position between two of them.
 INTERPOLATIONS = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
 
 
@@ -130,10 +135,10 @@ class Reading:
     """What a layer reads along one axis.
 
     Attributes:
-        taps: The positions of its input that its output's positions read.
-        length: Positions of its output.
-        assumed_multiple: What the unknown input length was taken to be a multiple of,
-            where the first window's place depends on it; else 1.
+        taps: The input positions that each output position reads.
+        length: Length of the output.
+        assumed_multiple: The number that the unknown input length was assumed to be a
+            multiple of, if the place of the first window depends on it; else 1.
     """
 
     taps: Taps
@@ -144,10 +149,10 @@ class Reading:
 def sliding(
     length: Length, kernel: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
 ) -> Reading:
-    """A window that slides: convolution or pooling.
+    """Return the reading of a sliding window: convolution or pooling.
 
     Raises:
-        ConfigError: padding is none of "valid", "same" and "causal".
+        ConfigError: padding is not "valid", "same" or "causal".
     """
     span = (kernel - 1) * dilation + 1
     before, after, assumed = 0, 0, 1
@@ -184,7 +189,7 @@ def transposed(
     padding: str = "valid",
     output_padding: int | None = None,
 ) -> Reading:
-    """A transposed convolution: the windows of a convolution from its output to its input."""
+    """Return the reading of a transposed convolution."""
     span = (kernel - 1) * dilation + 1
     # Length of the output beyond (n - 1) * stride, as Keras defines it.
     if padding == "valid":
@@ -205,7 +210,7 @@ def transposed(
 
 
 def enlarged(length: Length, factor: int, interpolation: str = "nearest") -> Reading:
-    """Up-sampling by a whole factor, pixels lying in the middles of their areas.
+    """Return the reading of up-sampling by an integer factor, with half-pixel centres.
 
     Raises:
         ConfigError: Unknown interpolation.
@@ -218,7 +223,7 @@ def enlarged(length: Length, factor: int, interpolation: str = "nearest") -> Rea
         place = Fraction(2 * phase + 1 - factor, 2 * factor)
         if radius == 0:
             reads.append((0, 1, 1))
-        elif place.denominator == 1:  # on an input position: all others weigh nothing
+        elif place.denominator == 1:  # on an input position: the others have weight 0
             reads.append((int(place), 1, 1))
         else:
             reads.append((math.floor(place) - radius + 1, 2 * radius, 1))
@@ -226,13 +231,13 @@ def enlarged(length: Length, factor: int, interpolation: str = "nearest") -> Rea
 
 
 def padded(length: Length, before: int, after: int) -> Reading:
-    """Positions added at both ends; negative numbers take some away."""
+    """Return the reading of padding at both ends; negative numbers crop."""
     positions = None if length is None else length + before + after
     return Reading(Taps(((-before, 1, 1),), 1), positions)
 
 
 def sliced(length: Length, part: slice) -> Reading | None:
-    """What a slice keeps; None where it turns the axis round or the length must be known."""
+    """Return the reading of a slice; None if it is reversed or needs an unknown length."""
     step = 1 if part.step is None else part.step
     if length is not None:
         kept = range(length)[part]
@@ -246,12 +251,12 @@ def sliced(length: Length, part: slice) -> Reading | None:
 
 
 def grouped(parts: int, out_of: int, each: int) -> Reading:
-    """Channels in groups: each group of the output reads one of the input whole.
+    """Return the reading of grouped channels: each output group reads one input group.
 
     Args:
         parts: Number of groups.
-        out_of: Input channels of a group.
-        each: Output channels of a group.
+        out_of: Input channels per group.
+        each: Output channels per group.
     """
     return Reading(Taps(((0, out_of, 1),) * each, out_of), parts * each)
 
@@ -263,17 +268,17 @@ Shape = tuple[int | None, ...]
 class TensorField:
     """What the positions of a tensor see: what rules take and return.
 
-    Dimensions are counted from 0, the batch; negative numbers count from the end. A tensor
-    is never changed: every method returns another one. One position along a dimension
-    stands for all positions along the others.
+    Dimensions are counted from 0 (the batch); negative numbers count from the end. Tensors
+    are immutable: every method returns a new one. What a position sees along one axis does
+    not depend on its place along the other dimensions.
 
     Attributes:
-        shape: Lengths of the dimensions, None where unknown.
-        source: The input, or the spectrogram, that is seen; None where the tensor does not
-            depend on it.
-        axes: For each axis of the source what is seen along it.
-        name: Of the layer that computed it.
-        notes: What was assumed since the layer's inputs.
+        shape: Lengths of the dimensions; None if unknown.
+        source: The input or spectrogram that is seen; None if the tensor does not depend on
+            it.
+        axes: What is seen along each axis of the source.
+        name: Name of the layer that computed the tensor.
+        notes: Assumptions made since the layer's inputs.
     """
 
     shape: Shape
@@ -284,21 +289,21 @@ class TensorField:
 
     @property
     def rank(self) -> int:
-        """Number of dimensions, the batch included."""
+        """Number of dimensions, including the batch."""
         return len(self.shape)
 
     def dim(self, dim: int) -> int:
-        """The dimension counted from 0.
+        """Return the index of a dimension, counted from 0.
 
         Raises:
-            ConfigError: There is none of that number.
+            ConfigError: There is no such dimension.
         """
         if not -self.rank <= dim < self.rank:
             raise ConfigError(f"A tensor of shape {self.shape} has no dimension {dim}.")
         return dim % self.rank
 
     def read(self, dim: int, reading: Reading) -> TensorField:
-        """After a layer that reads these positions along one dimension."""
+        """Apply a layer that reads these positions along one dimension."""
         dim = self.dim(dim)
         result = self._map(
             dim, lambda state: replace(state, field=state.field.read_by(reading.taps))
@@ -318,38 +323,38 @@ class TensorField:
         dilation: int = 1,
         padding: str = "valid",
     ) -> TensorField:
-        """After a window sliding along one dimension: a convolution or pooling layer.
+        """Slide a window along one dimension, as a convolution or pooling layer does.
 
         Args:
             dim: The dimension.
-            kernel: Positions in the window.
-            stride: Positions from one window to the next.
-            dilation: Positions from one that is read to the next.
-            padding: "valid", "same" as TensorFlow pads, or "causal": all in front.
+            kernel: Number of positions in the window.
+            stride: Distance between windows.
+            dilation: Distance between the positions that a window reads.
+            padding: "valid", "same" (TensorFlow's rule) or "causal" (all at the start).
         """
         length = self.shape[self.dim(dim)]
         result = self.read(dim, sliding(length, kernel, stride, dilation, padding))
         return result._hardened() if kernel > 1 else result
 
     def pad(self, dim: int, before: int, after: int) -> TensorField:
-        """With positions added at the ends of a dimension; negative: taken away."""
+        """Add positions at the ends of a dimension; negative numbers remove them."""
         return self.read(dim, padded(self.shape[self.dim(dim)], before, after))
 
-    def mix(self, dim: int, length: int | None, why: str = "") -> TensorField:
-        """After a layer each output of which reads all positions of one dimension.
+    def contract(self, dim: int, length: int | None, why: str = "") -> TensorField:
+        """Contract one dimension: each output reads all of its positions.
 
-        The dimension then holds `length` features.
+        The dimension then holds `length` features, as after a dense layer.
         """
         dim = self.dim(dim)
         why = why or "its positions are read as features"
         return self._map(dim, lambda _: Unlimited(why)).resized(dim, length)._hardened()
 
-    def everywhere(self, dims: int | Iterable[int], why: str) -> TensorField:
-        """After a layer each position of which sees all positions along these dimensions.
+    def unlimited(self, dims: int | Iterable[int], why: str) -> TensorField:
+        """Make what is seen along these dimensions unlimited.
 
         Args:
-            dims: The dimensions; their positions stay.
-            why: What the layer does, for the note: "its state remembers what was before".
+            dims: The dimensions, which keep their positions.
+            why: The reason, for the notes, such as "its state remembers what was before".
         """
         result = self
         for dim in (dims,) if isinstance(dims, int) else dims:
@@ -358,7 +363,7 @@ class TensorField:
         return result
 
     def pool(self, dims: int | Iterable[int], keepdims: bool = False) -> TensorField:
-        """After a mean or maximum over all positions of these dimensions."""
+        """Pool over all positions of these dimensions, by a mean or maximum."""
         gone = {self.dim(d) for d in ((dims,) if isinstance(dims, int) else dims)}
         result = self
         for dim in gone:
@@ -369,45 +374,45 @@ class TensorField:
         return Pooled(state.field, self.shape[state.dim])
 
     def as_channels(self, dim: int) -> TensorField:
-        """The same; but if its source's channels are not known yet, they lie here."""
+        """Declare this dimension to hold channels, if that is not known yet."""
         if self.source is not None:
             along = self._along(self.dim(dim))
             self.source.settle_channels(along[0] if along else None)
         return self
 
     def resized(self, dim: int, length: int | None) -> TensorField:
-        """The same with another length of one dimension."""
+        """Change the length of one dimension, and nothing else."""
         dim = self.dim(dim)
         return replace(self, shape=(*self.shape[:dim], length, *self.shape[dim + 1 :]))
 
     def dropped(self, dims: Iterable[int]) -> TensorField:
-        """Without these dimensions, of each of which the first position is kept."""
+        """Remove these dimensions, keeping the first position of each."""
         gone = {self.dim(dim) for dim in dims}
         result = self
         for dim in gone:
-            result = result._map(dim, lambda state: still(state.field, 0))
+            result = result._map(dim, lambda state: broadcast(state.field, 0))
         places = [dim for dim in range(self.rank) if dim not in gone]
         return result.permuted(places)
 
     def position(self, dim: int, position: int) -> TensorField:
-        """One position of a dimension, without the dimension."""
+        """Select one position of a dimension and remove the dimension."""
         dim = self.dim(dim)
         return self.read(dim, Reading(Taps(((position, 1, 1),), 1), 1)).dropped((dim,))
 
     def inserted(self, dim: int, length: int | None = 1) -> TensorField:
-        """With another dimension, there in the result; all its positions are alike."""
+        """Insert a dimension at this place of the result; its positions are all the same."""
         dim = dim % (self.rank + 1)
         moved = {place: place + (place >= dim) for place in range(self.rank)}
         return self.placed(moved, (*self.shape[:dim], length, *self.shape[dim:]))
 
     def permuted(self, order: Sequence[int]) -> TensorField:
-        """With its dimensions in another order: `order[i]` comes to place i."""
+        """Reorder the dimensions: `order[i]` moves to place i."""
         order = [self.dim(dim) for dim in order]
         moved = {dim: place for place, dim in enumerate(order)}
         return self.placed(moved, tuple(self.shape[dim] for dim in order))
 
     def placed(self, moved: Mapping[int, int], shape: Shape) -> TensorField:
-        """With another shape: `moved` tells the new place of each dimension with an axis."""
+        """Change the shape; `moved` maps dimensions with an axis to their new places."""
         states = tuple(
             replace(state, dim=moved[state.dim]) if isinstance(state, Along) else state
             for state in self.axes
@@ -422,14 +427,14 @@ class TensorField:
         begun_by: object,
         scale: SpectrogramScale | None = None,
     ) -> TensorField:
-        """A spectrogram computed from this: pixels are counted from here on.
+        """Start counting in the pixels of a spectrogram computed from this tensor.
 
         Args:
-            shape: Its shape.
-            time: Its dimension of frames.
-            frequency: Its dimension of bands.
+            shape: Shape of the spectrogram.
+            time: Dimension of the frames.
+            frequency: Dimension of the bands.
             begun_by: The layer. Spectrograms of different layers cannot be joined.
-            scale: Its units, where known.
+            scale: Units of the spectrogram, if known.
         """
         if self.source is None:
             return TensorField(shape)
@@ -438,16 +443,15 @@ class TensorField:
         return TensorField(shape, source, states)
 
     def joined(self, *others: TensorField, concatenated: int | None = None) -> TensorField:
-        """Combined with others position by position; see `joining.join`."""
-
+        """Combine with other tensors position by position; see `join`."""
         return join([self, *others], concatenated)
 
     def noted(self, note: str) -> TensorField:
-        """The same with a note for the layer's row of the table."""
+        """Add a note for the layer's row of the table."""
         return self if note in self.notes else replace(self, notes=(*self.notes, note))
 
     def _along(self, dim: int) -> list[int]:
-        """Axes of the source whose positions lie along that dimension."""
+        """Return the axes of the source whose positions are along that dimension."""
         return [
             axis
             for axis, state in enumerate(self.axes)
@@ -455,7 +459,7 @@ class TensorField:
         ]
 
     def _map(self, dim: int, change: Callable[[Along], AxisState]) -> TensorField:
-        """With another state for the axes that lie along that dimension."""
+        """Change the state of the axes along that dimension."""
         states = tuple(
             change(state) if isinstance(state, Along) and state.dim == dim else state
             for state in self.axes
@@ -463,9 +467,9 @@ class TensorField:
         return replace(self, axes=states)
 
     def _hardened(self) -> TensorField:
-        """After a layer with a kernel: what was pooled before is no average of windows now.
+        """Mark pooled axes as unlimited, because a layer with a kernel reads them.
 
-        Unless no axis has positions left: then the layer belongs to the head.
+        If no axis has positions left, the layer belongs to the head and nothing changes.
         """
         if not any(isinstance(state, Along) for state in self.axes):
             return self
@@ -478,26 +482,26 @@ class TensorField:
         return replace(self, axes=states)
 
 
-def still(field: AxisField, position: int) -> Still:
-    """What all positions see that are given what this one sees."""
+def broadcast(field: AxisField, position: int) -> Broadcast:
+    """Return the state in which all positions see the window of this position."""
     first, stop = field.window(position)
-    return Still(AxisField(stop - first, 0, first))
+    return Broadcast(AxisField(stop - first, 0, first))
 
 
 def join(tensors: Sequence[TensorField], concatenated: int | None = None) -> TensorField:
-    """What the positions of a tensor see that is computed from several, each from its like.
+    """Combine tensors position by position.
 
-    Shapes are broadcast as NumPy does. Where a tensor has one position along a dimension
-    and the result more, all of these see what that one sees.
+    Shapes are broadcast as in NumPy. If a tensor has a single position along a dimension
+    and the result has more, all of them see what that position sees.
 
     Args:
         tensors: The tensors, at least one.
-        concatenated: Dimension along which they stand one behind the other, where they may
-            differ in length; None: none.
+        concatenated: Dimension along which they are concatenated, where their lengths may
+            differ; None if they are not.
 
     Raises:
-        ConfigError: They see different spectrograms, or the positions of two of them lie
-            differently far apart.
+        ConfigError: They see different spectrograms, or have different distances between
+            positions.
     """
     rank = max(tensor.rank for tensor in tensors)
     aligned = [_of_rank(tensor, rank) for tensor in tensors]
@@ -507,8 +511,8 @@ def join(tensors: Sequence[TensorField], concatenated: int | None = None) -> Ten
         lengths = [tensor.shape[dim] for tensor in aligned]
         total = None if None in lengths else sum(n for n in lengths if n is not None)
         shape = (*shape[:dim], total, *shape[dim + 1 :])
-        why = "maps stand one behind the other along it"
-        aligned = [tensor.everywhere(dim, why) for tensor in aligned]
+        why = "maps are concatenated along it"
+        aligned = [tensor.unlimited(dim, why) for tensor in aligned]
     seeing = [_spread(tensor, shape) for tensor in aligned if tensor.source is not None]
     if not seeing:
         return TensorField(shape)
@@ -532,9 +536,9 @@ def _common(lengths: Sequence[int | None]) -> int | None:
 
 
 def _spread(tensor: TensorField, shape: Shape) -> TensorField:
-    """With one window for all positions of a dimension along which it is repeated."""
+    """Give all positions of a repeated dimension the same window."""
     states = tuple(
-        still(state.field, 0)
+        broadcast(state.field, 0)
         if isinstance(state, Along) and tensor.shape[state.dim] == 1 != shape[state.dim]
         else state
         for state in tensor.axes
@@ -546,14 +550,14 @@ def _join_two(one: TensorField, other: TensorField) -> TensorField:
     if one.source is None or other.source is None or not one.source.same_as(other.source):
         raise ConfigError(
             f"{one.name!r} and {other.name!r} are computed from different spectrograms, "
-            "whose pixels cannot be counted together."
+            "whose pixels cannot be compared."
         )
     try:
         states = tuple(_joined(*pair) for pair in zip(one.axes, other.axes, strict=True))
     except RateError as error:
         raise RateError(
             f"{one.name!r} and {other.name!r} cannot be combined position by position: "
-            f"{error}. Bring them to the same rate by pooling or up-sampling."
+            f"{error}. Pool or up-sample one of them, so that both have the same rate."
         ) from error
     for note in other.notes:
         one = one.noted(note)
@@ -561,10 +565,10 @@ def _join_two(one: TensorField, other: TensorField) -> TensorField:
 
 
 def _joined(one: AxisState, other: AxisState) -> AxisState:
-    """What is seen along one axis.
+    """Combine what two tensors see along one axis.
 
     Raises:
-        RateError: Two fields have no common one.
+        RateError: Two fields have no common field.
     """
     match one, other:
         case (Unlimited(), _):
@@ -575,12 +579,12 @@ def _joined(one: AxisState, other: AxisState) -> AxisState:
             return _joined_pools(one, other)
         case (Pooled() as pooled, _) | (_, Pooled() as pooled):
             return Unlimited(f"what {pooled.pooler} pooled over all positions is given to each")
-        case (Still(), Still()):
-            return Still(one.field.joined(other.field))
+        case (Broadcast(), Broadcast()):
+            return Broadcast(one.field.joined(other.field))
         case (Along(), Along()) if one.dim == other.dim:
             return replace(one, field=one.field.joined(other.field))
         case (Along(), Along()):
-            return Unlimited("it is laid across another axis")
+            return Unlimited("it is combined with another axis")
         case _:
             return Unlimited("what a fixed position sees is given to each")
 
@@ -589,5 +593,5 @@ def _joined_pools(one: Pooled, other: Pooled) -> Pooled:
     try:
         return replace(one, field=one.field.joined(other.field))
     except RateError:
-        # Averages over maps of different rates: no window is larger than the larger one's.
+        # Averages over maps of different rates: the larger field is the upper bound.
         return max(one, other, key=lambda pooled: pooled.field.size)

@@ -1,8 +1,8 @@
-"""gm_instruments, the embedded default data set: 20 instruments, composed and rendered here.
+"""gm_instruments, the built-in data set: music with 20 instruments, composed and rendered.
 
-Music is composed by rules from a seed, played by a General MIDI sound font, and written in
-the OpenMIC-2018 folder layout. No download is needed. docs/gm_instruments.md says how the
-music is made, and which approximations it contains.
+Rules compose the music from a seed, a General MIDI sound font plays it, and the result is
+written in the folder layout of OpenMIC-2018. Nothing is downloaded. docs/gm_instruments.md
+describes how the music is made and its limitations.
 """
 
 from rfkeras.synthesis.compose import LABEL_RATE, VERSION

@@ -1,4 +1,8 @@
-"""One-note-at-a-time parts: melodies, counter-melodies and bass lines (in beats)."""
+"""Casting of a clip, and its parts as written notes: melodies, chords, bass lines and drums.
+
+`cast` chooses the performers and their roles; `write_part` writes the part of one of them.
+All times are in beats, and velocities are offsets.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rfkeras.synthesis import song as theory
 from rfkeras.synthesis.mapping import (
     CLASSES,
     CYMBAL_NOTES,
@@ -16,14 +19,147 @@ from rfkeras.synthesis.mapping import (
     Instrument,
     Patch,
 )
-from rfkeras.synthesis.song import STEPS_PER_BEAT, Chord, Note, Song, parse_rhythm
+from rfkeras.synthesis.song import (
+    STEPS_PER_BEAT,
+    Chord,
+    Note,
+    Song,
+    nearest,
+    parse_rhythm,
+    pitches_in,
+    scale_pitches,
+    voicing,
+)
+
+ROLES = ("melody", "counter", "chords", "bass")
+_PART_COUNTS = {1: 0.32, 2: 0.30, 3: 0.21, 4: 0.11, 5: 0.06}
+_UNKNOWN_RATE = 0.12
+_KIT_TOGETHER = 5.0
+# Factor on a role's weight for each performer that already has it.
+_REPEATED_ROLE_WEIGHTS = {"melody": 0.5, "counter": 0.0, "chords": 0.5, "bass": 0.15}
+_BASS_TOP = 52
+"""A bass line stays at or below E3, so its instrument needs an octave below that."""
+
+
+@dataclass(frozen=True)
+class Casting:
+    """One performer of a clip.
+
+    Attributes:
+        instrument: The instrument.
+        program: GM program, 0-based; 0 for kits, because the clip chooses the kit.
+        role: One of ROLES; "kit" for drums and cymbals.
+        low: Lowest pitch of the part.
+        high: Highest pitch of the part.
+    """
+
+    instrument: Instrument
+    program: int
+    role: str
+    low: int
+    high: int
+
+
+def cast(rng: random.Random, featured: str) -> tuple[Casting, ...]:
+    """Choose 1 to 5 performers, including the featured class.
+
+    All classes are equally likely for the others, except that drums and cymbals attract
+    each other. Occasionally a performer has a sound of unknown class.
+    """
+    count = rng.choices(tuple(_PART_COUNTS), tuple(_PART_COUNTS.values()))[0]
+    chosen = [INSTRUMENTS[featured]]
+    while len(chosen) < count:
+        if rng.random() < _UNKNOWN_RATE:
+            pool, weights = list(UNKNOWN), [1.0] * len(UNKNOWN)
+        else:
+            pool = [INSTRUMENTS[name] for name in CLASSES]
+            has_kit = any(instrument.family == "kit" for instrument in chosen)
+            weights = [
+                _KIT_TOGETHER if has_kit and instrument.family == "kit" else 1.0
+                for instrument in pool
+            ]
+        instrument = rng.choices(pool, weights)[0]
+        if instrument not in chosen:
+            chosen.append(instrument)
+    castings: list[Casting] = []
+    for instrument in chosen:
+        # A soloist plays no counter-melody.
+        taken = [casting.role for casting in castings] if count > 1 else ["counter"]
+        castings.append(_casting(rng, instrument, taken))
+    return tuple(castings)
+
+
+def _casting(rng: random.Random, instrument: Instrument, taken: list[str]) -> Casting:
+    """Give an instrument a program, a role that its range allows, and a register."""
+    if instrument.family == "kit":
+        return Casting(instrument, 0, "kit", 0, 127)
+    patch = rng.choice(instrument.patches)
+    weights = _role_weights(instrument, patch, taken)
+    role = rng.choices(ROLES, weights)[0]
+    low, high = _register(rng, patch, role)
+    return Casting(instrument, patch.program, role, low, high)
+
+
+def _role_weights(instrument: Instrument, patch: Patch, taken: list[str]) -> list[float]:
+    """Return the weight of each role. Only basses prefer one, but they play the others too."""
+    low_enough = patch.low + 11 <= _BASS_TOP
+    weights = {
+        "melody": 1.0,
+        "counter": 0.5,
+        "chords": 1.0,
+        "bass": 0.8 if low_enough else 0.0,
+    }
+    if instrument.name in ("bass", "synth_bass", "contrabass"):
+        weights = {"melody": 0.6, "counter": 0.25, "chords": 0.25, "bass": 2.0}
+    for role in taken:
+        if role in weights:
+            weights[role] *= _REPEATED_ROLE_WEIGHTS[role]
+    return [weights[role] for role in ROLES]
+
+
+def _register(rng: random.Random, patch: Patch, role: str) -> tuple[int, int]:
+    """Draw the part of the patch's range in which a performer stays."""
+    if role == "bass":
+        top = min(patch.high, _BASS_TOP)
+        low = rng.randint(patch.low, max(patch.low, min(patch.low + 8, top - 14)))
+        return low, max(low + 11, min(top, low + 18))
+    width = min(patch.high - patch.low, rng.randint(14, 22))
+    low = rng.randint(patch.low, patch.high - width)
+    return low, low + width
+
+
+def write_part(rng: random.Random, song: Song, performer: Casting) -> list[Note]:
+    """Write the part of one performer.
+
+    Args:
+        rng: Source of every choice.
+        song: The song.
+        performer: Instrument, role and register.
+
+    Returns:
+        Notes with beats as times and velocity offsets.
+    """
+    low, high, instrument = performer.low, performer.high, performer.instrument
+    if performer.role == "kit":
+        part = _drum_part if instrument.name == "drums" else _cymbal_part
+        return part(rng, song)
+    if performer.role == "bass":
+        return _bass_line(rng, song, low, high)
+    if performer.role == "counter":
+        return _counter_melody(rng, song, low, high)
+    if performer.role == "chords":
+        voices = rng.randint(min(2, instrument.voices), instrument.voices)
+        texture = rng.choice(_TEXTURES[instrument.family])
+        return _chord_part(rng, song, low, high, voices, texture)
+    return _melody(rng, song, low, high, rng.random())
+
 
 _FAST_TEMPO_BPM = 140.0
 
-# One beat of rhythm each, with its weight as a function of density d in 0..1.
-_CELLS = ("x---", "----", "x-x-", "--x-", "x-xx", "xxx-", "x--x", "xxxx", "....")
+# One beat of rhythm each; `_bar_rhythm` gives their weights as a function of density.
+_BEAT_PATTERNS = ("x---", "----", "x-x-", "--x-", "x-xx", "xxx-", "x--x", "xxxx", "....")
 
-_BASS_FIGURES = {
+_BASS_PATTERNS = {
     4: (
         "r---------------",
         "r-------5-------",
@@ -51,7 +187,7 @@ _BASS_FIGURES = {
 
 
 def _bar_rhythm(rng: random.Random, beats: int, density: float) -> list[tuple[int, int]]:
-    """(first step, steps) of the notes of one bar; a dense bar has sixteenths."""
+    """Draw (first step, steps) of the notes of one bar; dense bars have sixteenths."""
     weights = (
         1.5,
         1.2 * (1 - density),
@@ -63,13 +199,13 @@ def _bar_rhythm(rng: random.Random, beats: int, density: float) -> list[tuple[in
         0.9 * density**2,
         0.3,
     )
-    pattern = "".join(rng.choices(_CELLS, weights, k=beats))
+    pattern = "".join(rng.choices(_BEAT_PATTERNS, weights, k=beats))
     rhythm = [(start, length) for start, length, _ in parse_rhythm(pattern)]
     return rhythm or [(0, beats * STEPS_PER_BEAT)]
 
 
 def _motif_bar(rng: random.Random, beats: int, density: float) -> list[tuple[int, int, int]]:
-    """A bar of melody before it meets the harmony: (first step, steps, scale step)."""
+    """Draw a bar of melody without harmony: (first step, steps, scale steps to move)."""
     moves = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
     weights = (1, 2, 4, 8, 3, 8, 4, 2, 1)
     return [
@@ -78,24 +214,22 @@ def _motif_bar(rng: random.Random, beats: int, density: float) -> list[tuple[int
     ]
 
 
-def melody(rng: random.Random, song: Song, low: int, high: int, density: float) -> list[Note]:
-    """A tune in four-bar phrases: two bars, the first again, then an answer or a cadence.
+def _melody(rng: random.Random, song: Song, low: int, high: int, density: float) -> list[Note]:
+    """Write a tune in four-bar phrases: two bars, the first again, an answer or a cadence.
 
-    Strong beats and long notes take chord tones; what lies between walks on the scale.
+    Strong beats and long notes take chord tones; the notes between them walk on the scale.
+    Phrases swell and fade.
 
     Args:
         rng: Source of every choice.
-        song: The frame.
+        song: The song.
         low: Lowest pitch.
-        high: Highest pitch; at least an octave above low gives it room to breathe.
-        density: 0 for long notes, 1 for a stream of sixteenths; fast tempi halve it.
-
-    Returns:
-        Notes with beats as times and velocity offsets (phrases swell and fade).
+        high: Highest pitch, best at least an octave above low.
+        density: 0 for long notes, 1 for a stream of sixteenths. Fast tempi halve it.
     """
     beats = song.beats_per_bar
     density = density / 2 if song.tempo_bpm > _FAST_TEMPO_BPM else density
-    scale = theory.scale_pitches(song.key, song.mode, low, high)
+    scale = scale_pitches(song.key, song.mode, low, high)
     theme = [_motif_bar(rng, beats, density) for _ in range(2)]
     answers = [_motif_bar(rng, beats, density) for _ in range(2)]
     cadence = [(0, rng.choice((2, 3)) * STEPS_PER_BEAT, rng.choice((-1, 0, 1)))]
@@ -105,24 +239,24 @@ def melody(rng: random.Random, song: Song, low: int, high: int, density: float) 
     notes: list[Note] = []
     for bar in range(song.bars):
         place, phrase = bar % 4, bar // 4
-        figure = (theme[0], theme[1], theme[0], endings[phrase % 2])[place]
+        motif = (theme[0], theme[1], theme[0], endings[phrase % 2])[place]
         if phrase % 2 and place == 1:
-            figure = answers[0]
-        for start, steps, move in figure:
+            motif = answers[0]
+        for start, steps, move in motif:
             beat = bar * beats + start / STEPS_PER_BEAT
             position = _bounce(position + move, len(scale))
             pitch = scale[position]
             if start % (2 * STEPS_PER_BEAT) == 0 or steps > STEPS_PER_BEAT:
-                tones = theory.members(song.chord_at(beat).classes, low, high) or scale
-                pitch = theory.nearest(tones, pitch)
-                position = scale.index(theory.nearest(scale, pitch))
+                tones = pitches_in(song.chord_at(beat).classes, low, high) or scale
+                pitch = nearest(tones, pitch)
+                position = scale.index(nearest(scale, pitch))
             arc = swell * (1 - abs(place + start / (beats * STEPS_PER_BEAT) - 2) / 2)
             notes.append(Note(beat, beat + steps / STEPS_PER_BEAT, pitch, round(arc)))
     return notes
 
 
 def _bounce(position: int, size: int) -> int:
-    """Reflect an index that left 0..size-1."""
+    """Reflect an index at the ends of 0..size-1."""
     if position < 0:
         position = -position
     if position >= size:
@@ -130,8 +264,8 @@ def _bounce(position: int, size: int) -> int:
     return max(0, min(size - 1, position))
 
 
-def counter_melody(rng: random.Random, song: Song, low: int, high: int) -> list[Note]:
-    """Long notes that move to a near chord tone whenever the harmony changes."""
+def _counter_melody(rng: random.Random, song: Song, low: int, high: int) -> list[Note]:
+    """Write long notes that move to a near chord tone whenever the harmony changes."""
     pitch = (low + high) // 2 + rng.randint(-4, 4)
     parts = rng.choice((1, 1, 2))
     late = rng.choice((0.0, 0.0, 0.5, 1.0))
@@ -139,41 +273,41 @@ def counter_melody(rng: random.Random, song: Song, low: int, high: int) -> list[
     for chord in song.chords:
         length = (chord.end - chord.start) / parts
         for part in range(parts):
-            tones = theory.members(chord.classes, low, high)
+            tones = pitches_in(chord.classes, low, high)
             fresh = [tone for tone in tones if tone != pitch] or list(tones)
             if not fresh:
                 continue
-            pitch = theory.nearest(fresh, pitch + rng.uniform(-2, 2))
+            pitch = nearest(fresh, pitch + rng.uniform(-2, 2))
             start = chord.start + part * length
             offset = late if late < length / 2 else 0.0
             notes.append(Note(start + offset, start + length, pitch, 0))
     return notes
 
 
-def bass_line(rng: random.Random, song: Song, low: int, high: int) -> list[Note]:
-    """A figure on root, third, fifth and octave of every chord, or a walk towards the next.
+def _bass_line(rng: random.Random, song: Song, low: int, high: int) -> list[Note]:
+    """Write a pattern on root, third, fifth and octave of each chord, or a walk to the next.
 
     Args:
         rng: Source of every choice.
-        song: The frame.
+        song: The song.
         low: Lowest pitch.
         high: Highest pitch, at least 11 above low so that every root exists.
     """
     beats = song.beats_per_bar
-    figure = rng.choice(_BASS_FIGURES[beats])
-    variation = rng.choice(_BASS_FIGURES[beats])
-    scale = theory.scale_pitches(song.key, song.mode, low, high)
+    pattern = rng.choice(_BASS_PATTERNS[beats])
+    variation = rng.choice(_BASS_PATTERNS[beats])
+    scale = scale_pitches(song.key, song.mode, low, high)
     root = low + (high - low) // 3
     notes = []
     for bar in range(song.bars):
-        for start, steps, symbol in parse_rhythm(variation if bar % 4 == 3 else figure):
+        for start, steps, symbol in parse_rhythm(variation if bar % 4 == 3 else pattern):
             beat = bar * beats + start / STEPS_PER_BEAT
             end = beat + steps / STEPS_PER_BEAT
             chord = song.chord_at(beat)
-            root = theory.nearest(theory.members(chord.classes[:1], low, high), root)
+            root = nearest(pitches_in(chord.classes[:1], low, high), root)
             if symbol == "s":
                 following = song.chord_at(end).classes[:1]
-                target = theory.nearest(theory.members(following, low, high), root)
+                target = nearest(pitches_in(following, low, high), root)
                 pitch = _step_before(scale, target, rng)
             else:
                 pitch = _chord_member(symbol, chord.classes, root, low, high)
@@ -182,7 +316,7 @@ def bass_line(rng: random.Random, song: Song, low: int, high: int) -> list[Note]
 
 
 def _chord_member(symbol: str, classes: Sequence[int], root: int, low: int, high: int) -> int:
-    """Pitch that a bass figure's symbol means, kept within the range."""
+    """Return the pitch for a symbol of a bass pattern, kept within the range."""
     interval = {
         "r": 0,
         "3": (classes[1] - classes[0]) % 12,
@@ -194,118 +328,21 @@ def _chord_member(symbol: str, classes: Sequence[int], root: int, low: int, high
 
 
 def _step_before(scale: Sequence[int], target: int, rng: random.Random) -> int:
-    """A scale neighbour of the target, from below or above."""
+    """Choose a scale neighbour of the target, below or above it."""
     neighbours = [pitch for pitch in scale if 0 < abs(pitch - target) <= 2]
     return rng.choice(neighbours) if neighbours else target
 
 
-ROLES = ("melody", "counter", "chords", "bass")
-_PART_COUNTS = {1: 0.32, 2: 0.30, 3: 0.21, 4: 0.11, 5: 0.06}
-_UNKNOWN_RATE = 0.12
-_KIT_TOGETHER = 5.0
-# By how much a role becomes less likely once somebody has it.
-_REPEATED = {"melody": 0.5, "counter": 0.0, "chords": 0.5, "bass": 0.15}
-_BASS_TOP = 52
-"""A bass line stays at or under E3, so it needs an instrument with an octave below that."""
-
-
-@dataclass(frozen=True)
-class Casting:
-    """One performer of a clip.
-
-    Attributes:
-        instrument: What it is.
-        program: GM program, 0-based; 0 for kits, whose program the clip chooses.
-        role: One of ROLES; "kit" for drums and cymbals.
-        low: Lowest pitch that this part may use.
-        high: Highest pitch that this part may use.
-    """
-
-    instrument: Instrument
-    program: int
-    role: str
-    low: int
-    high: int
-
-
-def cast(rng: random.Random, featured: str) -> tuple[Casting, ...]:
-    """Choose 1 to 5 performers, the featured class among them.
-
-    The others come from all classes alike, except that drums and cymbals attract each
-    other; now and then a sound of unknown class takes a place.
-    """
-    count = rng.choices(tuple(_PART_COUNTS), tuple(_PART_COUNTS.values()))[0]
-    chosen = [INSTRUMENTS[featured]]
-    while len(chosen) < count:
-        if rng.random() < _UNKNOWN_RATE:
-            pool, weights = list(UNKNOWN), [1.0] * len(UNKNOWN)
-        else:
-            pool = [INSTRUMENTS[name] for name in CLASSES]
-            has_kit = any(instrument.family == "kit" for instrument in chosen)
-            weights = [
-                _KIT_TOGETHER if has_kit and instrument.family == "kit" else 1.0
-                for instrument in pool
-            ]
-        instrument = rng.choices(pool, weights)[0]
-        if instrument not in chosen:
-            chosen.append(instrument)
-    castings: list[Casting] = []
-    for instrument in chosen:
-        # Nobody plays a counter-melody to nothing.
-        taken = [casting.role for casting in castings] if count > 1 else ["counter"]
-        castings.append(_casting(rng, instrument, taken))
-    return tuple(castings)
-
-
-def _casting(rng: random.Random, instrument: Instrument, taken: list[str]) -> Casting:
-    """Give an instrument a program, a role that its range allows, and a register."""
-    if instrument.family == "kit":
-        return Casting(instrument, 0, "kit", 0, 127)
-    patch = rng.choice(instrument.patches)
-    weights = _role_weights(instrument, patch, taken)
-    role = rng.choices(ROLES, weights)[0]
-    low, high = _register(rng, patch, role)
-    return Casting(instrument, patch.program, role, low, high)
-
-
-def _role_weights(instrument: Instrument, patch: Patch, taken: list[str]) -> list[float]:
-    """Weight of each role. Only the bass prefers one, and it too plays all of them."""
-    low_enough = patch.low + 11 <= _BASS_TOP
-    weights = {
-        "melody": 1.0,
-        "counter": 0.5,
-        "chords": 1.0,
-        "bass": 0.8 if low_enough else 0.0,
-    }
-    if instrument.name in ("bass", "synth_bass", "contrabass"):
-        weights = {"melody": 0.6, "counter": 0.25, "chords": 0.25, "bass": 2.0}
-    for role in taken:
-        if role in weights:
-            weights[role] *= _REPEATED[role]
-    return [weights[role] for role in ROLES]
-
-
-def _register(rng: random.Random, patch: Patch, role: str) -> tuple[int, int]:
-    """The window of the patch's range in which the part stays."""
-    if role == "bass":
-        top = min(patch.high, _BASS_TOP)
-        low = rng.randint(patch.low, max(patch.low, min(patch.low + 8, top - 14)))
-        return low, max(low + 11, min(top, low + 18))
-    width = min(patch.high - patch.low, rng.randint(14, 22))
-    low = rng.randint(patch.low, patch.high - width)
-    return low, low + width
-
-
-TEXTURES = {
+_TEXTURES = {
     "plucked": ("strum", "strum", "arpeggio", "comp"),
     "struck": ("comp", "arpeggio", "arpeggio", "pad"),
     "keys": ("pad", "comp", "arpeggio"),
     "sustained": ("pad", "pad", "comp", "arpeggio"),
 }
-"""Textures by family, repeated ones likelier; every family has pads or ringing strums,
-comping and arpeggios, so that no texture names a class."""
+"""Textures by family; repeated ones are more likely. Every family has pads or strums,
+comping and arpeggios, so that no texture gives a class away."""
 
-_COMPS = {
+_COMPING_PATTERNS = {
     4: (
         "x---------------",
         "x-------x-------",
@@ -328,29 +365,26 @@ _COMPS = {
         "x-----x-x---",
     ),
 }
-_ORDERS = ("up", "down", "up_down", "alberti", "random")
+_ARPEGGIO_ORDERS = ("up", "down", "up_down", "alberti", "random")
 
 
-def chord_part(
+def _chord_part(
     rng: random.Random, song: Song, low: int, high: int, voices: int, texture: str
 ) -> list[Note]:
     """Accompany the harmony.
 
     Args:
         rng: Source of every choice.
-        song: The frame.
+        song: The song.
         low: Lowest pitch.
         high: Highest pitch.
-        voices: Notes in a chord (a texture of few notes may use fewer).
+        voices: Notes per chord; fewer if the range has too few chord tones.
         texture: "pad", "comp", "strum" or "arpeggio".
-
-    Returns:
-        Notes with beats as times and velocity offsets.
     """
     voiced: list[tuple[Chord, tuple[int, ...]]] = []
     pitches: tuple[int, ...] = ()
     for chord in song.chords:
-        pitches = theory.voicing(chord.classes, low, high, voices, pitches)
+        pitches = voicing(chord.classes, low, high, voices, pitches)
         voiced.append((chord, pitches))
     if texture == "pad":
         return _pad(voiced)
@@ -360,6 +394,7 @@ def chord_part(
 
 
 def _pad(voiced: Sequence[tuple[Chord, tuple[int, ...]]]) -> list[Note]:
+    """Hold every chord."""
     return [
         Note(chord.start, chord.end, pitch, 0) for chord, pitches in voiced for pitch in pitches
     ]
@@ -372,8 +407,8 @@ def _comp(
     *,
     strummed: bool,
 ) -> list[Note]:
-    """Chords in a rhythm; strummed ones run over the strings, down on beats, up between."""
-    patterns = _COMPS[song.beats_per_bar]
+    """Play chords in a rhythm; strums run down the strings on beats, up between them."""
+    patterns = _COMPING_PATTERNS[song.beats_per_bar]
     pattern, variation = rng.choice(patterns), rng.choice(patterns)
     string_s = rng.uniform(0.008, 0.028) if strummed else rng.uniform(0, 0.004)
     string_beats = string_s * song.tempo_bpm / 60
@@ -395,8 +430,8 @@ def _comp(
 def _arpeggio(
     rng: random.Random, song: Song, voiced: Sequence[tuple[Chord, tuple[int, ...]]]
 ) -> list[Note]:
-    """The chord's notes one after the other, in eighths or, at slow tempi, sixteenths."""
-    order = rng.choice(_ORDERS)
+    """Play the chord's notes one by one, in eighths or, at slow tempi, sixteenths."""
+    order = rng.choice(_ARPEGGIO_ORDERS)
     step = 0.25 if song.tempo_bpm < 120 and rng.random() < 0.45 else 0.5
     ringing = rng.random() < 0.5
     notes = []
@@ -415,7 +450,7 @@ def _arpeggio(
 
 
 def _cycle(order: str, pitches: tuple[int, ...], rng: random.Random) -> tuple[int, ...]:
-    """One turn of an arpeggio over ascending pitches."""
+    """Return one cycle of an arpeggio over ascending pitches."""
     if order == "down":
         return tuple(reversed(pitches))
     if order == "up_down":
@@ -427,7 +462,7 @@ def _cycle(order: str, pitches: tuple[int, ...], rng: random.Random) -> tuple[in
     return pitches
 
 
-# "x" a hit, "o" a soft one. A groove names a few voices; a bar is 16 or 12 sixteenths.
+# "x" is a hit, "o" a soft one. A bar has 16 or 12 sixteenths.
 _DRUM_GROOVES = {
     "pop": {"kick": "x.......x.x.....", "snare": "....x.......x..."},
     "rock": {"kick": "x.....x.x.x.....", "snare": "....x.......x..o"},
@@ -486,8 +521,8 @@ _SOFT = -28
 _FILL_VOICES = ("snare", "high_tom", "low_tom", "floor_tom")
 
 
-def _bar(rng: random.Random, pattern: str, key: int, bar_beat: float) -> list[Note]:
-    """Hits of one voice in one bar; a soft hit is sometimes left out."""
+def _hits(rng: random.Random, pattern: str, key: int, bar_beat: float) -> list[Note]:
+    """Write the hits of one drum in one bar; soft hits are sometimes left out."""
     notes = []
     for step, symbol in enumerate(pattern):
         if symbol == "." or (symbol == "o" and rng.random() < 0.12):
@@ -499,7 +534,7 @@ def _bar(rng: random.Random, pattern: str, key: int, bar_beat: float) -> list[No
 
 
 def _fill(rng: random.Random, song: Song, bar_beat: float) -> list[Note]:
-    """Sixteenths or eighths down the toms in the last one or two beats of a bar."""
+    """Write sixteenths or eighths down the toms in the last one or two beats of a bar."""
     beats = rng.choice((1, 1, 2))
     step = rng.choice((0.25, 0.25, 0.5))
     first = bar_beat + song.beats_per_bar - beats
@@ -516,8 +551,8 @@ def _fill(rng: random.Random, song: Song, bar_beat: float) -> list[Note]:
     ]
 
 
-def drum_part(rng: random.Random, song: Song) -> list[Note]:
-    """Kick, snare, stick, clap and toms of the song's groove, with a fill every 4 or 8 bars."""
+def _drum_part(rng: random.Random, song: Song) -> list[Note]:
+    """Write kick, snare, stick, clap and toms of the song's groove, with regular fills."""
     groove = _DRUM_GROOVES[song.groove]
     keys = {voice: rng.choice(DRUM_NOTES[voice]) for voice in groove}
     every, offset = rng.choice((4, 4, 8, 2)), rng.randrange(4)
@@ -527,7 +562,7 @@ def drum_part(rng: random.Random, song: Song) -> list[Note]:
         hits = [
             note
             for voice, pattern in groove.items()
-            for note in _bar(rng, pattern, keys[voice], beat)
+            for note in _hits(rng, pattern, keys[voice], beat)
         ]
         if (bar + offset) % every == every - 1:
             fill = _fill(rng, song, beat)
@@ -536,8 +571,8 @@ def drum_part(rng: random.Random, song: Song) -> list[Note]:
     return notes
 
 
-def cymbal_part(rng: random.Random, song: Song) -> list[Note]:
-    """Hi-hat or ride pattern, with a crash or splash at the head of some phrases."""
+def _cymbal_part(rng: random.Random, song: Song) -> list[Note]:
+    """Write a hi-hat or ride pattern, with a crash or splash at the start of some phrases."""
     groove = rng.choice(_CYMBAL_GROOVES[song.beats_per_bar])
     keys = {voice: rng.choice(CYMBAL_NOTES[voice]) for voice in groove}
     phrase = rng.choice((2, 4, 4, 8))
@@ -546,7 +581,7 @@ def cymbal_part(rng: random.Random, song: Song) -> list[Note]:
     for bar in range(song.bars):
         beat = float(bar * song.beats_per_bar)
         for voice, pattern in groove.items():
-            notes.extend(_bar(rng, pattern, keys[voice], beat))
+            notes.extend(_hits(rng, pattern, keys[voice], beat))
         if bar % phrase == 0 and rng.random() < 0.8:
             notes.append(Note(beat, beat + 1.0, crash, 6))
     return notes

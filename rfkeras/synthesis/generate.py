@@ -1,4 +1,8 @@
-"""Make the data set, complete it, or find it complete."""
+"""Make the built-in data set in a folder, complete it, or find it complete.
+
+The folder has the layout of OpenMIC-2018. Clips are made by worker processes, and a journal
+lists the finished ones, so that `generate` can be killed at any time and continued later.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,9 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import platformdirs
@@ -25,70 +27,28 @@ from numpy.typing import NDArray
 
 import rfkeras
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.synthesis import render
 from rfkeras.synthesis.compose import LABEL_RATE, VERSION, compose
 from rfkeras.synthesis.mapping import CLASSES
-from rfkeras.synthesis.render import SoundFont
+from rfkeras.synthesis.render import SoundFont, default_sound_font, load_sound_font
 from rfkeras.synthesis.song import CLIP_SECONDS
-from rfkeras.utils.files import exclusive, naming, remove_leftovers, write_bytes, write_text
+from rfkeras.utils.files import (
+    exclusive,
+    naming_write_errors,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
+from rfkeras.utils.progress import track
 
-_JOURNAL_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
-
-
-def checksum(path: Path) -> str | None:
-    """sha256 of a file, hexadecimal; None if there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
-
-
-def intact(folder: Path, sums: dict[str, str]) -> set[str]:
-    """Those of the listed files (relative path -> sha256) that exist unchanged."""
-    paths = list(sums)
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        found = pool.map(lambda path: checksum(folder / path), paths)
-        return {path for path, value in zip(paths, found, strict=True) if value == sums[path]}
-
-
-class Journal:
-    """Finished clips and their checksums, one line each, in the format of sha256sum.
-
-    A line is added once its file is in place, so a clip without a line is not finished.
-    Lines torn by a crash are passed over, and of two for one file the later holds.
-
-    Args:
-        path: The journal's file; made when the first line is added.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> dict[str, str]:
-        """Relative path -> sha256 of every finished clip."""
-        if not self.path.exists():
-            return {}
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        matches = (_JOURNAL_LINE.fullmatch(line) for line in text.split("\n"))
-        return {match[2]: match[1] for match in matches if match}
-
-    def append(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Add (relative path, sha256) pairs as they come, each at once."""
-        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
-            if torn:
-                file.write("\n")
-            for path, value in entries:
-                file.write(f"{value}  {path}\n")
-                file.flush()
-
+CACHE_VARIABLE = "RFKERAS_CACHE_DIR"
+MANIFEST = "manifest.json"
+_SOUND_FONT_TAG_LENGTH = 12
 
 DEFAULT_SIZE = 1000
 TEST_SHARE = 3 / 16
 FIRST_TEST_INDEX = 900_000
-"""Training clips are numbered from 0, test clips from here: their random streams, which
-hang on the number, can never meet."""
+"""Training clips are numbered from 0, test clips from here. Random streams depend on the
+number, so no stream is used in both splits."""
 
 MAX_SIZE = 500_000
 LABEL_FILES = (
@@ -100,23 +60,170 @@ LABEL_FILES = (
 )
 _RESPONSES = 3
 
+_WORKER = "rfkeras.synthesis.render_worker"
+_Results = queue.SimpleQueue[tuple[int, str]]
+
+_JOURNAL_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+
+
+def default_cache_dir() -> Path:
+    """Return the folder for generated data: $RFKERAS_CACHE_DIR or the user's cache folder."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("rfkeras"))
+
+
+def generate(
+    root: Path,
+    *,
+    size: int = DEFAULT_SIZE,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+    sound_font: Path | Sequence[Path] | None = None,
+) -> Path:
+    """Make the data set in a folder, or finish what an earlier call began.
+
+    Every clip is checked against its checksum; missing and changed clips are made again.
+    The call may be killed at any time: the next one continues where it stopped. A second
+    call on the same folder waits for the first to end.
+
+    Args:
+        root: Folder for all variants of the data set; see `default_cache_dir`.
+        size: Number of clips, 2 to 500000. About 19 % of them are the test split. With fewer
+            than about 200 clips, some classes do not occur in both splits.
+        seed: Seed of the composition, 0 or more.
+        workers: Number of processes; None for one per core.
+        progress: Show progress on standard error.
+        sound_font: A SoundFont 2 file to use instead of TimGM6mb, or several files, which
+            the clips use in turn. Compositions and labels stay the same.
+
+    Returns:
+        The folder openmic-2018, in the layout of that data set.
+
+    Raises:
+        ConfigError: An argument has a value that is not allowed, or the folder cannot be
+            written.
+        DatasetError: The sound font lacks sounds, or a clip could not be made.
+    """
+    train, test = clip_indices(size)
+    workers = default_workers() if workers is None else workers
+    if seed < 0 or workers < 1:
+        raise ConfigError(
+            "gm_instruments needs a seed of 0 or more and at least 1 worker. "
+            f"Received: seed={seed}, workers={workers}."
+        )
+    paths = [sound_font] if isinstance(sound_font, Path) else list(sound_font or ())
+    fonts = [load_sound_font(path.resolve()) for path in paths or [default_sound_font()]]
+    tag = "-".join(font.sha256[:_SOUND_FONT_TAG_LENGTH] for font in fonts) if paths else None
+    variant = root.expanduser().resolve() / folder_name(seed, size, tag)
+    folder = variant / "openmic-2018"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: the folder cannot be created: {error}. Choose another folder, or set "
+            f"{CACHE_VARIABLE}."
+        ) from error
+
+    def announce_wait(holder: str) -> None:
+        if progress:
+            print(
+                f"{variant}: process {holder} is working on this data set. Waiting for it.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    with exclusive(variant / ".lock", announce_wait):
+        _complete(variant, [*train, *test], seed, size, fonts, workers, progress=progress)
+    return folder
+
+
+def _complete(
+    variant: Path,
+    indices: list[int],
+    seed: int,
+    size: int,
+    fonts: Sequence[SoundFont],
+    workers: int,
+    *,
+    progress: bool,
+) -> None:
+    """Complete a data set whose lock is held."""
+    folder, manifest = variant / "openmic-2018", variant / MANIFEST
+    remove_leftovers(variant)
+    paths = {index: audio_path(clip_key(seed, index)) for index in indices}
+    journal = ClipJournal(variant / "clips.sha256")
+    good = intact(folder, journal.read())
+    missing = [index for index in indices if paths[index] not in good]
+    if missing:
+        # The manifest marks a complete data set, so it is removed before anything changes.
+        manifest.unlink(missing_ok=True)
+        clips = make_clips(folder, seed, missing, [font.path for font in fonts], workers)
+        tracked = track(
+            clips,
+            len(missing),
+            "Generating gm_instruments",
+            unit="clips",
+            quiet=not progress,
+            plain_lines=10,
+        )
+        journal.append((paths[index], value) for index, value in tracked)
+    if manifest.is_file() and _labels_are_intact(manifest, folder, size):
+        return
+    for path, content in label_files(seed, size).items():
+        write_bytes(folder / path, content)
+    sums = journal.read()
+    listed = {path: sums[path] for path in paths.values()}
+    for path in LABEL_FILES:
+        listed[path] = checksum(folder / path) or ""
+    _write_manifest(manifest, seed, size, fonts, listed)
+
+
+def _labels_are_intact(manifest: Path, folder: Path, size: int) -> bool:
+    """Return whether the manifest is readable and the label files match it."""
+    try:
+        sums = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        labels = {path: str(sums[path]) for path in LABEL_FILES}
+    except (ValueError, KeyError, TypeError):
+        return False
+    whole = len(sums) == size + len(labels)
+    return whole and intact(folder, labels) == set(labels)
+
+
+def _write_manifest(
+    path: Path, seed: int, size: int, fonts: Sequence[SoundFont], sums: dict[str, str]
+) -> None:
+    """Write what the data set is and what made it; it marks the data set as complete."""
+    made_with = ("midirenderer", "pretty_midi", "soundfile", "soxr", "numpy")
+    content = {
+        "name": "gm_instruments",
+        "version": VERSION,
+        "seed": seed,
+        "size": size,
+        "label_rate": LABEL_RATE,
+        "clip_seconds": CLIP_SECONDS,
+        "sound_fonts": [{"file": font.path.name, "sha256": font.sha256} for font in fonts],
+        "made_with": {name: importlib.metadata.version(name) for name in made_with},
+        "files": dict(sorted(sums.items())),
+    }
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
 
 def folder_name(seed: int, size: int, sound_font_tag: str | None) -> str:
-    """Folder of one variant of the data set.
+    """Return the folder name of one variant of the data set.
 
     Args:
         seed: Seed of the composition.
         size: Number of clips.
-        sound_font_tag: First characters of the sound font's sha256; None for the default.
+        sound_font_tag: First characters of the sound font's SHA-256; None for the default.
     """
     name = f"gm_instruments-v{VERSION}-seed{seed}-size{size}"
     return name if sound_font_tag is None else f"{name}-font-{sound_font_tag}"
 
 
 def clip_indices(size: int) -> tuple[range, range]:
-    """Numbers of the training and of the test clips.
+    """Return the numbers of the training clips and of the test clips.
 
-    A larger set holds the clips of a smaller one of the same seed, and more.
+    A larger set contains the clips of a smaller one with the same seed.
 
     Raises:
         ConfigError: size is not in 2..500000.
@@ -130,17 +237,17 @@ def clip_indices(size: int) -> tuple[range, range]:
 
 
 def clip_key(seed: int, index: int) -> str:
-    """Key of a clip, in the manner of OpenMIC: six digits, underscore, a number."""
+    """Return the key of a clip in the style of OpenMIC: six digits, underscore, a number."""
     return f"{index:06d}_{seed}"
 
 
 def audio_path(key: str) -> str:
-    """Where a clip lies, relative to the openmic-2018 folder."""
+    """Return the path of a clip, relative to the openmic-2018 folder."""
     return f"audio/{key[:3]}/{key}.ogg"
 
 
 def label_files(seed: int, size: int) -> dict[str, bytes]:
-    """Content of every file beside the audio, by path relative to the openmic-2018 folder."""
+    """Return the content of every file but the audio, by path in the openmic-2018 folder."""
     train, test = clip_indices(size)
     indices = [*train, *test]
     keys = [clip_key(seed, index) for index in indices]
@@ -149,7 +256,7 @@ def label_files(seed: int, size: int) -> dict[str, bytes]:
     mask = np.array([clip.mask for clip in clips], dtype=bool)
 
     archive = io.BytesIO()
-    # Plain unicode keys: an array of objects could only be read by unpickling it.
+    # Plain Unicode keys: reading an array of objects would require unpickling.
     np.savez(
         archive,
         Y_true=np.where(mask, labels, 0.5),
@@ -168,13 +275,14 @@ def label_files(seed: int, size: int) -> dict[str, bytes]:
 
 
 def _lines(keys: Sequence[str]) -> bytes:
+    """Return keys as text, one per line."""
     return "".join(f"{key}\n" for key in keys).encode()
 
 
 def _aggregated(
     keys: Sequence[str], labels: NDArray[np.float64], mask: NDArray[np.bool_]
 ) -> bytes:
-    """The table of known labels: one row for each clip and class that was annotated."""
+    """Return the table of known labels: one row per annotated clip and class."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("sample_key", "instrument", "relevance", "num_responses"))
@@ -185,12 +293,57 @@ def _aggregated(
     return text.getvalue().encode()
 
 
-_WORKER = "rfkeras.synthesis.render_worker"
-_Results = queue.SimpleQueue[tuple[int, str]]
+class ClipJournal:
+    """Finished clips and their checksums, one per line, in the format of sha256sum.
+
+    A line is added once its file is in place, so a clip without a line is not finished.
+    Lines that a crash left incomplete are ignored. If a file has two lines, the later counts.
+
+    Args:
+        path: The journal file; created when the first line is added.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, str]:
+        """Return the SHA-256 of every finished clip by relative path."""
+        if not self.path.exists():
+            return {}
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        matches = (_JOURNAL_LINE.fullmatch(line) for line in text.split("\n"))
+        return {match[2]: match[1] for match in matches if match}
+
+    def append(self, entries: Iterable[tuple[str, str]]) -> None:
+        """Add (relative path, SHA-256) pairs as they come, and flush after each."""
+        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        with naming_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            if torn:
+                file.write("\n")
+            for path, value in entries:
+                file.write(f"{value}  {path}\n")
+                file.flush()
+
+
+def checksum(path: Path) -> str | None:
+    """Return the SHA-256 of a file, hexadecimal, or None if it does not exist."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def intact(folder: Path, sums: dict[str, str]) -> set[str]:
+    """Return the listed files (relative path -> SHA-256) that exist unchanged."""
+    paths = list(sums)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = pool.map(lambda path: checksum(folder / path), paths)
+        return {path for path, value in zip(paths, found, strict=True) if value == sums[path]}
 
 
 def default_workers() -> int:
-    """As many processes as there are cores that this one may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -203,11 +356,11 @@ def make_clips(
         folder: The openmic-2018 folder.
         seed: Seed of the data set.
         indices: Numbers of the clips.
-        fonts: Sound font files; clip number n takes that of n modulo their number.
+        fonts: Sound font files; clip number n uses font n modulo their number.
         workers: Number of processes.
 
     Yields:
-        (number, sha256) of each finished clip, in no particular order.
+        (number, SHA-256) of each finished clip, in no particular order.
 
     Raises:
         DatasetError: A clip could not be made, or a worker died.
@@ -238,13 +391,14 @@ def make_clips(
 
 
 def _start(folder: Path, seed: int, fonts: Sequence[Path]) -> subprocess.Popen[str]:
+    """Start a worker process."""
     environment = dict(os.environ)
     package_root = str(Path(rfkeras.__file__).parents[1])
     known = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join(
         [package_root, known] if known else [package_root]
     )
-    # One clip keeps one core busy; more threads inside would only get in each other's way.
+    # Each worker keeps one core busy; more threads inside would compete for the cores.
     environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     return subprocess.Popen(
         [sys.executable, "-P", "-m", _WORKER, str(folder), str(seed), *map(str, fonts)],
@@ -258,7 +412,7 @@ def _start(folder: Path, seed: int, fonts: Sequence[Path]) -> subprocess.Popen[s
 def _feed(
     process: subprocess.Popen[str], tasks: queue.SimpleQueue[int], results: _Results
 ) -> None:
-    """Give one worker clip after clip; an empty answer means that it died."""
+    """Give one worker clip after clip. An empty answer means that the worker died."""
     assert process.stdin is not None
     assert process.stdout is not None
     while True:
@@ -278,11 +432,11 @@ def _feed(
 
 
 def _checksum_in(line: str, folder: Path) -> str:
-    """The checksum in a worker's answer."""
+    """Return the checksum in a worker's answer."""
     if not line:
         raise DatasetError(
-            f"{folder}: a process that makes clips ended unexpectedly (killed, or out of "
-            "memory). Run the same command again: finished clips are kept."
+            f"{folder}: a worker process ended unexpectedly (killed, or out of memory). Run "
+            "the same command again; finished clips are kept."
         )
     answer = json.loads(line)
     if "error" in answer:
@@ -290,196 +444,3 @@ def _checksum_in(line: str, folder: Path) -> str:
             f"{folder}: a clip could not be made: {answer['error']} Finished clips are kept."
         )
     return str(answer["sha256"])
-
-
-Item = TypeVar("Item")
-_LINES = 10
-
-
-def tracked(items: Iterable[Item], total: int, label: str, *, enabled: bool) -> Iterator[Item]:
-    """Hand items through and show how many have passed.
-
-    Args:
-        items: What is counted.
-        total: How many there will be.
-        label: What stands before the bar or the numbers.
-        enabled: False shows nothing.
-    """
-    if not enabled:
-        yield from items
-    elif sys.stderr.isatty():
-        yield from _bar(items, total, label)
-    else:
-        yield from _plain(items, total, label)
-
-
-def _bar(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total)
-        for item in items:
-            yield item
-            progress.advance(task)
-
-
-def _plain(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    begin = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        if done * _LINES // total > (done - 1) * _LINES // total:
-            left = (time.monotonic() - begin) / done * (total - done)
-            print(f"{label}: {done} of {total}, {left:.0f} s left", file=sys.stderr, flush=True)
-
-
-CACHE_VARIABLE = "RFKERAS_CACHE_DIR"
-MANIFEST = "manifest.json"
-_TAG_LENGTH = 12
-
-
-def default_cache_dir() -> Path:
-    """Where generated data goes: $RFKERAS_CACHE_DIR, or the user's cache directory."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("rfkeras"))
-
-
-def generate(
-    root: Path,
-    *,
-    size: int = DEFAULT_SIZE,
-    seed: int = 0,
-    workers: int | None = None,
-    progress: bool = True,
-    sound_font: Path | Sequence[Path] | None = None,
-) -> Path:
-    """Make the data set under a folder, or finish what an earlier call began.
-
-    Every clip is checked against its checksum; missing and changed ones are made (again).
-    Killed at any moment, the next call goes on where this one stopped. A second call on
-    the same folder waits for the first to end.
-
-    Args:
-        root: Folder that holds all variants; see default_cache_dir.
-        size: Number of clips, 2 to 500000; about 19 % of them are the test split. Below
-            some 200 not every class occurs in both splits.
-        seed: Seed of the composition, 0 or more.
-        workers: Processes; None for one on each core.
-        progress: Show progress on standard error.
-        sound_font: Another SoundFont 2 file, or several of which each clip takes one in
-            turn; None for TimGM6mb. The compositions and labels stay the same.
-
-    Returns:
-        The folder openmic-2018 in the layout of that data set.
-
-    Raises:
-        ConfigError: An argument has a value that is not allowed, or the folder cannot be
-            written.
-        DatasetError: The sound font lacks sounds, or a clip could not be made.
-    """
-    train, test = clip_indices(size)
-    workers = default_workers() if workers is None else workers
-    if seed < 0 or workers < 1:
-        raise ConfigError(
-            "gm_instruments needs a seed of 0 or more and at least 1 worker. "
-            f"Received: seed={seed}, workers={workers}."
-        )
-    paths = [sound_font] if isinstance(sound_font, Path) else list(sound_font or ())
-    fonts = [render.load(path.resolve()) for path in paths or [render.default_path()]]
-    tag = "-".join(font.sha256[:_TAG_LENGTH] for font in fonts) if paths else None
-    variant = root.expanduser().resolve() / folder_name(seed, size, tag)
-    folder = variant / "openmic-2018"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: the folder cannot be made: {error}. Choose another place, or set "
-            f"{CACHE_VARIABLE}."
-        ) from error
-
-    def announce_wait(holder: str) -> None:
-        if progress:
-            print(
-                f"{variant}: process {holder} is working on this data set; waiting for it.",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    with exclusive(variant / ".lock", announce_wait):
-        _complete(variant, [*train, *test], seed, size, fonts, workers, progress=progress)
-    return folder
-
-
-def _complete(
-    variant: Path,
-    indices: list[int],
-    seed: int,
-    size: int,
-    fonts: Sequence[SoundFont],
-    workers: int,
-    *,
-    progress: bool,
-) -> None:
-    """Bring a data set whose lock is held to completion."""
-    folder, manifest = variant / "openmic-2018", variant / MANIFEST
-    remove_leftovers(variant)
-    paths = {index: audio_path(clip_key(seed, index)) for index in indices}
-    journal = Journal(variant / "clips.sha256")
-    good = intact(folder, journal.read())
-    missing = [index for index in indices if paths[index] not in good]
-    if missing:
-        # A manifest stands for a complete data set, so it goes before anything changes.
-        manifest.unlink(missing_ok=True)
-        clips = make_clips(folder, seed, missing, [font.path for font in fonts], workers)
-        shown = tracked(clips, len(missing), "gm_instruments: clips", enabled=progress)
-        journal.append((paths[index], value) for index, value in shown)
-    if manifest.is_file() and _agrees(manifest, folder, size):
-        return
-    for path, content in label_files(seed, size).items():
-        write_bytes(folder / path, content)
-    sums = journal.read()
-    listed = {path: sums[path] for path in paths.values()}
-    for path in LABEL_FILES:
-        listed[path] = checksum(folder / path) or ""
-    _write_manifest(manifest, seed, size, fonts, listed)
-
-
-def _agrees(manifest: Path, folder: Path, size: int) -> bool:
-    """Whether the manifest is readable and the label files are as it says."""
-    try:
-        sums = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        labels = {path: str(sums[path]) for path in LABEL_FILES}
-    except (ValueError, KeyError, TypeError):
-        return False
-    whole = len(sums) == size + len(labels)
-    return whole and intact(folder, labels) == set(labels)
-
-
-def _write_manifest(
-    path: Path, seed: int, size: int, fonts: Sequence[SoundFont], sums: dict[str, str]
-) -> None:
-    """Say what the data set is and what made it; its presence says that all is there."""
-    made_with = ("midirenderer", "pretty_midi", "soundfile", "soxr", "numpy")
-    content = {
-        "name": "gm_instruments",
-        "version": VERSION,
-        "seed": seed,
-        "size": size,
-        "label_rate": LABEL_RATE,
-        "clip_seconds": CLIP_SECONDS,
-        "sound_fonts": [{"file": font.path.name, "sha256": font.sha256} for font in fonts],
-        "made_with": {name: importlib.metadata.version(name) for name in made_with},
-        "files": dict(sorted(sums.items())),
-    }
-    write_text(path, json.dumps(content, indent=1) + "\n")

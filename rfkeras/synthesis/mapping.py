@@ -1,8 +1,8 @@
-"""Which General MIDI sounds stand for which OpenMIC-2018 class, and where they may play.
+"""The General MIDI sounds and pitch ranges of each OpenMIC-2018 class.
 
-Programs are 0-based; pitches are MIDI note numbers (60 = middle C) and both ends of a
-range are included. The ranges follow the real instruments, so that a class is heard in
-the registers in which it is met in recordings.
+Programs are 0-based. Pitches are MIDI note numbers (60 = middle C), and both ends of a range
+are included. The ranges follow the real instruments, so that a class is heard in the
+registers that recordings have.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CYMBAL_NOTES = {
 
 @dataclass(frozen=True)
 class Patch:
-    """One GM program and the pitches that it may play."""
+    """A GM program and the range of pitches that it may play."""
 
     program: int
     low: int
@@ -71,12 +71,12 @@ class Instrument:
 
     Attributes:
         name: Class name; for an unknown sound a name outside CLASSES.
-        family: "plucked", "struck" (both decay by themselves), "sustained" (blown or
-            bowed: held notes swell), "keys" (held, played with both hands) or "kit".
-        voices: Most notes that sound together in a chord.
+        family: "plucked" or "struck" (both decay by themselves), "sustained" (blown or
+            bowed), "keys" (held, played with both hands) or "kit".
+        voices: Largest number of notes in a chord.
         patches: Programs, drawn with equal probability. Empty for a kit.
-        tremolo: Notes of some length are repeated strokes.
-        resembles: For an unknown sound: the classes that nobody could rule out.
+        tremolo: Whether longer notes are played as repeated strokes.
+        resembles: For an unknown sound: the classes that it could be mistaken for.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Instrument:
 
 
 def _patches(low: int, high: int, *programs: int) -> tuple[Patch, ...]:
+    """Return patches that share one range of pitches."""
     return tuple(Patch(program, low, high) for program in programs)
 
 
@@ -100,7 +101,7 @@ _KNOWN = (
     Instrument("cymbals", "kit", 1),
     Instrument("drums", "kit", 1),
     Instrument("flute", "sustained", 3, (*_patches(60, 94, 73), *_patches(74, 100, 72))),
-    # Nylon strings stay under middle C here, because above it they stand for the ukulele.
+    # Nylon strings stay below middle C here, because above it they represent the ukulele.
     Instrument(
         "guitar",
         "plucked",
@@ -146,7 +147,7 @@ _KNOWN = (
     # No GM ukulele exists: nylon strings between C4 and A5, the ukulele's own range.
     Instrument("ukulele", "plucked", 4, _patches(60, 81, 24)),
     Instrument("violin", "sustained", 3, _patches(55, 93, 40, 110)),
-    # GM sings vowels only: aah, ooh and their synthetic sister.
+    # GM sings only vowels: aah, ooh and a synthetic voice.
     Instrument("voice", "sustained", 4, _patches(45, 80, 52, 53, 54)),
 )
 
@@ -171,13 +172,13 @@ UNKNOWN = (
     ),
     Instrument("pizzicato", "plucked", 3, _patches(40, 84, 45), resembles=("violin", "cello")),
 )
-"""Sounds that join the music unlabelled; what they resemble becomes "not annotated"."""
+"""Unlabelled sounds. The classes that they resemble become "not annotated"."""
 
 INSTRUMENTS = {instrument.name: instrument for instrument in (*_KNOWN, *UNKNOWN)}
 
 
 def programs_used() -> frozenset[int]:
-    """Every melodic program (bank 0) that a sound font must have."""
+    """Return every melodic program (bank 0) that a sound font must have."""
     return frozenset(
         patch.program for instrument in INSTRUMENTS.values() for patch in instrument.patches
     )

@@ -1,4 +1,8 @@
-"""From a composition to sound: stems, their balance, the mix, its level."""
+"""Sound fonts, and the way from a composition to the bytes of an audio file.
+
+`render` plays each part on its own, balances the parts by loudness, adds them and sets the
+level of the clip. `encode_ogg` encodes the result in the same bytes every time.
+"""
 
 from __future__ import annotations
 
@@ -26,78 +30,39 @@ from rfkeras.synthesis.compose import Composition, Part
 from rfkeras.synthesis.mapping import KITS, programs_used
 from rfkeras.synthesis.song import CLIP_SECONDS, LEAD_SECONDS
 
-FRAME_SECONDS = 0.4
+with warnings.catch_warnings():
+    # pretty_midi 0.2.11 imports pkg_resources, which warns that it is deprecated.
+    warnings.simplefilter("ignore")
+    import pretty_midi
+
+SAMPLE_RATE_HZ = 44100
+CLIP_SAMPLES = int(CLIP_SECONDS * SAMPLE_RATE_HZ)
+CLIP_RMS = 0.05
+"""RMS of every clip (26 dB below full scale), before a random gain of at most 2 dB."""
+
+_RENDER_RATE_HZ = 48000
+_RENDER_SAMPLES = int((LEAD_SECONDS + CLIP_SECONDS) * _RENDER_RATE_HZ)
+_BEND_RANGE_CENTS = 200.0
+_TICKS_PER_BEAT = 960
+_FADE_SAMPLES = 220
+
+# Loudness: frame length, and the thresholds relative to full scale and to the mean.
+_FRAME_SECONDS = 0.4
 _FLOOR_DB = -70.0
 _GATE_DB = -10.0
+
+# Peaks above the knee bend softly and stay below the peak limit.
 _KNEE = 0.7
 _PEAK = 0.97
 
-
-def k_weighting(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Power response of the K-weighting of ITU-R BS.1770: less bass, more treble."""
-    s = 1j * frequency_hz / 1681.97
-    high, q = 10 ** (3.99984 / 20), 0.70718
-    shelf = (high * s**2 + high**0.49967 * s / q + 1) / (s**2 + s / q + 1)
-    r = 1j * frequency_hz / 38.1355
-    high_pass = r**2 / (r**2 + r / 0.50033 + 1)
-    return np.asarray(np.abs(shelf * high_pass) ** 2)
-
-
-def gated_loudness(samples: NDArray[np.float32], sample_rate_hz: int) -> float:
-    """Loudness of the sounding stretches, in dB below full scale.
-
-    As in BS.1770, frames of 0.4 s are weighted by frequency, silent frames dropped, then
-    frames 10 dB under the mean of the rest. Unlike there, the frames do not overlap, and
-    the weighting is done on their spectra.
-
-    Args:
-        samples: (n,) mono, at least one frame long.
-        sample_rate_hz: Sampling rate.
-
-    Returns:
-        Decibels, rounded to 0.001; minus infinity for silence.
-    """
-    length = int(FRAME_SECONDS * sample_rate_hz)
-    frames = samples[: len(samples) // length * length].reshape(-1, length)
-    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    weights = k_weighting(np.fft.rfftfreq(length, 1 / sample_rate_hz))
-    # No matrix product: its order of summation would hang on the machine's threads.
-    energy = 2 * (power * weights).sum(axis=1) / length**2
-    energy = energy[energy > 10 ** (_FLOOR_DB / 10)]
-    if energy.size == 0:
-        return float("-inf")
-    energy = energy[energy >= energy.mean() * 10 ** (_GATE_DB / 10)]
-    return round(float(10 * np.log10(energy.mean())), 3)
-
-
-def with_rms(samples: NDArray[np.float64], rms: float) -> NDArray[np.float32]:
-    """Scale a clip to a root mean square; peaks over 0.7 bend softly and stay under 0.97.
-
-    Bending takes energy away, so scaling and bending alternate until the level stands.
-
-    Args:
-        samples: (n,) mono, not silent.
-        rms: Wanted root mean square, well under the peak limit.
-
-    Returns:
-        (n,) float32.
-    """
-    level = rms
-    for _ in range(6):
-        shaped = samples * (level / np.sqrt(np.mean(samples**2)))
-        size = np.abs(shaped)
-        bent = _KNEE + (_PEAK - _KNEE) * np.tanh((size - _KNEE) / (_PEAK - _KNEE))
-        shaped = np.where(size > _KNEE, np.sign(shaped) * bent, shaped)
-        reached = float(np.sqrt(np.mean(shaped**2)))
-        if abs(reached / rms - 1) < 1e-3:
-            break
-        level *= rms / reached
-    return np.asarray(shaped, dtype=np.float32)
-
-
-DEFAULT_NAME = "TimGM6mb"
+_DEFAULT_NAME = "TimGM6mb"
 _DRUM_BANK = 128
 _PRESET_BYTES = 38
+
+_OGG_SERIAL = (1).to_bytes(4, "little")
+_OGG_HEADER_BYTES = 27
+# Ogg's CRC is zlib's polynomial with the bits of each byte, and of the result, reversed.
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True)
@@ -117,11 +82,11 @@ class SoundFont:
     kits: frozenset[int]
 
 
-def default_path() -> Path:
-    """TimGM6mb.sf2 inside the installed pretty_midi, found without importing that.
+def default_sound_font() -> Path:
+    """Return the path of TimGM6mb.sf2 in pretty_midi, without importing that package.
 
     Raises:
-        DatasetError: pretty_midi is not installed, or has no sound font any more.
+        DatasetError: pretty_midi is not installed, or no longer contains the sound font.
     """
     spec = importlib.util.find_spec("pretty_midi")
     if spec is not None and spec.origin is not None:
@@ -129,61 +94,65 @@ def default_path() -> Path:
         if path.is_file():
             return path
     raise DatasetError(
-        "The sound font TimGM6mb.sf2 was not found: it is a file of the package pretty_midi "
-        "0.2.11. Install that version (pip install pretty_midi==0.2.11), or name another "
+        "The sound font TimGM6mb.sf2 was not found. It is part of the package pretty_midi "
+        "0.2.11: install that version (pip install pretty_midi==0.2.11), or choose another "
         "sound font."
     )
 
 
-def paths_in(text: str) -> tuple[Path, ...]:
-    """Sound fonts named in one text, as absolute paths.
+def parse_sound_fonts(text: str) -> tuple[Path, ...]:
+    """Return the absolute paths of the sound fonts listed in a text.
 
     Args:
-        text: One file, or several with ":" between them as in PATH; "TimGM6mb" is the
-            default font.
+        text: One file, or several separated by ":" as in PATH. "TimGM6mb" is the default
+            font.
 
     Raises:
-        DatasetError: The default font is named and not installed.
+        DatasetError: The default font is listed but not installed.
     """
     names = [name for name in text.split(os.pathsep) if name]
     return tuple(
-        default_path() if name == DEFAULT_NAME else Path(name).resolve() for name in names
+        default_sound_font() if name == _DEFAULT_NAME else Path(name).resolve()
+        for name in names
     )
 
 
 @functools.lru_cache(maxsize=4)
-def load(path: Path) -> SoundFont:
+def load_sound_font(path: Path) -> SoundFont:
     """Read a sound font and check that it has every program that the music uses.
 
     Args:
         path: A SoundFont 2 file (.sf2).
 
     Raises:
-        ConfigError: No such file, or not SoundFont 2.
-        DatasetError: It lacks programs; playing others instead would make labels wrong.
+        ConfigError: The file does not exist or is not in SoundFont 2 format.
+        DatasetError: Programs are missing. Substitutes would make the labels wrong.
     """
     if not path.is_file():
-        raise ConfigError(f"The sound font must be an .sf2 file. Received: {path}: no file.")
+        raise ConfigError(
+            f"The sound font must be an .sf2 file. Received: {path}, which does not exist."
+        )
     content = path.read_bytes()
     presets = _presets(content)
     if content[:4] != b"RIFF" or content[8:12] != b"sfbk" or not presets:
         raise ConfigError(
-            f"The sound font must be in SoundFont 2 format (.sf2). Received: {path}: not one."
+            f"The sound font must be in SoundFont 2 format (.sf2). Received: {path}, which is "
+            "in another format."
         )
     missing = sorted(programs_used() - {program for bank, program in presets if bank == 0})
     kits = frozenset(program for bank, program in presets if bank == _DRUM_BANK)
     if missing or KITS[0] not in kits:
         raise DatasetError(
             f"{path}: the sound font needs a standard drum kit (bank {_DRUM_BANK}, program "
-            f"{KITS[0]}) and all GM programs of the mapping. Missing programs: {missing}; "
-            f"drum kits found: {sorted(kits)}. Use a complete General MIDI sound font."
+            f"{KITS[0]}) and all GM programs that the music uses. Missing programs: {missing}. "
+            f"Drum kits found: {sorted(kits)}. Use a complete General MIDI sound font."
         )
     return SoundFont(path, content, hashlib.sha256(content).hexdigest(), kits)
 
 
 def _presets(content: bytes) -> set[tuple[int, int]]:
-    """(bank, program) of every preset that the font's header lists."""
-    # The header stands in the last chunk, so a sample that spells "phdr" cannot mislead.
+    """Return (bank, program) of every preset in the font's header."""
+    # The header is in the last chunk, so audio samples that spell "phdr" cannot mislead.
     place = content.rfind(b"phdr")
     if place < 0 or place + 8 > len(content):
         return set()
@@ -195,30 +164,51 @@ def _presets(content: bytes) -> set[tuple[int, int]]:
     return {(bank, program) for program, bank in found}
 
 
-with warnings.catch_warnings():
-    # pretty_midi 0.2.11 imports pkg_resources, which warns that it is deprecated.
-    warnings.simplefilter("ignore")
-    import pretty_midi
+def render(composition: Composition, font: SoundFont) -> NDArray[np.float32]:
+    """Play a composition with a sound font.
 
-SAMPLE_RATE_HZ = 44100
-CLIP_SAMPLES = int(CLIP_SECONDS * SAMPLE_RATE_HZ)
-CLIP_RMS = 0.05
-"""Level of every clip (26 dB below full scale), before a random gain of at most 2 dB."""
+    Args:
+        composition: The clip.
+        font: The sound font.
 
-_RENDER_RATE_HZ = 48000
-_RENDER_SAMPLES = int((LEAD_SECONDS + CLIP_SECONDS) * _RENDER_RATE_HZ)
-_BEND_RANGE_CENTS = 200.0
-_TICKS_PER_BEAT = 960
-_FADE_SAMPLES = 220
+    Returns:
+        (441000,) float32, mono at 44.1 kHz.
+
+    Raises:
+        DatasetError: The sound font cannot be played, or a part that should be heard is
+            silent with it.
+    """
+    # Renderers replace a missing kit by the first one; choosing it here makes that certain.
+    kit = composition.kit if composition.kit in font.kits else 0
+    return mix(
+        composition,
+        (render_stem(part, kit, composition.tuning_cents, font) for part in composition.parts),
+    )
 
 
-def midi_of(part: Part, kit: int, tuning_cents: float) -> bytes:
-    """A part as a MIDI file that begins LEAD_SECONDS before the clip.
+def render_stem(part: Part, kit: int, tuning_cents: float, font: SoundFont) -> NDArray[Any]:
+    """Render one part: (480000,) float32, mono at 48 kHz, at the sound font's own level.
+
+    Raises:
+        DatasetError: The renderer rejects the sound font.
+    """
+    try:
+        wave = midirenderer.render_wave_from(font.content, _midi_file(part, kit, tuning_cents))
+    except Exception as error:  # a native module that does not document its exceptions
+        raise DatasetError(f"{font.path}: the sound font cannot be played: {error}") from error
+    stereo, _ = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
+    mono = stereo[:_RENDER_SAMPLES].mean(axis=1)
+    mono = np.pad(mono, (0, _RENDER_SAMPLES - len(mono)))
+    return np.asarray(mono[int(LEAD_SECONDS * _RENDER_RATE_HZ) :])
+
+
+def _midi_file(part: Part, kit: int, tuning_cents: float) -> bytes:
+    """Return a part as a MIDI file that begins LEAD_SECONDS before the clip.
 
     Args:
         part: The part.
         kit: Program for drums and cymbals.
-        tuning_cents: Tuning against 440 Hz; kits are not tuned.
+        tuning_cents: Tuning relative to 440 Hz; kits are not tuned.
     """
     is_kit = part.casting.instrument.family == "kit"
     song = pretty_midi.PrettyMIDI(resolution=_TICKS_PER_BEAT, initial_tempo=120.0)
@@ -234,7 +224,7 @@ def midi_of(part: Part, kit: int, tuning_cents: float) -> bytes:
         )
         for note in part.notes
     )
-    # The renderer stops at the last event: this one makes it play all decays to the end.
+    # The renderer stops at the last event. This one makes it play all decays to the end.
     end = LEAD_SECONDS + CLIP_SECONDS + 0.05
     track.control_changes.append(pretty_midi.ControlChange(91, part.reverb, end))
     song.instruments.append(track)
@@ -243,28 +233,12 @@ def midi_of(part: Part, kit: int, tuning_cents: float) -> bytes:
     return buffer.getvalue()
 
 
-def render_stem(part: Part, kit: int, tuning_cents: float, font: SoundFont) -> NDArray[Any]:
-    """One part alone, (480000,) float32, mono at 48 kHz, at the sound font's own level.
-
-    Raises:
-        DatasetError: The renderer rejects the sound font, or the part is silent with it.
-    """
-    try:
-        wave = midirenderer.render_wave_from(font.content, midi_of(part, kit, tuning_cents))
-    except Exception as error:  # a native module: it documents no class
-        raise DatasetError(f"{font.path}: the sound font cannot be played: {error}") from error
-    stereo, _ = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
-    mono = stereo[:_RENDER_SAMPLES].mean(axis=1)
-    mono = np.pad(mono, (0, _RENDER_SAMPLES - len(mono)))
-    return np.asarray(mono[int(LEAD_SECONDS * _RENDER_RATE_HZ) :])
-
-
 def mix(composition: Composition, stems: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
-    """Bring stems to their levels by ear, add them, and give the clip its level.
+    """Balance stems by loudness, add them and set the level of the clip.
 
     Args:
         composition: The clip.
-        stems: One (480000,) array at 48 kHz for each of its parts.
+        stems: One (480000,) array at 48 kHz per part.
 
     Returns:
         (441000,) float32 at 44.1 kHz.
@@ -291,23 +265,69 @@ def mix(composition: Composition, stems: Iterable[NDArray[Any]]) -> NDArray[np.f
     return with_rms(clip, CLIP_RMS * 10 ** (composition.jitter_db / 20))
 
 
-def render(composition: Composition, font: SoundFont) -> NDArray[np.float32]:
-    """Play a composition with a sound font: (441000,) float32 mono at 44.1 kHz."""
-    # A font without this kit would play its first one anyway; saying so keeps it certain.
-    kit = composition.kit if composition.kit in font.kits else 0
-    return mix(
-        composition,
-        (render_stem(part, kit, composition.tuning_cents, font) for part in composition.parts),
-    )
+def _k_weighting(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the power response of ITU-R BS.1770's K-weighting: less bass, more treble."""
+    s = 1j * frequency_hz / 1681.97
+    high, q = 10 ** (3.99984 / 20), 0.70718
+    shelf = (high * s**2 + high**0.49967 * s / q + 1) / (s**2 + s / q + 1)
+    r = 1j * frequency_hz / 38.1355
+    high_pass = r**2 / (r**2 + r / 0.50033 + 1)
+    return np.asarray(np.abs(shelf * high_pass) ** 2)
 
 
-_SERIAL = (1).to_bytes(4, "little")
-_HEADER_BYTES = 27
-# Ogg's CRC is zlib's polynomial with the bits of each byte, and of the result, reversed.
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+def gated_loudness(samples: NDArray[np.float32], sample_rate_hz: int) -> float:
+    """Measure the loudness of the parts of a signal that sound, relative to full scale.
+
+    As in BS.1770, frames of 0.4 s are weighted by frequency; silent frames are dropped, then
+    frames 10 dB below the mean of the rest. Unlike in BS.1770, frames do not overlap, and
+    their spectra are weighted.
+
+    Args:
+        samples: (n,) mono, at least one frame long.
+        sample_rate_hz: Sampling rate.
+
+    Returns:
+        Decibels, rounded to 0.001; minus infinity for silence.
+    """
+    length = int(_FRAME_SECONDS * sample_rate_hz)
+    frames = samples[: len(samples) // length * length].reshape(-1, length)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    weights = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate_hz))
+    # No matrix product: its order of summation would depend on the number of threads.
+    energy = 2 * (power * weights).sum(axis=1) / length**2
+    energy = energy[energy > 10 ** (_FLOOR_DB / 10)]
+    if energy.size == 0:
+        return float("-inf")
+    energy = energy[energy >= energy.mean() * 10 ** (_GATE_DB / 10)]
+    return round(float(10 * np.log10(energy.mean())), 3)
 
 
-def encode(samples: NDArray[np.float32], sample_rate_hz: int) -> bytes:
+def with_rms(samples: NDArray[np.float64], rms: float) -> NDArray[np.float32]:
+    """Scale a clip to a given RMS. Peaks above 0.7 bend softly and stay below 0.97.
+
+    Bending reduces the energy, so scaling and bending alternate until the level is reached.
+
+    Args:
+        samples: (n,) mono, not silent.
+        rms: Target root mean square, well below the peak limit.
+
+    Returns:
+        (n,) float32.
+    """
+    level = rms
+    for _ in range(6):
+        shaped = samples * (level / np.sqrt(np.mean(samples**2)))
+        size = np.abs(shaped)
+        bent = _KNEE + (_PEAK - _KNEE) * np.tanh((size - _KNEE) / (_PEAK - _KNEE))
+        shaped = np.where(size > _KNEE, np.sign(shaped) * bent, shaped)
+        reached = float(np.sqrt(np.mean(shaped**2)))
+        if abs(reached / rms - 1) < 1e-3:
+            break
+        level *= rms / reached
+    return np.asarray(shaped, dtype=np.float32)
+
+
+def encode_ogg(samples: NDArray[np.float32], sample_rate_hz: int) -> bytes:
     """Encode mono samples, shape (n,) in [-1, 1], as Ogg Vorbis at the default quality."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate_hz, format="OGG", subtype="VORBIS")
@@ -326,10 +346,10 @@ def with_fixed_serial(stream: bytes) -> bytes:
         if stream[start : start + 4] != b"OggS":
             raise ValueError(f"No Ogg page at byte {start} of {len(stream)}.")
         segments = stream[start + 26]
-        table = stream[start + _HEADER_BYTES : start + _HEADER_BYTES + segments]
-        end = start + _HEADER_BYTES + segments + sum(table)
+        table = stream[start + _OGG_HEADER_BYTES : start + _OGG_HEADER_BYTES + segments]
+        end = start + _OGG_HEADER_BYTES + segments + sum(table)
         page = bytearray(stream[start:end])
-        page[14:18] = _SERIAL
+        page[14:18] = _OGG_SERIAL
         page[22:26] = bytes(4)
         page[22:26] = page_checksum(bytes(page)).to_bytes(4, "little")
         pages.append(bytes(page))
@@ -338,6 +358,6 @@ def with_fixed_serial(stream: bytes) -> bytes:
 
 
 def page_checksum(page: bytes) -> int:
-    """CRC-32 of an Ogg page whose checksum field is zero (polynomial 04c11db7, start 0)."""
-    reflected = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    """Return the CRC-32 of an Ogg page with a zero checksum field (polynomial 04c11db7)."""
+    reflected = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reflected:032b}"[::-1], 2)

@@ -1,1 +1,1 @@
-"""Losses, schedules, checkpoints and the loop around `model.fit`."""
+"""Training: one step, the loop of epochs, the run folder, scoring, and several workers."""

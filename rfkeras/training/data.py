@@ -1,10 +1,12 @@
-"""The data of a run: opened, checked, and served as batches."""
+"""The data of a run: opened, checked, and read as batches."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.audio.io import AudioFormat
-from rfkeras.config.train_config import TrainConfig
-from rfkeras.datasets.base import AudioDataset, BadFileLog, Split, differences
-from rfkeras.datasets.checks import check_present, scan_split
+from rfkeras.config.train_config import TrainConfig, flag
+from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
+from rfkeras.datasets.checks import check_present, differences, scan_split
 from rfkeras.datasets.excerpts import (
     WHOLE,
     EvaluationPlan,
-    Part,
     WaveformCache,
+    WorkerPart,
     default_steps_per_epoch,
     part_of,
 )
@@ -28,20 +30,21 @@ from rfkeras.datasets.load import load_dataset
 from rfkeras.datasets.packed import PackedSplit
 from rfkeras.datasets.pipeline import evaluation_batches, training_batches
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.synthesis.render import paths_in
+from rfkeras.synthesis.render import parse_sound_fonts
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A data set in the audio format of a model, its unusable files set aside.
+    """The data of a run: a data set without its unusable files, and how it is read.
 
     Attributes:
-        dataset: The clips that can be used.
-        audio: Sample rate and channels that the model wants.
-        bad_files: The files set aside, and those that fail later.
-        resampling: For each split, how many files are resampled from which rate.
-        cache: Decoded audio kept in memory, shared by all splits; None keeps nothing.
-        config: Batch size, excerpt length, seed and the rest.
+        dataset: The usable clips.
+        audio: Sample rate and channels that the model expects.
+        bad_files: The unusable files, including files that fail later.
+        resampling: For each split, a list of sample rates and the number of files with them
+            that are resampled.
+        cache: Decoded audio in memory, shared by all splits. None: no cache.
+        config: The configuration of the run: batch size, excerpt length, seed and so on.
     """
 
     dataset: AudioDataset
@@ -53,17 +56,28 @@ class Inputs:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch: each training clip gives `excerpts_per_clip` excerpts."""
+        """Steps per epoch. Each training clip gives `excerpts_per_clip` excerpts."""
         excerpts = len(self.dataset.split("train")) * self.config.excerpts_per_clip
         return default_steps_per_epoch(excerpts, self.config.batch_size)
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's keys and labels: tells whether the data is the same."""
+        """SHA-256 of each split's keys and labels, to detect changes of the data."""
         return {name: _fingerprint(split) for name, split in self.dataset.splits.items()}
 
-    def training(self, start_step: int, total_steps: int, part: Part = WHOLE) -> Any:
-        """Training batches, or one worker's part of them, from one step to another."""
+    def training_batches(
+        self, start_step: int, total_steps: int, part: WorkerPart = WHOLE
+    ) -> Any:
+        """Return the training batches of some steps.
+
+        Args:
+            start_step: First step, counted from the start of the run.
+            total_steps: Step after the last.
+            part: The part of each batch that this worker reads.
+
+        Returns:
+            tf.data set of (waveform, labels, mask), see `datasets.pipeline.training_batches`.
+        """
         return training_batches(
             self.dataset.split("train"),
             self.audio,
@@ -79,8 +93,15 @@ class Inputs:
             part=part,
         )
 
-    def evaluation(self, split: str, part: Part = WHOLE) -> tuple[Any, EvaluationPlan]:
-        """All windows of a split, or of a worker's part, and the plan that joins them."""
+    def evaluation_batches(
+        self, split: str, part: WorkerPart = WHOLE
+    ) -> tuple[Any, EvaluationPlan]:
+        """Return all windows of a split, and the plan that averages them per clip.
+
+        Args:
+            split: Name of the split.
+            part: The part of the clips that this worker reads.
+        """
         return evaluation_batches(
             part_of(self.dataset.split(split), part),
             self.audio,
@@ -91,12 +112,26 @@ class Inputs:
             cache=self.cache,
         )
 
-    def truth(
+    def labels_and_mask(
         self, split: str, rows: NDArray[np.integer[Any]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Labels and mask of these clips of a split."""
+        """Return labels and mask, each (rows, classes), of some clips of a split."""
         clips = self.dataset.split(split)
         return clips.labels[rows], clips.mask[rows]
+
+    @contextmanager
+    def reporting_bad_files(self) -> Iterator[None]:
+        """Raise a `DatasetError` within the block if reading stops at unusable files.
+
+        TensorFlow hides the error of a pipeline behind one of its own.
+        """
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError:
+            self.bad_files.raise_if_stopped()
+            raise
 
 
 def open_inputs(
@@ -111,14 +146,14 @@ def open_inputs(
     Args:
         config: The run's configuration.
         audio: Sample rate and channels of the model.
-        bad_files_csv: Where unusable files are listed.
+        bad_files_csv: File in which unusable files are listed. None: no list.
         splits: The splits that will be used.
-        task: As for `open_dataset`.
+        task: As in `open_dataset`.
 
     Raises:
-        ConfigError: Unknown data set, or an option that it does not take.
-        DatasetError: It cannot be read, lacks a split, or too many files are missing or
-            unusable.
+        ConfigError: The data set is unknown or does not have an option.
+        DatasetError: The data set cannot be read, lacks a split, or has too many missing or
+            unusable files.
     """
     dataset = open_dataset(config, task)
     missing = [name for name in splits if name not in dataset.splits]
@@ -132,7 +167,7 @@ def open_inputs(
     kept, resampling = {}, {}
     for name in splits:
         split = dataset.splits[name]
-        if not isinstance(split, PackedSplit):  # shards were checked when they were packed
+        if not isinstance(split, PackedSplit):  # packing has checked the shards
             scan = scan_split(
                 split,
                 expected_seconds=dataset.clip_seconds,
@@ -143,24 +178,24 @@ def open_inputs(
             split = split.select(scan.good_rows)
             resampling[name] = scan.resampling(audio.sample_rate_hz)
         if len(split) == 0:
-            raise DatasetError(f"Split {name!r} of {dataset.name!r} has no usable clip.")
+            raise DatasetError(f"Split {name!r} of {dataset.name!r} has no usable clips.")
         kept[name] = split
     cache = WaveformCache(int(config.cache_gb * 2**30)) if config.cache_gb else None
     return Inputs(replace(dataset, splits=kept), audio, log, resampling, cache, config)
 
 
 def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
-    """The data set that a configuration names, its files not yet checked.
+    """Open the data set of a configuration without checking its audio files.
 
     Args:
         config: Names the data set, its options, and its task unless that is "auto".
-        task: Where the configuration says "auto", the task of one's own data (`folder`,
-            also packed), which do not say themselves whether a clip with one tag may have
-            others; None: multi_label. Other data sets know their own.
+        task: Task of a `folder` data set (also packed) if the configuration says "auto",
+            because such data does not say whether clips can have several tags. None:
+            multi_label. Other data sets define their task.
 
     Raises:
-        ConfigError: Unknown data set, or an option that it does not take.
-        DatasetError: It cannot be read, or its labels are not of the task.
+        ConfigError: The data set is unknown or does not have an option.
+        DatasetError: The data set cannot be read, or its labels do not fit the task.
     """
     options: dict[str, Any] = {}
     if config.dataset == "gm_instruments":
@@ -168,11 +203,10 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
         if config.dataset_size is not None:
             options["size"] = config.dataset_size
         if config.sound_font is not None:
-            options["sound_font"] = paths_in(config.sound_font)
+            options["sound_font"] = parse_sound_fonts(config.sound_font)
     for name in ("dataset_size", "sound_font"):
         if getattr(config, name) is not None and config.dataset != "gm_instruments":
-            flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{flag} goes with --dataset gm_instruments alone.")
+            raise ConfigError(f"{flag(name)} needs --dataset gm_instruments.")
     if config.dataset == "folder":
         options |= {"test_share": config.test_share, "allow_absolute": config.allow_absolute}
     chosen = {"subset": config.subset, "fold": config.fold, "audio_dir": config.audio_dir}
@@ -192,9 +226,9 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
 
 
 def _share(train: Split, config: TrainConfig) -> Split:
-    """The part of the training clips that is used; smaller parts lie inside larger ones.
+    """Return the training clips that are used. Larger shares contain the smaller ones.
 
-    It does not hang on the run's seed: runs with different seeds train on the same clips.
+    The choice does not depend on the seed: runs with different seeds use the same clips.
     """
     count = max(1, round(config.train_share * len(train)))
     rows = np.random.default_rng(0).permutation(len(train))[:count]

@@ -1,4 +1,4 @@
-"""Which devices a run uses."""
+"""Devices and workers: distribution strategies, TF_CONFIG, and messages between workers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rfkeras.datasets.excerpts import Part
+from rfkeras.datasets.excerpts import WorkerPart
 from rfkeras.errors import ConfigError, RFKerasError
 
 VARIABLE = "TF_CONFIG"
-_ROLES = ("chief", "worker")  # in the order in which TensorFlow counts them
+RESTART_STATUS = 75  # exit status that requests a restart: EX_TEMPFAIL
+_ROLES = ("chief", "worker")  # in TensorFlow's order
+_SMALLEST = 1 << 10  # words in a message; few different sizes, because each is traced once
+
+
+# The workers of a job
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A job of several processes that train one model.
+    """The processes that train one model together.
 
     Attributes:
-        addresses: host:port of every worker; the first is the chief, which alone writes.
-        index: Which of them this process is.
+        addresses: host:port of every worker. The first is the chief, the only one that
+            writes files.
+        index: Index of this process.
     """
 
     addresses: tuple[str, ...]
@@ -34,21 +40,26 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes files and speaks to people."""
+        """Whether this process writes files and prints to the user."""
         return self.index == 0
 
 
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """The cluster that TF_CONFIG describes; None for a process on its own.
+    """Read the cluster from TF_CONFIG.
 
-    TF_CONFIG is TensorFlow's own way to tell a process of the others, set by `rfkeras
-    launch`, by hand, or by a cluster's operator:
-    {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": "worker",
-    "index": 0}}. An entry "chief" of one address may stand beside "worker"; without, the
-    first worker is the chief. A cluster of one is none.
+    TF_CONFIG is TensorFlow's variable that lists the workers of a job. `rfkeras launch`, a
+    user or the operator of a cluster sets it: {"cluster": {"worker": ["host0:port",
+    "host1:port"]}, "task": {"type": "worker", "index": 0}}. The cluster may also have an
+    entry "chief" with one address; otherwise the first worker is the chief.
+
+    Args:
+        environment: Environment variables.
+
+    Returns:
+        The cluster; None if there is only one process.
 
     Raises:
-        ConfigError: It is not of that form.
+        ConfigError: TF_CONFIG does not have this form.
     """
     text = environment.get(VARIABLE, "").strip()
     if not text:
@@ -66,7 +77,7 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     unknown = sorted(set(addresses) - set(_ROLES)) + ([role] if role not in _ROLES else [])
     if unknown:
         raise ConfigError(
-            _malformed(text, f"{unknown[0]!r} is no role here; there are chief and worker")
+            _malformed(text, f"role {unknown[0]!r} is unknown; the roles are chief and worker")
         )
     if len(addresses.get("chief", [])) > 1:
         raise ConfigError(_malformed(text, "there is more than one chief"))
@@ -79,38 +90,51 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     return Cluster(everyone, before + index) if len(everyone) > 1 else None
 
 
-def describe(addresses: list[str], index: int) -> str:
-    """The value of TF_CONFIG for one worker of a cluster."""
+def tf_config(addresses: list[str], index: int) -> str:
+    """Return the value of TF_CONFIG for one worker of a cluster."""
     task = {"type": "worker", "index": index}
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 
-def _malformed(text: str, why: str) -> str:
+def _malformed(text: str, reason: str) -> str:
     return (
-        f"{VARIABLE} does not describe a cluster: {why}. It looks like "
-        f"{describe(['host0:2222', 'host1:2222'], 0)}; unset it to train in one process. "
+        f"{VARIABLE} does not describe a cluster: {reason}. Expected, for example, "
+        f"{tf_config(['host0:2222', 'host1:2222'], 0)}. Unset it to train in one process. "
         f"Received: {text[:500]}"
     )
 
 
-RESTART_STATUS = 75  # exit status that asks to be started again: EX_TEMPFAIL
-_SMALLEST = 1 << 10  # words of a message: few sizes, each of which is traced once
-
-
 class WorkerLost(RFKerasError):
-    """Another worker of the job is gone; all of them have to be started again."""
+    """Another worker has ended, so all of them must be restarted."""
+
+
+@contextmanager
+def detecting_lost_workers() -> Iterator[None]:
+    """Raise `WorkerLost` within the block if another worker ends.
+
+    TensorFlow raises a networking error in the operation that waits for that worker, whose
+    message does not help users.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        raise WorkerLost(
+            "Another worker has ended or cannot be reached. Start all workers again to resume "
+            "from the last saved step."
+        ) from error
 
 
 @dataclass
 class Workers:
-    """The processes that train together; a process on its own is one of one.
+    """The processes that train together, and messages between them.
 
-    Every worker must make the same calls in the same order.
+    A process without others is one worker of one. All workers must call the same methods in
+    the same order.
 
     Attributes:
-        strategy: The `tf.distribute` strategy that the job trains under.
-        index: Which worker this is.
-        count: How many there are.
+        strategy: The `tf.distribute` strategy of the job.
+        index: Index of this worker.
+        count: Number of workers.
     """
 
     strategy: Any
@@ -118,115 +142,103 @@ class Workers:
     count: int = 1
 
     def __post_init__(self) -> None:
-        self._gather = tf.function(self._gathered)
+        self._gather_spread = tf.function(self._gather_replicas)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this worker writes files and speaks to people."""
+        """Whether this worker writes files and prints to the user."""
         return self.index == 0
 
     @property
-    def part(self) -> Part:
-        """What this worker reads of the data."""
-        return Part(self.index, self.count, self.strategy.num_replicas_in_sync // self.count)
+    def part(self) -> WorkerPart:
+        """The part of the data that this worker reads."""
+        return WorkerPart(self.index, self.count, self.strategy.num_replicas_in_sync // self.count)
 
-    def exchange(self, message: bytes) -> list[bytes]:
-        """The messages of all workers, in their order; each gives its own.
+    def batches(self, of_part: Callable[[WorkerPart], tf.data.Dataset]) -> Any:
+        """Return batches for `fit`, of which each worker reads its part.
 
-        Raises:
-            WorkerLost: Another worker is gone.
+        Args:
+            of_part: Returns the batches of a part.
         """
         if self.count == 1:
-            return [message]
-        with raising_lost():
-            sizes = self._all(np.array([len(message)], np.int32))
-            # int32, which every device and every way of communication carries.
-            words = np.zeros(_bucket(-(-int(sizes.max()) // 4)), np.int32)
-            words.view(np.uint8)[: len(message)] = np.frombuffer(message, np.uint8)
-            everyone = self._all(words).reshape(self.count, -1)
-        return [row.tobytes()[:size] for row, size in zip(everyone, sizes, strict=True)]
+            return of_part(WorkerPart())
+        return self.strategy.distribute_datasets_from_function(lambda _: of_part(self.part))
 
-    def from_chief(self, message: Callable[[], bytes]) -> bytes:
-        """The chief's message, made by the chief alone, to all workers."""
-        return self.exchange(message() if self.is_chief else b"")[0]
-
-    def agree(self, value: Callable[[], Any]) -> Any:
-        """A JSON value that the chief alone computes, to all workers."""
+    def broadcast(self, value: Callable[[], Any]) -> Any:
+        """Return on all workers a JSON value that only the chief computes."""
         if self.count == 1:
             return value()
-        return json.loads(self.from_chief(lambda: json.dumps(value()).encode()))
+        return json.loads(self._broadcast_bytes(lambda: json.dumps(value()).encode()))
 
-    def collect(self, value: Any) -> list[Any]:
-        """The JSON values of all workers, in their order."""
-        return [json.loads(text) for text in self.exchange(json.dumps(value).encode())]
-
-    def share(self, variables: Sequence[Any]) -> None:
-        """Give variables, in a fixed order, the values that the chief's have."""
+    def broadcast_variables(self, variables: Sequence[Any]) -> None:
+        """Set variables, given in a fixed order, to their values on the chief."""
         if self.count == 1:
             return
         values = [np.asarray(variable.numpy()) for variable in variables]
-        message = self.from_chief(lambda: b"".join(value.tobytes() for value in values))
+        message = self._broadcast_bytes(lambda: b"".join(value.tobytes() for value in values))
         start = 0
         for variable, value in zip(variables, values, strict=True):
             own = message[start : start + value.nbytes]
             variable.assign(np.frombuffer(own, value.dtype).reshape(value.shape))
             start += value.nbytes
 
-    def batches(self, of_part: Callable[[Part], tf.data.Dataset]) -> Any:
-        """Batches that `fit` takes, made of what each worker reads.
+    def _broadcast_bytes(self, message: Callable[[], bytes]) -> bytes:
+        return self.gather_bytes(message() if self.is_chief else b"")[0]
 
-        Args:
-            of_part: Gives the batches of a part.
+    def gather(self, value: Any) -> list[Any]:
+        """Return the JSON values of all workers, in their order."""
+        return [json.loads(text) for text in self.gather_bytes(json.dumps(value).encode())]
+
+    def gather_bytes(self, message: bytes) -> list[bytes]:
+        """Return the messages of all workers, in their order.
+
+        Raises:
+            WorkerLost: Another worker has ended.
         """
         if self.count == 1:
-            return of_part(Part())
-        return self.strategy.distribute_datasets_from_function(lambda _: of_part(self.part))
+            return [message]
+        with detecting_lost_workers():
+            sizes = self._gather_vectors(np.array([len(message)], np.int32))
+            # int32 works on every device and with every means of communication.
+            words = np.zeros(_padded_length(-(-int(sizes.max()) // 4)), np.int32)
+            words.view(np.uint8)[: len(message)] = np.frombuffer(message, np.uint8)
+            everyone = self._gather_vectors(words).reshape(self.count, -1)
+        return [row.tobytes()[:size] for row, size in zip(everyone, sizes, strict=True)]
 
-    def _all(self, values: Any) -> Any:
-        """Equally long vectors of all workers, one behind the other."""
+    def wait_for_all(self) -> None:
+        """Return once all workers have called this method."""
+        self.gather_bytes(b"")
+
+    def _gather_vectors(self, values: Any) -> Any:
+        """Return the concatenated vectors, of equal length, of all workers."""
         own_replicas = self.strategy.num_replicas_in_sync // self.count
 
         def of_replica(context: Any) -> Any:
             return tf.constant(values)
 
         spread = self.strategy.experimental_distribute_values_from_function(of_replica)
-        gathered = self._gather(spread).numpy().reshape(-1, len(values))
-        return gathered[::own_replicas].reshape(-1)  # all replicas of a worker say the same
+        gathered = self._gather_spread(spread).numpy().reshape(-1, len(values))
+        return gathered[::own_replicas].reshape(-1)  # one of a worker's equal replicas
 
-    def _gathered(self, spread: Any) -> Any:
+    def _gather_replicas(self, spread: Any) -> Any:
         return self.strategy.gather(spread, axis=0)
 
 
-def _bucket(words: int) -> int:
-    """The length that a message is filled up to: the next power of two."""
+def _padded_length(words: int) -> int:
+    """Return the length to which a message is padded, the next power of two."""
     return max(_SMALLEST, 1 << (words - 1).bit_length())
 
 
-@contextmanager
-def raising_lost() -> Iterator[None]:
-    """Block in which the loss of a worker raises `WorkerLost`.
-
-    The loss shows first as an error of the collective operation that waits for the worker,
-    with a message of TensorFlow's networking that says nothing to a user.
-    """
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        raise WorkerLost(
-            "Another worker of the job is gone, or cannot be reached. Start all of them again: "
-            "the job goes on from the last step saved."
-        ) from error
-
-
 def open_workers(devices: str = "auto", cluster: Cluster | None = None) -> Workers:
-    """This process as one of those that train together.
+    """Join the processes that train together.
 
     Args:
-        devices: As for `make_strategy`; each worker uses them. "cpu" is one device.
-        cluster: The others; it waits until all of them are there. None: there are none.
+        devices: As in `make_strategy`. Each worker uses these devices; "cpu" is one device.
+        cluster: The cluster of this process. Waits for all other workers. None: this
+            process trains without others.
 
     Raises:
-        ConfigError: As `make_strategy`.
+        ConfigError: As in `make_strategy`.
     """
     if cluster is None:
         return Workers(make_strategy(devices))
@@ -234,38 +246,43 @@ def open_workers(devices: str = "auto", cluster: Cluster | None = None) -> Worke
     return Workers(strategy, cluster.index, len(cluster.addresses))
 
 
+# Devices
+
+
 def make_strategy(devices: str = "auto", collective: bool = False) -> Any:
-    """The `tf.distribute` strategy for a choice of devices.
+    """Return the `tf.distribute` strategy for a choice of devices.
 
     Args:
-        devices: "auto": all GPUs, or the CPU where there is none. "cpu" or "gpu": all of
-            that kind. "cpu:N": N logical CPU devices, which must be asked for before
+        devices: "auto": all GPUs, or the CPU if there are none. "cpu" or "gpu": all devices
+            of this kind. "cpu:N": N logical CPU devices, which must be chosen before
             TensorFlow runs anything. "gpu:N": the first N GPUs.
-        collective: Train with the other workers that TF_CONFIG names, each with its devices.
+        collective: Train together with the other workers in TF_CONFIG.
 
     Returns:
-        MirroredStrategy over several devices, the default strategy for one, and
+        MirroredStrategy for several devices, the default strategy for one, and
         MultiWorkerMirroredStrategy with other workers.
 
     Raises:
-        ConfigError: Not of that form, or the machine has not as many devices.
+        ConfigError: `devices` does not have this form, or the machine has fewer devices.
     """
     match = re.fullmatch(r"(auto|cpu|gpu)(?::([1-9]\d*))?", devices)
     if not match or (match[1] == "auto" and match[2]):
         raise ConfigError(
-            f"devices must be auto, cpu, gpu, cpu:N or gpu:N. Received: {devices!r}."
+            f"--devices must be auto, cpu, gpu, cpu:N or gpu:N. Received: {devices!r}."
         )
     kind, count = match[1], int(match[2]) if match[2] else None
     n_gpus = len(tf.config.list_physical_devices("GPU"))
-    # Newer GPUs round float32 products to 10 bits unless told otherwise; the front-end's dB
-    # values would then be wrong in the second decimal.
+    # By default, newer GPUs round float32 products to 10 bits. The second decimal of the
+    # front-end's dB values would then be wrong.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if kind == "gpu" and n_gpus < (count or 1):
+        found = f"only {n_gpus}" if n_gpus else "none"
         raise ConfigError(
-            f"devices={devices!r} asks for {count or 1} GPUs; TensorFlow sees {n_gpus}."
+            f"--devices {devices} needs {_gpus(count or 1)}; TensorFlow found {found}. Use "
+            "--devices cpu, or install CUDA support: pip install '.[gpu]'."
         )
     if collective:
-        return _collective(devices, kind, count)
+        return _make_collective_strategy(devices, kind, count)
     if kind == "cpu":
         _use_cpu_devices(count or 1)
         names = [f"/cpu:{i}" for i in range(count or 1)]
@@ -276,12 +293,16 @@ def make_strategy(devices: str = "auto", collective: bool = False) -> Any:
     return tf.distribute.get_strategy()
 
 
-def _collective(devices: str, kind: str, count: int | None) -> Any:
+def _gpus(count: int) -> str:
+    return "1 GPU" if count == 1 else f"{count} GPUs"
+
+
+def _make_collective_strategy(devices: str, kind: str, count: int | None) -> Any:
     if kind == "cpu":
         if count not in (None, 1):
             raise ConfigError(
-                f"devices={devices!r} does not go with several workers: each uses its CPU as "
-                "one device. Start more workers, or leave TF_CONFIG unset."
+                f"--devices {devices} cannot be used with several workers, each of which uses "
+                "its CPU as one device. Start more workers, or unset TF_CONFIG."
             )
         _use_cpu_devices(1)
     elif count is not None:
@@ -301,19 +322,20 @@ def _use_cpu_devices(count: int) -> None:
     except RuntimeError as error:
         if len(tf.config.list_logical_devices("CPU")) < count:
             raise ConfigError(
-                f"devices='cpu:{count}' must be chosen before TensorFlow is first used in "
-                f"the process: {error}"
+                f"--devices cpu:{count} must be chosen before the process first uses "
+                f"TensorFlow: {error}"
             ) from error
 
 
 def check_batch_size(batch_size: int, strategy: Any) -> None:
-    """A batch must divide evenly over the replicas.
+    """Check that a batch can be divided evenly over the replicas.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: It cannot.
     """
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise ConfigError(
-            f"batch_size must be a multiple of the {replicas} devices. Received: {batch_size}."
+            f"--batch-size must be a multiple of the {replicas} devices. "
+            f"Received: {batch_size}."
         )

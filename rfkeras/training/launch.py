@@ -1,4 +1,4 @@
-"""Several workers on one host, started together and, when one is lost, started again."""
+"""Child processes: runs in their own process, and the workers of one run on this host."""
 
 from __future__ import annotations
 
@@ -17,70 +17,78 @@ from types import FrameType
 from typing import IO, Any
 
 import rfkeras
-from rfkeras.training.callbacks import say
-from rfkeras.training.distributed import RESTART_STATUS, VARIABLE, describe
+from rfkeras.training.distributed import RESTART_STATUS, VARIABLE, tf_config
 from rfkeras.training.run_dir import RunFolder
+from rfkeras.utils.progress import print_status
 
-LOG = "output.txt"  # in the run's folder: what its process printed
+LOG = "output.txt"  # output of the run's process, in the run's folder
 INTERRUPTED = 130  # exit status after Ctrl-C
+TERMINATED = 128 + signal.SIGTERM
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+_POLL_SECONDS = 0.1
+_LEAVE_SECONDS = 30.0  # time for workers to notice that another one has ended
+_STOPPING = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+
+
+# One run in a child process
 
 
 def start_child(
     module: str, folder: RunFolder, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m MODULE FOLDER`; the module must call `end_with_parent`.
+    """Start `python -m MODULE FOLDER`. The module must call `end_with_parent`.
 
     Args:
         module: Full name of the module.
-        folder: The run's folder; output is added to its output.txt.
-        environment: Variables of its own.
+        folder: The run's folder. Output is appended to its output.txt.
+        environment: Additional environment variables.
     """
     with (folder.root / LOG).open("a", encoding="utf-8") as output:
         return subprocess.Popen(
             command(module, folder),
             env={**os.environ, "PYTHONPATH": package_path(), **(environment or {})},
-            stdin=subprocess.PIPE,  # ends with this process, however that ends
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C comes to it from here, once
+            start_new_session=True,  # this process forwards Ctrl-C
         )
 
 
 def package_path() -> str:
-    """PYTHONPATH with which a process finds this package, also where it is not installed."""
+    """Return a PYTHONPATH with which a process finds this package without installing it."""
     root = str(Path(rfkeras.__file__).parents[1])
     known = os.environ.get("PYTHONPATH")
     return os.pathsep.join([root, known] if known else [root])
 
 
 def command(module: str, folder: RunFolder) -> list[str]:
-    """The command line of a run's process."""
+    """Return the command line of a run's process."""
     return [sys.executable, "-m", module, str(folder.root)]
 
 
 def end_with_parent() -> None:
-    """From now on, end this process when its standard input does."""
-    threading.Thread(target=_wait_for_end, daemon=True).start()
+    """End this process from now on when its standard input is closed."""
+    threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
 
 
-def _wait_for_end() -> None:
+def _exit_at_end_of_input() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(INTERRUPTED)
 
 
 def last_line(folder: RunFolder) -> str:
-    """The last line that a run's process printed; "" if none."""
+    """Return the last line that a run's process printed; "" if there is none."""
     text = (folder.root / LOG).read_text(encoding="utf-8", errors="replace")
     lines = (line.strip() for line in reversed(text.splitlines()))
     return next((line for line in lines if line), "")
 
 
-VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+# Shares of this machine
 
 
 def visible_gpus() -> list[str]:
-    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
     if VISIBLE_GPUS in os.environ:
         return [name for name in os.environ[VISIBLE_GPUS].split(",") if name not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
@@ -93,10 +101,15 @@ def visible_gpus() -> list[str]:
 
 
 def slot_environments(jobs: int, gpus: list[str], cores: int) -> list[dict[str, str]]:
-    """What each of so many processes side by side finds in its environment.
+    """Return environment variables for processes that run at the same time.
 
-    With GPUs they take turns at them; without, each has its share of the cores, for
-    TensorFlow would start as many threads as there are cores in every one of them.
+    The GPUs are assigned to the processes in turn. Without GPUs, each process gets a share
+    of the cores; otherwise TensorFlow would start one thread per core in each of them.
+
+    Args:
+        jobs: Number of processes.
+        gpus: GPUs, from `visible_gpus`.
+        cores: Number of cores.
     """
     if gpus:
         return [{VISIBLE_GPUS: gpus[slot % len(gpus)]} for slot in range(jobs)]
@@ -107,22 +120,28 @@ def slot_environments(jobs: int, gpus: list[str], cores: int) -> list[dict[str, 
     return [dict.fromkeys(names, threads) for _ in range(jobs)]
 
 
-TERMINATED = 128 + signal.SIGTERM
-_POLL_SECONDS = 0.1
-_LEAVE_SECONDS = 30.0  # for workers to find out that one is gone
-_STOPPING = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+def _worker_environments(count: int) -> list[dict[str, str]]:
+    """Return each worker's share of the machine: some of the GPUs, or some of the cores."""
+    gpus = visible_gpus()
+    if len(gpus) >= count:
+        return [{VISIBLE_GPUS: ",".join(gpus[index::count])} for index in range(count)]
+    cores = len(os.sched_getaffinity(0))
+    return [{VISIBLE_GPUS: "-1"} | own for own in slot_environments(count, [], cores)]
+
+
+# Several workers of one run
 
 
 class Launcher:
     """Runs the workers of a job on this host until the job is done.
 
-    A worker that was killed, or lost another, makes all of them start again from the last
-    step saved. A worker that ends by an error of its own ends the job: it would come again.
+    If a worker is killed or loses another one, all workers are restarted from the last saved
+    step. If a worker fails with an error, the job ends, because the error would recur.
 
     Args:
         folder: The run's folder, with its configuration.
-        count: Workers.
-        max_restarts: Times that all workers are started again without a step saved between.
+        count: Number of workers.
+        max_restarts: Restarts without progress before the job ends.
     """
 
     def __init__(self, folder: RunFolder, count: int, max_restarts: int):
@@ -133,7 +152,7 @@ class Launcher:
         self._stopped_by: int | None = None
 
     def run(self) -> int:
-        """Run the job; returns its exit status, that of the worker which decided it."""
+        """Run the job and return its exit status, that of the worker that determined it."""
         old = {number: signal.signal(number, self._on_signal) for number in _STOPPING}
         try:
             return self._run()
@@ -152,15 +171,15 @@ class Launcher:
                 return status
             restarts = 0 if self._last_saved() != saved else restarts + 1
             if restarts > self.max_restarts:
-                say(
-                    f"The workers were lost {restarts} times without a step saved between; "
-                    f"their output is in {self._output(1).parent}."
+                print_status(
+                    f"Workers were lost {restarts} times without progress. See their output "
+                    f"in {self._output(1).parent}."
                 )
                 return RESTART_STATUS
-            say("Starting all workers again, from the last step saved")
+            print_status("Restarting all workers from the last saved step")
 
     def _run_once(self) -> int:
-        """Start all workers and wait for them; the status of the first that failed, or 0."""
+        """Start all workers, wait, and return the status of the first that failed, or 0."""
         with ExitStack() as stack:
             self._start(stack)
             try:
@@ -170,10 +189,10 @@ class Launcher:
 
     def _start(self, stack: ExitStack) -> None:
         addresses = [f"127.0.0.1:{port}" for port in _free_ports(self.count)]
-        environments = _environments(self.count)
+        environments = _worker_environments(self.count)
         self._workers = []
         for index in range(self.count):
-            output: IO[bytes] | None = None  # the chief's is this one's
+            output: IO[bytes] | None = None  # the chief prints to this process's output
             if index:
                 path = self._output(index)
                 path.parent.mkdir(exist_ok=True)
@@ -181,16 +200,16 @@ class Launcher:
             environment = {
                 **os.environ,
                 **environments[index],
-                VARIABLE: describe(addresses, index),
+                VARIABLE: tf_config(addresses, index),
                 "PYTHONPATH": package_path(),
             }
             worker = subprocess.Popen(
                 command("rfkeras.cli.training_worker", self.folder),
                 env=environment,
-                stdin=subprocess.PIPE,  # ends with this process, however that ends
+                stdin=subprocess.PIPE,  # closed when this process ends, however it ends
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C comes to the chief from here, once
+                start_new_session=True,  # this process forwards Ctrl-C to the chief
             )
             self._workers.append(worker)
 
@@ -205,22 +224,23 @@ class Launcher:
             time.sleep(_POLL_SECONDS)
 
     def _first_cause(self, failed: Sequence[int]) -> int:
-        """Status of the worker that failed by itself, the chief before others."""
+        """Return the status of a worker that failed on its own, preferably the chief's."""
         deadline = time.monotonic() + _LEAVE_SECONDS
-        # The others follow within seconds; one of them may be the cause.
+        # The other workers end within seconds. One of them may have failed first.
         while time.monotonic() < deadline and any(w.poll() is None for w in self._workers):
             time.sleep(_POLL_SECONDS)
         ended = [(i, w.returncode) for i, w in enumerate(self._workers) if w.returncode]
         own = [(i, s) for i, s in ended if s != RESTART_STATUS] or ended
         index, status = min(own, key=lambda item: (_is_lost(item[1]), item[0]))
         if self._stopped_by is None:
-            say(f"Worker {index} ended with {_spoken(status)}")
+            print_status(f"Worker {index} ended with {_describe_status(status)}")
             if index and not _is_lost(status):
-                say(self._output(index).read_text(encoding="utf-8", errors="replace")[-2000:])
+                output = self._output(index).read_text(encoding="utf-8", errors="replace")
+                print_status(output[-2000:])
         return status
 
     def _end(self) -> None:
-        """End what still runs."""
+        """Kill the workers that are still running."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.kill()
@@ -233,7 +253,7 @@ class Launcher:
             self._end()
         self._stopped_by = number
         if self._workers and self._workers[0].poll() is None:
-            self._workers[0].send_signal(number)  # the chief saves, and the others follow
+            self._workers[0].send_signal(number)  # the chief saves; then the others end
 
     def _last_saved(self) -> int:
         path = self.folder.last
@@ -244,25 +264,16 @@ class Launcher:
 
 
 def _is_lost(status: int) -> bool:
-    """Whether a worker was killed, or lost another; then all start again."""
+    """Return whether a worker was killed or lost another, so that all must restart."""
     return status < 0 or status == RESTART_STATUS
 
 
-def _spoken(status: int) -> str:
+def _describe_status(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
 
 
-def _environments(count: int) -> list[dict[str, str]]:
-    """Each worker's share of the machine: its own GPUs, or some of the cores."""
-    gpus = visible_gpus()
-    if len(gpus) >= count:
-        return [{VISIBLE_GPUS: ",".join(gpus[index::count])} for index in range(count)]
-    cores = len(os.sched_getaffinity(0))
-    return [{VISIBLE_GPUS: "-1"} | own for own in slot_environments(count, [], cores)]
-
-
 def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on at the moment."""
+    """Return free ports of the loopback interface."""
     with ExitStack() as stack:
         sockets: list[Any] = [stack.enter_context(socket.socket()) for _ in range(count)]
         for own in sockets:

@@ -1,4 +1,4 @@
-"""Weights that make rare tags count as much as frequent ones."""
+"""Losses with masked labels, and class weights for rare tags."""
 
 from __future__ import annotations
 
@@ -12,77 +12,24 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, unknown_name
 
-LARGEST = 20.0  # so that no tag of a handful of clips rules the gradient
+LARGEST_WEIGHT = 20.0  # so that a tag with a handful of clips does not dominate the gradient
 
 Array = NDArray[Any]
 
 
-def class_weights(
-    choice: str | Mapping[str, float],
-    labels: Array,
-    mask: Array,
-    label_names: Sequence[str],
-    task: str,
-) -> NDArray[np.float32] | None:
-    """Weight of each tag, or None where all are 1.
-
-    "balanced" means, for tags, that positives weigh as much as negatives: the weight is
-    the number of known negatives over that of positives, kept within 1/20 and 20. (A tag
-    without a positive gets 20, which then has nothing to weigh.) For classes that exclude
-    each other it is scikit-learn's formula, clips / (classes * clips of the class); a
-    class without a clip gets 1.
-
-    Args:
-        choice: "none", "balanced", or weights by tag; tags not named there get 1.
-        labels: (clips, classes) of 0 and 1, of the training split.
-        mask: (clips, classes), 1 where the label is known.
-        label_names: Tag of each column.
-        task: "multi_label": weights of the positive labels. "single_label": weights of
-            the clips of a class.
-
-    Raises:
-        ConfigError: A weight for a tag that does not exist.
-    """
-    if isinstance(choice, Mapping):
-        for name in choice:
-            if name not in label_names:
-                raise ConfigError(unknown_name("tag in class_weights", name, label_names))
-        return np.array([choice.get(name, 1.0) for name in label_names], np.float32)
-    if choice == "none":
-        return None
-    positives = (labels * mask).sum(axis=0)
-    if task == "single_label":
-        balanced = len(labels) / (labels.shape[1] * np.maximum(positives, 1))
-        return np.asarray(np.where(positives > 0, balanced, 1.0), np.float32)
-    negatives = ((1 - labels) * mask).sum(axis=0)
-    ratio = negatives / np.maximum(positives, 1e-9)
-    return np.asarray(np.clip(ratio, 1 / LARGEST, LARGEST), np.float32)
-
-
-def weigh(labels: Any, mask: Any, weights: Any, task: str) -> Any:
-    """Mask with the weights of the tags in it: (batch, classes).
-
-    To be applied to the labels of single clips, before mixup: mixup then blends weights and
-    labels in such a way that each clip's label keeps its own weight.
-    """
-    if task == "single_label":
-        return mask * weights
-    return mask * (1.0 + labels * (ops.convert_to_tensor(weights) - 1.0))
-
-
 @keras.saving.register_keras_serializable(package="rfkeras")
 class MaskedBinaryCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy on logits, one value a tag.
+    """Binary cross-entropy on logits, one value per tag.
 
-    The mask goes in as `sample_weight` of the labels' shape: the loss of a batch is the
-    sum over the known labels divided by the number of all its entries, known or not. So
-    every known label weighs the same wherever it stands, and the gradient of a batch does
-    not depend on how it is divided over replicas. Labels may lie between 0 and 1.
+    Pass the mask as `sample_weight`, in the shape of the labels. The loss of a batch is the
+    sum over the known labels, divided by the number of all entries, known or not. Every
+    known label therefore has the same weight, and the gradient of a batch does not depend on
+    how the batch is split over replicas. Labels may be between 0 and 1.
 
     Args:
-        reduction: As for `keras.losses.Loss`.
-        name: As for `keras.losses.Loss`.
-        **kwargs: As for `keras.losses.Loss`.
+        reduction: As in `keras.losses.Loss`.
+        name: As in `keras.losses.Loss`.
+        **kwargs: As in `keras.losses.Loss`.
     """
 
     def __init__(
@@ -102,17 +49,17 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class SoftmaxCrossentropy(keras.losses.Loss):
-    """Cross-entropy of the softmax of logits, one value a class.
+    """Cross-entropy of the softmax of logits, one value per class.
 
-    The value of a class is -label * log(probability) times the number of classes, so that
-    the mean over all entries of a batch is the mean over its clips of the usual
-    cross-entropy. Labels may lie between 0 and 1 (mixup, smoothing). Weights of the labels'
-    shape weigh each class of a blended label on its own.
+    The value of a class is -label * log(probability), multiplied by the number of classes.
+    The mean over all entries of a batch is then the mean over its clips of the usual
+    cross-entropy. Labels may be between 0 and 1 (mixup, smoothing). `sample_weight` in the
+    shape of the labels weights each class of a blended label separately.
 
     Args:
-        reduction: As for `keras.losses.Loss`.
-        name: As for `keras.losses.Loss`.
-        **kwargs: As for `keras.losses.Loss`.
+        reduction: As in `keras.losses.Loss`.
+        name: As in `keras.losses.Loss`.
+        **kwargs: As in `keras.losses.Loss`.
     """
 
     def __init__(
@@ -130,5 +77,64 @@ class SoftmaxCrossentropy(keras.losses.Loss):
 
 
 def loss_for(task: str) -> keras.losses.Loss:
-    """The loss of "multi_label" or "single_label"."""
+    """Return the loss of a task, "multi_label" or "single_label"."""
     return SoftmaxCrossentropy() if task == "single_label" else MaskedBinaryCrossentropy()
+
+
+def class_weights(
+    choice: str | Mapping[str, float],
+    labels: Array,
+    mask: Array,
+    label_names: Sequence[str],
+    task: str,
+) -> NDArray[np.float32] | None:
+    """Return the weight of each tag; None if all weights are 1.
+
+    For tags, "balanced" gives positives as much weight as negatives: the weight is the
+    number of known negatives divided by the number of positives, limited to 1/20 and 20. (A
+    tag without positives gets 20, which has no effect.) For classes that exclude each other
+    the formula is that of scikit-learn, clips / (classes * clips of the class). A class
+    without clips gets 1.
+
+    Args:
+        choice: "none", "balanced", or weights by tag. Tags that are not listed get 1.
+        labels: (clips, classes) of 0 and 1, of the training split.
+        mask: (clips, classes), 1 where the label is known.
+        label_names: Tag of each column.
+        task: "multi_label": the weights apply to positive labels. "single_label": they apply
+            to the clips of a class.
+
+    Raises:
+        ConfigError: A weight is given for an unknown tag.
+    """
+    if isinstance(choice, Mapping):
+        for name in choice:
+            if name not in label_names:
+                raise ConfigError(unknown_name("tag in class_weights", name, label_names))
+        return np.array([choice.get(name, 1.0) for name in label_names], np.float32)
+    if choice == "none":
+        return None
+    positives = (labels * mask).sum(axis=0)
+    if task == "single_label":
+        balanced = len(labels) / (labels.shape[1] * np.maximum(positives, 1))
+        return np.asarray(np.where(positives > 0, balanced, 1.0), np.float32)
+    negatives = ((1 - labels) * mask).sum(axis=0)
+    ratio = negatives / np.maximum(positives, 1e-9)
+    return np.asarray(np.clip(ratio, 1 / LARGEST_WEIGHT, LARGEST_WEIGHT), np.float32)
+
+
+def apply_class_weights(labels: Any, mask: Any, weights: Any, task: str) -> Any:
+    """Return the mask multiplied by the class weights, (batch, classes).
+
+    Apply this before mixup, to the labels of single clips. Mixup then blends weights and
+    labels so that each clip's label keeps its own weight.
+
+    Args:
+        labels: (batch, classes) of 0 and 1.
+        mask: (batch, classes), 1 where the label is known.
+        weights: (classes,) from `class_weights`.
+        task: "multi_label" or "single_label".
+    """
+    if task == "single_label":
+        return mask * weights
+    return mask * (1.0 + labels * (ops.convert_to_tensor(weights) - 1.0))

@@ -1,4 +1,4 @@
-"""Which variables of a model are kernels."""
+"""Optimizers, the learning-rate schedule, and the variables that decay."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rfkeras.config.train_config import WEIGHT_DECAY, TrainConfig
 
 
 def is_kernel(variable: Any) -> bool:
-    """Whether a variable is a kernel, which decays and is pruned.
+    """Return whether a variable is a kernel. Only kernels decay and are pruned.
 
-    A kernel has more than one dimension and is no bias: Keras keeps the two biases of a GRU
-    in one variable of shape (2, 3 * units).
+    A kernel has more than one dimension and is not a bias. (Keras keeps the two biases of a
+    GRU in one variable of shape (2, 3 * units).)
     """
     name = variable.path.rpartition("/")[2]
     return len(variable.shape) > 1 and not name.endswith("bias")
@@ -23,13 +23,13 @@ def is_kernel(variable: Any) -> bool:
 
 @keras.saving.register_keras_serializable(package="rfkeras")
 class HoldThenLinear(keras.optimizers.schedules.LearningRateSchedule):
-    """Constant at first, then linear to a final value, which it keeps.
+    """Constant learning rate, then linear decay to a final value.
 
     Args:
-        learning_rate: Value up to step `hold_steps`.
+        learning_rate: Value until step `hold_steps`.
         hold_steps: Steps before the decay begins.
-        end_step: Step at which the final value is reached.
-        final_learning_rate: Value from then on.
+        end_step: Step at which the decay ends.
+        final_learning_rate: Value from `end_step` on.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class HoldThenLinear(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _ReducedGradients(keras.optimizers.Adam):
-    """An optimiser that takes gradients which are the same on every replica already.
+    """Optimizer for gradients that are already summed over the replicas.
 
-    Keras sums gradients over the replicas after it has clipped them, and after it has
-    looked for infinities in float16, both of which are then wrong with several replicas.
-    `TrainingModel` sums them first; this keeps Keras from doing it again.
+    Keras sums the gradients after it has clipped them and checked them for float16 overflow.
+    With several replicas both are then wrong. `TrainingModel` sums the gradients first, and
+    this class keeps Keras from doing it again.
 
-    Some variables may learn more slowly and begin later than the others, see `hold_back`.
+    Some variables may train more slowly and start later than the others, see `hold_back`.
     """
 
     weight_decay: float | None
@@ -76,16 +76,16 @@ class _ReducedGradients(keras.optimizers.Adam):
     _begins_at = 0
 
     def hold_back(self, indices: Collection[int], rate_scale: float, begins_at: int) -> None:
-        """Let variables learn at a share of the rate, and count their steps from a later one.
+        """Train some variables at a lower rate, starting at a later step.
 
-        Adam corrects its moments for having begun at zero by the number of its steps. Moments
-        that begin later need the correction from there: without, their first hundred steps
-        would be up to six times as long as the learning rate says.
+        Adam's bias correction depends on the number of steps. Moments that start later need
+        the correction counted from that step; otherwise their first hundred updates are up to
+        six times too large.
 
         Args:
-            indices: Places of the variables among those that the optimiser is built with.
-            rate_scale: Their learning rate, also of weight decay, as a share of the others'.
-            begins_at: Step before which they are given no gradients.
+            indices: Indices of these variables among those the optimizer is built with.
+            rate_scale: Their learning rate and weight decay, as a fraction of the others'.
+            begins_at: First step that gives them gradients.
         """
         self._held_back = frozenset(indices)
         self._rate_scale = rate_scale
@@ -97,12 +97,12 @@ class _ReducedGradients(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
     def _later_correction(self) -> Any:
-        """Adam's correction counted from `_begins_at`, over the one it makes itself."""
+        """Return Adam's bias correction from `_begins_at` on, relative to its own."""
         if not self._begins_at:
             return 1.0
         step = ops.cast(self.iterations + 1, "float32")
-        # In float16, steps that overflow are skipped and not counted: fewer than begins_at
-        # may have been counted when the variables begin.
+        # In float16, steps that overflow are skipped and not counted, so the count may be
+        # less than begins_at when the variables start.
         own = ops.maximum(step - self._begins_at, 1.0)
         return self._correction(own) / self._correction(step)
 
@@ -143,18 +143,18 @@ def make_optimizer(
     config: TrainConfig,
     variables: list[Any],
     steps_per_epoch: int,
-    trunk: Collection[int] = (),
+    backbone: Collection[int] = (),
 ) -> Any:
-    """The optimiser of a run, not yet built.
+    """Return the optimizer of a run with its learning-rate schedule, not yet built.
 
-    Weight decay is decoupled (scaled by the learning rate, not part of the gradient) and
-    touches kernels alone: neither biases nor the scale and offset of batch normalisation.
+    Weight decay is decoupled: it is scaled by the learning rate and not part of the gradient.
+    It applies only to kernels, not to biases or batch normalisation.
 
     Args:
         config: The run's configuration.
         variables: The trainable variables.
-        steps_per_epoch: Steps in an epoch.
-        trunk: Places among them of those that are frozen at first, or learn more slowly.
+        steps_per_epoch: Steps per epoch.
+        backbone: Indices of the variables that are frozen at first, or train more slowly.
     """
     schedule = HoldThenLinear(
         config.learning_rate,
@@ -171,5 +171,5 @@ def make_optimizer(
         others = [v for v in variables if not is_kernel(v)]
         optimizer.exclude_from_weight_decay(var_list=others)
     begins_at = (config.unfreeze_after or 0) * steps_per_epoch
-    optimizer.hold_back(trunk, config.trunk_lr_scale, begins_at)
+    optimizer.hold_back(backbone, config.trunk_lr_scale, begins_at)
     return optimizer

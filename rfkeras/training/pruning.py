@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights of the kernels become zero, more each epoch."""
+"""Magnitude pruning: set the smallest kernel weights to zero, more in every epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rfkeras.utils.files import write_text
 
 
 def ramp(kind: str, epoch: int, length: int) -> float:
-    """Part of the final pruned share that holds in an epoch, counted from 0.
+    """Return how much of the final share is pruned in an epoch, counted from 0.
 
     "linear": epoch / length. "exponential": exp(-(1 - epoch / length)^3). Both end at 1.
     """
@@ -28,15 +28,15 @@ def ramp(kind: str, epoch: int, length: int) -> float:
 
 
 def final_share(config: TrainConfig, variables: list[Any]) -> float:
-    """Share of the weights in kernels that ends as zero.
+    """Return the share of the kernel weights that is zero at the end.
 
     Args:
-        config: With prune_share, or prune_to_parameters: a number of parameters that are
-            left, of all trainable variables together.
+        config: Has prune_share, or prune_to_parameters: the number of non-zero parameters
+            over all trainable variables.
         variables: The trainable variables of the model.
 
     Raises:
-        ConfigError: So many parameters cannot be left.
+        ConfigError: The model cannot be pruned to this number of parameters.
     """
     if config.prune_to_parameters is None:
         return float(config.prune_share or 0.0)
@@ -52,15 +52,15 @@ def final_share(config: TrainConfig, variables: list[Any]) -> float:
 
 
 class Pruner:
-    """Prunes a model that is trained, epoch by epoch.
+    """Prunes a model between the epochs of its training.
 
-    Masks are made anew after each epoch from the magnitudes of that moment. What is zero
-    stays zero, for masked weights do not train, and zero is the smallest magnitude. In
-    the first epoch nothing is pruned: kernels that start as zeros have no magnitudes yet.
+    After each epoch the masks are computed again from the current magnitudes. Pruned weights
+    stay zero: masked weights do not train, and zero is the smallest magnitude. Nothing is
+    pruned in the first epoch, because kernels may start as zeros.
 
     Args:
-        model: Made with `prune=True`.
-        config: Share, scope, ramp and epochs.
+        model: Model with `prune=True`.
+        config: Has share, scope, ramp and epochs.
     """
 
     def __init__(self, model: TrainingModel, config: TrainConfig):
@@ -69,7 +69,7 @@ class Pruner:
         self.share = final_share(config, model.tagger.trainable_variables)
 
     def prune_for(self, epoch: int) -> None:
-        """Set masks and weights as they must be in an epoch, counted from 0."""
+        """Set the masks for an epoch, counted from 0, and apply them to the weights."""
         share = self.share * ramp(self.config.prune_ramp, epoch, self.config.prune_until_epoch)
         kernels = [kernel.numpy() for kernel, _ in self.model.masks]
         masks = magnitude_masks(kernels, share, self.config.prune_scope)
@@ -81,17 +81,17 @@ class Pruner:
 def magnitude_masks(
     kernels: list[NDArray[Any]], share: float, scope: str
 ) -> list[NDArray[np.float32]]:
-    """Masks, 0 for the smallest magnitudes and 1 for the others.
+    """Return masks that are 0 for the smallest magnitudes and 1 for the others.
 
     Args:
         kernels: The weights.
         share: Share to mask.
-        scope: "global": that share of all weights together, rounded to whole weights;
-            "layer": of each kernel, rounded up, so that all together lose the share at
-            least.
+        scope: "global": this share of all weights together, rounded to whole weights.
+            "layer": this share of each kernel, rounded up, so that in total at least this
+            share is masked.
     """
     if scope == "layer":
-        # The margin keeps 0.55 * 100 = 55.00000000000001 and its like at 55.
+        # The margin keeps results such as 0.55 * 100 = 55.00000000000001 at 55.
         counts = [math.ceil(share * kernel.size - 1e-6) for kernel in kernels]
         return [
             _smallest_masked(kernel, count)
@@ -112,11 +112,11 @@ def _smallest_masked(values: NDArray[Any], count: int) -> NDArray[np.float32]:
 
 
 def write_counts(model: keras.Model, path: Path) -> int:
-    """Write how many weights of each kernel are not zero, as JSON.
+    """Write the number of non-zero weights of each kernel as JSON.
 
     Returns:
-        Parameters that are left: the weights of kernels that are not zero, and all of the
-        other trainable variables.
+        Number of remaining parameters: the non-zero kernel weights, and all other trainable
+        parameters.
     """
     kernels, others = {}, 0
     for variable in model.trainable_variables:
@@ -133,7 +133,7 @@ def write_counts(model: keras.Model, path: Path) -> int:
 
 
 def empty_kernels(model: keras.Model) -> list[str]:
-    """Paths of the kernels in which pruning left nothing."""
+    """Return the paths of the kernels in which all weights are zero."""
     kernels = (v for v in model.trainable_variables if is_kernel(v))
     return [v.path for v in kernels if not np.any(v.numpy())]
 

@@ -1,7 +1,8 @@
-"""The folder of a run: what lies where, and what it was run on."""
+"""The folder of a run: its paths, records, log and snapshots."""
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 import os
@@ -12,18 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.config.train_config import TrainConfig, from_json, to_json
-from rfkeras.datasets.base import recorded_clips, write_clip_record
-from rfkeras.errors import CheckpointError, ConfigError, DatasetError
+from rfkeras.datasets.base import write_clip_record
+from rfkeras.errors import CheckpointError, ConfigError
 from rfkeras.utils.files import open_npz, remove_leftovers, sole_writer, write_npz, write_text
-
-if TYPE_CHECKING:
-    from rfkeras.training.data import Inputs
+from rfkeras.utils.table import csv_text
 
 RECORDED_PACKAGES = (
     "rfkeras",
@@ -39,18 +38,18 @@ RECORDED_PACKAGES = (
     "pretty_midi",
     "midirenderer",
 )
-_NAMED = 3  # clips in an error
+SNAPSHOT_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths in a run folder."""
+    """Paths in the folder of a run."""
 
     root: Path
 
     @property
     def lock(self) -> Path:
-        """Held by the process that writes to the folder."""
+        """File that is locked by the process that writes to the folder."""
         return self.root / ".lock"
 
     @property
@@ -60,22 +59,22 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """Versions of the packages, the machine, the devices."""
+        """Package versions, machine, devices and data."""
         return self.root / "environment.json"
 
     @property
     def initial_weights(self) -> Path:
-        """Which weights the run started from, and the layers that had none."""
+        """Initial weights of the run, and the layers that they do not contain."""
         return self.root / "initial_weights.json"
 
     @property
     def training_clips(self) -> Path:
-        """The data set's name and a digest of the key of every clip trained on."""
+        """Name of the data set, and a digest of the key of every training clip."""
         return self.root / "training_clips.json"
 
     @property
     def log(self) -> Path:
-        """One line an epoch."""
+        """Metrics, one row per epoch."""
         return self.root / "log.csv"
 
     @property
@@ -85,27 +84,27 @@ class RunFolder:
 
     @property
     def tensorboard(self) -> Path:
-        """Event files."""
+        """TensorBoard's event files."""
         return self.root / "tensorboard"
 
     @property
     def last(self) -> Path:
-        """Snapshot from which the run can go on."""
+        """Latest snapshot, from which the run can be resumed."""
         return self.root / "checkpoints" / "last.npz"
 
     @property
     def best(self) -> Path:
-        """Snapshot of the weights of the best epoch."""
+        """Weights of the best epoch."""
         return self.root / "checkpoints" / "best.npz"
 
     @property
-    def choice(self) -> Path:
-        """Which weights the run ended with, and the figures that were compared."""
+    def final_weights(self) -> Path:
+        """Which weights the run kept, and the metrics that were compared."""
         return self.root / "final_weights.json"
 
     @property
     def pruning(self) -> Path:
-        """How many weights of each kernel are left, of a pruned model."""
+        """Number of remaining weights in each kernel of a pruned model."""
         return self.root / "pruning.json"
 
     @property
@@ -115,45 +114,45 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """Figures, tables and plots of the test split."""
+        """Folder with metrics, tables and plots of the test split."""
         return self.root / "report"
 
     @property
-    def figures(self) -> Path:
-        """The figures of the test split; the last file of the report."""
+    def report_json(self) -> Path:
+        """Metrics of the test split. Written last of all files of the report."""
         return self.report / "report.json"
 
     @property
     def saved_model(self) -> Path:
-        """The finished model for TensorFlow Serving; made last of all."""
+        """The finished model for TensorFlow Serving. Written last of all files."""
         return self.root / "saved_model" / "1"
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is complete."""
         if self.saved_model.exists():
             return True
-        return self.figures.exists() and not self.read_config().export
+        return self.report_json.exists() and not self.read_config().export
 
     def read_config(self) -> TrainConfig:
-        """The run's configuration.
+        """Read the run's configuration.
 
         Raises:
-            ConfigError: This is no run folder.
+            ConfigError: This is not a run folder.
         """
         if not self.config.is_file():
-            raise ConfigError(f"{self.root} is no run folder: it has no {self.config.name}.")
-        return from_json(TrainConfig, self.config)
+            raise ConfigError(f"{self.root} is not a run folder: it has no {self.config.name}.")
+        return from_json(self.config)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Block in which no other process writes to the folder.
+        """Keep other processes from writing to the folder within the block.
 
-        What killed processes left half-written is removed first. Of several workers the
-        chief alone takes it. The kernel frees it, however the process ends.
+        First remove files that killed processes left half-written. With several workers,
+        only the chief locks the folder. The lock is released however the process ends.
 
         Raises:
-            ConfigError: Another process has it.
+            ConfigError: Another process holds the lock.
         """
         with sole_writer(self.lock, self.root):
             remove_leftovers(self.root)
@@ -161,25 +160,25 @@ class RunFolder:
 
 
 def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
-    """Make the folder of a new run and write its configuration.
+    """Create the folder of a new run and write its configuration.
 
     Args:
         config: The resolved configuration.
-        root: Where; by default a new folder under `runs/`, named for the model, the data
-            set, the seed and the time.
+        root: Path of the folder. None: a new folder under `runs/`, named after the model, the
+            data set, the seed and the time.
 
     Raises:
-        ConfigError: The folder holds a run that has begun to train, or another process
-            writes to it.
+        ConfigError: The folder contains a run that has started to train, or another process
+            is writing to it.
     """
     if root is None:
-        moment = time.strftime("%Y%m%d-%H%M%S")
-        root = Path("runs", f"{config.model}-{config.dataset}-seed{config.seed}-{moment}")
+        now = time.strftime("%Y%m%d-%H%M%S")
+        root = Path("runs", f"{config.model}-{config.dataset}-seed{config.seed}-{now}")
     folder = RunFolder(root)
     if folder.last.exists() or folder.is_finished:
         raise ConfigError(
-            f"{root} holds a run already. Go on with it by --resume {root}, or choose "
-            "another --run-dir."
+            f"{root} already contains a run. Resume it with --resume {root}, or choose another "
+            "--run-dir."
         )
     folder.last.parent.mkdir(parents=True, exist_ok=True)
     with folder.locked():
@@ -188,7 +187,7 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
 
 
 def latest_unfinished(parent: Path = Path("runs")) -> RunFolder:
-    """The newest run under `parent` that has a snapshot and has not come to its end.
+    """Return the newest unfinished run in a folder that has a snapshot.
 
     Raises:
         CheckpointError: There is none.
@@ -197,15 +196,23 @@ def latest_unfinished(parent: Path = Path("runs")) -> RunFolder:
     unfinished = [f for f in folders if f.last.exists() and not f.is_finished]
     if not unfinished:
         raise CheckpointError(
-            f"There is no unfinished run with a checkpoint under {parent.resolve()}."
+            f"There is no unfinished run with a checkpoint in {parent.resolve()}."
         )
     return max(unfinished, key=lambda folder: folder.last.stat().st_mtime)
 
 
-def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any]) -> None:
-    """Record versions, machine and data, so that the run can be repeated.
+# Records of how a run was started
 
-    A resumed run keeps the record of its first start and adds its own under "resumed".
+
+def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any]) -> None:
+    """Record package versions, machine and data, so that the run can be repeated.
+
+    A resumed run keeps the record of its first start and appends its own under "resumed".
+
+    Args:
+        folder: The run's folder.
+        devices: Names of the devices.
+        data: Description of the data.
     """
     environment: dict[str, Any] = {
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
@@ -224,81 +231,6 @@ def write_environment(folder: RunFolder, devices: list[str], data: dict[str, Any
     write_text(folder.environment, json.dumps(environment, indent=2, default=str) + "\n")
 
 
-def write_training_clips(folder: RunFolder, dataset: str, keys: Sequence[str]) -> None:
-    """Record which clips are trained on, so that no later evaluation counts them as unseen.
-
-    A resumed run keeps the record of its first start.
-
-    Args:
-        folder: The run's folder.
-        dataset: Name of the data set, of a packed one that of its source.
-        keys: Keys of its training clips.
-    """
-    if not (folder.last.exists() and folder.training_clips.exists()):
-        write_clip_record(folder.training_clips, dataset, keys)
-
-
-def check_same_data(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> None:
-    """Refuse to score clips that a run was trained on as if it had never heard them.
-
-    They are found by their keys, wherever the data set lies and whichever its fold, subset
-    or shares, and also among the shards of a packed copy. Keys of one's own data (`folder`)
-    are paths, which other data may share: at another place they make a note on standard
-    error. The split "train" may be scored: whoever names it knows what it is.
-
-    Of the run's own data every split must be as it was, for files that came or went move
-    the splits.
-
-    Args:
-        folder: The run's folder. One without a record of its clips is held against its own
-            data alone.
-        config: The configuration of the evaluation.
-        inputs: The splits to be scored.
-
-    Raises:
-        DatasetError: Clips were trained on, or a split of the run's own data has changed.
-    """
-    own = folder.read_config()
-    names = ("dataset", "data_dir", "dataset_size", "sound_font", "subset")
-    same_data = all(getattr(config, name) == getattr(own, name) for name in names)
-    for name, split in inputs.dataset.splits.items():
-        if name == "train":
-            continue
-        trained_on = recorded_clips(folder.training_clips, inputs.dataset.name, split.keys)
-        if not trained_on:
-            continue
-        found = (
-            f"{len(trained_on):,} of {len(split):,} clips of split {name!r} were trained on "
-            f"by {folder.root}: {', '.join(trained_on[:_NAMED])}"
-            f"{', ...' if len(trained_on) > _NAMED else ''}."
-        )
-        if inputs.dataset.name == "folder" and not same_data:
-            print(f"Note on folder, if these are the same files: {found}", file=sys.stderr)
-            continue
-        raise DatasetError(f"{found} {_way_out(config, own)}")
-    if not same_data:
-        return
-    recorded = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]
-    for name, value in inputs.fingerprints.items():
-        if recorded["fingerprints"][name] != value:
-            raise DatasetError(
-                f"Split {name!r} of {config.dataset!r} holds other clips or labels than when "
-                f"{folder.root} was trained, so clips trained on may be among them. Bring the "
-                "files back, or name the data by --dataset and another --data-dir."
-            )
-
-
-def _way_out(config: TrainConfig, own: TrainConfig) -> str:
-    """What to do about training clips among those to be scored."""
-    if config.dataset == own.dataset and config.fold != own.fold:
-        fold = "the default one" if own.fold is None else own.fold
-        return (
-            "Another fold holds clips trained on: score the fold of the run, "
-            f"{fold}, or a model trained on this one."
-        )
-    return "Score data with the splits of the run, or other clips."
-
-
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
@@ -306,28 +238,63 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-FORMAT = 1
+def write_training_clips(folder: RunFolder, dataset: str, keys: Sequence[str]) -> None:
+    """Record the training clips, so that no later evaluation treats them as unseen.
+
+    A resumed run keeps the record of its first start.
+
+    Args:
+        folder: The run's folder.
+        dataset: Name of the data set. For a packed one, that of its source.
+        keys: Keys of the training clips.
+    """
+    if not (folder.last.exists() and folder.training_clips.exists()):
+        write_clip_record(folder.training_clips, dataset, keys)
+
+
+# The log of the epochs
+
+
+def write_log(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write log.csv, one row per epoch. All rows have the same keys."""
+    write_text(path, csv_text(rows))
+
+
+def read_log(path: Path) -> dict[str, Sequence[float]]:
+    """Return the columns of log.csv by name, one value per epoch."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}
+
+
+# Snapshots of variables
 
 
 def state_variables(model: Any) -> list[Any]:
-    """What a model's outputs and its next step depend on: weights, statistics, seeds.
+    """Return the variables that a model's outputs and next step depend on.
 
-    `model.variables` would also count the state of metrics, which appears only once the
-    model has been trained.
+    These are weights, statistics and seeds, in a fixed order. `model.variables` would also
+    include the state of metrics, which only exists once the model has been trained.
     """
     return [*model.trainable_variables, *model.non_trainable_variables]
 
 
 def copy_values(source: Sequence[Any], target: Sequence[Any]) -> None:
-    """Give variables the values of others, in the same order."""
+    """Copy the values of variables to other variables in the same order."""
     for one, other in zip(source, target, strict=True):
         other.assign(one.numpy())
 
 
 def save_snapshot(path: Path, variables: Sequence[Any], record: dict[str, Any]) -> None:
-    """Write variables (Keras variables, in a fixed order) and record (JSON) to `path`."""
+    """Write variables and a record to a file.
+
+    Args:
+        path: The .npz file.
+        variables: Keras variables in a fixed order.
+        record: JSON values.
+    """
     meta = {
-        "format": FORMAT,
+        "format": SNAPSHOT_FORMAT,
         "variables": [[variable.path, list(variable.shape)] for variable in variables],
         "record": record,
     }
@@ -336,39 +303,39 @@ def save_snapshot(path: Path, variables: Sequence[Any], record: dict[str, Any]) 
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a snapshot, without its variables.
+    """Read the record of a snapshot without its variables.
 
     Raises:
-        CheckpointError: The file is missing or is no snapshot.
+        CheckpointError: The file is missing or is not a snapshot.
     """
-    meta, _ = _read(path, with_values=False)
+    meta, _ = _read_snapshot(path, with_values=False)
     return dict(meta["record"])
 
 
 def load_snapshot(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
-    """Assign a snapshot's values to the same variables, and return its record.
+    """Assign the values of a snapshot to the same variables, and return its record.
 
     Raises:
-        CheckpointError: The file is missing, is no snapshot, or belongs to another model.
+        CheckpointError: The file is missing, is not a snapshot, or is from another model.
     """
-    meta, values = _read(path, with_values=True)
+    meta, values = _read_snapshot(path, with_values=True)
     wanted = [list(variable.shape) for variable in variables]
     if [shape for _, shape in meta["variables"]] != wanted:
         differing = (
-            f"{name} is {saved} there and {shape} here"
+            f"{name} has shape {saved} in the file and {shape} in this model"
             for (name, saved), shape in zip(meta["variables"], wanted, strict=False)
             if saved != shape
         )
         raise CheckpointError(
-            f"{path} belongs to another model: {len(values)} variables there, {len(wanted)} "
-            f"here; first difference: {next(differing, 'their number')}."
+            f"{path} is from another model: it has {len(values)} variables, this model has "
+            f"{len(wanted)}; first difference: {next(differing, 'their number')}."
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return dict(meta["record"])
 
 
-def _read(path: Path, with_values: bool) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+def _read_snapshot(path: Path, with_values: bool) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.")
     try:
@@ -379,8 +346,9 @@ def _read(path: Path, with_values: bool) -> tuple[dict[str, Any], list[NDArray[A
             _ = dict(meta["record"]), [(name, list(shape)) for name, shape in meta["variables"]]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
-    if meta.get("format") != FORMAT:
+    if meta.get("format") != SNAPSHOT_FORMAT:
         raise CheckpointError(
-            f"{path} has checkpoint format {meta.get('format')}; this version reads {FORMAT}."
+            f"{path} has checkpoint format {meta.get('format')}. This version of rfkeras reads "
+            f"format {SNAPSHOT_FORMAT}."
         )
     return meta, values

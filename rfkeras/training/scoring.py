@@ -1,21 +1,22 @@
-"""Scores of a finished model on data that it is given later."""
+"""Score a model on the splits of a data set: after each epoch, at the end of a run, later."""
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig
-from rfkeras.datasets.base import BadFile
+from rfkeras.datasets.base import BadFile, recorded_clips
 from rfkeras.datasets.excerpts import EvaluationPlan, rows_of
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.evaluation.metrics import (
     average_precision,
     check_single_label,
@@ -26,65 +27,52 @@ from rfkeras.evaluation.metrics import (
     probabilities,
     roc_auc,
 )
-from rfkeras.evaluation.report import Report, evaluate
+from rfkeras.evaluation.report import evaluate
+from rfkeras.evaluation.result import Report
 from rfkeras.frontend import find_frontend
 from rfkeras.layers import find_head
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.training.data import Inputs, open_inputs
 from rfkeras.training.distributed import Workers
-from rfkeras.training.run_dir import RunFolder, check_same_data, copy_values, state_variables
-from rfkeras.training.setup import build_tagger, dtype_policy
+from rfkeras.training.run_dir import RunFolder, copy_values, state_variables
+from rfkeras.training.step import build_tagger, dtype_policy
+from rfkeras.utils.text import first_few
 from zoo.pretrained import load_model
 from zoo.tagger import label_names
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class ScoredSplit:
-    """A split with the scores of a model.
-
-    Attributes:
-        scores: (clips, classes) probabilities.
-        labels: (clips, classes).
-        mask: (clips, classes).
-        keys: (clips,) key of each clip.
-        report: Figures.
-    """
-
-    scores: Array
-    labels: Array
-    mask: Array
-    keys: tuple[str, ...]
-    report: Report
+VALIDATION = "validation"
 
 
 def model_task(model: Any) -> str:
-    """The task that the model's head names; "multi_label" for a model without such a head."""
+    """Return the task of the model's head, or "multi_label" if it has none."""
     head = find_head(model)
     return MULTI_LABEL if head is None else head.task
 
 
 def predict_scores(model: Any, batches: Any, plan: EvaluationPlan) -> NDArray[np.float64]:
-    """Score of every tag for every clip that could be read.
+    """Return the score of every tag for every clip that could be read.
 
     Args:
-        model: Keras model from waveform to logits; its head says what the logits mean.
-        batches: tf.data set of windows, all batches full.
-        plan: Which window belongs to which clip; both from `evaluation_batches`.
+        model: Keras model from waveform to logits. Its head defines their meaning.
+        batches: tf.data set of windows, in full batches.
+        plan: Assigns the windows to clips. Both are from `evaluation_batches`.
 
     Returns:
-        (len(plan.kept_rows), classes): a clip's score is the mean over its windows of the
+        (len(plan.kept_rows), classes). A clip's score is the mean over its windows of the
         sigmoid or, for a single-label model, of the softmax.
     """
     logits = model.predict(batches, verbose=0)
     return plan.average(probabilities(logits, model_task(model)))
 
 
-def validation_figures(
+# During training
+
+
+def validation_metrics(
     scores: ArrayLike, labels: ArrayLike, mask: ArrayLike, task: str
 ) -> dict[str, float]:
-    """The figures of an epoch, by their names in log.csv.
+    """Return the metrics of an epoch by their names in log.csv.
 
     195 tags of 11,000 clips take 1.5 s on one core.
 
@@ -95,17 +83,16 @@ def validation_figures(
         task: "multi_label" or "single_label".
 
     Returns:
-        val_loss, the loss that was trained but for class weights and mixup (so with class
-        weights it is not what training minimises); val_mAP; val_roc_auc; val_f1, the macro
-        mean with a threshold of 0.5 or, single-label, of the most likely class; and for
-        single-label val_accuracy. Means are over the tags that define them; NaN where no
-        tag does.
+        val_loss, the training loss without class weights and mixup; val_mAP; val_roc_auc;
+        val_f1, the macro mean at a threshold of 0.5 or, for single-label tasks, of the most
+        likely class; and val_accuracy for single-label tasks. Means are over the tags for
+        which the metric is defined, and NaN if there are none.
 
     Raises:
-        ConfigError: Unknown task, an array that is not allowed, or, single-label, a clip
-            without exactly one known class.
+        ConfigError: The task is unknown, an array is not allowed or, for single-label tasks,
+            a clip does not have exactly one known class.
     """
-    figures = {
+    metrics = {
         "val_loss": log_loss(scores, labels, mask, task),
         "val_mAP": average_precision(scores, labels, mask).macro,
         "val_roc_auc": roc_auc(scores, labels, mask).macro,
@@ -117,7 +104,102 @@ def validation_figures(
     else:
         decisions, accuracy = decide(scores), {}
     macro_f1 = decision_metrics(decisions, labels, mask).f1.macro
-    return {**figures, "val_f1": macro_f1, **accuracy}
+    return {**metrics, "val_f1": macro_f1, **accuracy}
+
+
+class Validation:
+    """Scores the validation split with the current weights of a tagger.
+
+    With several workers, each scores some of the clips. The chief combines the scores and
+    broadcasts the metrics, so that all workers stop at the same epoch.
+
+    Args:
+        tagger: The tagger that is being trained.
+        inputs: The data.
+        workers: The processes that train together.
+
+    Raises:
+        DatasetError: Too many files cannot be read.
+    """
+
+    def __init__(self, tagger: keras.Model, inputs: Inputs, workers: Workers):
+        self.inputs = inputs
+        self.workers = workers
+        split = inputs.dataset.split(VALIDATION)
+        # One part per worker, not per replica.
+        self._rows = rows_of(split, workers.part)
+        self._data = (
+            inputs.evaluation_batches(VALIDATION, workers.part) if len(self._rows) else None
+        )
+        self._trained = self._local = tagger
+        if workers.count > 1:
+            # A model of the strategy would wait for the other workers at each batch.
+            with dtype_policy(inputs.config.precision):
+                self._local = build_tagger(inputs)
+            self._local.jit_compile = False
+
+    def __call__(self) -> dict[str, float]:
+        """Return the metrics by their names in log.csv.
+
+        Raises:
+            DatasetError: Too many files cannot be read.
+            WorkerLost: Another worker has ended.
+        """
+        if self._local is not self._trained:
+            copy_values(state_variables(self._trained), state_variables(self._local))
+        own = self._score()
+        width = 1 + len(self.inputs.dataset.label_names)
+        messages = self.workers.gather_bytes(own.tobytes())
+        parts = [np.frombuffer(part, np.float64).reshape(-1, width) for part in messages]
+        table = np.concatenate(parts)
+        rows, scores = table[:, 0].astype(np.int64), table[:, 1:]
+        self._gather_bad_files()
+        labels, mask = self.inputs.labels_and_mask(VALIDATION, rows)
+        task = self.inputs.dataset.task
+        metrics: dict[str, float] = self.workers.broadcast(
+            lambda: validation_metrics(scores, labels, mask, task)
+        )
+        return metrics
+
+    def _score(self) -> NDArray[np.float64]:
+        """Return row and scores of this worker's clips, (clips, 1 + classes)."""
+        if self._data is None:
+            return np.zeros((0, 1 + len(self.inputs.dataset.label_names)))
+        batches, plan = self._data
+        with self.inputs.reporting_bad_files():
+            scores = predict_scores(self._local, batches, plan)
+        rows = self._rows[plan.kept_rows]
+        return np.column_stack([rows.astype(np.float64), scores])
+
+    def _gather_bad_files(self) -> None:
+        """Add the files that any worker could not read to the list of the chief."""
+        if self.workers.count == 1:
+            return
+        log = self.inputs.bad_files
+        for files in self.workers.gather([asdict(file) for file in log.files]):
+            log.record_all(BadFile(**file) for file in files)
+
+
+# After training
+
+
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split with the scores of a model.
+
+    Attributes:
+        scores: (clips, classes) probabilities.
+        labels: (clips, classes).
+        mask: (clips, classes).
+        keys: (clips,) key of each clip.
+        report: Metrics.
+    """
+
+    scores: Array
+    labels: Array
+    mask: Array
+    keys: tuple[str, ...]
+    report: Report
 
 
 def score_split(
@@ -133,15 +215,15 @@ def score_split(
         model: Keras model from waveform to logits.
         inputs: The data.
         split: Name of the split.
-        bootstrap_samples: Resamples behind the confidence intervals; 0 leaves them out.
-        threshold: Score from which a tag applies, one for all or one for each; None: those
-            kept in the model, else 0.5. A single-label model has none: its highest score
-            decides.
+        bootstrap_samples: Resamples for the confidence intervals. 0: no intervals.
+        threshold: Lowest score at which a tag applies, one for all tags or one per tag.
+            None: the thresholds in the model, otherwise 0.5. Single-label models choose the
+            class with the highest score and have no threshold.
 
     Raises:
         DatasetError: Too many files cannot be read.
-        ConfigError: A threshold for a single-label model, or labels that are not of the
-            model's task.
+        ConfigError: A threshold is given for a single-label model, or the labels do not fit
+            the model's task.
     """
     scores, labels, mask, keys = score_clips(model, inputs, split)
     head = find_head(model)
@@ -162,18 +244,18 @@ def score_split(
 def score_clips(
     model: Any, inputs: Inputs, split: str
 ) -> tuple[Array, Array, Array, tuple[str, ...]]:
-    """Scores, labels and mask, each (clips, classes), and keys of a split's readable clips.
+    """Return scores, labels, mask and keys of the readable clips of a split.
+
+    Returns:
+        Three arrays (clips, classes), and the keys (clips,).
 
     Raises:
         DatasetError: Too many files cannot be read.
     """
-    batches, plan = inputs.evaluation(split)
-    try:
+    batches, plan = inputs.evaluation_batches(split)
+    with inputs.reporting_bad_files():
         scores = predict_scores(model, batches, plan)
-    except tf.errors.OpError:
-        inputs.bad_files.raise_if_stopped()  # tf.data hides the cause; this shows it
-        raise
-    labels, mask = inputs.truth(split, plan.kept_rows)
+    labels, mask = inputs.labels_and_mask(split, plan.kept_rows)
     keys = inputs.dataset.split(split).keys
     return scores, labels, mask, tuple(keys[row] for row in plan.kept_rows)
 
@@ -194,122 +276,99 @@ def score_model(
         model_path: The .keras file.
         config: Names the data set and how it is read.
         split: Name of the split.
-        bad_files_csv: Where unusable files are listed.
-        trained_in: The run that made the model: none of its training clips may be scored,
-            but as the split "train".
-        bootstrap_samples: Resamples behind the confidence intervals; 0 leaves them out.
-        thresholds: "half" decides at 0.5; None or "model" by what the model keeps.
+        bad_files_csv: File in which unusable files are listed.
+        trained_in: The run that trained the model. Its training clips are rejected, except
+            in the split "train".
+        bootstrap_samples: Resamples for the confidence intervals. 0: no intervals.
+        thresholds: "half" uses 0.5. None or "model" uses the thresholds in the model.
 
     Raises:
-        ConfigError: The model takes no audio, or its tags or task are not the data's.
-        DatasetError: The data cannot be read, or clips of it were trained on.
+        ConfigError: The model does not take audio, or its tags or task differ from those of
+            the data.
+        DatasetError: The data cannot be read, or the model was trained on some of the clips.
     """
     model = load_model(model_path)
     frontend = find_frontend(model)
     if frontend is None:
-        raise ConfigError(f"{model_path} has no front-end: it cannot take audio.")
+        raise ConfigError(f"{model_path} has no front-end, so it cannot take audio.")
     task = model_task(model)
-    if task == "single_label" and thresholds is not None:
+    if task == SINGLE_LABEL and thresholds is not None:
         raise ConfigError(
-            f"--thresholds goes with multi-label models; {model_path} is not one."
+            f"--thresholds needs a multi-label model; {model_path} is single-label."
         )
     channels = 1 if len(model.input_shape) == 2 else model.input_shape[-1]
     audio = AudioFormat(frontend.sample_rate_hz, channels)
     inputs = open_inputs(config, audio, bad_files_csv, (split,), task)
     if trained_in is not None:
-        check_same_data(trained_in, config, inputs)
+        check_not_trained_on(trained_in, config, inputs)
     if label_names(model) != inputs.dataset.label_names:
         raise ConfigError(
-            f"The tags of the model and of data set {config.dataset!r} differ: "
+            f"The model and data set {config.dataset!r} have different tags: "
             f"{', '.join(label_names(model))} and {', '.join(inputs.dataset.label_names)}."
         )
     if task != inputs.dataset.task:
         raise ConfigError(
-            f"The model is {task} but data set {config.dataset!r} is {inputs.dataset.task}: "
-            "their scores and labels do not mean the same."
+            f"The model is {task}, but data set {config.dataset!r} is {inputs.dataset.task}: "
+            "scores and labels do not match."
         )
     threshold = 0.5 if thresholds == "half" else None
     return score_split(model, inputs, split, bootstrap_samples, threshold)
 
 
-SPLIT = "validation"
+def check_not_trained_on(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> None:
+    """Reject clips that a run was trained on, unless the split "train" is to be scored.
 
+    Clips are recognised by their keys, independent of folder, fold, subset and shares, also
+    in a packed copy. Keys of a `folder` data set are paths, which other data may share, so
+    for such data in another folder this only prints a note on standard error.
 
-class Validation:
-    """Scores the validation split with the weights that a tagger has at the moment.
-
-    Each of several workers scores some of the clips, by itself; the chief puts the scores
-    together and tells the others the figures, so that all stop training at the same epoch.
+    Every split of the run's own data must be unchanged, because added or removed files
+    change the splits.
 
     Args:
-        tagger: The tagger that is trained.
-        inputs: The data.
-        workers: Who trains.
+        folder: The run's folder. Without a record of its training clips, only its own data
+            is compared.
+        config: The configuration of the evaluation.
+        inputs: The splits to be scored.
 
     Raises:
-        DatasetError: Too many files cannot be read.
+        DatasetError: The run was trained on some of the clips, or a split of its own data
+            has changed.
     """
-
-    def __init__(self, tagger: keras.Model, inputs: Inputs, workers: Workers):
-        self.inputs = inputs
-        self.workers = workers
-        split = inputs.dataset.split(SPLIT)
-        # The parts are of workers, not of their replicas.
-        self._rows = rows_of(split, workers.part)
-        self._data = inputs.evaluation(SPLIT, workers.part) if len(self._rows) else None
-        self._trained = self._local = tagger
-        if workers.count > 1:
-            # A model of the strategy would wait for the other workers at each batch.
-            with dtype_policy(inputs.config.precision):
-                self._local = build_tagger(inputs.config, inputs)
-            self._local.jit_compile = False
-
-    def __call__(self) -> dict[str, float]:
-        """The figures, by their names in log.csv.
-
-        Raises:
-            DatasetError: Too many files cannot be read.
-            WorkerLost: Another worker is gone.
-        """
-        if self._local is not self._trained:
-            copy_values(state_variables(self._trained), state_variables(self._local))
-        own = self._scores()
-        width = 1 + len(self.inputs.dataset.label_names)
-        parts = self.workers.exchange(own.tobytes())
-        rows, scores = _split_rows(np.concatenate([_table(part, width) for part in parts]))
-        self._gather_bad_files()
-        labels, mask = self.inputs.truth(SPLIT, rows)
-        task = self.inputs.dataset.task
-        figures: dict[str, float] = self.workers.agree(
-            lambda: validation_figures(scores, labels, mask, task)
+    own = folder.read_config()
+    names = ("dataset", "data_dir", "dataset_size", "sound_font", "subset")
+    same_data = all(getattr(config, name) == getattr(own, name) for name in names)
+    for name, split in inputs.dataset.splits.items():
+        if name == "train":
+            continue
+        trained_on = recorded_clips(folder.training_clips, inputs.dataset.name, split.keys)
+        if not trained_on:
+            continue
+        found = (
+            f"{folder.root} was trained on {len(trained_on):,} of the {len(split):,} clips of "
+            f"split {name!r}: {first_few(trained_on)}."
         )
-        return figures
-
-    def _scores(self) -> NDArray[np.float64]:
-        """(clips, 1 + classes): row in the split, and the scores, of the worker's clips."""
-        if self._data is None:
-            return np.zeros((0, 1 + len(self.inputs.dataset.label_names)))
-        batches, plan = self._data
-        try:
-            scores = predict_scores(self._local, batches, plan)
-        except tf.errors.OpError:
-            self.inputs.bad_files.raise_if_stopped()  # tf.data hides the cause
-            raise
-        rows = self._rows[plan.kept_rows]
-        return np.column_stack([rows.astype(np.float64), scores])
-
-    def _gather_bad_files(self) -> None:
-        """Files that any worker could not read, into the list of the chief."""
-        if self.workers.count == 1:
-            return
-        log = self.inputs.bad_files
-        for files in self.workers.collect([asdict(file) for file in log.files]):
-            log.record_all(BadFile(**file) for file in files)
+        if inputs.dataset.name == "folder" and not same_data:
+            print(f"Note on folder: if these are the same files, {found}", file=sys.stderr)
+            continue
+        raise DatasetError(f"{found} {_advise_other_clips(config, own)}")
+    if not same_data:
+        return
+    recorded = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]
+    for name, value in inputs.fingerprints.items():
+        if recorded["fingerprints"][name] != value:
+            raise DatasetError(
+                f"Split {name!r} of {config.dataset!r} has changed since {folder.root} was "
+                "trained, so it may contain training clips. Restore the files, or name other "
+                "data with --dataset and --data-dir."
+            )
 
 
-def _table(message: bytes, width: int) -> NDArray[np.float64]:
-    return np.frombuffer(message, np.float64).reshape(-1, width)
-
-
-def _split_rows(table: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    return table[:, 0].astype(np.int64), table[:, 1:]
+def _advise_other_clips(config: TrainConfig, own: TrainConfig) -> str:
+    if config.dataset == own.dataset and config.fold != own.fold:
+        fold = "the default" if own.fold is None else own.fold
+        return (
+            "Another fold contains training clips: score the fold of the run "
+            f"({fold}), or a model that was trained on this fold."
+        )
+    return "Use the splits of the run, or other clips."

@@ -1,111 +1,164 @@
-"""The model that is trained: a tagger with all that happens in training only around it."""
+"""One training step: a batch through augmentation, network, loss, gradients and optimizer.
+
+`build_training_model` builds the model of a run and everything around it that trains it.
+`TrainingModel.train_step` is the step that Keras calls for every batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
+import zoo
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.frontend import find_frontend
-from rfkeras.layers import Mixup, find_head
-from rfkeras.training.losses import weigh
-from rfkeras.training.optimizer import is_kernel
+from rfkeras.frontend import create_frontend, find_frontend
+from rfkeras.layers import Mixup, RandomGain, RandomTimeRoll, SpecAugment, find_head
+from rfkeras.training.losses import apply_class_weights, class_weights, loss_for
+from rfkeras.training.optimizer import is_kernel, make_optimizer
+from rfkeras.utils.keras_workarounds import CollectiveModel
 from zoo.tagger import classifier_input
 
-TESTED_KERAS = "3.13."
+if TYPE_CHECKING:
+    from rfkeras.training.data import Inputs
+
+EMA_WARM_UP = 8.0  # steps after the first, in which the average equals the weights
 
 
-class CollectiveModel(keras.Model):
-    """A model whose `fit` also works under `tf.distribute.MultiWorkerMirroredStrategy`.
+def build_tagger(inputs: Inputs, num_classes: int | None = None) -> keras.Model:
+    """Return the untrained tagger of a run, from waveform to logits.
 
-    Keras 3 does not support that strategy (keras-team/keras issue 20585): its `fit` averages
-    what a step returns along a batch axis that a loss does not have, and builds the model
-    from values that lie in several processes. Here a step's results are averaged over the
-    replicas, and the model must be built, and its optimiser too, before `fit`. Data must
-    come from `strategy.distribute_datasets_from_function`. Under other strategies nothing
-    changes.
+    Args:
+        inputs: The data of the run, with its configuration.
+        num_classes: Another number of classes, which then have no names.
+    """
+    config = inputs.config
+    return zoo.create_model(
+        config.model,
+        num_classes,
+        label_names=inputs.dataset.label_names if num_classes is None else None,
+        task=inputs.dataset.task,
+        frontend=create_frontend(config.frontend, fixed_floor=config.fixed_floor),
+        input_channels=config.input_channels,
+        **config.model_options(),
+    )
+
+
+def build_training_model(inputs: Inputs, strategy: Any) -> TrainingModel:
+    """Return the model of a run, ready for `fit`.
+
+    Args:
+        inputs: The data of the run, with its configuration.
+        strategy: The `tf.distribute` strategy.
 
     Raises:
-        ConfigError: `fit` by several workers with a version of Keras that this was not
-            tested with.
+        ConfigError: The class weights name an unknown tag.
     """
+    config = inputs.config
+    split = inputs.dataset.split("train")
+    with strategy.scope(), dtype_policy(config.precision):
+        tagger = build_tagger(inputs)
+        tagger.jit_compile = False  # for predict; "auto" would compile the front-end with XLA
+        model = TrainingModel(
+            tagger,
+            waveform_augmentation=[RandomGain(config.gain_db)] if config.gain_db else [],
+            augmentation=_spectrogram_augmentation(config),
+            mixup=Mixup(config.mixup) if config.mixup else None,
+            class_weights=class_weights(
+                config.class_weights,
+                split.labels,
+                split.mask,
+                inputs.dataset.label_names,
+                inputs.dataset.task,
+            ),
+            averaging=config.averaging,
+            ema_decay=config.ema_decay,
+            prune=config.prunes,
+            jit=config.jit,
+            may_freeze=config.freeze == "trunk" or config.trunk_lr_scale != 1.0,
+            name=config.model,
+        )
+        variables = tagger.trainable_variables
+        model.compile(
+            optimizer=make_optimizer(
+                config, variables, inputs.steps_per_epoch, model.backbone_indices
+            ),
+            loss=loss_for(inputs.dataset.task),
+            jit_compile=False,
+        )
+        model.optimizer.build(variables)
+    return model
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if not is_collective(self.distribute_strategy):
-            super()._maybe_symbolic_build(iterator, data_batch)
 
-    def _make_function(self, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        strategy = self.distribute_strategy
-        if not is_collective(strategy):
-            return super()._make_function(step_function)  # type: ignore[no-any-return]
-        if not keras.__version__.startswith(TESTED_KERAS):
-            raise ConfigError(
-                f"Training by several workers replaces parts of Keras and was tested with "
-                f"Keras {TESTED_KERAS}x. Received: {keras.__version__}. Install "
-                f"'keras>={TESTED_KERAS}0,<3.14', or train in one process."
+@contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Set Keras' global dtype policy within the block, and restore it afterwards."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _spectrogram_augmentation(config: TrainConfig) -> list[keras.layers.Layer]:
+    layers: list[keras.layers.Layer] = [RandomTimeRoll()] if config.time_roll else []
+    if config.spec_augment:
+        layers.append(
+            SpecAugment(
+                config.time_masks,
+                config.time_mask_frames,
+                config.frequency_masks,
+                config.frequency_mask_bands,
             )
-
-        def step(iterator: Any) -> dict[str, Any]:
-            results = strategy.run(step_function, args=(next(iterator),))
-            mean = tf.distribute.ReduceOp.MEAN
-            return {name: strategy.reduce(mean, v, axis=None) for name, v in results.items()}
-
-        compiled: Callable[[Any], Any] = tf.function(step, reduce_retracing=True)
-        return compiled
-
-
-def is_collective(strategy: Any) -> bool:
-    """Whether a strategy spans several processes."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-EMA_WARM_UP = 8.0  # steps after the first, which the average equals
+        )
+    return layers
 
 
 class TrainingModel(CollectiveModel):
-    """Trains a tagger; the tagger itself stays free of everything that training adds.
+    """Trains a tagger. Everything that only training needs is here, not in the tagger.
 
-    A step takes (waveform, labels, mask). The front-end computes the spectrogram, outside
-    of the gradient; the augmentation changes it; the trunk, the part of the tagger behind
-    the front-end, is what the gradient runs through. Gradients are summed over the
-    replicas of a `tf.distribute` strategy, and only then clipped and applied, so the
-    optimiser must be one of `rfkeras.training.optimizer`.
+    A step takes (waveform, labels, mask). The front-end computes the spectrogram outside of
+    the gradient, the augmentation changes it, and the gradient runs through the network, the
+    part of the tagger after the front-end. Gradients are summed over the replicas of a
+    `tf.distribute` strategy, and only then clipped and applied. The optimizer must therefore
+    be from `rfkeras.training.optimizer`.
 
-    All state besides the optimiser's is in `state_variables(model)`: the tagger's, seeds,
-    the running average, the pruning masks.
+    `state_variables(model)` contains all state but the optimizer's: that of the tagger, the
+    seeds, the averages and the pruning masks.
 
     Args:
         tagger: Functional model from waveform (or, without a front-end, spectrogram) to
             logits.
         waveform_augmentation: Layers between the waveform and the front-end.
-        augmentation: Layers between the front-end and the trunk.
-        mixup: Blends spectrograms and labels last of all; None for no blending.
-        class_weights: (classes,) weights for `class_weights.weigh`, or None.
-        averaging: Average of the weights to keep. "swa": the mean over the moments at
-            which `average_epoch` is called. "ema": an exponential moving average over the
-            steps. "none".
-        ema_decay: Share of the old moving average that stays at each step; in the first
-            steps less, at most (step - 1) / (step + 8), so that the initial weights are soon
-            forgotten.
-        prune: Keep a mask for each kernel, all ones at first, and multiply the kernels by
-            it after every step.
-        jit: Compile forward and backward pass of the trunk by XLA.
-        may_freeze: Be ready for `freeze`.
-        **kwargs: As for `keras.Model`.
+        augmentation: Layers between the front-end and the network.
+        mixup: Blends spectrograms and labels, after the augmentation. None: no mixup.
+        class_weights: (classes,) from `losses.class_weights`, or None.
+        averaging: Which average of the weights to keep. "swa": the mean over the calls of
+            `average_epoch`. "ema": an exponential moving average over the steps. "none".
+        ema_decay: Share of the old moving average that is kept at each step. In the first
+            steps it is at most (step - 1) / (step + 8), to forget the initial weights soon.
+        prune: Keep a mask for each kernel, initially all ones, and multiply the kernel by it
+            after every step.
+        jit: Compile the forward and backward pass of the network with XLA.
+        may_freeze: Prepare for `freeze`.
+        **kwargs: As in `keras.Model`.
 
     Attributes:
-        tagger: The tagger, which shares all its layers with this model.
-        averages: (variable, its average) pairs.
-        masks: (kernel, its mask) pairs.
-        is_frozen: Whether the classifier alone trains, see `freeze`.
+        tagger: The tagger. It shares all its layers with this model.
+        averages: Pairs (variable, its average).
+        masks: Pairs (kernel, its mask).
+        is_frozen: Whether only the classifier trains, see `freeze`.
 
     Raises:
         ConfigError: Waveform augmentation without a front-end, or `may_freeze` for a model
-            without a classifier of its own.
+            without a separate classifier.
 
     Example:
         >>> model = TrainingModel(tagger, augmentation=[RandomTimeRoll()], mixup=Mixup(0.3))
@@ -138,12 +191,12 @@ class TrainingModel(CollectiveModel):
                 "no waveform to augment."
             )
         inputs = tagger.inputs[0] if self.frontend is None else self.frontend.output
-        self.trunk = keras.Model(inputs, tagger.outputs[0], name="trunk")
+        self.network = keras.Model(inputs, tagger.outputs[0], name="network")
         self.may_freeze = may_freeze
         self.is_frozen = False
         if may_freeze:
             features = classifier_input(tagger)
-            self.features = keras.Model(inputs, features, name="features")
+            self.backbone = keras.Model(inputs, features, name="backbone")
             self.classifier = keras.Model(features, tagger.outputs[0], name="classifier")
         self.waveform_augmentation = list(waveform_augmentation)
         self.augmentation = list(augmentation)
@@ -155,7 +208,7 @@ class TrainingModel(CollectiveModel):
         self.ema_decay = ema_decay
         self.jit = jit
         trainable = tagger.trainable_variables
-        self.averages = [(v, self._twin(v)) for v in trainable if averaging != "none"]
+        self.averages = [(v, self._add_copy(v)) for v in trainable if averaging != "none"]
         self.average_count = self.add_weight(
             shape=(),
             initializer="zeros",
@@ -164,11 +217,13 @@ class TrainingModel(CollectiveModel):
             name="average_count",
         )
         kernels = [v for v in trainable if prune and is_kernel(v)]
-        self.masks = [(v, self._twin(v, "mask", "ones")) for v in kernels]
+        self.masks = [(v, self._add_copy(v, "mask", "ones")) for v in kernels]
         self.built = True
 
-    def _twin(self, variable: Any, name: str = "average", initializer: str = "zeros") -> Any:
-        # Every replica computes the same values: none of them needs to hear of the others'.
+    def _add_copy(
+        self, variable: Any, name: str = "average", initializer: str = "zeros"
+    ) -> Any:
+        # Every replica computes the same values, so nothing is aggregated over replicas.
         return self.add_weight(
             shape=variable.shape,
             initializer=initializer,
@@ -178,67 +233,18 @@ class TrainingModel(CollectiveModel):
             name=f"{variable.path.replace('/', '_')}_{name}",
         )
 
-    def freeze(self, frozen: bool) -> None:
-        """Train the classifier alone from now on, or everything again.
-
-        A frozen trunk computes what it computes at inference: with the statistics that its
-        batch normalisation has, without dropout or Shake-Shake. No gradient is computed for
-        it, so neither its weights nor their moments in the optimiser move, and a step takes
-        less time. The optimiser stays built for all variables.
-
-        Args:
-            frozen: Needs `may_freeze`.
-        """
-        if frozen != self.is_frozen:
-            self.is_frozen = frozen
-            self.train_function = None  # the compiled step is that of before
-
-    @property
-    def trunk_places(self) -> list[int]:
-        """Places of the trunk's variables among the trainable ones; none but to freeze."""
-        if not self.may_freeze:
-            return []
-        own = {id(variable) for variable in self.classifier.trainable_variables}
-        variables = self.tagger.trainable_variables
-        return [i for i, variable in enumerate(variables) if id(variable) not in own]
-
-    @property
-    def trained_variables(self) -> list[Any]:
-        """The variables that a step changes by gradients."""
-        return list((self.classifier if self.is_frozen else self.tagger).trainable_variables)
-
-    @property
-    def trained_part(self) -> keras.Model:
-        """What trains: the trunk with the classifier, or the classifier alone."""
-        return self.classifier if self.is_frozen else self.trunk
-
-    def fixed_part(self, spectrogram: Any) -> Any:
-        """The input of `trained_part`: features if the trunk is frozen, else unchanged."""
-        return self.features(spectrogram, training=False) if self.is_frozen else spectrogram
-
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.tagger(inputs, training=training)
 
-    def prepare(self, waveform: Any, labels: Any, mask: Any) -> tuple[Any, Any, Any]:
-        """(spectrogram, labels, weights) of a training batch, augmented, in float32."""
-        for layer in self.waveform_augmentation:
-            waveform = layer(waveform, training=True)
-        spectrogram = waveform if self.frontend is None else self.frontend(waveform)
-        for layer in self.augmentation:
-            spectrogram = layer(spectrogram, training=True)
-        weights = mask
-        if self.class_weights is not None:
-            weights = weigh(labels, mask, self.class_weights, self.task)
-        if self.mixup is None:
-            return spectrogram, labels, weights
-        return tuple(self.mixup([spectrogram, labels, weights], training=True))
+    # The training step
 
     def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
         spectrogram, labels, weights = self.prepare(*data)
         loss, gradients = self._loss_and_gradients(spectrogram, labels, weights)
         replicas = tf.distribute.get_replica_context()
         self._loss_tracker.update_state(
-            # compute_loss divides by the replicas, so that their sum is the batch's mean.
+            # compute_loss divides by the number of replicas, so that the sum over them is
+            # the mean over the batch.
             loss * replicas.num_replicas_in_sync,
             sample_weight=ops.shape(labels)[0],
         )
@@ -250,13 +256,37 @@ class TrainingModel(CollectiveModel):
             self._average_step()
         return {"loss": self._loss_tracker.result()}
 
+    def prepare(self, waveform: Any, labels: Any, mask: Any) -> tuple[Any, Any, Any]:
+        """Return augmented spectrograms, labels and label weights of a training batch.
+
+        Args:
+            waveform: (batch, samples) or (batch, samples, channels).
+            labels: (batch, classes).
+            mask: (batch, classes), 1 where the label is known.
+
+        Returns:
+            (batch, time, mel, channel), (batch, classes) and (batch, classes), float32.
+        """
+        for layer in self.waveform_augmentation:
+            waveform = layer(waveform, training=True)
+        spectrogram = waveform if self.frontend is None else self.frontend(waveform)
+        for layer in self.augmentation:
+            spectrogram = layer(spectrogram, training=True)
+        weights = mask
+        if self.class_weights is not None:
+            weights = apply_class_weights(labels, mask, self.class_weights, self.task)
+        if self.mixup is None:
+            return spectrogram, labels, weights
+        return tuple(self.mixup([spectrogram, labels, weights], training=True))
+
     def _loss_and_gradients(
         self, spectrogram: Any, labels: Any, weights: Any
     ) -> tuple[Any, list[Any]]:
-        """Loss and gradients of this replica's part; statistics and seeds move on.
+        """Return loss and gradients on this replica; update moving statistics and seeds.
 
-        XLA computes on values: what the trunk would assign to its variables is collected,
-        handed out and assigned here, where replicas can average it.
+        A function compiled with XLA cannot assign variables of a strategy. So `compute` runs
+        in a scope that collects what the network would assign, returns these values, and
+        they are assigned here, where a strategy can average them over the replicas.
         """
         changed: list[Any] = []
 
@@ -267,25 +297,68 @@ class TrainingModel(CollectiveModel):
                 loss = self.compute_loss(None, labels, logits, weights, training=True)
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, self.trained_variables)
-            new = [(v, scope.get_current_value(v)) for v in self.trunk.non_trainable_variables]
+            state = self.network.non_trainable_variables
+            new = [(v, scope.get_current_value(v)) for v in state]
             changed.extend(variable for variable, value in new if value is not None)
             return loss, gradients, [value for _, value in new if value is not None]
 
         if self.jit:
-            # Made for each replica anew: a function knows on which one it was traced.
+            # One function per replica, because its trace contains the replica.
             compute = tf.function(compute, jit_compile=True, autograph=False)
         loss, gradients, values = compute(spectrogram, labels, weights)
         for variable, value in zip(changed, values, strict=True):
             variable.assign(value)
         return loss, gradients
 
+    # Freezing
+
+    def freeze(self, frozen: bool) -> None:
+        """Train only the classifier from now on, or the whole network again.
+
+        A frozen backbone runs as in inference: batch normalisation uses its moving
+        statistics, and dropout and Shake-Shake are off. It gets no gradients, so neither its
+        weights nor their optimizer state change, and a step is faster. The optimizer stays
+        built for all variables.
+
+        Args:
+            frozen: True needs `may_freeze`.
+        """
+        if frozen != self.is_frozen:
+            self.is_frozen = frozen
+            self.train_function = None  # it was traced for the other state
+
+    @property
+    def backbone_indices(self) -> list[int]:
+        """Indices of the backbone's trainable variables. Empty without `may_freeze`."""
+        if not self.may_freeze:
+            return []
+        own = {id(variable) for variable in self.classifier.trainable_variables}
+        variables = self.tagger.trainable_variables
+        return [i for i, variable in enumerate(variables) if id(variable) not in own]
+
+    @property
+    def trained_variables(self) -> list[Any]:
+        """Variables that a step changes with gradients."""
+        return list((self.classifier if self.is_frozen else self.tagger).trainable_variables)
+
+    @property
+    def trained_part(self) -> keras.Model:
+        """Model that trains: the network, or only the classifier while frozen."""
+        return self.classifier if self.is_frozen else self.network
+
+    def fixed_part(self, spectrogram: Any) -> Any:
+        """Return the input of `trained_part`: features while frozen, else the spectrogram."""
+        return self.backbone(spectrogram, training=False) if self.is_frozen else spectrogram
+
+    # Pruning and averaging
+
     def apply_masks(self) -> None:
-        """Set what is pruned to zero."""
+        """Set pruned weights to zero."""
         for kernel, mask in self.masks:
             kernel.assign(kernel * mask)
 
     def _average_step(self) -> None:
-        """Take the weights after this step into the moving average."""
+        """Update the moving average with the weights after this step."""
         count = self.average_count + 1.0
         decay = ops.minimum(self.ema_decay, (count - 1.0) / (count + EMA_WARM_UP))
         moving = {id(variable) for variable in self.trained_variables}
@@ -293,18 +366,83 @@ class TrainingModel(CollectiveModel):
             if id(variable) in moving:
                 average.assign(average * decay + variable * (1.0 - decay))
             else:
-                average.assign(variable)  # the mean of equal values, but for rounding
+                average.assign(variable)  # frozen: the average is exact, without rounding
         self.average_count.assign(count)
 
     def average_epoch(self) -> None:
-        """Take the present weights into the mean of stochastic weight averaging."""
+        """Include the current weights in the mean of stochastic weight averaging."""
         count = self.average_count + 1.0
         for variable, average in self.averages:
             average.assign(average + (variable - average) / count)
         self.average_count.assign(count)
 
     def load_average(self) -> None:
-        """Give the tagger the averaged weights; what is pruned stays pruned."""
+        """Set the tagger's weights to their average. Pruned weights stay zero."""
         for variable, average in self.averages:
             variable.assign(average)
         self.apply_masks()
+
+
+def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None:
+    """Set every moving mean and variance to the mean over some batches.
+
+    Averaged weights need this, because the statistics from training belong to other weights.
+    As usual after stochastic weight averaging, each batch passes through the network in
+    training mode (normalised with its own statistics, with random dropout and Shake-Shake),
+    and all batches have the same weight. The batches are not augmented, like the clips that
+    are scored later.
+
+    Args:
+        model: Its tagger gets the statistics. If the backbone is frozen, only the classifier
+            does. Nothing else changes, including the seeds.
+        waveforms: Batches of the training set, in the shape of the tagger's input.
+
+    Raises:
+        ConfigError: There are no batches.
+    """
+    layers = [
+        layer
+        for layer in model.trained_part._flatten_layers()  # includes layers inside blocks
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    variables = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+    if not variables:
+        return
+    statistics = {id(variable) for variable in variables}
+    others = [v for v in model.network.non_trainable_variables if id(v) not in statistics]
+
+    def batch_statistics(waveform: Any) -> tuple[list[Any], dict[int, Any]]:
+        spectrogram = waveform if model.frontend is None else model.frontend(waveform)
+        inputs = model.fixed_part(spectrogram)
+        with keras.StatelessScope() as scope:  # collects the values that would be assigned
+            model.trained_part(inputs, training=True)
+        moved = {i: scope.get_current_value(v) for i, v in enumerate(others)}
+        return (
+            [scope.get_current_value(variable) for variable in variables],
+            {i: value for i, value in moved.items() if value is not None},
+        )
+
+    compiled = tf.function(batch_statistics, autograph=False)
+    momenta = [layer.momentum for layer in layers]
+    before = [variable.numpy() for variable in others]
+    sums = [np.zeros(variable.shape) for variable in variables]
+    count = 0
+    try:
+        for layer in layers:
+            layer.momentum = 0.0  # so that the new value is that of the batch
+        for waveform in waveforms:
+            values, moved = compiled(waveform)
+            for total, value in zip(sums, values, strict=True):
+                total += value.numpy()
+            for i, value in moved.items():  # seeds: the next batch must draw other numbers
+                others[i].assign(value)
+            count += 1
+    finally:
+        for variable, value in zip(others, before, strict=True):
+            variable.assign(value)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+    if count == 0:
+        raise ConfigError("recompute_statistics needs at least one batch of waveforms.")
+    for variable, total in zip(variables, sums, strict=True):
+        variable.assign((total / count).astype(np.float32))

@@ -1,1 +1,1 @@
-"""Files, locks, progress, tables and plot style that all rooms share."""
+"""Helpers for all rooms: files and locks, progress, tables, text and plot style."""

@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use."""
+"""Import the public names of a package on first use."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def lazy_attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's `__getattr__` that imports names from where they are defined.
+    """Return a `__getattr__` for a package that imports each name from its module.
 
-    Importing the package then stays fast and needs no framework.
+    The package then imports quickly and without a framework.
 
     Args:
         package: Name of the package, `__name__`.
-        homes: For each name the full name of its module; for a sub-package its own name.
+        homes: Full name of the module of each name; for a sub-package its own full name.
     """
 
     def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Long MP3 files: excerpts are found without decoding or even reading the whole track."""
+"""Length and truncation of MP3 files, and excerpts of long ones."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from rfkeras.audio import io as integrity
+from rfkeras.audio import io as audio_io
 from rfkeras.audio.containers import (
     RESERVOIR_SAMPLES,
     mp3_declared_frames,
@@ -21,12 +21,12 @@ from tests.helpers.layouts import write_tone
 
 RATE_HZ = 22050
 SECONDS = 60.0
-DECODER_DELAY = 529  # samples that every layer III decoder is late by, cut off by some
+DECODER_DELAY = 529  # samples of delay in every layer III decoder; some remove them
 
 
 @pytest.fixture(scope="module", params=["frame count in the header", "no frame count"])
 def track(request, tmp_path_factory):
-    """A minute of MP3 with and without a Xing header."""
+    """A minute of MP3, with and without a Xing header."""
     path = tmp_path_factory.mktemp("track") / "track.mp3"
     write_tone(path, SECONDS, rate_hz=RATE_HZ)
     if request.param == "no frame count":
@@ -36,7 +36,7 @@ def track(request, tmp_path_factory):
 
 
 class Counted(io.BytesIO):
-    """Bytes of a file that count how many of them were read."""
+    """Stream that counts the bytes read from it."""
 
     total = 0
 
@@ -58,7 +58,7 @@ def test_the_frame_count_is_read_from_the_first_frame(track):
     assert stream.total <= 2**16 + 40
 
 
-def test_a_whole_file_is_known_by_its_first_and_last_frame(tmp_path):
+def test_a_complete_file_is_recognised_by_its_first_and_last_frame(tmp_path):
     path = tmp_path / "a.mp3"
     write_tone(path, 20.0, rate_hz=RATE_HZ)
     data = path.read_bytes()
@@ -69,13 +69,13 @@ def test_a_whole_file_is_known_by_its_first_and_last_frame(tmp_path):
         assert stream.total <= 2**16 + 1500
 
 
-def test_a_cut_or_another_count_of_bytes_is_left_to_the_walk(tmp_path):
+def test_truncation_or_another_byte_count_is_not_recognised_by_two_frames(tmp_path):
     path = tmp_path / "a.mp3"
     write_tone(path, 2.0, rate_hz=RATE_HZ)
     data = path.read_bytes()
     for keep in (0, 100, len(data) // 2, len(data) - 1):
         assert not mp3_ends_as_declared(io.BytesIO(data[:keep]))
-    # Tagged after it was cut: there are bytes enough, but no frame ends there.
+    # Truncated and then tagged: there are enough bytes, but no frame ends there.
     tagged = data[: len(data) // 2] + b"APETAGEX" + bytes(len(data))
     assert not mp3_ends_as_declared(io.BytesIO(tagged))
     at = max(data.find(b"Xing"), data.find(b"Info")) + 12
@@ -86,20 +86,20 @@ def test_a_cut_or_another_count_of_bytes_is_left_to_the_walk(tmp_path):
         assert check_file(path).duration_seconds == pytest.approx(2.0, abs=0.001)
 
 
-def test_checking_a_whole_track_does_not_walk_it(tmp_path, monkeypatch):
+def test_checking_a_complete_track_does_not_walk_it(tmp_path, monkeypatch):
     path = tmp_path / "a.mp3"
     write_tone(path, 2.0, rate_hz=RATE_HZ)
-    monkeypatch.setattr(integrity, "mp3_file_layout", None)
+    monkeypatch.setattr(audio_io, "mp3_file_layout", None)
     assert check_file(path).duration_seconds == pytest.approx(2.0, abs=0.001)
 
 
 @pytest.mark.parametrize("data", [b"", b"ID3", b"ID3\x04\0\0\x7f\x7f\x7f\x7f", b"RIFF" * 99])
-def test_what_is_no_mp3_declares_nothing(data):
+def test_other_data_declares_no_frame_count(data):
     assert mp3_declared_frames(io.BytesIO(data)) is None
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000])
-def test_a_frame_count_put_before_the_audio_changes_no_sample(tmp_path, rate_hz):
+def test_inserting_a_frame_count_changes_no_sample(tmp_path, rate_hz):
     path = tmp_path / "a.mp3"
     write_tone(path, 1.0, rate_hz=rate_hz)
     data = path.read_bytes()
@@ -110,7 +110,7 @@ def test_a_frame_count_put_before_the_audio_changes_no_sample(tmp_path, rate_hz)
     with AudioFile(plain, AudioFormat(rate_hz)) as file:
         whole = file.read()
     assert 0 <= layout.samples - len(whole) <= DECODER_DELAY
-    # The file as written, encoder delay and padding not cut off: the tone is in it.
+    # The samples include encoder delay and padding; the tone is somewhere in them.
     with AudioFile(data, AudioFormat(rate_hz)) as file:
         tone = file.read()
     places = [whole[lag : lag + len(tone)] for lag in range(len(whole) - len(tone) + 1)]
@@ -118,7 +118,7 @@ def test_a_frame_count_put_before_the_audio_changes_no_sample(tmp_path, rate_hz)
 
 
 @pytest.mark.parametrize("rate_hz", [RATE_HZ, 16000])
-def test_excerpts_anywhere_equal_the_same_span_of_the_whole(track, rate_hz):
+def test_excerpts_equal_the_same_span_of_the_whole_track(track, rate_hz):
     audio = AudioFormat(rate_hz)
     with AudioFile(track, audio) as file:
         whole = file.read()
@@ -129,7 +129,7 @@ def test_excerpts_anywhere_equal_the_same_span_of_the_whole(track, rate_hz):
         np.testing.assert_allclose(excerpt, whole[start : start + rate_hz], atol=1e-6)
 
 
-def test_an_excerpt_decodes_little_more_than_itself(track, monkeypatch):
+def test_reading_an_excerpt_decodes_little_more_than_the_excerpt(track, monkeypatch):
     import soundfile
 
     frames = []

@@ -1,4 +1,4 @@
-"""Decoding in processes that may die: the same samples, and an error for every death."""
+"""Decoding in separate processes: same samples as in this one, and an error for each crash."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import soundfile
 
 from rfkeras.audio.decode import DECODERS, check_audio, open_audio
 from rfkeras.audio.io import AudioFormat, check_file, read_audio
-from rfkeras.audio.sandbox import Decoders, Limits
+from rfkeras.audio.sandbox import DecoderPool, Limits
 from rfkeras.errors import AudioError, ConfigError
 from tests.datasets.conftest import music
 from tests.helpers.processes import ROOT
@@ -22,23 +22,23 @@ STEREO = AudioFormat(16000, 2)
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory):
-    """Files that differ in nothing but name and container."""
+    """Folder of files that differ only in name and container."""
     folder = tmp_path_factory.mktemp("songs")
-    names = ("good.flac", "segfault.wav", "endless.wav", "greedy.wav", "unheard of.wav")
+    names = ("good.flac", "segfault.wav", "endless.wav", "greedy.wav", "unexpected.wav")
     for name in names:
         soundfile.write(folder / name, music(0.4, 44100), 44100)
     return folder
 
 
 @pytest.fixture(scope="module")
-def faulty():
-    decoders = Decoders(Limits(seconds=1.0), "tests.helpers.faulty_decoder")
-    yield decoders
-    decoders.close()
+def faulty_pool():
+    pool = DecoderPool(Limits(seconds=1.0), "tests.helpers.faulty_decoder")
+    yield pool
+    pool.close()
 
 
 @pytest.mark.parametrize("audio", [AUDIO, STEREO])
-def test_samples_are_those_of_this_process(songs, audio):
+def test_samples_equal_those_decoded_in_this_process(songs, audio):
     path = songs / "good.flac"
     expected = read_audio(path, audio)
     for source in (path, path.read_bytes()):
@@ -56,7 +56,7 @@ def error_of(path, decoder):
     return str(caught.value)
 
 
-def test_errors_are_those_of_this_process(songs, tmp_path):
+def test_errors_equal_those_of_this_process(songs, tmp_path):
     broken = tmp_path / "broken.flac"
     broken.write_bytes((songs / "good.flac").read_bytes()[:3000])
     for path in (broken, tmp_path / "missing.wav", tmp_path):
@@ -75,52 +75,51 @@ def test_errors_are_those_of_this_process(songs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("segfault.wav", "the decoder died: SIGSEGV"),
-        ("endless.wav", r"gave no answer within 1\.\d* s"),
+        ("segfault.wav", "the decoder crashed: SIGSEGV"),
+        ("endless.wav", r"did not answer within 1\.\d* s"),
         ("greedy.wav", "takes more than 4096 MB of memory"),
-        ("unheard of.wav", "the decoder died: exit status 1"),
+        ("unexpected.wav", "the decoder crashed: exit status 1"),
     ],
 )
-def test_a_file_that_ends_its_decoder_is_an_error_and_the_next_is_read(
-    songs, faulty, name, reason, capfd
-):
+def test_a_crash_is_reported_and_the_next_file_is_read(songs, faulty_pool, name, reason, capfd):
     begin = time.monotonic()
-    file = faulty.open(songs / name, AUDIO)
+    file = faulty_pool.open(songs / name, AUDIO)
     with file, pytest.raises(AudioError, match=reason) as caught:
         file.read()
     assert str(songs / name) in str(caught.value)
     assert time.monotonic() - begin < 20
-    with faulty.open(songs / "good.flac", AUDIO) as file:
+    with faulty_pool.open(songs / "good.flac", AUDIO) as file:
         np.testing.assert_array_equal(file.read(), read_audio(songs / "good.flac", AUDIO))
     assert capfd.readouterr().out == ""
 
 
-def test_processes_are_kept_for_the_next_file_and_closed(songs):
-    decoders = Decoders()
+def test_processes_are_reused_and_closed(songs):
+    pool = DecoderPool()
     for _ in range(5):
-        with decoders.open(songs / "good.flac", AUDIO) as file:
+        with pool.open(songs / "good.flac", AUDIO) as file:
             file.read()
-        (pid,) = decoders.waiting
-    with decoders.open(songs / "good.flac", AUDIO) as file:
-        assert decoders.waiting == []
-        other = decoders.open(songs / "good.flac", AUDIO)
+        (pid,) = pool.idle_pids
+    with pool.open(songs / "good.flac", AUDIO) as file:
+        assert pool.idle_pids == []
+        other = pool.open(songs / "good.flac", AUDIO)
         np.testing.assert_array_equal(other.read(), file.read())
         other.__exit__(None, None, None)
-    assert pid in decoders.waiting
-    assert len(decoders.waiting) == 2
-    pids = decoders.waiting
-    decoders.close()
+    assert pid in pool.idle_pids
+    assert len(pool.idle_pids) == 2
+    pids = pool.idle_pids
+    pool.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_processes_end_with_the_one_that_started_them(songs):
+def test_processes_end_with_their_parent(songs):
     code = (
         "import os, signal\n"
         "from rfkeras.audio.io import AudioFormat\n"
-        "from rfkeras.audio.sandbox import decoders\n"
-        f"with decoders().open({str(songs / 'good.flac')!r}, AudioFormat(22050)) as file:\n"
+        "from rfkeras.audio.sandbox import shared_pool\n"
+        "pool = shared_pool()\n"
+        f"with pool.open({str(songs / 'good.flac')!r}, AudioFormat(22050)) as file:\n"
         "    file.read()\n"
-        "print(*decoders().waiting, flush=True)\n"
+        "print(*pool.idle_pids, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     ended = subprocess.run(
@@ -133,15 +132,15 @@ def test_processes_end_with_the_one_that_started_them(songs):
         time.sleep(0.02)
 
 
-def test_a_program_that_does_not_start_is_explained():
-    with pytest.raises(ConfigError, match='decoder="soundfile" decodes without one'):
-        Decoders(program="rfkeras.no_such_module").open(b"", AUDIO, "x")
+def test_a_process_that_does_not_start_is_explained():
+    with pytest.raises(ConfigError, match='decoder="soundfile" .* needs no such process'):
+        DecoderPool(worker_module="rfkeras.no_such_module").open(b"", AUDIO, "x")
 
 
 def test_decoding_processes_load_no_tensorflow(songs):
-    decoders = Decoders()
-    with decoders.open(songs / "good.flac", AUDIO):
+    pool = DecoderPool()
+    with pool.open(songs / "good.flac", AUDIO):
         pass
-    (pid,) = decoders.waiting
+    (pid,) = pool.idle_pids
     assert "tensorflow" not in Path(f"/proc/{pid}/maps").read_text()
-    decoders.close()
+    pool.close()

@@ -1,4 +1,4 @@
-"""`rfkeras data pack --beam`: the clips of a plain packing, and a restart."""
+"""`rfkeras data pack --beam`: the same clips as plain packing, and restarts."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ pytest.importorskip("apache_beam")
 
 @pytest.fixture(scope="module")
 def source(tone_folder, tmp_path_factory):
-    """The tones, one of which is broken."""
+    """Return a copy of the tones with one broken file."""
     folder = tmp_path_factory.mktemp("bulk") / "tones"
     shutil.copytree(tone_folder, folder)
     (folder / "low" / "07.wav").write_bytes(b"RIFF")
@@ -28,7 +28,7 @@ def pack(source, out, *flags):
 
 
 def records(folder):
-    """The record of each clip, by key."""
+    """Return the record of each clip, by key."""
     paths = [str(path) for path in folder.glob("*.tfrecord")]
     features = {"key": tf.io.FixedLenFeature((), tf.string)}
     texts = list(tf.data.TFRecordDataset(paths).as_numpy_iterator())
@@ -37,7 +37,7 @@ def records(folder):
     return found
 
 
-def test_clips_are_those_of_a_plain_packing_and_a_restart_keeps_whole_shards(
+def test_clips_match_plain_packing_and_a_restart_keeps_complete_shards(
     source, tmp_path, capsys
 ):
     tolerant = ("--max-bad-share", "0.05")
@@ -49,7 +49,7 @@ def test_clips_are_those_of_a_plain_packing_and_a_restart_keeps_whole_shards(
     shards = {path: path.stat().st_mtime_ns for path in bulk.glob("*.tfrecord")}
     assert len(shards) > 4
     (bulk / "train-00000.tfrecord").write_bytes(b"cut short")
-    (bulk / "my own.tfrecord").write_bytes(b"of somebody else")
+    (bulk / "my own.tfrecord").write_bytes(b"unrelated")
 
     assert pack(source, bulk, *tolerant, "--beam") == 0
     written = {path.name for path, when in shards.items() if path.stat().st_mtime_ns != when}
@@ -58,12 +58,12 @@ def test_clips_are_those_of_a_plain_packing_and_a_restart_keeps_whole_shards(
     assert index["left_out"] == plain["left_out"]
     assert [bad["path"] for bad in index["left_out"]] == [str(source / "low" / "07.wav")]
     assert "train-00000.tfrecord" in written
-    assert len(written) <= 2  # that one, and the one of the broken clip
+    assert len(written) <= 2  # that one, and the one with the broken clip
     assert not list(bulk.glob("*.entry.json"))
-    (bulk / "my own.tfrecord").unlink()  # it was left alone
+    (bulk / "my own.tfrecord").unlink()  # it was not touched
     for name, split in plain["splits"].items():
-        for told in ("keys", "lengths", "labels", "mask", "clipped_clips"):
-            assert index["splits"][name][told] == split[told], (name, told)
+        for key in ("keys", "lengths", "labels", "mask", "clipped_clips"):
+            assert index["splits"][name][key] == split[key], (name, key)
     assert records(bulk) == records(tmp_path / "plain")
     packed = load_packed(str(bulk))
     verify_packed(packed)
@@ -71,4 +71,4 @@ def test_clips_are_those_of_a_plain_packing_and_a_restart_keeps_whole_shards(
     assert np.isfinite(packed.splits["train"].labels).all()
 
     assert pack(source, bulk, *tolerant, "--beam") == 1
-    assert "already holds a packed data set" in capsys.readouterr().err
+    assert "already has a packed data set" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`rfkeras tag --beam`: the records of `rfkeras tag`, nothing lost, and a restart."""
+"""`rfkeras tag --beam`: the records of `rfkeras tag`, nothing lost, and restarts."""
 
 import json
 import os
@@ -20,7 +20,7 @@ COUNTS = ("found", "done_before", "tagged", "dead")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """(songs with a broken one among them, the model's file)."""
+    """Return (songs, one of them broken; the model's file)."""
     root = tmp_path_factory.mktemp("bulk")
     songs = make_songs(root / "songs")
     (songs / "broken.wav").write_bytes(b"RIFF")
@@ -30,7 +30,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def tag(place, capsys, monkeypatch):
-    """Run the command: (exit status, what it said)."""
+    """Return a function that runs the command: (exit status, standard error)."""
 
     def command(*arguments):
         status = main.run(["tag", "--model", str(place[1]), *map(str, arguments)])
@@ -44,7 +44,7 @@ def lines_of(path):
 
 
 def records(folder, kind="tags"):
-    """The records of all shards of a kind, by path; none may be there twice."""
+    """Return the records of all shards of a kind, by path; none may appear twice."""
     lines = [line for path in folder.glob(f"{kind}-*.jsonl") for line in lines_of(path)]
     found = {record["path"]: record for record in map(json.loads, lines)}
     assert len(found) == len(lines)
@@ -57,15 +57,17 @@ def counts(folder):
     return [summary[name] for name in COUNTS]
 
 
-def test_records_are_those_of_the_command_without_beam(tag, place, tmp_path):
+def test_records_match_the_command_without_beam(tag, place, tmp_path):
     songs, bulk, plain = place[0], tmp_path / "bulk", tmp_path / "plain.jsonl"
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{songs / 'low.wav'}\n\n{songs / 'missing.wav'}\n")  # one is met twice
+    listed.write_text(
+        f"{songs / 'low.wav'}\n\n{songs / 'missing.wav'}\n"
+    )  # low.wav is listed twice
     words = [songs, "--files-from", listed, "--frames", "--decoder", "soundfile"]
-    status, said = tag(*words, "--output-dir", bulk, "--shard-files", 2, "--beam")
+    status, err = tag(*words, "--output-dir", bulk, "--shard-files", 2, "--beam")
     assert status == 1
-    assert "3 files tagged" in said
-    assert "2 could not be used" in said
+    assert "3 files tagged" in err
+    assert "2 could not be used" in err
     assert tag(*words, "--output", plain, "--quiet")[0] == 1
     expected = {r["path"]: r for r in map(json.loads, lines_of(plain))}
     assert records(bulk) | records(bulk, "dead") == expected
@@ -74,20 +76,20 @@ def test_records_are_those_of_the_command_without_beam(tag, place, tmp_path):
     hours = json.loads((bulk / "summary.json").read_text())["hours"]
     assert hours == pytest.approx(sum(SECONDS.values()) / 3600, abs=1e-4)
 
-    status, said = tag(*words, "--output-dir", bulk, "--beam")
+    status, err = tag(*words, "--output-dir", bulk, "--beam")
     assert status == 1
-    assert "--skip-existing" in said
-    status, said = tag(
+    assert "--skip-existing" in err
+    status, err = tag(
         *words, "--threshold", 0.1, "--output-dir", bulk, "--skip-existing", "--beam"
     )
     assert status == 1
-    assert "another --threshold" in said
+    assert "another --threshold" in err
     shutil.copyfile(songs / "low.wav", songs / "missing.wav")
     try:
-        status, said = tag(*words, "--output-dir", bulk, "--skip-existing", "--quiet", "--beam")
+        status, err = tag(*words, "--output-dir", bulk, "--skip-existing", "--quiet", "--beam")
     finally:
         (songs / "missing.wav").unlink()
-    assert (status, said) == (1, "")
+    assert (status, err) == (1, "")
     assert counts(bulk) == [5, 3, 1, 1]
     assert set(records(bulk, "dead")) == {str(songs / "broken.wav")}
     assert len(records(bulk)) == 4
@@ -95,7 +97,7 @@ def test_records_are_those_of_the_command_without_beam(tag, place, tmp_path):
     (tmp_path / "other.wav").write_bytes(b"RIFF")
     other = [tmp_path / "other.wav", "--frames", "--output-dir", bulk, "--decoder", "soundfile"]
     assert tag(*other, "--skip-existing", "--beam")[0] == 1
-    # What was not tried again is still told of.
+    # Dead letters that were not tried again are kept.
     assert set(records(bulk, "dead")) == {
         str(songs / "broken.wav"),
         str(tmp_path / "other.wav"),
@@ -104,41 +106,41 @@ def test_records_are_those_of_the_command_without_beam(tag, place, tmp_path):
         assert f"is writing to {bulk}" in tag(*other, "--skip-existing", "--beam")[1]
 
 
-def test_patterns_and_addresses_are_found(place, tmp_path):
-    from rfkeras.beam.runner import find
+def test_finds_patterns_and_addresses(place, tmp_path):
+    from rfkeras.beam.runner import find_files
 
     songs = place[0]
-    assert {f.name for f in find(f"{songs}/*/*")} == {
+    assert {f.name for f in find_files(f"{songs}/*/*")} == {
         str(songs / n) for n in SECONDS if "/" in n
     }
-    assert [f.error for f in find(f"{songs}/*.mp3")] == ["no file matches"]
-    assert [(f.name, f.key) for f in find("gs://bucket/a b.flac")] == [
+    assert [f.error for f in find_files(f"{songs}/*.mp3")] == ["no file matches"]
+    assert [(f.name, f.key) for f in find_files("gs://bucket/a b.flac")] == [
         ("gs://bucket/a b.flac",) * 2
     ]
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--beam"], "--output-dir"),
-        (["--output", "x.jsonl", "--beam"], "--output is not for --beam"),
-        (["--output-dir", "OUT", "--beam", "FlinkRunner"], "options of Beam"),
+        (["--output", "x.jsonl", "--beam"], "--output cannot be combined with --beam"),
+        (["--output-dir", "OUT", "--beam", "FlinkRunner"], "belong to Beam"),
         (["--output-dir", "OUT", "--beam", "--top", "3"], "no option --top"),
         (["--output-dir", "OUT", "--shard-files", "0", "--beam"], "--shard-files"),
         (["--files-from", "no-list", "--output-dir", "OUT", "--beam"], "no-list"),
         (["nowhere://x.wav", "--output-dir", "OUT", "--beam"], "apache-beam[gcp]"),
     ],
 )
-def test_what_a_pipeline_cannot_do_is_refused(tag, place, tmp_path, flags, said):
+def test_unsupported_options_are_rejected(tag, place, tmp_path, flags, message):
     flags = [str(tmp_path / "out") if flag == "OUT" else flag for flag in flags]
-    status, told = tag(place[0], *flags)
+    status, err = tag(place[0], *flags)
     assert status == 1
-    assert said in told
+    assert message in err
     assert not (tmp_path / "out").exists()
 
 
 def worker_of(pid):
-    """A worker process of the pipeline that a process runs; None if there is none yet."""
+    """Return a worker process of a process's pipeline, or None if there is none yet."""
     parents, commands = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -158,7 +160,7 @@ def worker_of(pid):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_finished_shard(place, tmp_path):
+def test_a_killed_worker_loses_no_finished_shard(place, tmp_path):
     songs = shutil.copytree(place[0], tmp_path / "songs")
     for number in range(20):
         shutil.copyfile(songs / "low.wav", songs / f"more{number}.wav")
@@ -173,11 +175,11 @@ def test_a_killed_worker_costs_no_finished_shard(place, tmp_path):
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     assert "The pipeline failed" in err
-    assert f"go on with them by --skip-existing: {out}" in err
+    assert f"Finished shards are kept in {out}. Resume with --skip-existing." in err
     kept = records(out)
     assert 0 < len(kept) < 23
     status, _, err = run(*flags, "--skip-existing", "--beam")
-    assert status == 1, err  # for the broken file
+    assert status == 1, err  # because of the broken file
     assert counts(out) == [24, len(kept), 23 - len(kept), 1]
     assert kept.items() <= records(out).items()
     assert len(records(out)) == 23

@@ -1,4 +1,4 @@
-"""What the front-end is compared with computes the same."""
+"""The front-ends that the benchmark compares compute the same values."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from rfkeras.frontend import create_frontend
 
 
 @pytest.fixture(autouse=True)
-def threads_as_they_are(monkeypatch):
-    # TensorFlow runs already, and takes no other number of threads.
+def no_thread_limit(monkeypatch):
+    # TensorFlow is already running, so its number of threads cannot change.
     monkeypatch.setattr("benchmarks.keras_sides.set_threads", lambda threads: None)
 
 

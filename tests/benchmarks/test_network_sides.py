@@ -1,15 +1,15 @@
-"""The benchmark compares one network with itself."""
+"""The networks that the benchmark compares are the same."""
 
 import numpy as np
 import pytest
 
 import zoo
-from benchmarks.flops import conv_flops, training_flops
+from benchmarks.network import conv_flops, training_flops
 from rfkeras.interop import load_torch_checkpoint
 
 
 @pytest.mark.parametrize("rho", [1, 7])
-def test_the_pytorch_network_is_ours(rho):
+def test_the_pytorch_network_has_the_same_logits(rho):
     torch = pytest.importorskip("torch")
     from benchmarks.torch_resnet import TorchResNet
 
@@ -17,7 +17,7 @@ def test_the_pytorch_network_is_ours(rho):
     theirs = TorchResNet(rho, width=4, num_classes=3)
     rng = np.random.default_rng(0)
     state = theirs.state_dict()
-    for name, value in state.items():  # with what it starts with, logits would be 0
+    for name, value in state.items():  # the initial weights would give logits of 0
         if value.dtype == torch.float32:
             low, high = (0.5, 2.0) if "running_var" in name else (-0.5, 0.5)
             state[name] = torch.tensor(
@@ -33,7 +33,7 @@ def test_the_pytorch_network_is_ours(rho):
     np.testing.assert_allclose(ours(x), expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_it_starts_as_ours_does():
+def test_the_pytorch_network_has_the_same_initialisation():
     torch = pytest.importorskip("torch")
     from benchmarks.torch_resnet import TorchResNet
 
@@ -56,8 +56,8 @@ def test_it_starts_as_ours_does():
 
 
 def test_counted_operations():
-    # Written out for rho 1, width 1, one class: stem, block 1 (3x3 and 1x1), block 2 (3x3,
-    # 1x1), then 1x1 alone; shortcuts where the channels change.
+    # Counted by hand for rho 1, width 1, one class: stem, block 1 (3x3 and 1x1), block 2
+    # (3x3, 1x1), then only 1x1, with shortcuts where the number of channels changes.
     frames, n_mels = 19, 35
     stem = (35 + 2 - 5) // 2 + 1, (19 + 2 - 5) // 2 + 1  # 17 x 9
     pixels1, pixels2, pixels3, pixels5 = 17 * 9, 8 * 4, 4 * 2, 2 * 1

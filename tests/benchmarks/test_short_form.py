@@ -1,4 +1,4 @@
-"""The benchmark runs; its figures are another matter."""
+"""The benchmark runs from start to end with tiny sizes."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def test_every_section_runs_and_writes_its_tables(tmp_path):
             assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_unknown_sections_are_named_with_the_known_ones(tmp_path):
+def test_an_unknown_section_is_rejected_with_a_list_of_sections(tmp_path):
     status, _, err = run("-m", "benchmarks", "netwrok", "--output", tmp_path / "none")
     assert status == 2
     assert "netwrok" in err
@@ -39,10 +39,10 @@ def test_unknown_sections_are_named_with_the_known_ones(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_numbers_in_a_table():
+def test_numbers_in_a_table_are_rounded():
     rows = [{"by": "a", "ms": 1234.5678, "n": 1000}, {"by": "b", "ms": 0.012345, "n": None}]
     assert table(rows).splitlines() == [
-        "| by | ms | n |",
+        "| implementation | ms | n |",
         "| --- | ---: | ---: |",
         "| a | 1,235 | 1,000 |",
         "| b | 0.012 | - |",
@@ -51,18 +51,18 @@ def test_numbers_in_a_table():
     assert "| 1.23 |" in table([{"ms": 1.2345}])
 
 
-def test_a_bar_is_met_at_its_value():
+def test_a_target_is_met_at_its_value():
     assert Bar("x", 1.5, 1.5).is_met
     assert not Bar("x", 1.49, 1.5).is_met
 
 
-def test_sides_take_turns_in_processes_of_their_own(capfd):
+def test_sides_run_in_separate_processes(capfd):
     side = "tests.helpers.sides"
     times = take_turns(
         {
             "slow": Side(f"{side}:sleeping", {"seconds": 0.03}),
             "fast": Side(f"{side}:sleeping", {"seconds": 0.01}, {"OMP_NUM_THREADS": "7"}),
-            "missing": Side(f"{side}:of_a_package_that_is_not_there"),
+            "missing": Side(f"{side}:with_missing_package"),
         },
         threads=1,
         rounds=3,
@@ -75,7 +75,7 @@ def test_sides_take_turns_in_processes_of_their_own(capfd):
     assert times["slow"].peak_mb > 5
     err = capfd.readouterr().err
     assert "Left out: missing: No module named 'not_installed'" in err
-    assert "threads 1, processors 1, OMP_NUM_THREADS 1" in err  # what they print is no answer
+    assert "threads 1, processors 1, OMP_NUM_THREADS 1" in err  # their output is not a response
     assert "threads 1, processors 1, OMP_NUM_THREADS 7" in err
-    with pytest.raises(RuntimeError, match="ended with 3"):
+    with pytest.raises(RuntimeError, match="ended with exit status 3"):
         take_turns({"dies": Side(f"{side}:dying")}, threads=1, rounds=1)

@@ -1,4 +1,4 @@
-"""`rfkeras data check`: what it counts, what it finds, how it ends."""
+"""`rfkeras data check`: its counts, its findings and its exit status."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ from tests.helpers.processes import run
 
 
 def check(dataset, folder, *flags):
-    """(exit status, standard output with single blanks, standard error)."""
+    """Run the command; return status, output with single blanks, and errors."""
     status, out, err = run(
         *("-m", "rfkeras.cli", "data", "check", "--dataset", dataset, "--data-dir", folder),
         *flags,
@@ -34,12 +34,12 @@ def check(dataset, folder, *flags):
     return status, re.sub(r" +", " ", out), err
 
 
-def test_a_sound_data_set_ends_with_status_0(tone_folder, tmp_path):
+def test_a_data_set_without_problems_has_status_0(tone_folder, tmp_path):
     status, out, err = check(
         "folder", tone_folder, "--json", tmp_path / "c.json", "--bad-files", tmp_path / "b.csv"
     )
     assert status == 0, err
-    assert "All is well.\n" in out
+    assert "No problems found.\n" in out
     assert re.search(r"^train 52 0 0 0\.01 1\.0 s 1\.0 s 1\.0 s 22050 1\b", out, re.M)
     assert (tmp_path / "b.csv").read_text() == "path,reason,stage\n"
     content = json.loads((tmp_path / "c.json").read_text())
@@ -59,15 +59,13 @@ def test_a_sound_data_set_ends_with_status_0(tone_folder, tmp_path):
         assert f"{tag} {positive}/52 {positive / 52:.2%}" in out
 
 
-def test_ones_own_data_is_checked_with_the_shares_and_paths_of_a_run(
-    tone_folder, tmp_path, capsys
-):
+def test_custom_data_is_checked_with_the_options_of_a_run(tone_folder, tmp_path, capsys):
     rows = [f"{path},low" for path in sorted((tone_folder / "low").glob("*.wav"))]
     (tmp_path / "clips.csv").write_text("\n".join(["path,labels", *rows]))
     flags = ["data", "check", "--dataset", "folder", "--no-audio"]
     flags += ["--data-dir", str(tmp_path / "clips.csv")]
     assert main.run(flags) == 1
-    assert "give --allow-absolute" in capsys.readouterr().err
+    assert "add --allow-absolute" in capsys.readouterr().err
     shares = ["--test-share", "0.25", "--validation-share", "0.5"]
     report = tmp_path / "check.json"
     assert main.run([*flags, "--allow-absolute", *shares, "--json", str(report)]) == 0
@@ -76,7 +74,7 @@ def test_ones_own_data_is_checked_with_the_shares_and_paths_of_a_run(
     assert clips == {"train": 9, "validation": 9, "test": 6}
 
 
-def test_broken_missing_and_straddling_are_all_reported(tmp_path):
+def test_broken_missing_and_duplicated_clips_are_all_reported(tmp_path):
     tracks = {**TRACKS, "validation": {403: (1, 0.4, "mood/theme---dark")}}
     write_jamendo(tmp_path, tracks=tracks)
     write_jamendo_audio(tmp_path / "disk", tracks)
@@ -92,9 +90,9 @@ def test_broken_missing_and_straddling_are_all_reported(tmp_path):
     assert f"train: {tmp_path}/disk/00/100.mp3: missing file or broken link" in out
     assert "Unusable files: 2 (1 missing file or broken link, 1 undecodable)" in out
     assert "Get them from: https://github.com/MTG/mtg-jamendo-dataset" in out
-    assert "train: 3 clips, published are 9,949" in out
-    assert "train, validation: 1 artists are in both: artist_000001" in out
-    assert "All is well" not in out
+    assert "3 training clips; the published data set has 9,949" in out
+    assert "1 artist is in both train and validation: artist_000001" in out
+    assert "No problems found" not in out
     with report.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["path"][-10:] for row in rows] == ["00/100.mp3", "02/302.mp3"]
@@ -116,14 +114,14 @@ def test_ten_of_many_missing_files_are_shown(tmp_path):
     assert len((tmp_path / "bad.csv").read_text().splitlines()) == 46
 
 
-def test_metadata_alone(tmp_path, shared_folder):
+def test_only_metadata_is_checked_with_no_audio(tmp_path, shared_folder):
     for dataset, folder in (
         ("gtzan", write_gtzan(tmp_path / "genres").parent),
         ("mtg_jamendo", shared_folder / "datasets" / "mtg_jamendo"),
     ):
         status, out, err = check(dataset, folder, "--no-audio")
         assert status == 0, err
-        assert "All is well, audio not checked." in out
+        assert "No problems found, audio not checked." in out
         assert "test: 290 clips, as published" in out or "test: 4,231 clips, as pub" in out
     assert "action 296/9,949 2.98% 55/3,802 1.45% 56/4,231 1.32%" in out
 
@@ -135,7 +133,10 @@ def test_other_sources_and_their_options(tmp_path):
     assert "other 7 1/3 33.33% 0/1 0.00% 0/2 0.00%" in out
     status, out, err = check("gtzan", tmp_path, "--subset", "x")
     assert (status, out) == (1, "")
-    assert "'gtzan' takes no subset. Those that do: dcase, magnatagatune, mtg_jamendo" in err
+    assert (
+        "'gtzan' does not accept --subset. Data sets that do: dcase, magnatagatune, mtg_jamendo"
+        in err
+    )
     status, _, err = check("gtzan", tmp_path)
     assert status == 1
     assert "has no folders blues" in err

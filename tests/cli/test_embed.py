@@ -1,4 +1,4 @@
-"""`rfkeras embed`: every format holds the model's own features."""
+"""`rfkeras embed`: every format contains the embeddings of the model."""
 
 import csv
 
@@ -29,7 +29,7 @@ def embed(place, output, *arguments):
     return main.run([*command, *arguments])
 
 
-def test_rows_of_npy_are_named_beside_it(place, tmp_path, capsys):
+def test_a_file_next_to_the_npy_names_its_rows(place, tmp_path, capsys):
     assert embed(place, tmp_path / "e.npy") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -56,7 +56,7 @@ def test_frames_in_npz(place, tmp_path):
 
 
 def test_parquet_in_row_groups(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("rfkeras.inference.features._ROWS_A_GROUP", 2)
+    monkeypatch.setattr("rfkeras.inference.features._ROWS_PER_GROUP", 2)
     for per, when in (("clip", "seconds"), ("frame", "time_s")):
         path = tmp_path / f"{per}.parquet"
         assert embed(place, path, "--per", per) == 1
@@ -70,6 +70,6 @@ def test_parquet_in_row_groups(place, tmp_path, monkeypatch):
             np.testing.assert_allclose(features[paths == name], wanted, rtol=1e-5, atol=1e-4)
 
 
-def test_endings_that_do_not_fit(place, tmp_path, capsys):
+def test_wrong_suffixes_are_rejected(place, tmp_path, capsys):
     assert embed(place, tmp_path / "e.npy", "--per", "frame") == 1
-    assert "per frame are written to a file in .npz or .parquet" in capsys.readouterr().err
+    assert "per frame must end in .npz or .parquet" in capsys.readouterr().err

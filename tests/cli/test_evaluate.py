@@ -1,4 +1,4 @@
-"""`evaluate` for both tasks: arrays, single-label runs, thresholds, what does not fit."""
+"""`evaluate` for both tasks: arrays, runs, thresholds and errors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import zoo
 from rfkeras.audio.io import AudioFormat
 from rfkeras.cli.evaluate import DATA_FLAGS, _sources, load_arrays
 from rfkeras.cli.main import build_parser, run
-from rfkeras.config.recipes import complete
-from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.config.resolve import complete, merge_options
 from rfkeras.errors import DatasetError
 from rfkeras.evaluation.report import evaluate
 from rfkeras.layers import find_head
@@ -30,8 +29,8 @@ def report_in(folder):
 
 
 def finished_run(root, flags):
-    """A run folder as `train` leaves it, of a model that was never trained."""
-    config = complete(resolve(TrainConfig, {**flags, "width": 2, "rho": 1, "batch_size": 4}))
+    """Write a run folder like that of `train`, with an untrained model."""
+    config = complete(merge_options({**flags, "width": 2, "rho": 1, "batch_size": 4}))
     folder = create_run_folder(config, root)
     inputs = open_inputs(config, AudioFormat(22050), folder.bad_files)
     write_environment(folder, [], {"fingerprints": inputs.fingerprints})
@@ -56,7 +55,7 @@ def finished_run(root, flags):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """A small single-label data set of three scenes."""
+    """Write a small single-label data set of three scenes."""
     return write_dcase(tmp_path_factory.mktemp("dcase"), locations=3, takes=1, audio=True)
 
 
@@ -75,7 +74,7 @@ def multi_run(tone_folder, tmp_path_factory):
 
 @pytest.fixture
 def arrays(tmp_path):
-    """Flags that name the files of softmax scores and their labels; and class numbers."""
+    """Write softmax scores and labels; return their flags, and the class numbers."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 50)
     np.save(tmp_path / "p.npy", 0.7 * rng.dirichlet(np.ones(3), 50) + 0.3 * np.eye(3)[truth])
@@ -131,12 +130,12 @@ def test_data_options_of_a_run_reach_the_data_set(single_run, scenes, tmp_path, 
         capsys.readouterr()
         assert run(["evaluate", *flags, "--audio-dir", str(moved)]) == 0, capsys.readouterr()
         assert run(["evaluate", *flags, "--subset", "2019-1a"]) == 1
-        assert "holds the subset 2020-1b" in capsys.readouterr().err
+        assert "has the subset 2020-1b" in capsys.readouterr().err
     finally:
         moved.rename(scenes / "audio")
 
 
-def test_the_thresholds_kept_in_the_model_decide_unless_half_is_asked(multi_run, tmp_path):
+def test_the_saved_thresholds_decide_unless_half_is_requested(multi_run, tmp_path):
     run_flags = ["evaluate", "--run", str(multi_run.root), "--bootstrap", "0"]
     assert run([*run_flags, "--output", str(tmp_path / "own")]) == 0
     assert run([*run_flags, "--thresholds", "half", "--output", str(tmp_path / "half")]) == 0
@@ -152,7 +151,7 @@ def test_the_thresholds_kept_in_the_model_decide_unless_half_is_asked(multi_run,
     assert macro[0]["average_precision"] == pytest.approx(macro[1]["average_precision"])
 
 
-def test_another_threshold_leaves_the_runs_own_report_alone(multi_run, capsys):
+def test_another_threshold_does_not_change_the_report_of_the_run(multi_run, capsys):
     before = (multi_run.report / "report.json").read_bytes()
     assert run(["evaluate", "--run", str(multi_run.root), "--thresholds", "half"]) == 0
     assert (multi_run.report / "report.json").read_bytes() == before
@@ -176,7 +175,7 @@ def test_another_threshold_leaves_the_runs_own_report_alone(multi_run, capsys):
         ),
     ],
 )
-def test_each_evaluation_of_a_run_has_a_report_of_its_own(multi_run, flags, name):
+def test_each_evaluation_of_a_run_has_its_own_report(multi_run, flags, name):
     options = build_parser().parse_args(["evaluate", "--run", str(multi_run.root), *flags])
     given = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
     output = _sources(options, given)[2]
@@ -184,23 +183,23 @@ def test_each_evaluation_of_a_run_has_a_report_of_its_own(multi_run, flags, name
     assert re.fullmatch(name, output.name)
 
 
-def test_another_data_set_inherits_no_options_of_the_runs_own(single_run, tone_folder, capsys):
+def test_another_data_set_inherits_no_data_options_of_the_run(single_run, tone_folder, capsys):
     flags = ["--dataset", "folder", "--data-dir", str(tone_folder), "--bootstrap", "0"]
     assert run(["evaluate", "--run", str(single_run.root), *flags]) == 1
     said = capsys.readouterr().err
-    assert "tags of the model and of data set 'folder' differ" in said
+    assert "The model and data set 'folder' have different tags" in said
     assert "subset" not in said
 
 
 def saved_model(path, names, task):
-    """A .keras file of a small model that was never trained."""
+    """Save a small untrained model; return the path."""
     model = zoo.create_model("resnet_rf", label_names=names, task=task, width=2, rho=1)
     assert find_head(model).task == task
     model.save(path)
     return str(path)
 
 
-def test_ones_own_sounds_take_the_task_of_the_model(tone_folder, tmp_path, capsys):
+def test_custom_data_takes_the_task_of_the_model(tone_folder, tmp_path, capsys):
     model = saved_model(tmp_path / "model.keras", ("high", "low", "mid"), "single_label")
     shards = tmp_path / "shards"
     assert run(["data", "pack", str(shards), *own(tone_folder), "--test-share", "0.25"]) == 0
@@ -217,9 +216,7 @@ def own(folder):
     return ["--dataset", "folder", "--data-dir", str(folder)]
 
 
-def test_sounds_with_several_tags_are_no_data_of_a_single_label_model(
-    tone_folder, tmp_path, capsys
-):
+def test_a_single_label_model_rejects_clips_with_several_tags(tone_folder, tmp_path, capsys):
     model = saved_model(tmp_path / "model.keras", ("high", "low"), "single_label")
     rows = [f"{tone_folder}/low/{n:02d}.wav,low|high" for n in range(8)]
     (tmp_path / "clips.csv").write_text("\n".join(["path,labels", *rows]))
@@ -228,44 +225,44 @@ def test_sounds_with_several_tags_are_no_data_of_a_single_label_model(
     assert "leads out of" in capsys.readouterr().err
     assert run([*flags, "--allow-absolute"]) == 1
     said = capsys.readouterr().err
-    assert "a single-label clip has exactly one class" in said
+    assert "a single-label clip must have exactly one class" in said
     assert "has 2 classes" in said
 
 
-def test_a_model_of_the_other_task_is_refused(scenes, tmp_path, capsys):
+def test_a_model_of_the_other_task_is_rejected(scenes, tmp_path, capsys):
     names = ("indoor", "outdoor", "transportation")
     model = saved_model(tmp_path / "model.keras", names, "multi_label")
     flags = ["--model-path", model, "--dataset", "dcase", "--data-dir", str(scenes)]
     assert run(["evaluate", *flags, "--validation-share", "0.5"]) == 1
-    assert "is multi_label but data set 'dcase' is single_label" in capsys.readouterr().err
+    assert "is multi_label, but data set 'dcase' is single_label" in capsys.readouterr().err
 
 
-def test_what_does_not_go_together_is_refused(arrays, single_run, tmp_path, capsys):
+def test_contradicting_flags_are_rejected(arrays, single_run, tmp_path, capsys):
     flags, _ = arrays
     np.save(tmp_path / "d.npy", np.load(tmp_path / "g.npy"))
     decisions = ["--task", "single_label", "--decisions", str(tmp_path / "d.npy")]
     own_run = ["--run", str(single_run.root)]
-    for wrong, says in (
-        ([*flags, "--thresholds", "half"], "with --run and --model-path alone: thresholds"),
-        ([*flags, "--fold", "1"], "with --run and --model-path alone: fold"),
+    for wrong, message in (
+        ([*flags, "--thresholds", "half"], "--thresholds: only with --run or --model-path."),
+        ([*flags, "--fold", "1"], "--fold: only with --run or --model-path."),
         ([*flags, *decisions], "the highest score decides"),
-        ([*own_run, "--task", "single_label"], "with --predictions alone: task"),
-        ([*own_run, "--thresholds", "half"], "goes with multi-label models"),
+        ([*own_run, "--task", "single_label"], "--task: only with --predictions."),
+        ([*own_run, "--thresholds", "half"], "--thresholds needs a multi-label model"),
     ):
         assert run(["evaluate", *wrong]) == 1
         error = capsys.readouterr().err
-        assert says in error
+        assert message in error
         assert error.count("\n") == 1
 
 
-def test_labels_of_several_classes_are_no_single_label_task(arrays, tmp_path, capsys):
+def test_a_single_label_task_rejects_several_labels_per_clip(arrays, tmp_path, capsys):
     flags, _ = arrays
     np.save(tmp_path / "g.npy", np.ones((50, 3)))
     assert run(["evaluate", *flags, "--task", "single_label"]) == 1
-    assert "exactly one class a clip. Received 50 clips" in capsys.readouterr().err
+    assert "exactly one class per clip. Received 50 clips" in capsys.readouterr().err
 
 
-# PR-AUC macro, ROC-AUC macro, F macro, PR-AUC micro, ROC-AUC micro, F micro: published by
+# PR-AUC macro, ROC-AUC macro, F macro, PR-AUC micro, ROC-AUC micro, F micro, published by
 # the MediaEval 2019 task "Emotion and Theme Recognition in Music" for split-0's test set.
 OFFICIAL = {
     "2_faresnet": (0.146333, 0.757460, 0.203541, 0.168327, 0.802426, 0.185605),
@@ -274,7 +271,8 @@ OFFICIAL = {
 
 
 @pytest.mark.parametrize("submission", OFFICIAL)
-def test_official_mediaeval_figures_are_reproduced_to_six_digits(submission, mediaeval):
+def test_official_mediaeval_scores_are_reproduced_to_six_digits(submission, shared_folder):
+    mediaeval = shared_folder / "datasets" / "mediaeval2019"
     arrays = load_arrays(
         mediaeval / f"{submission}-predictions.npy",
         mediaeval / "groundtruth.npy",
@@ -288,19 +286,19 @@ def test_official_mediaeval_figures_are_reproduced_to_six_digits(submission, med
         decisions=arrays.decisions,
         bootstrap_samples=0,
     )
-    figures = [
+    scores = [
         report.summary[mean][metric]
         for mean in ("macro", "micro")
         for metric in ("average_precision", "roc_auc", "f1")
     ]
-    assert [round(figure, 6) for figure in figures] == list(OFFICIAL[submission])
+    assert [round(score, 6) for score in scores] == list(OFFICIAL[submission])
     assert report.summary["counts"]["tags"] == 56
     assert report.notes == ()
 
 
 @pytest.fixture
 def files(tmp_path):
-    """Paths of a small, correct set of files, by role."""
+    """Write a small, correct set of files; return their paths by role."""
     paths = {role: tmp_path / f"{role}.npy" for role in ("predictions", "groundtruth")}
     np.save(paths["predictions"], np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.3]], np.float32))
     np.save(paths["groundtruth"], np.array([[1, 0], [0, 1], [1, 0]], np.int64))
@@ -325,14 +323,14 @@ def test_scores_mask_and_names_come_from_their_files(files, tmp_path):
     assert arrays.scores[0, 0] == np.float32(0.9)
 
 
-def test_without_names_mask_and_decisions_tags_are_numbered_and_all_labels_known(files):
+def test_by_default_tags_are_numbered_and_all_labels_known(files):
     arrays = load_arrays(**files)
     assert arrays.label_names == ("tag 0", "tag 1")
     assert arrays.mask.all()
     assert arrays.decisions is None
 
 
-def test_numbers_of_tags_have_equal_width(files):
+def test_tag_numbers_have_equal_width(files):
     for path in files.values():
         np.save(path, np.zeros((2, 12)))
     names = load_arrays(**files).label_names
@@ -340,7 +338,7 @@ def test_numbers_of_tags_have_equal_width(files):
 
 
 @pytest.mark.parametrize(
-    ("role", "array", "says"),
+    ("role", "array", "message"),
     [
         ("predictions", np.zeros(3), r"table \(clips, classes\).*predictions\.npy"),
         ("predictions", np.full((3, 2), np.nan), "6 NaN or infinite"),
@@ -348,31 +346,31 @@ def test_numbers_of_tags_have_equal_width(files):
         ("predictions", np.zeros((3, 2), complex), "real numbers"),
         ("groundtruth", np.zeros((4, 2)), r"labels must have the shape .*\(4, 2\)"),
         ("groundtruth", np.full((3, 2), 0.5), "labels must be 0 or 1.*mask"),
-        ("groundtruth", np.array([[None] * 2] * 3), "without objects"),
+        ("groundtruth", np.array([[None] * 2] * 3), "is not a NumPy array of numbers"),
     ],
 )
-def test_unfit_arrays_are_refused_with_the_file(files, role, array, says):
+def test_wrong_arrays_are_rejected_with_the_file_name(files, role, array, message):
     np.save(files[role], array, allow_pickle=True)
-    with pytest.raises(DatasetError, match=says) as caught:
+    with pytest.raises(DatasetError, match=message) as caught:
         load_arrays(**files)
     assert str(files[role]) in str(caught.value)
 
 
 @pytest.mark.parametrize("role", ["decisions", "mask"])
-def test_unfit_decisions_and_masks_are_refused(files, tmp_path, role):
+def test_wrong_decisions_and_masks_are_rejected(files, tmp_path, role):
     np.save(tmp_path / "extra.npy", np.zeros((3, 1)))
     with pytest.raises(DatasetError, match=rf"{role} must have the shape"):
         load_arrays(**files, **{role: tmp_path / "extra.npy"})
 
 
 @pytest.mark.parametrize("content", [b"", b"not an array", b"\x93NUMPY\x01\x00"])
-def test_files_that_hold_no_array_are_refused(files, content):
+def test_files_without_an_array_are_rejected(files, content):
     files["predictions"].write_bytes(content)
-    with pytest.raises(DatasetError, match=r"predictions: .* is not a NumPy array file"):
+    with pytest.raises(DatasetError, match=r"predictions: .* is not a NumPy array of numbers"):
         load_arrays(**files)
 
 
-def test_missing_files_and_archives_are_refused(files, tmp_path):
+def test_missing_files_and_archives_are_rejected(files, tmp_path):
     with pytest.raises(DatasetError, match=r"groundtruth: no such file: .*nowhere\.npy"):
         load_arrays(files["predictions"], tmp_path / "nowhere.npy")
     np.savez(tmp_path / "many.npz", a=np.zeros((3, 2)))
@@ -381,14 +379,14 @@ def test_missing_files_and_archives_are_refused(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
-        (b"one\n", "2 different lines.*Received 1 lines"),
+        (b"one\n", "2 different lines.*Received: 1 line,"),
         (b"one\none\n", "1 of them different"),
         (b"\xff\xfe\n", "as UTF-8 text"),
     ],
 )
-def test_unfit_label_names_are_refused(files, tmp_path, content, says):
+def test_wrong_label_names_are_rejected(files, tmp_path, content, message):
     (tmp_path / "names.txt").write_bytes(content)
-    with pytest.raises(DatasetError, match=says):
+    with pytest.raises(DatasetError, match=message):
         load_arrays(**files, label_names=tmp_path / "names.txt")

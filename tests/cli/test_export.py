@@ -1,4 +1,4 @@
-"""`rfkeras export` as a user types it."""
+"""`rfkeras export`, run as a user does."""
 
 import re
 import shutil
@@ -27,11 +27,11 @@ def no_cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
-def test_int8_by_music_with_its_table(tmp_path, capfd, monkeypatch):
-    # TensorFlow, started by other tests here, takes no number of threads any more.
+def test_int8_calibrated_with_music(tmp_path, capfd, monkeypatch):
+    # Other tests have already started TensorFlow, which then rejects a number of threads.
     monkeypatch.setattr(export, "_limit_threads", lambda: None)
     path = tmp_path / "m.tflite"
-    # Ready weights and such music as they know: of other maps 8 digits are too few.
+    # Pretrained weights and the music they know; for other activations 8 bits are too few.
     audio = synthesis.generate(tmp_path, size=16, progress=False) / "audio"
     arguments = ["export", "resnet_rf_tiny", "--to", "tflite", "--output", str(path)]
     arguments += ["--precision", "int8", "--calibrate", str(audio), "--time"]
@@ -40,19 +40,19 @@ def test_int8_by_music_with_its_table(tmp_path, capfd, monkeypatch):
     assert err == ""
     assert len(out.splitlines()) == 7, out
     assert re.search(r"size +\d\.\d\d MB, int8", out)
-    compared = f"11 batches: every other of 16 excerpts from {audio} (the rest"
+    compared = f"11 batches: every other one of 16 excerpts from {audio} (the others"
     assert f"compared on         {compared}" in out
     assert re.search(r"largest difference +\d\.\de-0\d of a clip's score", out)
-    assert re.search(r"time for 10 s +\d+\.\d ms, Keras", out)
+    assert re.search(r"time for 10 s +\d+\.\d ms, \d+\.\d\d times Keras' \d", out)
     labels = read_card(path)["labels"]
     assert labels[:2] == ["accordion", "banjo"]
     scores = TFLiteRunner(path.read_bytes())(music(30000)[None])["scores"]
     assert scores.shape == (1, len(labels))
     assert command(arguments) == 1
-    assert "exists. Name another --output, or give --overwrite." in capfd.readouterr().err
+    assert "exists. Use another --output, or --overwrite." in capfd.readouterr().err
 
 
-def test_a_saved_model_that_differs_is_not_left(saved, tmp_path, capfd, monkeypatch):
+def test_a_saved_model_that_differs_is_removed(saved, tmp_path, capfd, monkeypatch):
     path = tmp_path / "served" / "1"
     arguments = ["export", str(saved), "--to", "savedmodel", "--output", str(path)]
     assert command(arguments) == 0
@@ -68,7 +68,7 @@ def test_a_saved_model_that_differs_is_not_left(saved, tmp_path, capfd, monkeypa
     assert not path.exists()
 
 
-def test_onnx_without_front_end_by_synthetic_audio(saved, tmp_path, capfd):
+def test_onnx_without_front_end_on_synthetic_audio(saved, tmp_path, capfd):
     path = tmp_path / "m.onnx"
     arguments = ["export", str(saved), "--to", "onnx", "--output", str(path)]
     assert command([*arguments, "--without-frontend", "--precision", "float16"]) == 0
@@ -80,19 +80,19 @@ def test_onnx_without_front_end_by_synthetic_audio(saved, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ("--to tflite --precision int8", "--precision int8 needs real audio"),
-        ("--to savedmodel --precision float16", "--precision is of --to tflite and --to onnx"),
+        ("--to tflite --precision int8", "--precision int8 needs audio for calibration"),
+        ("--to savedmodel --precision float16", "--precision needs --to tflite or --to onnx"),
         ("--to onnx --calibrate /nowhere.wav", "/nowhere.wav: "),
     ],
 )
-def test_what_is_refused(saved, tmp_path, capfd, arguments, reason):
+def test_rejected_arguments(saved, tmp_path, capfd, arguments, reason):
     line = ["export", str(saved), "--output", str(tmp_path / "x"), *arguments.split()]
     assert command(line) == 1
     assert reason in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_precisions_are_those_of_the_library():
+def test_the_precisions_match_the_library():
     assert export.PRECISIONS == PRECISIONS
 
 

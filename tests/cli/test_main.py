@@ -1,10 +1,10 @@
-"""What the command line imports, and what it leaves alone."""
+"""The imports of the command line, and the garbage collector."""
 
 import gc
 
 import pytest
 
-from rfkeras.cli.main import COMMANDS, build_parser, leave_everything, paused_collector
+from rfkeras.cli.main import COMMANDS, build_parser, paused_collector, skip_final_collection
 from tests.helpers.processes import run
 
 ARITHMETIC = (
@@ -13,7 +13,7 @@ ARITHMETIC = (
 )
 
 
-def test_a_parser_of_one_command_reads_it_as_the_parser_of_all_does():
+def test_the_parser_of_one_command_equals_the_parser_of_all():
     everything = build_parser()
     assert build_parser(()).format_help() == everything.format_help()
     words = ["rf", "resnet_rf", "--for-ms", "700", "--no-plots"]
@@ -24,7 +24,7 @@ def test_a_parser_of_one_command_reads_it_as_the_parser_of_all_does():
     assert of_one == of_all
 
 
-def test_help_and_the_arithmetic_import_no_numpy_and_no_other_command():
+def test_help_and_the_arithmetic_import_neither_numpy_nor_other_commands():
     modules = "print(*(name for name in sys.modules if '.' not in name or 'cli' in name))"
     code = (
         "import sys; from rfkeras.cli.main import build_parser; "
@@ -40,7 +40,7 @@ def test_help_and_the_arithmetic_import_no_numpy_and_no_other_command():
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector_is_as_it_was_after_a_pause(enabled):
+def test_a_pause_restores_the_collector(enabled):
     was = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
@@ -51,9 +51,9 @@ def test_the_collector_is_as_it_was_after_a_pause(enabled):
         (gc.enable if was else gc.disable)()
 
 
-def test_what_is_left_is_searched_no_more():
+def test_the_final_collection_is_skipped():
     try:
-        leave_everything()
+        skip_final_collection()
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()

@@ -1,4 +1,4 @@
-"""`rfkeras rf`: what it prints, draws and refuses."""
+"""`rfkeras rf`: what it prints, draws and rejects."""
 
 import json
 from dataclasses import replace
@@ -12,8 +12,8 @@ from matplotlib import image
 import zoo
 from rfkeras.audio.io import AudioFormat
 from rfkeras.cli import main
-from rfkeras.cli.rf_model import Subject, read_clips, render_clips
-from rfkeras.config.recipes import complete
+from rfkeras.cli.rf import Subject, read_clips, render_clips
+from rfkeras.config.resolve import complete
 from rfkeras.config.train_config import TrainConfig, to_json
 from rfkeras.frontend.presets import scale_of_preset
 
@@ -23,7 +23,7 @@ PICTURES = ["effective.png", "layers.png", "receptive_field.json"]
 
 @pytest.fixture
 def rf(capsys, monkeypatch, tmp_path):
-    """Run the command in an empty folder: (exit status, standard output, standard error)."""
+    """Run the command in an empty folder; return status, standard output and error."""
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments):
@@ -36,7 +36,7 @@ def rf(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """An audio file of five seconds."""
+    """Write an audio file of five seconds."""
     path = tmp_path_factory.mktemp("audio") / "noise.wav"
     noise = 0.1 * np.random.default_rng(0).normal(size=5 * 22050)
     soundfile.write(path, noise.astype("float32"), 22050)
@@ -48,12 +48,12 @@ def files(folder):
 
 
 def rows(out, heading):
-    """Cells of the table whose first heading that is, by their first one."""
+    """Return the rows of the table with this first heading, by their first cell."""
     lines = out[out.index(f"\n{heading} ") :].lstrip().split("\n\n")[0].splitlines()[2:]
     return {cells[0]: cells[1:] for line in lines if (cells := line.split())}
 
 
-def test_tables_and_pictures_of_a_network_of_the_zoo(rf, clip, tmp_path):
+def test_tables_and_pictures_of_a_zoo_model(rf, clip, tmp_path):
     status, out, err = rf("resnet_rf", "--rho", "2", "--width", "4", "--audio", clip)
     assert (status, err) == (0, "")
     span, mel = SCALE.ms(39), 100 * 39 / 256
@@ -82,7 +82,7 @@ def test_tables_and_pictures_of_a_network_of_the_zoo(rf, clip, tmp_path):
     assert effective["outside_share"] == 0
 
 
-def test_json_alone_on_standard_output_and_no_files(rf, tmp_path):
+def test_only_json_on_standard_output_and_no_files(rf, tmp_path):
     arguments = ("vgg_rf", "--width", "2", "--for-rf-time", "90", "--for-bands", "30")
     status, out, err = rf(*arguments, "--rule", "at_least", "--all-rho", "--json", "--no-plots")
     assert (status, err) == (0, "")
@@ -97,10 +97,10 @@ def test_json_alone_on_standard_output_and_no_files(rf, tmp_path):
     assert files(tmp_path) == []
 
 
-def test_all_rho_marks_the_model_and_says_how_its_rho_was_chosen(rf, monkeypatch):
+def test_all_rho_marks_the_model_and_shows_how_its_rho_was_chosen(rf, monkeypatch):
     monkeypatch.setattr(Subject, "parameters", lambda _, rho: 1000 * (rho + 1))
-    wish = ("--for-ms", "800", "--all-rho", "--all-layers", "--no-plots")
-    _, out, _ = rf("vgg_rf", "--width", "2", *wish)
+    flags = ("--for-ms", "800", "--all-rho", "--all-layers", "--no-plots")
+    _, out, _ = rf("vgg_rf", "--width", "2", *flags)
     assert "rho was chosen by --for-ms (at_most)" in out
     table = out[out.index("layer made wider") :]
     marked = [line for line in table.splitlines() if line.split()[1:2] == ["*"]]
@@ -110,14 +110,14 @@ def test_all_rho_marks_the_model_and_says_how_its_rho_was_chosen(rf, monkeypatch
     assert "stem_relu" in out
 
 
-def test_wish_in_hz(rf):
+def test_receptive_field_requested_in_hz(rf):
     _, out, _ = rf("vgg_rf", "--width", "2", "--for-hz", "2500,4000", "--json", "--no-plots")
     found = json.loads(out)["receptive_field"]["frequency"]["size"]
     wider = {23: 31, 31: 39, 39: 55, 55: 71}[found]
     assert SCALE.bandwidth_hz(found, 4000) <= 2500 < SCALE.bandwidth_hz(wider, 4000)
 
 
-def test_run_folder_tells_its_architecture_and_keeps_its_pictures(rf, clip, tmp_path):
+def test_a_run_folder_knows_its_architecture_and_gets_the_pictures(rf, clip, tmp_path):
     config = complete(replace(TrainConfig(), model="vgg_rf", width=2, rho=3))
     run_folder = tmp_path / "run"
     run_folder.mkdir()
@@ -134,7 +134,7 @@ def test_run_folder_tells_its_architecture_and_keeps_its_pictures(rf, clip, tmp_
     assert set(content["effective"]["tags"]) == {"piano", "drums"}
 
 
-def test_file_without_front_end_has_the_picture_of_its_layers_alone(rf, tmp_path):
+def test_a_file_without_a_front_end_only_gets_the_picture_of_its_layers(rf, tmp_path):
     inputs = keras.Input((None, 40, 1))
     x = keras.layers.Conv2D(2, 5, dilation_rate=(2, 1), name="wide")(inputs)
     keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)).save("own.keras")
@@ -142,7 +142,7 @@ def test_file_without_front_end_has_the_picture_of_its_layers_alone(rf, tmp_path
     assert (status, err) == (0, "")
     assert "9 pixels" in out
     assert rows(out, "layer")["wide"][:4] == ["Conv2D", "9", "x", "5"]
-    assert "has no front-end of its own" in out
+    assert "has no front-end" in out
     assert files(tmp_path / "pictures") == ["layers.png", "receptive_field.json"]
     for flags in (["--audio", "own.keras"], ["--all-rho", "--no-plots"], ["--rho", "3"]):
         status, out, err = rf("own.keras", *flags)
@@ -165,24 +165,27 @@ def test_layer_in_the_middle(rf):
         (["no/such/model"], "which does not exist"),
         (["gone.keras"], "There is no model gone.keras"),
         (["text.keras"], "text.keras cannot be loaded"),
-        (["notes.txt"], "MODEL is a name of the zoo"),
-        (["empty"], "is no run folder"),
-        (["notes.keras", "--rho", "3"], "these have no effect: --rho"),
+        (["notes.txt"], "MODEL must be a name of the zoo"),
+        (["empty"], "is not a run folder"),
+        (["notes.keras", "--rho", "3"], "these flags have no effect: --rho"),
         (["vgg_rf", "--shake"], "Unknown option of vgg_rf 'shake'"),
         (["vgg_rf", "--rho", "9"], "from 0 to 7"),
         (["vgg_rf", "--rho", "3", "--for-ms", "900"], "--rho and --for-ms both choose rho"),
         (["vgg_rf", "--for-ms", "900", "--for-rf-time", "9"], "both about time"),
-        (["vgg_rf", "--for-ms", "5"], "the smallest, of rho 0, is 603.719 ms"),
-        (["vgg_rf", "--rule", "nearest"], "--rule goes with a wish: --for-rf-time"),
-        (["crnn", "--for-ms", "900"], "no limit along time"),
+        (["vgg_rf", "--for-ms", "5"], "the smallest (rho 0) is 604 ms"),
+        (["vgg_rf", "--rule", "nearest"], "--rule needs one of --for-rf-time"),
+        (["crnn", "--for-ms", "900"], "unlimited along time"),
         (["crnn", "--all-rho", "--no-plots", "--units", "2", "--width", "2"], "has no rho"),
-        (["vgg_rf", "--no-plots", "--audio", "a.wav"], "leaves nothing to do"),
+        (
+            ["vgg_rf", "--no-plots", "--audio", "a.wav"],
+            "--no-plots cannot be combined with --audio",
+        ),
         (["vgg_rf", "--width", "2", "--layer", "stage9"], "Unknown layer 'stage9'"),
         (["vgg_rf", "--width", "2", "--audio", "gone.wav"], "gone.wav"),
         (["vgg_rf", "--width", "2", "--tags", "kazoo"], "kazoo"),
     ],
 )
-def test_what_is_refused(rf, tmp_path, arguments, message):
+def test_rejected_arguments(rf, tmp_path, arguments, message):
     (tmp_path / "text.keras").write_text("no archive")
     (tmp_path / "notes.txt").write_text("no model")
     (tmp_path / "notes.keras").write_text("")
@@ -194,13 +197,13 @@ def test_what_is_refused(rf, tmp_path, arguments, message):
     assert message in err
 
 
-def test_numbers_of_hz_come_in_pairs(rf, capsys):
+def test_for_hz_needs_two_numbers(rf, capsys):
     with pytest.raises(SystemExit):
         rf("vgg_rf", "--for-hz", "2500")
-    assert "it takes two numbers, such as 2000,1000" in capsys.readouterr().err
+    assert "must be two numbers, such as 2000,1000" in capsys.readouterr().err
 
 
-def test_clips_are_cut_to_the_shortest_and_have_the_models_format(tmp_path):
+def test_clips_are_as_long_as_the_shortest_and_have_the_models_format(tmp_path):
     for name, seconds in (("long", 3.0), ("short", 1.5)):
         samples = np.full((int(44100 * seconds), 2), 0.25, "float32")
         soundfile.write(tmp_path / f"{name}.flac", samples, 44100)
@@ -209,7 +212,7 @@ def test_clips_are_cut_to_the_shortest_and_have_the_models_format(tmp_path):
     assert read_clips(paths[:1], AudioFormat(22050, 2), 2.0).shape == (1, 44100, 2)
 
 
-def test_rendered_clips_are_always_the_same():
+def test_generated_clips_are_always_the_same():
     clips, name = render_clips(1, AudioFormat(22050))
     assert clips.shape == (1, 220500)
     assert clips.dtype == np.float32

@@ -1,4 +1,4 @@
-"""`rfkeras sweep` as a user meets it: stopped, failing, finished, told again."""
+"""`rfkeras sweep`: stopped, failing, resumed and finished."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
-def test_a_sweep_stops_goes_on_reports_failures_and_skips_what_is_done(tone_folder, tmp_path):
+def test_a_sweep_stops_resumes_reports_failures_and_skips_finished_runs(tone_folder, tmp_path):
     extra = ("--also-test", "training clips:split=train")
     runs = tmp_path / "runs"
     first, second = runs / "plain-rho0-seed0", runs / "plain-rho1-seed0"
@@ -38,7 +38,7 @@ def test_a_sweep_stops_goes_on_reports_failures_and_skips_what_is_done(tone_fold
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on" in err
+    assert "Resume with the same command" in err
     assert not (first / "model.keras").exists()
 
     snapshot = snapshots[1]
@@ -54,7 +54,7 @@ def test_a_sweep_stops_goes_on_reports_failures_and_skips_what_is_done(tone_fold
     made = (first / "model.keras").stat().st_mtime_ns
     status, out, err = run(*command(tone_folder, tmp_path, *extra))
     assert status == 0, out + err
-    assert "1 of 2 runs are done already" in out
+    assert "1 of 2 runs already done" in out
     assert (first / "model.keras").stat().st_mtime_ns == made
     assert not (first / "saved_model").exists()
     with (tmp_path / "runs.csv").open() as file:
@@ -65,8 +65,8 @@ def test_a_sweep_stops_goes_on_reports_failures_and_skips_what_is_done(tone_fold
     for row in rows:
         folder = runs / f"plain-rho{row['rho']}-seed0"
         report = folder / {"test": "report"}.get(row["test"], "report-training_clips")
-        figures = json.loads((report / "report.json").read_text())
+        content = json.loads((report / "report.json").read_text())
         assert float(row["mAP"]) == pytest.approx(
-            figures["summary"]["macro"]["average_precision"], rel=1e-5
+            content["summary"]["macro"]["average_precision"], rel=1e-5
         )
     assert (tmp_path / "sweep.png").stat().st_size > 10_000

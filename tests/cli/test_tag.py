@@ -1,4 +1,4 @@
-"""`rfkeras tag`: what it prints and writes, what it skips and refuses."""
+"""`rfkeras tag`: what it prints, writes, skips and rejects."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from tests.helpers.audio_commands import (
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """(folder with songs, the model, its file, what it says of each song)."""
+    """Return the folder of songs, the model, its file and its outputs for each song."""
     root = tmp_path_factory.mktemp("tag")
     songs = make_songs(root / "songs")
     model = make_model(root / "tiny.keras")
@@ -35,8 +35,8 @@ def tagger(place):
 
 @pytest.fixture
 def tag(place, tagger, capsys, monkeypatch):
-    """Run the command: (exit status, standard output, standard error)."""
-    # Loading and tracing the model take most of the time; `rfkeras embed` is tested with them.
+    """Run the command; return exit status, standard output and standard error."""
+    # Loading and tracing the model take most of the time; the tests of `rfkeras embed` do it.
     monkeypatch.setattr("rfkeras.cli.tag.open_tagger", lambda options: tagger)
 
     def command(*arguments):
@@ -55,7 +55,7 @@ def broken(tmp_path):
 
 
 def names(songs):
-    """Paths of the songs in the order in which a folder is read."""
+    """Return the paths of the songs in the order in which a folder is read."""
     order = sorted(SECONDS, key=lambda name: (songs / name).parts)
     return [str(songs / name) for name in order]
 
@@ -71,7 +71,7 @@ def check_record(record, place):
     return name
 
 
-def test_json_is_one_document_of_the_models_own_scores(tag, place):
+def test_json_is_one_document_with_the_scores_of_the_model(tag, place):
     status, out, err = tag(place[0], "--format", "json", "--frames", "--quiet")
     assert (status, err) == (0, "")
     content = json.loads(out)
@@ -96,7 +96,7 @@ def test_json_is_one_document_of_the_models_own_scores(tag, place):
             np.testing.assert_array_equal(np.array(inside)[within], active[within])
 
 
-def test_lines_carry_their_model_and_broken_files_their_reason(tag, place, broken):
+def test_lines_name_the_model_and_the_reason_for_broken_files(tag, place, broken):
     status, out, err = tag(broken, place[0], "--format", "jsonl")
     assert status == 1
     first, *rest = [json.loads(line) for line in out.splitlines()]
@@ -108,7 +108,7 @@ def test_lines_carry_their_model_and_broken_files_their_reason(tag, place, broke
     assert sorted(check_record(record, place) for record in rest) == sorted(SECONDS)
 
 
-def test_csv_has_a_row_a_file_or_a_row_a_frame(tag, place, broken):
+def test_csv_has_one_row_per_file_or_per_frame(tag, place, broken):
     status, out, _ = tag(place[0], broken, "--format", "csv")
     assert status == 1
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -125,7 +125,7 @@ def test_csv_has_a_row_a_file_or_a_row_a_frame(tag, place, broken):
     assert float(rows[0]["start_s"]) == 0
 
 
-def test_table_marks_what_applies_and_says_when(tag, place):
+def test_the_table_marks_tags_that_apply_and_shows_when(tag, place):
     path = place[0] / "low.wav"
     said = place[3]["low.wav"][0]
     status, out, _ = tag(path, "--threshold", "0", "--frames", "--top", "2")
@@ -141,30 +141,32 @@ def test_table_marks_what_applies_and_says_when(tag, place):
 
 
 def interrupt(monkeypatch, at):
-    """Ctrl-C as the tagger is asked for that file, the first being 1; the files asked for."""
-    real, asked = StreamTagger.run_file, []
+    """Press Ctrl-C at the nth file; return the list of requested files."""
+    real, requested = StreamTagger.run_file, []
 
     def run_file(self, path, **settings):
-        asked.append(str(path))
-        if len(asked) == at:
+        requested.append(str(path))
+        if len(requested) == at:
             raise KeyboardInterrupt
         return real(self, path, **settings)
 
     monkeypatch.setattr(StreamTagger, "run_file", run_file)
-    return asked
+    return requested
 
 
-def test_interrupted_job_goes_on_and_doubles_nothing(tag, place, tmp_path, broken, monkeypatch):
+def test_an_interrupted_job_resumes_without_duplicates(
+    tag, place, tmp_path, broken, monkeypatch
+):
     output = tmp_path / "deep" / "tags.jsonl"
-    asked = interrupt(monkeypatch, at=2)
+    requested = interrupt(monkeypatch, at=2)
     status, out, err = tag(broken, place[0], "--output", output)
     assert (status, out) == (130, "")
     assert "2 files not read. Kept: 1 file tagged, 1 could not be used." in err
-    with output.open("ab") as file:  # what kill -9 leaves
+    with output.open("ab") as file:  # as after kill -9
         file.write(b'{"path": "/x/y.wav", "mo')
     status, _, err = tag(broken, place[0], "--output", output)
     assert status == 1
-    assert "has results in it. Go on with them by --skip-existing" in err
+    assert "already contains results. Use --skip-existing to continue" in err
     status, _, err = tag(broken, place[0], "--output", output, "--skip-existing")
     assert status == 1
     assert "2 files tagged, 1 done before, 1 could not be used." in err
@@ -172,26 +174,26 @@ def test_interrupted_job_goes_on_and_doubles_nothing(tag, place, tmp_path, broke
     done = [record["path"] for record in records if "error" not in record]
     assert sorted(done) == sorted(names(place[0]))
     assert [r["path"] for r in records if "error" in r] == [str(broken)]
-    assert asked.count(done[0]) == 1
-    monkeypatch.setattr("rfkeras.cli.tag.open_tagger", None)  # nothing to do needs no model
+    assert requested.count(done[0]) == 1
+    monkeypatch.setattr("rfkeras.cli.tag.open_tagger", None)  # the model is not needed
     status, _, err = tag(place[0], "--output", output, "--skip-existing")
     assert status == 0
     assert "0 files tagged, 3 done before." in err
-    monkeypatch.chdir(place[0])  # the same files by other names
+    monkeypatch.chdir(place[0])  # the same files under other names
     status, _, err = tag("low.wav", "b/../c", "b", "--output", output, "--skip-existing")
     assert (status, "0 files tagged, 3 done before." in err) == (0, True)
-    assert str(broken) in output.read_text()  # not asked for, so its error stays
+    assert str(broken) in output.read_text()  # not requested, so its error stays
     again = ("--output", output, "--skip-existing")
     for other in (("--frames",), ("--threshold", "0.3")):
         status, _, err = tag(place[0], *again, *other)
-        assert (status, "or another choice of --frames" in err) == (1, True)
+        assert (status, "or another setting of --frames" in err) == (1, True)
     copy = tmp_path / "copy.keras"
     copy.write_bytes(place[2].read_bytes())
     status, _, err = tag(place[0], *again, "--model", copy)
     assert (status, "was written with the model" in err) == (1, True)
 
 
-def test_sidecars_and_pictures_keep_the_tree(tag, place, tmp_path):
+def test_sidecars_and_pictures_keep_the_folder_tree(tag, place, tmp_path):
     sides, plots = tmp_path / "sides", tmp_path / "plots"
     arguments = (place[0], "--output-dir", sides, "--plot", plots)
     status, out, _ = tag(*arguments)
@@ -211,10 +213,10 @@ def test_sidecars_and_pictures_keep_the_tree(tag, place, tmp_path):
     changed.write_text(json.dumps(content))
     status, _, err = tag(*arguments[:3], "--skip-existing")
     assert status == 1
-    assert "holds the tags of 'elsewhere/low.wav'" in err
+    assert "contains the tags of 'elsewhere/low.wav'" in err
 
 
-def test_interrupted_document_is_whole(tag, place, tmp_path, monkeypatch):
+def test_an_interrupted_document_is_complete(tag, place, tmp_path, monkeypatch):
     output = tmp_path / "tags.json"
     interrupt(monkeypatch, at=3)
     assert tag(place[0], "--output", output)[0] == 130
@@ -224,18 +226,21 @@ def test_interrupted_document_is_whole(tag, place, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["empty"], "There is no audio under"),
-        (["a.wav", "--skip-existing"], "--skip-existing goes on with"),
-        (["a.wav", "--output", "a.xml"], "ending of --output gives the format"),
+        (["empty"], "Found no audio in empty"),
+        (
+            ["a.wav", "--skip-existing"],
+            "--skip-existing needs --output FILE.jsonl or --output-dir DIR.",
+        ),
+        (["a.wav", "--output", "a.xml"], "--output must end in the suffix of its format"),
         (["a.wav", "--output", "a.csv", "--format", "json"], "with --format json"),
-        (["a.wav", "--output", "empty"], "takes the name of a file"),
+        (["a.wav", "--output", "empty"], "--output must be a file"),
         (["a.wav", "--output-dir", "x", "--format", "csv"], "--output-dir writes JSON"),
-        (["a.wav", "b.wav", "--plot", "p.png"], "is one picture, and there are 2 files"),
+        (["a.wav", "b.wav", "--plot", "p.png"], "is one picture, but there are 2 audio files"),
         (["a.wav", "d/a.wav", "--output-dir", "x"], "would both be written to"),
-        (["a.wav", "--top", "0"], "--top takes a number from 1"),
+        (["a.wav", "--top", "0"], "--top must be at least 1"),
     ],
 )
-def test_what_is_refused_before_a_model_is_loaded(
+def test_arguments_rejected_before_a_model_is_loaded(
     tag, tmp_path, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The command line as a user types it: what it prints, writes and refuses."""
+"""The commands train, evaluate and data pack, run as a user does."""
 
 import json
 import time
@@ -21,7 +21,7 @@ QUICK = (
 
 @pytest.fixture(scope="module")
 def finished(tone_folder, tmp_path_factory):
-    """A run on two devices: (run folder, what train.py printed)."""
+    """Train a run on two devices; return its folder and the outputs of train.py."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     status, out, err = run(
         *("train.py", *QUICK, "--data-dir", tone_folder),
@@ -51,8 +51,8 @@ def test_help_is_instant_and_loads_no_framework():
         assert f"'{heavy}'" not in modules
 
 
-def test_import_rfkeras_alone_loads_no_framework():
-    code = "import sys, rfkeras.receptive_field; print('tensorflow' in sys.modules)"
+def test_import_rfkeras_loads_no_framework():
+    code = "import sys, rfkeras, rfkeras.rf; print('tensorflow' in sys.modules)"
     assert run("-c", code, fork=False)[1] == "False\n"
 
 
@@ -68,7 +68,7 @@ def test_two_devices_train_and_the_table_ends_with_map_and_folder(finished):
     assert "validation mAP" in err
 
 
-def test_run_folder_holds_what_the_contract_names(finished):
+def test_the_run_folder_has_the_documented_files(finished):
     folder = finished[0]
     names = {path.name for path in folder.iterdir()}
     assert names >= {
@@ -90,7 +90,7 @@ def test_run_folder_holds_what_the_contract_names(finished):
     assert config["learning_rate"] == 0.01
     assert config["seed"] == 0
     assert config["blocks"] == [1, 1, 1]
-    assert config["clip_norm"] is None  # what was not given is written out too
+    assert config["clip_norm"] is None  # defaults are written out as well
     assert config["initialization"] == "published"
     assert config["data_dir"].startswith("/")
     environment = json.loads((folder / "environment.json").read_text())
@@ -98,7 +98,7 @@ def test_run_folder_holds_what_the_contract_names(finished):
     assert (folder / "saved_model/1/assets/labels.txt").read_text() == "high\nlow\nmid\n"
 
 
-def test_a_model_file_is_loaded_in_one_line_and_has_no_optimiser(finished):
+def test_a_model_file_loads_without_an_optimiser(finished):
     model = finished[0] / "model.keras"
     code = (
         f"import rfkeras, numpy; model = rfkeras.load_model({str(model)!r}); "
@@ -109,7 +109,7 @@ def test_a_model_file_is_loaded_in_one_line_and_has_no_optimiser(finished):
     assert out == "(2, 3) False\n"
 
 
-def test_other_evaluations_leave_the_runs_own_report_alone(finished):
+def test_other_evaluations_do_not_change_the_report_of_the_run(finished):
     folder = finished[0]
     before = (folder / "report/report.json").read_bytes()
     status, out, err = run("evaluate.py", "--run", folder, "--window-seconds", "0.5")
@@ -118,7 +118,7 @@ def test_other_evaluations_leave_the_runs_own_report_alone(finished):
     assert (folder / "report/report.json").read_bytes() == before
 
 
-def test_evaluate_a_run_gives_the_figures_of_its_report(finished, tmp_path):
+def test_evaluating_a_run_reproduces_its_report(finished, tmp_path):
     folder = finished[0]
     status, out, err = run("evaluate.py", "--run", folder, "--output", tmp_path)
     assert status == 0, err
@@ -141,7 +141,7 @@ def test_evaluate_a_model_file_on_a_named_split(finished, tone_folder, tmp_path)
     assert (tmp_path / "per_tag.csv").is_file()
 
 
-def test_evaluate_arrays_reproduces_the_official_figures(shared_folder, tmp_path):
+def test_evaluating_arrays_reproduces_the_official_scores(shared_folder, tmp_path):
     data = shared_folder / "datasets" / "mediaeval2019"
     status, out, err = run(
         "evaluate.py",
@@ -186,7 +186,7 @@ def test_pack_then_train_and_evaluate_from_the_shards(tone_folder, tmp_path):
     assert scores[1] == pytest.approx(scores[0], rel=1e-6)
 
 
-def test_recipe_sets_defaults_and_flags_win(tone_folder, tmp_path):
+def test_flags_override_the_recipe(tone_folder, tmp_path):
     recipe = {"dataset": "folder", "width": 4, "rho": [2, 1], "epochs": 7, "batch_size": 8}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe | {"excerpt_seconds": 0.5}))
     status, _, err = run(
@@ -216,10 +216,10 @@ def test_recipe_sets_defaults_and_flags_win(tone_folder, tmp_path):
         (["--dataset", "openmik"], "Did you mean 'openmic'"),
         (["--dataset", "folder"], "data_dir"),
         (["--devices", "gpu:9"], "9 GPUs"),
-        (["--resume", "absent", "--epochs", "3"], "leave out: epochs"),
+        (["--resume", "absent", "--epochs", "3"], "Leave out: epochs"),
     ],
 )
-def test_nonsense_is_one_line_on_standard_error_and_status_1(
+def test_errors_are_one_line_on_standard_error_with_status_1(
     arguments, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(ROOT)
@@ -231,37 +231,38 @@ def test_nonsense_is_one_line_on_standard_error_and_status_1(
     assert message in err
 
 
-def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
+def test_a_batch_that_devices_cannot_share_is_rejected(tmp_path):
     arguments = ("--batch-size", "5", "--devices", "cpu:2", "--run-dir", tmp_path / "run")
     status, _, err = run("train.py", *arguments)
     assert status == 1
     assert "multiple of the 2 devices" in err
 
 
-def test_unknown_recipe_key_names_the_nearest(tmp_path):
+def test_an_unknown_recipe_key_suggests_the_nearest(tmp_path):
     (tmp_path / "r.yaml").write_text("learning_rat: 0.1\n")
     status, _, err = run("train.py", "--recipe", tmp_path / "r.yaml")
     assert status == 1
     assert "Did you mean 'learning_rate'" in err
 
 
-def test_evaluate_refuses_what_is_missing(tmp_path):
+def test_evaluate_rejects_missing_arguments_and_files(tmp_path):
     model = ("--model-path", tmp_path / "m.keras")
     status, _, err = run("evaluate.py", *model)
     assert (status, "needs --dataset" in err) == (1, True)
     status, _, err = run("evaluate.py", *model, "--dataset", "folder", "--data-dir", tmp_path)
-    assert (status, "no model" in err) == (1, True)
+    assert (status, "There is no model" in err) == (1, True)
     np.save(tmp_path / "p.npy", np.zeros((2, 2)))
     status, _, err = run("evaluate.py", "--predictions", tmp_path / "p.npy")
     assert (status, "needs --groundtruth" in err) == (1, True)
 
 
-def test_models_lists_names_and_receptive_fields():
+def test_models_lists_names_and_receptive_fields_in_80_columns():
     status, out, _ = run("-m", "rfkeras.cli", "models", "resnet_rf*")
     assert status == 0
     for name in zoo.list_models("resnet_rf*"):
         assert name in out
-    assert "135 x 135" in out
+    assert " 135 " in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_every_train_flag_is_documented():
@@ -278,7 +279,7 @@ def test_python_dash_m_and_scripts_are_the_same_program():
     )
 
 
-def test_a_run_that_fails_before_it_begins_leaves_no_folder(tmp_path, capsys):
+def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path, capsys):
     arguments = ["train", "--dataset", "gtzan", "--data-dir", str(tmp_path)]
     assert command([*arguments, "--run-dir", str(tmp_path / "run")]) == 1
     assert "has no folders blues" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`rfkeras tune` as a user types it."""
+"""`rfkeras tune`, run as a user does."""
 
 import csv
 import json
@@ -12,8 +12,8 @@ import yaml
 
 from rfkeras.cli.main import build_parser
 from rfkeras.cli.main import run as command
-from rfkeras.config.recipes import complete, recipes_for
-from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.config.resolve import complete, merge_options, option_sources
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import CheckpointError
 from rfkeras.experiments.search import SearchFolder, check_space, open_folder, read_search
 from rfkeras.experiments.search_space import parse_space, read_space, split_flags
@@ -37,7 +37,7 @@ def steps_done(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_where_it_was(tone_folder, tmp_path):
+def test_a_killed_search_resumes(tone_folder, tmp_path):
     root = tmp_path / "search"
     arguments = ("tune.py", *QUICK, *SPACE, "--data-dir", tone_folder, "--search-dir", root)
     first, second = (RunFolder(root / "trials" / name) for name in ("0", "1"))
@@ -64,21 +64,21 @@ def test_a_killed_search_goes_on_where_it_was(tone_folder, tmp_path):
         rows = list(csv.DictReader(file))
     assert [(row["trial"], row["status"]) for row in rows] == [("0", "done"), ("1", "done")]
     for row, folder in zip(rows, (first, second), strict=True):
-        choice = json.loads(folder.choice.read_text())["candidates"]["best"]
+        choice = json.loads(folder.final_weights.read_text())["candidates"]["best"]
         assert float(row["val_mAP"]) == pytest.approx(choice["val_mAP"], abs=1e-6)
         config = folder.read_config()
         assert config.rho == (7 if row["rho_time"] == "7" else (int(row["rho_time"]), 7))
         assert config.learning_rate == float(row["learning_rate"])
         assert config.shake is (row["shake"] == "true")
-        assert not folder.report.exists()  # the test split was not touched
+        assert not folder.report.exists()  # the test split was not used
         assert not folder.model.exists()
 
     best = max(rows, key=lambda row: float(row["val_mAP"]))
     recipe = root / "best.yaml"
     assert set(yaml.safe_load(recipe.read_text())) <= set(TrainConfig.__dataclass_fields__)
-    config = complete(resolve(TrainConfig, {}, recipes_for({}, str(recipe))))
+    config = complete(merge_options({}, option_sources({}, str(recipe))))
     assert config == RunFolder(root / "trials" / best["trial"]).read_config()
-    assert f"train.py --recipe {recipe}" in out
+    assert f"rfkeras train --recipe {recipe}" in out
     assert {"scores.png", "values.png"} <= {path.name for path in root.iterdir()}
 
 
@@ -93,41 +93,47 @@ def is_free(folder):
         (["--search", "rho=0:30"], "from 0 to 22"),
         (["--search", "shkae=true,false"], "Did you mean 'shake'"),
         (["--search", "rho"], "NAME=SPEC"),
-        (["--search", "rho=0:3", "--rho", "3"], "either searched or given as a flag"),
-        (["--search", "rho_time=0:3", "rho_frequency=1,2", "--rho", "3"], "either searched"),
-        (["--search", "rho=0:3", "--space", "x.yaml"], "not by both"),
+        (["--search", "rho=0:3", "--rho", "3"], "search it or give it as a flag"),
+        (
+            ["--search", "rho_time=0:3", "rho_frequency=1,2", "--rho", "3"],
+            "search it or give it",
+        ),
+        (["--search", "rho=0:3", "--space", "x.yaml"], "Use either --search or --space"),
         (["--space", "absent.yaml"], "absent.yaml"),
         (["--model", "vgg_rf", "--search", "shake=true,false"], "option of vgg_rf 'shake'"),
-        (["--trials", "9"], "Hyperband counts its trials"),
-        (["--method", "random", "--factor", "2"], "--factor: not with --method random"),
+        (["--trials", "9"], "Hyperband's number of trials follows"),
+        (
+            ["--method", "random", "--factor", "2"],
+            "--factor cannot be combined with --method random",
+        ),
         (["--method", "random", "--trials", "0"], "trials must be a whole number"),
-        (["--worker-timeout", "1"], "worker_timeout must be a number from 5"),
+        (["--worker-timeout", "1"], "worker_timeout must be a number of at least 5"),
         (["--search", "hold_epochs=1,2"], "Hyperband cannot search hold_epochs"),
         (["--epochs", "1", "--prune-share", "0.5"], "Pruning must end before"),
         (["--resume", "absent"], "holds no search"),
-        (["--resume", "absent", "--epochs", "3"], "leave out: epochs"),
-        (["--resume", "absent", "--method", "random"], "leave out: method"),
+        (["--resume", "absent", "--epochs", "3"], "Leave out: epochs"),
+        (["--resume", "absent", "--method", "random"], "Leave out: method"),
         (["--recipe", "no_such"], "Unknown recipe 'no_such'"),
     ],
 )
-def test_nonsense_is_one_line_and_status_1(arguments, message, tmp_path, capsys, monkeypatch):
+def test_errors_are_one_line_with_status_1(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(["tune", *arguments]) == 1
     err = capsys.readouterr().err
     assert err.startswith("rfkeras tune: error: ")
     assert message in err
-    assert not list(tmp_path.iterdir())  # nothing was begun
+    assert not list(tmp_path.iterdir())  # nothing was started
 
 
-def test_hyperband_that_goes_on_takes_no_number_of_trials(tmp_path, capsys):
+def test_a_resumed_hyperband_search_rejects_a_number_of_trials(tmp_path, capsys):
     search = small_search("hyperband")
     open_folder(search, SearchFolder(tmp_path))
     assert command(["tune", "--resume", str(tmp_path), "--trials", "30"]) == 1
-    assert "--trials: not with --method hyperband" in capsys.readouterr().err
+    assert "--trials cannot be combined with --method hyperband" in capsys.readouterr().err
     assert read_search(SearchFolder(tmp_path)) == search
 
 
-def test_chief_and_workers_need_a_common_folder(monkeypatch, capsys):
+def test_coordinator_and_workers_need_a_common_folder(monkeypatch, capsys):
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
     assert command(["tune"]) == 1
     assert "Missing: KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT" in capsys.readouterr().err
@@ -144,7 +150,7 @@ def test_every_flag_is_documented():
         assert action.help, action.option_strings
 
 
-def test_what_the_page_shows_is_understood(tmp_path):
+def test_the_examples_of_the_page_are_valid(tmp_path):
     page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
     parser = build_parser()
     for block in re.findall(r"```sh\n(.*?)```", page, flags=re.S):

@@ -1,25 +1,19 @@
-"""Recipes under flags that name another data set or another model than they do."""
+"""Recipes under flags that name another data set or model than the recipe."""
 
 import pytest
 
-from rfkeras.config.recipes import (
-    DATA_SET_OPTIONS,
-    adapt_recipe,
-    complete,
-    list_recipes,
-    read_recipe,
-    recipes_for,
-)
-from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.config.recipes import list_recipes, read_recipe
+from rfkeras.config.resolve import DATA_SET_OPTIONS, adapt_recipe, resolve
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.datasets.load import load_dataset
 from rfkeras.errors import ConfigError, DatasetError
 
 
 def chosen(recipe=None, **flags):
-    return complete(resolve(TrainConfig, flags, recipes_for(flags, recipe)))
+    return resolve(flags, recipe)
 
 
-def test_another_data_set_takes_none_of_the_recipes_own_options(tmp_path):
+def test_options_of_another_data_set_are_dropped(tmp_path):
     name = "jamendo_moodtheme_resnet_rf"
     config = chosen(name, dataset="packed", data_dir=str(tmp_path))
     assert (config.dataset, config.subset, config.fold) == ("packed", None, None)
@@ -30,7 +24,7 @@ def test_another_data_set_takes_none_of_the_recipes_own_options(tmp_path):
     assert chosen(name, data_dir=str(tmp_path), subset="genre").subset == "genre"
 
 
-def test_every_data_set_option_may_stand_in_a_recipe_and_is_dropped():
+def test_every_data_set_option_can_be_in_a_recipe_and_is_dropped():
     values = dict.fromkeys(DATA_SET_OPTIONS, 1)
     assert set(values) <= set(TrainConfig.__dataclass_fields__)
     chain = [
@@ -42,29 +36,31 @@ def test_every_data_set_option_may_stand_in_a_recipe_and_is_dropped():
         ("own", {"dataset": "gtzan"}),
     ]
     assert adapt_recipe(chain, {"dataset": "gtzan", "epochs": 9}) == chain
-    unnamed = [("own", {"subset": "moodtheme"})]  # meant for the data set of the flags
+    unnamed = [("own", {"subset": "moodtheme"})]  # applies to any data set
     assert adapt_recipe(unnamed, {"dataset": "mtg_jamendo"}) == unnamed
 
 
 @pytest.mark.parametrize("recipe", list_recipes())
-def test_every_recipe_serves_another_model(recipe):
+def test_every_recipe_works_with_another_model(recipe):
     config = chosen(recipe, model="crnn", data_dir="x", units=8)
     assert (config.model, config.units, config.rho, config.shake) == ("crnn", 8, None, None)
     options = {name for _, table in read_recipe(recipe) for name in table}
-    if "initialization" in options:  # which both models have
+    if "initialization" in options:  # an option of both models
         assert config.initialization == "he"
 
 
-def test_what_the_flags_give_is_still_checked():
+def test_flags_are_still_checked():
     with pytest.raises(ConfigError, match="option of crnn 'rho'"):
         chosen("openmic_resnet_rf", model="crnn", rho=3)
     with pytest.raises(ConfigError, match="Did you mean 'crnn'"):
         chosen("openmic_resnet_rf", model="crn")
 
 
-def test_options_that_are_left_are_those_that_a_packed_data_set_takes(tmp_path):
+def test_a_packed_data_set_accepts_the_remaining_options(tmp_path):
     config = chosen("jamendo_moodtheme_resnet_rf", dataset="packed", data_dir=str(tmp_path))
     given = {n: getattr(config, n) for n in ("subset", "fold", "audio_dir")}
     options = {name: value for name, value in given.items() if value is not None}
-    with pytest.raises(DatasetError, match="not a packed data set"):  # looked for, not refused
+    with pytest.raises(
+        DatasetError, match="not a packed data set"
+    ):  # the options were accepted
         load_dataset("packed", data_dir=config.data_dir, **options)

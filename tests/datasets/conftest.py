@@ -1,4 +1,4 @@
-"""Small audio files and data sets that the tests of the data room share."""
+"""Small audio files and data sets for the tests of data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
 
 
 def music(seconds: float, rate: int, channels: int = 2, seed: int = 0) -> np.ndarray:
-    """Decaying tones and a little noise: (frames, channels) float32 within [-1, 1]."""
+    """Return decaying tones with noise: (frames, channels) float32 within [-1, 1]."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     tones = sum(
@@ -30,12 +30,12 @@ RATE = 1000
 
 
 def ramp(row: int, samples: int) -> np.ndarray:
-    """A waveform that tells which clip a sample is from, and its place: see `where`."""
+    """Return a waveform whose samples encode the clip and the position; see `where`."""
     return (row + np.arange(samples) / 65536).astype(np.float32) / 64
 
 
 def where(waveform: np.ndarray) -> tuple[int, int]:
-    """Clip and place of the first sample of an excerpt of a `ramp`."""
+    """Return the clip and the position of the first sample of an excerpt of a `ramp`."""
     value = float(waveform[0]) * 64
     return int(value), round((value - int(value)) * 65536)
 
@@ -48,9 +48,18 @@ def break_file(split: Split, row: int) -> None:
     split.paths[row].write_bytes(b"broken")
 
 
+def split_of(labels, groups=None, folder=None, mask=None, prefix="clip"):
+    """Return a split with these labels, keys clip0, clip1, ... and no audio files."""
+    labels = np.asarray(labels, np.float32)
+    keys = tuple(f"{prefix}{row}" for row in range(len(labels)))
+    paths = tuple((folder / f"{key}.wav") if folder else key for key in keys)
+    mask = np.ones_like(labels) if mask is None else np.asarray(mask, np.float32)
+    return Split(keys, paths, labels, mask, groups=groups)
+
+
 @pytest.fixture
 def ramps(tmp_path: Path) -> Callable[..., AudioDataset]:
-    """Makes data sets of float WAV files of 1000 Hz that hold ramps, all in split train."""
+    """Function that writes ramps to float WAV files at 1000 Hz, all in the split train."""
 
     def make(clips: int, samples: int | list[int] = 800) -> AudioDataset:
         lengths = [samples] * clips if isinstance(samples, int) else samples
@@ -60,7 +69,7 @@ def ramps(tmp_path: Path) -> Callable[..., AudioDataset]:
             soundfile.write(path, ramp(row, length), RATE, subtype="FLOAT")
             paths.append(path)
         labels = np.eye(clips, 3, dtype=np.float32)
-        labels[:, 2] = np.arange(clips) / 64  # so that a batch's labels tell the clip too
+        labels[:, 2] = np.arange(clips) / 64  # so that labels identify the clip too
         mask = np.tile(np.array([1, 0, 1], np.float32), (clips, 1))
         split = Split(tuple(path.stem for path in paths), tuple(paths), labels, mask)
         return AudioDataset("ramps", ("a", "b", "row"), {"train": split})

@@ -1,10 +1,12 @@
-"""DCASE scenes: editions, lists of each year, validation by recording location."""
+"""DCASE acoustic scenes: editions, lists, validation by recording location."""
+
+import re
 
 import numpy as np
 import pytest
 
 from rfkeras.datasets import dcase
-from rfkeras.datasets.base import differences, overlaps
+from rfkeras.datasets.checks import differences, overlaps
 from rfkeras.datasets.load import load_dataset
 from rfkeras.errors import ConfigError, DatasetError
 from tests.helpers.layouts import write_dcase
@@ -15,7 +17,7 @@ def load(root, **options):
 
 
 @pytest.mark.parametrize("subset", dcase.SUBSETS)
-def test_every_edition_is_told_by_its_folder_and_split_by_location(tmp_path, subset):
+def test_every_edition_is_recognised_by_its_folder_and_split_by_location(tmp_path, subset):
     folder = write_dcase(tmp_path, subset)
     by_parent, by_name = load(tmp_path), load(folder, subset=subset)
     classes = 3 if subset == "2020-1b" else 10
@@ -25,7 +27,7 @@ def test_every_edition_is_told_by_its_folder_and_split_by_location(tmp_path, sub
         assert dataset.clip_seconds == 10.0
         assert len(dataset.label_names) == classes
         sizes = {name: len(split) for name, split in dataset.splits.items()}
-        # Of three training locations a class, one is the nearest to 15 % that is possible.
+        # With three training locations per class, one is as close to 15 % as possible.
         assert sizes == {"train": 6 * classes, "validation": 3 * classes, "test": 3 * classes}
         assert overlaps(dataset) == {"key": {}, "location": {}}
         for split in dataset.splits.values():
@@ -52,27 +54,28 @@ def test_validation_share_and_seed(tmp_path):
     assert load(tmp_path, seed=9).splits["validation"].keys == small.splits["validation"].keys
 
 
-def test_audio_may_lie_elsewhere(tmp_path):
+def test_audio_can_be_in_another_folder(tmp_path):
     write_dcase(tmp_path)
     path = load(tmp_path, audio_dir=tmp_path / "disk").splits["test"].paths[0]
     assert path == tmp_path / "disk" / "indoor-vienna-9-0-a.wav"
 
 
-def test_what_is_not_as_published_is_said(tmp_path):
+def test_differences_from_the_published_data_set_are_listed(tmp_path):
     write_dcase(tmp_path, "2019-1a")
     assert differences(load(tmp_path)) == [
-        "meta.csv lists 120 clips, published are 14,400",
-        "train and validation: 90 clips, published are 9,185",
-        "test: 30 clips, published are 4,185",
+        "120 clips in meta.csv; the published data set has 14,400",
+        "90 training and validation clips; the published data set has 9,185",
+        "30 test clips; the published data set has 4,185",
     ]
 
 
-def test_a_location_in_train_and_test_is_said(tmp_path):
+def test_a_location_in_both_train_and_test_is_listed(tmp_path):
     folder = write_dcase(tmp_path)
     meta = folder / "meta.csv"
     meta.write_text(meta.read_text().replace("\tvienna-9\t", "\tvienna-0\t"))
     assert any(
-        "1 locations are in both: vienna-0" in text for text in differences(load(folder))
+        re.fullmatch("1 location is in both (train|validation) and test: vienna-0", text)
+        for text in differences(load(folder))
     )
 
 
@@ -102,10 +105,10 @@ def replaced(name, old, new):
             r"line 5: scene 'park' is not one of",
         ),
         (replaced("meta.csv", "outdoor-vienna-1-0-a.wav\toutdoor", "outdoor"), "3 of 4 fields"),
-        (replaced("meta.csv", "indoor-vienna-0-1-a", "indoor-vienna-0-0-a"), "is there twice"),
+        (replaced("meta.csv", "indoor-vienna-0-1-a", "indoor-vienna-0-0-a"), "is repeated"),
         (
             replaced("meta.csv", "audio/indoor-vienna-0-0", "../x"),
-            "is no path inside the audio",
+            "is not a path inside the audio",
         ),
         (
             replaced(
@@ -121,49 +124,53 @@ def replaced(name, old, new):
             replaced(
                 "evaluation_setup/fold1_evaluate.csv", "indoor-vienna-9-1", "indoor-vienna-9-0"
             ),
-            "line 3: .* is there twice",
+            "line 3: .* is repeated",
         ),
         (
             replaced(
                 "evaluation_setup/fold1_evaluate.csv", "indoor-vienna-9-0", "indoor-vienna-0-0"
             ),
-            "1 clips are in train and test: audio/indoor-vienna-0-0-a.wav",
+            "train and evaluate share 1 clip: audio/indoor-vienna-0-0-a.wav",
         ),
         (
             lambda f: (f / "evaluation_setup" / "fold1_evaluate.csv").write_text("filename\n"),
-            "lists no clips",
+            "has no clips",
         ),
     ],
 )
-def test_dcase_says_what_is_wrong(tmp_path, damage, message):
+def test_malformed_files_are_rejected_with_a_reason(tmp_path, damage, message):
     folder = write_dcase(tmp_path)
     damage(folder)
     with pytest.raises(DatasetError, match=message):
         load(folder)
 
 
-def test_one_location_a_class_leaves_nothing_to_hold_out(tmp_path):
+def test_one_location_per_class_cannot_be_held_out(tmp_path):
     write_dcase(tmp_path, locations=2)
-    with pytest.raises(DatasetError, match="All clips of 'indoor' are of the group 'vienna-0'"):
+    with pytest.raises(DatasetError, match="All clips of 'indoor' are in the group 'vienna-0'"):
         load(tmp_path)
 
 
-def test_which_edition_must_be_clear(tmp_path):
-    with pytest.raises(ConfigError, match=r"does not tell which DCASE set.*zenodo\.org"):
+def test_the_edition_must_be_clear(tmp_path):
+    with pytest.raises(ConfigError, match=r"could be any DCASE set.*--subset.*zenodo\.org"):
         load(tmp_path)
     folder = write_dcase(tmp_path, "2020-1b")
     with pytest.raises(
-        ConfigError, match=r"holds the subset 2020-1b. Received: subset '2018-1a'"
+        ConfigError, match=r"has the subset 2020-1b. Received: subset='2018-1a'"
     ):
         load(folder, subset="2018-1a")
     renamed = folder.rename(tmp_path / "scenes")
     assert load(renamed, subset="2020-1b").info["subset"] == "2020-1b"
     write_dcase(tmp_path, "2018-1a")
     write_dcase(tmp_path, "2019-1a")
-    with pytest.raises(ConfigError, match="several subsets. Choose one: 2018-1a, 2019-1a"):
+    with pytest.raises(
+        ConfigError, match="several subsets. Choose one with --subset: 2018-1a, 2019-1a"
+    ):
         load(tmp_path)
     assert load(tmp_path, subset="2018-1a").info["subset"] == "2018-1a"
     with pytest.raises(ConfigError, match="Unknown subset '2020-1c'"):
         load(tmp_path, subset="2020-1c")
-    with pytest.raises(ConfigError, match="'dcase' takes no fold. Those that do: mtg_jamendo"):
+    with pytest.raises(
+        ConfigError, match="'dcase' does not accept --fold. Data sets that do: mtg_jamendo"
+    ):
         load(tmp_path, fold=1)

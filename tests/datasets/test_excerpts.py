@@ -1,10 +1,10 @@
-"""What several workers read of one data set is, put together, the data set."""
+"""The parts that several workers read make up the whole data set."""
 
 import numpy as np
 import pytest
 
 from rfkeras.audio.io import AudioFormat
-from rfkeras.datasets.excerpts import WHOLE, Part, part_of, rows_of
+from rfkeras.datasets.excerpts import WHOLE, WorkerPart, part_of, rows_of
 from rfkeras.datasets.pack import pack
 from rfkeras.datasets.packed import load_packed
 from rfkeras.datasets.pipeline import evaluation_batches, training_batches
@@ -31,7 +31,7 @@ def train(split, part=WHOLE, start_step=0, epochs=3):
 
 
 def joined(parts):
-    """The global batches that workers' own batches make up, worker after worker."""
+    """Join the batches of the workers to global batches."""
     return [
         [np.concatenate(arrays) for arrays in zip(*own, strict=True)]
         for own in zip(*parts, strict=True)
@@ -50,7 +50,7 @@ def assert_same(batches, others):
 
 @pytest.fixture
 def shards(ramps, tmp_path):
-    """Packs ramps into about so many shards."""
+    """Function that packs ramps into about the given number of shards."""
 
     def make(count):
         folder = tmp_path / f"{count}_shards"
@@ -63,29 +63,31 @@ def shards(ramps, tmp_path):
 
 @pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("start_step", [0, 4])
-def test_files_read_by_workers_make_up_the_batches_of_one(ramps, workers, start_step):
+def test_files_read_by_workers_make_up_the_batches_of_a_single_worker(
+    ramps, workers, start_step
+):
     split = ramps(CLIPS).splits["train"]
-    parts = [train(split, Part(i, workers), start_step) for i in range(workers)]
+    parts = [train(split, WorkerPart(i, workers), start_step) for i in range(workers)]
     assert_same(train(split, start_step=start_step), joined(parts))
 
 
-def test_each_replica_of_a_worker_gets_its_batch_in_turn(ramps):
+def test_the_replicas_of_a_worker_get_their_batches_in_turn(ramps):
     split = ramps(CLIPS).splits["train"]
-    own = list(train(split, Part(1, 2, replicas=2)))
+    own = list(train(split, WorkerPart(1, 2, replicas=2)))
     assert [len(batch[0]) for batch in own] == [2] * 18
     halves = [
         [np.concatenate(a) for a in zip(*own[i : i + 2], strict=True)] for i in range(0, 18, 2)
     ]
-    assert_same(train(split, Part(1, 2)), halves)
+    assert_same(train(split, WorkerPart(1, 2)), halves)
 
 
-def test_one_shard_read_by_workers_makes_up_the_batches_of_one(shards):
+def test_one_shard_read_by_workers_makes_up_the_batches_of_a_single_worker(shards):
     split = shards(1)
     assert len(split.shards) == 1
-    assert_same(train(split), joined([train(split, Part(i, 2)) for i in range(2)]))
+    assert_same(train(split), joined([train(split, WorkerPart(i, 2)) for i in range(2)]))
 
 
-def test_shards_are_dealt_to_workers_anew_in_each_epoch(shards):
+def test_shards_are_distributed_over_workers_again_in_each_epoch(shards):
     split = shards(6)
     assert len(split.shards) >= 4
     shard_of = {
@@ -97,17 +99,17 @@ def test_shards_are_dealt_to_workers_anew_in_each_epoch(shards):
     for epoch in range(6):
         parts = []
         for i in range(2):
-            epochs = clips_of(train(split, Part(i, 2), epochs=6))
+            epochs = clips_of(train(split, WorkerPart(i, 2), epochs=6))
             own = epochs[epoch * STEPS : (epoch + 1) * STEPS]
             parts.append({shard_of[f"clip{clip:02d}"] for batch in own for clip in batch})
-        assert not parts[0] & parts[1]  # no file is read by both
+        assert not parts[0] & parts[1]  # no shard is read by both
         dealt.append(tuple(parts[0]))
     assert len(set(dealt)) > 1
 
 
-def test_shards_dealt_to_workers_go_on_where_a_run_stopped(shards):
+def test_workers_resume_reading_shards_where_a_run_stopped(shards):
     split = shards(6)
-    for part in (Part(0, 2), Part(1, 2)):
+    for part in (WorkerPart(0, 2), WorkerPart(1, 2)):
         assert_same(list(train(split, part))[4:], train(split, part, start_step=4))
 
 
@@ -119,7 +121,7 @@ def ends(split):
 @pytest.mark.parametrize("stored", ["files", "shards"])
 def test_workers_evaluate_every_clip_once(ramps, shards, stored, workers):
     split = shards(5) if stored == "shards" else ramps(CLIPS).splits["train"]
-    rows = [rows_of(split, Part(i, workers)) for i in range(workers)]
+    rows = [rows_of(split, WorkerPart(i, workers)) for i in range(workers)]
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(CLIPS))
     bad = log()
     whole, plan = evaluation_batches(
@@ -127,7 +129,7 @@ def test_workers_evaluate_every_clip_once(ramps, shards, stored, workers):
     )
     expected = np.concatenate(list(whole.as_numpy_iterator()))[: len(plan.rows)]
     received = []
-    for own, part in zip(rows, [Part(i, workers) for i in range(workers)], strict=True):
+    for own, part in zip(rows, [WorkerPart(i, workers) for i in range(workers)], strict=True):
         chosen = part_of(split, part)
         assert chosen.keys == tuple(split.keys[row] for row in own)
         np.testing.assert_array_equal(chosen.labels, split.labels[own])
@@ -140,9 +142,9 @@ def test_workers_evaluate_every_clip_once(ramps, shards, stored, workers):
     np.testing.assert_array_equal(np.concatenate(received), expected)
 
 
-def test_a_part_that_cannot_be_is_refused(ramps):
+def test_invalid_parts_are_rejected(ramps):
     for values in [(2, 2), (-1, 2), (0, 0), (0, 1, 0)]:
-        with pytest.raises(ConfigError, match="A part has an index from 0"):
-            Part(*values)
+        with pytest.raises(ConfigError, match="A part needs an index from 0"):
+            WorkerPart(*values)
     with pytest.raises(ConfigError, match="a multiple of the 3 replicas. Received: 8"):
-        train(ramps(CLIPS).splits["train"], Part(0, 3))
+        train(ramps(CLIPS).splits["train"], WorkerPart(0, 3))

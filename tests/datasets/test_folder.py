@@ -1,4 +1,4 @@
-"""Own data: a CSV of paths and tags, or a folder of class folders; names of data sets."""
+"""Your own data: a CSV file of paths and tags, or a folder of class folders."""
 
 from __future__ import annotations
 
@@ -74,24 +74,27 @@ def test_validation_is_held_out_of_train_when_the_csv_has_none(tmp_path):
         ("path,label\na.wav,x\n", "Unknown column 'label'. Did you mean 'labels'"),
         ("path\na.wav\n", "must name the column 'labels'"),
         ("path,labels\n", "no rows"),
-        ("path,labels\na.wav,x,y\n", "line 2: it has more or fewer fields"),
-        ("path,labels\na.wav\n", "line 2: it has more or fewer fields"),
+        ("path,labels\na.wav,x,y\n", "line 2: the number of fields differs from the header"),
+        ("path,labels\na.wav\n", "line 2: the number of fields differs from the header"),
         ("path,labels\na.wav,x\n,y\n", "line 3: the path is empty"),
-        ("path,labels\na.wav,x\nb.wav,y\n./a.wav,y\n", "line 4: a.wav stands in line 2"),
+        ("path,labels\na.wav,x\nb.wav,y\n./a.wav,y\n", "line 4: a.wav is already in line 2"),
         ("path,labels\n../a.wav,x\n", r"line 2: \.\./a\.wav leads out of"),
         ("path,labels\nsub/../../a.wav,x\n", "leads out of"),
         ("path,labels\n/etc/a.wav,x\n", "leads out of"),
         ("path,labels,split\na.wav,x,valid\n", "line 2: Unknown split 'valid'. Did you mean"),
-        ("path,labels,split\na.wav,x,train\nb.wav,x,\n", "filled for 1 of 2 clips, not for b"),
-        ("path,labels,unknown\na.wav,x,x\n", "line 2: x cannot be both"),
+        (
+            "path,labels,split\na.wav,x,train\nb.wav,x,\n",
+            "filled for 1 of 2 clips, but not for b",
+        ),
+        ("path,labels,unknown\na.wav,x,x\n", "line 2: x is both in labels and in unknown"),
         (
             "path,labels,unknown\na.wav,rock,\nb.wav,,rokc\n",
-            "line 3: tag 'rokc' is unknown here and a label nowhere. Did you mean 'rock'",
+            "line 3: the unknown tag 'rokc' is not among the labels .* Did you mean 'rock'",
         ),
         ("path,labels\na.wav,\n", "no clip has a tag"),
     ],
 )
-def test_csv_errors_say_where(tmp_path, text, message):
+def test_csv_errors_have_line_numbers(tmp_path, text, message):
     with pytest.raises(DatasetError, match=message):
         load_dataset("folder", data_dir=write_csv(tmp_path, text))
 
@@ -103,13 +106,13 @@ def test_absolute_paths_only_when_allowed(tmp_path):
     assert {f"{tmp_path}/far.wav", f"{tmp_path}/../near.wav"} <= found
 
 
-def test_csv_that_is_not_utf8(tmp_path):
+def test_a_csv_that_is_not_utf8_is_rejected(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"path,labels\n\xff.wav,a\n")
     with pytest.raises(DatasetError, match="UTF-8"):
         load_dataset("folder", data_dir=tmp_path / "a.csv")
 
 
-def test_one_folder_a_class(tmp_path):
+def test_one_folder_per_class(tmp_path):
     for name in ("guitar/1.wav", "guitar/take2/2.FLAC", "voice/1.wav", "voice/3.mp3"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / name, music(0.1, 8000), 8000)
@@ -130,7 +133,7 @@ def test_one_folder_a_class(tmp_path):
     }
     assert all((split.mask == 1).all() for split in dataset.splits.values())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="empty is a class without audio"):
+    with pytest.raises(DatasetError, match="empty is the folder of a class, but has no audio"):
         load_dataset("folder", data_dir=tmp_path)
 
 
@@ -144,7 +147,7 @@ def test_folder_errors(tmp_path):
 def test_names_and_options_are_checked(tmp_path):
     with pytest.raises(ConfigError, match=r"Unknown data set 'openmik'\. Did you mean"):
         load_dataset("openmik")
-    with pytest.raises(ConfigError, match="'folder' needs data_dir"):
+    with pytest.raises(ConfigError, match="'folder' needs --data-dir, a CSV file or a folder"):
         load_dataset("folder")
     with pytest.raises(ConfigError, match=r"Unknown option of folder 'test_shar'\. Did"):
         load_dataset("folder", data_dir=tmp_path, test_shar=0.1)

@@ -1,10 +1,9 @@
-"""GTZAN: the fault-filtered split, lists of one's own, the places where audio lies."""
+"""GTZAN: the fault-filtered split, your own lists, folder layouts."""
 
 import pytest
 
 from rfkeras.datasets import gtzan
-from rfkeras.datasets import gtzan as filtered
-from rfkeras.datasets.base import differences
+from rfkeras.datasets.checks import differences
 from rfkeras.datasets.load import load_dataset
 from rfkeras.errors import ConfigError, DatasetError
 from tests.helpers.layouts import write_gtzan, write_gtzan_lists
@@ -15,7 +14,7 @@ def load(root, **options):
 
 
 def test_the_fault_filtered_split_has_the_published_sizes():
-    keys = {split: filtered.keys(split) for split in filtered.RANGES}
+    keys = {split: gtzan.filtered_keys(split) for split in gtzan.RANGES}
     assert {split: len(files) for split, files in keys.items()} == {
         "train": 443,
         "validation": 197,
@@ -28,7 +27,7 @@ def test_the_fault_filtered_split_has_the_published_sizes():
     assert (keys["train"][0], keys["train"][-1]) == ("blues.00029", "rock.00099")
     assert (keys["validation"][0], keys["validation"][-1]) == ("blues.00000", "rock.00085")
     assert (keys["test"][0], keys["test"][-1]) == ("blues.00012", "rock.00090")
-    assert filtered.numbers("5 15-17") == [5, 15, 16, 17]
+    assert gtzan.numbers("5 15-17") == [5, 15, 16, 17]
 
 
 @pytest.mark.parametrize("place", ["", "genres", "genres_original", "Data/genres_original"])
@@ -55,13 +54,13 @@ def test_missing_files_of_a_genre_are_counted(tmp_path):
     assert tmp_path / "jazz" / "jazz.00054.wav" in dataset.splits["train"].paths
 
 
-def test_lists_of_ones_own_take_the_place_of_the_published(tmp_path):
+def test_your_own_lists_replace_the_published_ones(tmp_path):
     write_gtzan(tmp_path / "genres")
     write_gtzan_lists(tmp_path)
     dataset = load(tmp_path)
     assert dataset.splits["test"].keys == ("blues.00012", "blues.00013")
     assert dataset.info["splits"] == f"lists in {tmp_path}"
-    # They are held against no published number; what is in the folder still is.
+    # Their lengths are not compared with published numbers; the folder still is.
     assert differences(dataset) == []
     (tmp_path / "genres" / "jazz" / "jazz.00054.wav").unlink()
     assert differences(load(tmp_path)) == ["genres with fewer than 100 files: jazz (99)"]
@@ -71,14 +70,14 @@ def test_lists_of_ones_own_take_the_place_of_the_published(tmp_path):
     ("line", "message"),
     [
         ("blues/jazz.00001.wav", "expected genre/genre.00000.wav"),
-        ("polka/polka.00001.wav", "with a genre of blues, classical"),
+        ("polka/polka.00001.wav", "with one of the genres blues, classical"),
         ("../blues.00001.wav", "expected genre/genre.00000.wav"),
         ("blues/blues.1.wav", "line 1: expected .* Received: 'blues/blues.1.wav'"),
         (
             "blues/blues.00012.wav",
-            r"test_filtered.txt, line 1: blues.00012 is in train already",
+            r"test_filtered.txt, line 1: blues.00012 is already in train",
         ),
-        ("", "lists no files"),
+        ("", "has no files"),
     ],
 )
 def test_malformed_lists(tmp_path, line, message):
@@ -91,7 +90,7 @@ def test_malformed_lists(tmp_path, line, message):
         load(tmp_path)
 
 
-def test_missing_lists_and_folders_say_where_to_get_them(tmp_path):
+def test_errors_for_missing_lists_and_folders_say_where_to_get_them(tmp_path):
     with pytest.raises(
         DatasetError, match=r"no folders blues, classical, country and 7 more.*mars"
     ):
@@ -105,5 +104,5 @@ def test_missing_lists_and_folders_say_where_to_get_them(tmp_path):
         DatasetError, match=r"valid_filtered\.txt: is missing.*coreyker/dnn-mgr"
     ):
         load(tmp_path)
-    with pytest.raises(ConfigError, match="'gtzan' takes no subset"):
+    with pytest.raises(ConfigError, match="'gtzan' does not accept --subset"):
         load(tmp_path, subset="all")

@@ -1,9 +1,9 @@
-"""MTG-Jamendo: layouts, subsets, folds, tags of varying number, audio that is found."""
+"""MTG-Jamendo: layouts, subsets, folds, order of tags, finding audio."""
 
 import numpy as np
 import pytest
 
-from rfkeras.datasets.base import differences, overlaps
+from rfkeras.datasets.checks import differences, overlaps
 from rfkeras.datasets.load import load_dataset
 from rfkeras.errors import ConfigError, DatasetError
 from tests.helpers.layouts import HEADER, TRACKS, jamendo_row, write_jamendo, write_tone
@@ -35,7 +35,7 @@ def test_the_real_split_0_has_the_published_tracks_tags_and_artists(shared_folde
     assert train.seconds[0] == 212.7
     assert [dataset.label_names[i] for i in np.flatnonzero(train.labels[0])] == ["background"]
     assert test.seconds.max() == 3931.3
-    # The ground truth that the task's organisers distribute, row by row.
+    # Equal, row by row, to the ground truth that the organisers of the task distribute.
     truth = np.load(shared_folder / "datasets" / "mediaeval2019" / "groundtruth.npy")
     np.testing.assert_array_equal(test.labels, truth)
 
@@ -54,7 +54,7 @@ def test_every_layout_gives_the_same_tracks(tmp_path, layout):
     assert dataset.task == "multi_label"
 
 
-def test_categories_are_kept_where_several_are_mixed(tmp_path):
+def test_categories_are_kept_if_there_are_several(tmp_path):
     tracks = {
         "train": {1: (1, 1.0, "genre---rock mood/theme---happy")},
         "validation": {2: (2, 1.0, "instrument---piano")},
@@ -70,7 +70,7 @@ def test_categories_are_kept_where_several_are_mixed(tmp_path):
     }
 
 
-def test_the_official_tag_order_wins_over_the_alphabet(tmp_path):
+def test_the_official_tag_order_takes_precedence_over_the_alphabet(tmp_path):
     write_jamendo(tmp_path, "split-0-moodtheme")
     order = ["sad", "happy", "never", "dark"]
     (tmp_path / "moodtheme_split.txt").write_text(
@@ -79,7 +79,7 @@ def test_the_official_tag_order_wins_over_the_alphabet(tmp_path):
     dataset = load(tmp_path)
     assert dataset.label_names == tuple(order)
     np.testing.assert_array_equal(dataset.splits["train"].labels[0], [0, 1, 0, 1])
-    assert dataset.remarks == ("1 tags have no track: mood/theme---never",)
+    assert dataset.remarks == ("1 tag without tracks: mood/theme---never",)
     (tmp_path / "moodtheme_split.txt").write_text("mood/theme---happy\n")
     with pytest.raises(
         DatasetError, match=r"does not have mood/theme---dark, mood/theme---sad"
@@ -87,7 +87,7 @@ def test_the_official_tag_order_wins_over_the_alphabet(tmp_path):
         load(tmp_path)
 
 
-def test_either_download_of_the_audio_is_found_wherever_it_lies(tmp_path):
+def test_both_downloads_of_the_audio_are_found_in_all_folders(tmp_path):
     write_jamendo(tmp_path)
     elsewhere = tmp_path / "disk"
     write_tone(elsewhere / "00" / "100.low.mp3")
@@ -95,23 +95,23 @@ def test_either_download_of_the_audio_is_found_wherever_it_lies(tmp_path):
     write_tone(elsewhere / "01" / "201.low.mp3")
     paths = load(tmp_path, audio_dir=elsewhere).splits["train"].paths
     assert paths[0] == elsewhere / "00" / "100.low.mp3"
-    assert paths[1] == elsewhere / "01" / "201.mp3"  # the better one where both are there
-    assert paths[2] == elsewhere / "02" / "302.mp3"  # absent: to be named as such
+    assert paths[1] == elsewhere / "01" / "201.mp3"  # the better one if there are both
+    assert paths[2] == elsewhere / "02" / "302.mp3"  # missing: reported later
     write_tone(tmp_path / "00" / "100.mp3")
     assert load(tmp_path).splits["train"].paths[0] == tmp_path / "00" / "100.mp3"
     write_tone(tmp_path / "audio" / "00" / "100.mp3")
     assert load(tmp_path).splits["train"].paths[0] == tmp_path / "audio" / "00" / "100.mp3"
 
 
-def test_what_is_not_as_published_is_said(tmp_path):
+def test_differences_from_the_published_data_set_are_listed(tmp_path):
     tracks = {**TRACKS, "test": {504: (1, 0.6, "mood/theme---sad")}}
     found = differences(load(write_jamendo(tmp_path, tracks=tracks)))
     assert found == [
-        "train: 3 clips, published are 9,949",
-        "validation: 1 clips, published are 3,802",
-        "test: 1 clips, published are 4,231",
-        "3 labels, published are 56",
-        "train, test: 1 artists are in both: artist_000001",
+        "3 training clips; the published data set has 9,949",
+        "1 validation clip; the published data set has 3,802",
+        "1 test clip; the published data set has 4,231",
+        "3 labels; the published data set has 56",
+        "1 artist is in both train and test: artist_000001",
     ]
 
 
@@ -127,30 +127,30 @@ def test_what_is_not_as_published_is_said(tmp_path):
         ),
         ("track_1\ta\tb\t1/1.mp3\t-3\tx---y", "duration must be in seconds"),
         ("track_1\ta\tb\t1/1.mp3\tnan\tx---y", "duration must be in seconds"),
-        ("track_1\ta\tb\t../1.mp3\t3\tx---y", r"'\.\./1\.mp3' is no path inside"),
-        ("track_1\ta\tb\t/etc/1.mp3\t3\tx---y", "is no path inside the audio folder"),
+        ("track_1\ta\tb\t../1.mp3\t3\tx---y", r"'\.\./1\.mp3' is not a path inside"),
+        ("track_1\ta\tb\t/etc/1.mp3\t3\tx---y", "is not a path inside the audio folder"),
         (
             jamendo_row(403, 9, 1.0, "x---y"),
-            "track_0000403 is in train and again in validation",
+            "track_0000403 is in both train and validation",
         ),
     ],
 )
-def test_malformed_rows_are_named_with_their_line(tmp_path, row, message):
+def test_errors_for_malformed_rows_have_the_line(tmp_path, row, message):
     write_jamendo(tmp_path, "split-0-moodtheme")
     (tmp_path / "split-0-moodtheme-train.tsv").write_text(f"{HEADER}\r\n{row}\r\n")
     with pytest.raises(DatasetError, match=message):
         load(tmp_path)
 
 
-def test_missing_and_foreign_files_say_where_to_get_the_right_ones(tmp_path):
+def test_errors_for_missing_and_wrong_files_say_where_to_get_them(tmp_path):
     with pytest.raises(
-        DatasetError, match=r"no split 0 of MTG-Jamendo moodtheme.*github\.com/MTG"
+        DatasetError, match=r"does not have split 0 of MTG-Jamendo moodtheme.*github\.com/MTG"
     ):
         load(tmp_path)
     write_jamendo(tmp_path, "split-0-moodtheme")
-    with pytest.raises(DatasetError, match="no split 3 of MTG-Jamendo moodtheme"):
+    with pytest.raises(DatasetError, match="does not have split 3 of MTG-Jamendo moodtheme"):
         load(tmp_path, fold=3)
-    with pytest.raises(DatasetError, match="no split 0 of MTG-Jamendo genre"):
+    with pytest.raises(DatasetError, match="does not have split 0 of MTG-Jamendo genre"):
         load(tmp_path, subset="genre")
     (tmp_path / "split-0-moodtheme-test.tsv").write_text(HEADER + "\n")
     with pytest.raises(DatasetError, match="has a header but no tracks"):
@@ -168,8 +168,8 @@ def test_missing_and_foreign_files_say_where_to_get_the_right_ones(tmp_path):
         load(tmp_path)
 
 
-def test_options_that_do_not_exist(tmp_path):
+def test_unknown_subsets_and_folds_are_rejected(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'moodtheme'"):
         load(tmp_path, subset="moodthem")
-    with pytest.raises(ConfigError, match=r"folds 0 to 4. Received: 5"):
+    with pytest.raises(ConfigError, match=r"folds 0 to 4. Received: fold=5"):
         load(tmp_path, fold=5)

@@ -1,4 +1,4 @@
-"""pack, load_packed, and training and evaluation from shards."""
+"""Packing data sets, and training and evaluation from shards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HALF_STEP = 0.5 / 32768
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> AudioDataset:
-    """21 training and 4 test clips of 0.5 to 1 s in four formats."""
+    """Data set with 21 training and 4 test clips of 0.5 to 1 s in four formats."""
     folder = tmp_path_factory.mktemp("source")
     formats = [("wav", "PCM_24"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", None)]
     paths = []
@@ -85,7 +85,9 @@ def rows_of(batches) -> list[int]:
     return [round(value * 32) for _, labels, _ in batches for value in labels[:, 0]]
 
 
-def test_index_holds_what_was_packed_and_shards_have_their_size(packed_folder, packed, source):
+def test_the_index_describes_the_packed_clips_and_shards_have_their_size(
+    packed_folder, packed, source
+):
     index = json.loads((packed_folder / "index.json").read_text())
     assert (index["format"], index["version"]) == ("rfkeras-shards", 1)
     assert packed.name == "tones"
@@ -104,7 +106,9 @@ def test_index_holds_what_was_packed_and_shards_have_their_size(packed_folder, p
 
 
 @pytest.mark.parametrize("window", [0.3, 2.0])
-def test_evaluation_from_shards_equals_files_to_16_bits(source, packed, decoder, window):
+def test_evaluation_from_shards_equals_that_from_files_to_16_bits(
+    source, packed, decoder, window
+):
     bad = BadFileLog(None, total_files=1)
     arguments = {"window_seconds": window, "batch_size": 3, "bad_files": bad}
     files, file_plan = evaluation_batches(source.splits["test"], AUDIO, **arguments)
@@ -119,7 +123,7 @@ def test_evaluation_from_shards_equals_files_to_16_bits(source, packed, decoder,
     np.testing.assert_allclose(received, expected, atol=HALF_STEP * 1.01)
 
 
-def test_training_excerpts_from_shards_are_those_samples_of_the_files(source, packed, decoder):
+def test_training_excerpts_from_shards_are_samples_of_the_files(source, packed, decoder):
     split = source.splits["train"]
     whole = {row: read_audio(path, AUDIO) for row, path in enumerate(split.paths)}
     seen = set()
@@ -143,7 +147,7 @@ def test_both_decoders_give_the_same_batches(packed):
         np.testing.assert_array_equal(one[0], other[0])
 
 
-def test_shards_keep_the_contract_of_order(packed):
+def test_order_depends_on_seed_and_epoch_and_can_be_resumed(packed):
     split = packed.splits["train"]
     whole = list(train(split).as_numpy_iterator())
     rows = rows_of(whole)
@@ -162,7 +166,7 @@ def test_shards_keep_the_contract_of_order(packed):
                 np.testing.assert_array_equal(expected, received)
 
 
-def test_the_order_hangs_on_no_other_seed_of_the_process(packed):
+def test_the_order_depends_on_no_other_seed_of_the_process(packed):
     orders = []
     for process_seed in (0, 1, 87654321):
         tf.random.set_seed(process_seed)
@@ -171,7 +175,7 @@ def test_the_order_hangs_on_no_other_seed_of_the_process(packed):
         np.testing.assert_array_equal(other, orders[0])
 
 
-def test_fewer_records_than_a_batch_come_round_again(packed):
+def test_fewer_records_than_a_batch_repeat(packed):
     options = {"batch_size": 10, "steps_per_epoch": 1, "total_steps": 3}
     batches = list(train(packed.splits["test"], **options).as_numpy_iterator())
     assert len(batches) == 3
@@ -209,7 +213,7 @@ def test_stereo_shards(source, tmp_path, decoder):
     np.testing.assert_allclose(first, expected, atol=HALF_STEP * 1.01)
 
 
-def test_stored_wav_is_one_that_stock_tensorflow_decodes():
+def test_plain_tensorflow_decodes_the_stored_wav():
     waveform = music(0.1, 8000, 1)[:, 0]
     wav, clipped = to_wav(waveform, AUDIO)
     decoded, rate = tf.audio.decode_wav(wav)
@@ -253,7 +257,7 @@ def test_the_task_is_kept_and_old_indexes_are_multi_label(source, packed, tmp_pa
         load_packed(str(tmp_path))
 
 
-def test_missing_audio_stops_the_packing_before_it_starts(source, tmp_path):
+def test_missing_audio_is_an_error_before_packing_starts(source, tmp_path):
     split = source.splits["test"]
     gone = Split(split.keys, tuple(tmp_path / k for k in split.keys), split.labels, split.mask)
     dataset = AudioDataset("t", source.label_names, {"test": gone})
@@ -281,21 +285,25 @@ def test_bad_files_are_left_out_up_to_the_limit(source, tmp_path):
     assert "broken.wav" in (tmp_path / "out" / "bad_files.csv").read_text()
 
 
-def test_clips_cut_short_of_the_data_set_length_are_not_packed(source, tmp_path):
+def test_truncated_clips_are_not_packed(source, tmp_path):
     dataset = AudioDataset("t", source.label_names, source.splits, clip_seconds=10.0)
     with pytest.raises(DatasetError, match="expected 10 s"):
         pack(dataset, AUDIO, tmp_path / "out", progress=False)
 
 
-def test_another_audio_format_than_the_shards_is_refused(packed):
-    with pytest.raises(ConfigError, match="hold 8000 Hz mono, the model wants 22050 Hz mono"):
+def test_another_audio_format_than_that_of_the_shards_is_rejected(packed):
+    with pytest.raises(
+        ConfigError, match="have 8000 Hz mono, but the model needs 22050 Hz mono"
+    ):
         train(packed.splits["train"], audio=AudioFormat(22050))
 
 
-def test_packing_twice_into_a_folder_or_from_shards_is_refused(source, packed, packed_folder):
-    with pytest.raises(ConfigError, match="already holds"):
+def test_packing_into_a_complete_folder_or_from_shards_is_rejected(
+    source, packed, packed_folder
+):
+    with pytest.raises(ConfigError, match="already has a packed"):
         pack(source, AUDIO, packed_folder)
-    with pytest.raises(ConfigError, match="packed already"):
+    with pytest.raises(ConfigError, match="is already packed"):
         pack(packed, AUDIO, packed_folder / "again")
 
 
@@ -310,7 +318,7 @@ def copied(packed_folder, tmp_path):
     return tmp_path
 
 
-def test_missing_cut_and_damaged_shards_are_named(packed_folder, tmp_path):
+def test_missing_truncated_and_damaged_shards_are_reported(packed_folder, tmp_path):
     folder = copied(packed_folder, tmp_path)
     shard = folder / "train-00001.tfrecord"
     data = shard.read_bytes()
@@ -343,7 +351,7 @@ def test_missing_cut_and_damaged_shards_are_named(packed_folder, tmp_path):
         ('{"format": "rfkeras-shards", "version": 1}', "malformed"),
     ],
 )
-def test_a_broken_index_is_explained(tmp_path, text, message):
+def test_a_malformed_index_is_rejected_with_a_reason(tmp_path, text, message):
     (tmp_path / "index.json").write_text(text)
     with pytest.raises(DatasetError, match=message):
         load_packed(str(tmp_path))

@@ -1,4 +1,4 @@
-"""training_batches and evaluation_batches over files."""
+"""training_batches and evaluation_batches with audio files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train(split, **options):
 
 
 def listing(dataset) -> list[list[tuple[int, int]]]:
-    """Clip and place of every excerpt, batch by batch."""
+    """Return the clip and the position of every excerpt, batch by batch."""
     return [[where(waveform) for waveform in batch[0]] for batch in dataset.as_numpy_iterator()]
 
 
@@ -69,7 +69,7 @@ def test_excerpts_are_contiguous_samples_of_their_clip_with_its_labels(ramps):
             np.testing.assert_array_equal(known, split.mask[clip])
 
 
-def test_every_clip_comes_at_most_once_an_epoch_and_epochs_differ(ramps):
+def test_every_clip_comes_at_most_once_per_epoch_and_epochs_differ(ramps):
     batches = listing(train(ramps(12).splits["train"]))
     epochs = [flat(batches[i : i + 3]) for i in (0, 3, 6)]
     for epoch in epochs:
@@ -79,7 +79,7 @@ def test_every_clip_comes_at_most_once_an_epoch_and_epochs_differ(ramps):
     assert all(len({place[clip] for place in places}) > 1 for clip in range(12))
 
 
-def test_same_seed_same_batches_another_seed_others(ramps):
+def test_the_seed_determines_the_batches(ramps):
     split = ramps(13).splits["train"]
     assert listing(train(split)) == listing(train(split))
     assert listing(train(split)) != listing(train(split, seed=4))
@@ -102,7 +102,7 @@ def test_excerpts_reach_both_ends_of_the_clip(ramps):
     assert places == {0, 1, 2, 3, 4}
 
 
-def test_fewer_clips_than_a_batch_wrap_round(ramps):
+def test_fewer_clips_than_a_batch_wrap_around(ramps):
     split = ramps(3).splits["train"]
     assert default_steps_per_epoch(3, 8) == 1
     assert default_steps_per_epoch(17, 8) == 2
@@ -111,7 +111,7 @@ def test_fewer_clips_than_a_batch_wrap_round(ramps):
         clips = [clip for clip, _ in batch]
         assert sorted(clips[:3]) == [0, 1, 2]
         assert clips[3:6] == clips[:3]
-        assert len(set(batch)) == 8  # the same clip again, at another place
+        assert len(set(batch)) == 8  # the same clip again, at another position
 
 
 def test_a_clip_shorter_than_the_excerpt_is_repeated_circularly(ramps):
@@ -163,7 +163,7 @@ def test_the_cache_skips_decoding_and_stays_under_its_limit(ramps, monkeypatch):
     assert len(opened) == 12 + 7 + 7
 
 
-def test_a_bad_file_in_mid_epoch_is_recorded_and_the_next_clip_takes_its_place(ramps):
+def test_a_bad_file_is_recorded_and_the_next_clip_takes_its_place(ramps):
     split = ramps(12).splits["train"]
     whole = listing(train(split))
     break_file(split, 5)
@@ -176,7 +176,7 @@ def test_a_bad_file_in_mid_epoch_is_recorded_and_the_next_clip_takes_its_place(r
     first_epoch = [clip for clip, _ in flat(whole[:3])]
     substitute = [clip for clip, _ in flat(mended[:3])][first_epoch.index(5)]
     assert substitute == first_epoch[(first_epoch.index(5) + 1) % 12]
-    # and it is the same after a resume, when the list of bad files is still empty
+    # It is the same after resuming, when the list of bad files is still empty.
     assert listing(train(split, start_step=4, bad_files=log(limit=0.1))) == mended[4:]
 
 
@@ -187,7 +187,7 @@ def test_substitutes_carry_their_own_labels(ramps):
         assert [where(waveform)[0] / 64 for waveform in waveforms] == list(labels[:, 2])
 
 
-def test_too_many_bad_files_stop_with_the_typed_error(ramps):
+def test_too_many_bad_files_raise_a_data_set_error(ramps):
     split = ramps(12).splits["train"]
     for row in (2, 7):
         break_file(split, row)
@@ -198,7 +198,7 @@ def test_too_many_bad_files_stop_with_the_typed_error(ramps):
         bad.raise_if_stopped()
 
 
-def test_no_readable_clip_at_all_stops_even_under_a_loose_limit(ramps):
+def test_no_readable_clip_is_an_error_even_with_a_loose_limit(ramps):
     split = ramps(2).splits["train"]
     for row in (0, 1):
         break_file(split, row)
@@ -214,21 +214,21 @@ def test_no_readable_clip_at_all_stops_even_under_a_loose_limit(ramps):
     [
         ({"batch_size": 0}, "batch_size"),
         ({"steps_per_epoch": 0}, "steps_per_epoch"),
-        ({"start_step": 10}, "start_step must lie in 0..total_steps"),
-        ({"seed": -1}, "seed must lie"),
-        ({"seed": 2**31}, "seed must lie"),
+        ({"start_step": 10}, "start_step must be from 0 to total_steps"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"seed": 2**31}, "seed must be from 0"),
         ({"excerpt_seconds": 0.0}, "at least one sample"),
         ({"decoder": "ffmpeg"}, "Unknown decoder 'ffmpeg'"),
-        ({"decoder": "tfio"}, "packed shards only"),
+        ({"decoder": "tfio"}, "only reads packed shards"),
         ({"cache_bytes": 1, "cache": WaveformCache(1)}, "not both"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(ramps, change, message):
+def test_invalid_arguments_are_rejected(ramps, change, message):
     with pytest.raises(ConfigError, match=message):
         train(ramps(4).splits["train"], **change)
 
 
-def test_an_empty_split_is_refused(ramps):
+def test_an_empty_split_is_rejected(ramps):
     with pytest.raises(DatasetError, match="no clips"):
         train(ramps(4).splits["train"].select([]))
 
@@ -276,7 +276,7 @@ def test_unreadable_clips_are_reported_and_left_out_of_the_average(ramps, tmp_pa
     break_file(split, 1)
     bad = log(limit=0.1)
     dataset, plan = evaluate(split, bad_files=bad)
-    # The third clip breaks after the plan was made.
+    # The third clip is damaged after the plan was made.
     break_file(split, 2)
     means = [batch.mean(axis=1, keepdims=True) for batch in dataset.as_numpy_iterator()]
     np.testing.assert_array_equal(plan.kept_rows, [0, 3])
@@ -296,14 +296,14 @@ def test_evaluation_without_a_readable_clip_is_an_error(ramps):
         evaluate(split, bad_files=log(limit=1.0))
 
 
-def test_evaluation_stops_at_the_limit(ramps):
+def test_evaluation_raises_an_error_at_the_limit(ramps):
     split = ramps(4).splits["train"]
     break_file(split, 1)
     with pytest.raises(DatasetError, match="1 of 100"):
         evaluate(split)
 
 
-def test_a_file_that_ends_early_is_an_error_not_silence(ramps):
+def test_a_file_that_ends_early_is_an_error(ramps):
     split = ramps(1, samples=[250]).splits["train"]
     path = split.paths[0]
     with AudioFile(path, AUDIO) as file:

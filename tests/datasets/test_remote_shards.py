@@ -1,4 +1,4 @@
-"""Shards on s3:// and http://, read in real child processes from a server on loopback."""
+"""Shards at s3:// and http:// URLs, read in child processes from a local server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import pytest
 import soundfile
 
 from rfkeras.audio.io import AudioFormat
-from rfkeras.datasets import packed as remote
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
 from rfkeras.datasets.pack import pack
-from rfkeras.datasets.packed import load_packed
+from rfkeras.datasets.packed import is_remote, load_packed
 from rfkeras.datasets.pipeline import training_batches
 from tests.datasets.conftest import music
 from tests.helpers.processes import start
@@ -63,7 +62,7 @@ if ending == "raise":
 
 @pytest.fixture(scope="module")
 def server():
-    """Base URL of an S3 server (moto) in a process of its own."""
+    """Base URL of an S3 server (moto) in a separate process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -88,7 +87,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def packed(server, tmp_path_factory):
-    """A packed data set, here and in the server's bucket; returns the local folder."""
+    """Local folder of a packed data set that is also in the server's bucket."""
     folder = tmp_path_factory.mktemp("remote")
     paths = []
     for row in range(12):
@@ -136,7 +135,7 @@ def local_digest(folder) -> str:
 
 
 def start_child(server: str, path: str, decoder: str, ending: str):
-    """The process of a machine that reads the shards from the server."""
+    """Start a process that reads the shards from the server."""
     environment = {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
@@ -159,7 +158,7 @@ def start_child(server: str, path: str, decoder: str, ending: str):
         ("http", "tfio", "exit", 7),
     ],
 )
-def test_remote_shards_train_like_local_ones_and_the_exit_status_is_true(
+def test_remote_shards_equal_local_ones_and_the_exit_status_is_correct(
     server, packed, path, decoder, ending, status
 ):
     url = path if path != "http" else f"{server}/shards/tones"
@@ -179,8 +178,8 @@ def test_a_missing_remote_data_set_is_a_clear_error(server, packed):
     assert "credentials" in errors
 
 
-def test_which_paths_are_remote():
+def test_urls_are_recognised():
     for path in ("s3://a/b", "az://a/b", "hdfs://a/b", "http://a/b", "https://a/b"):
-        assert remote.is_remote(path)
+        assert is_remote(path)
     for path in ("/a/b", "a/b", "s3/a", "./http:/a"):
-        assert not remote.is_remote(path)
+        assert not is_remote(path)

@@ -1,4 +1,4 @@
-"""What the evaluation's tests share: random scores and the shared data folder."""
+"""Fixtures of the evaluation tests: random scores and the shared data folder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rfkeras.evaluation.metrics import BoolArray, FloatArray
 
 @pytest.fixture
 def mediaeval(shared_folder: Path) -> Path:
-    """The folder with the MediaEval 2019 ground truth and submissions."""
+    """Return the folder with the MediaEval 2019 ground truth and submissions."""
     return shared_folder / "datasets" / "mediaeval2019"
 
 
 @pytest.fixture
 def partly_labelled() -> tuple[FloatArray, BoolArray, BoolArray]:
-    """Scores with many ties, labels and mask of 200 clips and 6 tags.
+    """Return scores with many ties, labels and mask of 200 clips and 6 tags.
 
-    Tag 3 has no positives, tag 4 no negatives, tag 5 no annotations; tag 2 scores all
-    clips alike.
+    Tag 3 has no positives, tag 4 no negatives, tag 5 no annotations. Tag 2 has the same score
+    for all clips.
     """
     rng = np.random.default_rng(7)
     labels = rng.random((200, 6)) < 0.3

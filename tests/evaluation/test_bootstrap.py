@@ -1,4 +1,4 @@
-"""The fast bootstrap against scikit-learn on the clips drawn again."""
+"""The fast bootstrap, compared with scikit-learn on the drawn clips."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rfkeras.evaluation.metrics import average_precision, mean_average_precision
 
 
 def brute_force(scores, labels, mask, samples, seed):
-    """Both metrics by scikit-learn on the repeated clips; NaN where it cannot."""
+    """Compute both metrics with scikit-learn on the repeated clips; NaN where undefined."""
     generator = np.random.default_rng(seed)
     precision = np.full((samples, scores.shape[1]), np.nan)
     auc = precision.copy()
@@ -67,12 +67,12 @@ def test_intervals_are_the_percentiles_of_the_replicates(partly_labelled):
 def test_macro_intervals_are_the_percentiles_of_the_means_reflected(partly_labelled):
     intervals = bootstrap_intervals(*partly_labelled, samples=80, confidence=0.9, seed=2)
     precision, auc = bootstrap_replicates(*partly_labelled, samples=80, seed=2)
-    for bounds, means, figure in (
+    for bounds, means, metric in (
         (intervals.macro_average_precision, precision[:, [0, 1, 2, 4]], average_precision),
         (intervals.macro_roc_auc, auc[:, :3], roc_auc),
     ):
         low, high = np.quantile(means.mean(axis=1), [0.05, 0.95])
-        centre = figure(*partly_labelled).macro
+        centre = metric(*partly_labelled).macro
         np.testing.assert_allclose(bounds, [2 * centre - high, 2 * centre - low])
 
 
@@ -84,8 +84,8 @@ def test_macro_bounds_stay_between_0_and_1():
     assert 0.5 < bounds[0] < bounds[1] == 1
 
 
-def test_the_macro_interval_of_many_rare_tags_holds_the_true_value():
-    # The case in which plain percentiles fail: each tag's bias is small, the mean's is not.
+def test_the_macro_interval_of_many_rare_tags_contains_the_true_value():
+    # Plain percentiles fail here: the bias of each tag is small, that of the mean is not.
     rng = np.random.default_rng(4)
     prior, separation = rng.uniform(0.01, 0.06, 40), rng.uniform(0.3, 2, 40)
 
@@ -105,7 +105,7 @@ def test_the_macro_interval_of_many_rare_tags_holds_the_true_value():
     assert held_by_percentiles <= 12
 
 
-def test_undefined_tags_have_no_interval_and_count_no_resamples(partly_labelled):
+def test_undefined_tags_have_no_interval_and_no_resamples(partly_labelled):
     intervals = bootstrap_intervals(*partly_labelled, samples=20)
     assert np.isnan(intervals.average_precision).any(axis=1).tolist() == [0, 0, 0, 1, 0, 1]
     assert np.isnan(intervals.roc_auc).any(axis=1).tolist() == [0, 0, 0, 1, 1, 1]
@@ -119,7 +119,7 @@ def test_a_tag_with_one_positive_is_undefined_in_about_a_third_of_the_resamples(
     assert held == pytest.approx(1000 * (1 - 0.98**50), abs=50)
 
 
-def test_same_seed_same_interval_other_seed_another(partly_labelled):
+def test_the_seed_determines_the_interval(partly_labelled):
     first, again, other = (
         bootstrap_intervals(*partly_labelled, samples=50, seed=seed).macro_average_precision
         for seed in (0, 0, 1)
@@ -128,13 +128,13 @@ def test_same_seed_same_interval_other_seed_another(partly_labelled):
     assert not np.array_equal(first, other)
 
 
-def test_no_resamples_leave_all_bounds_undefined(partly_labelled):
+def test_without_resamples_all_bounds_are_undefined(partly_labelled):
     intervals = bootstrap_intervals(*partly_labelled, samples=0)
     assert np.isnan(intervals.average_precision).all()
     assert np.isnan(intervals.macro_average_precision).all()
 
 
-def test_the_interval_holds_the_true_value_about_as_often_as_it_says():
+def test_the_interval_contains_the_true_value_as_often_as_promised():
     # 100 test sets of 300 clips; the documented simulation found 94.9 %.
     rng = np.random.default_rng(0)
     labels = rng.random((400_000,)) < 0.1
@@ -145,19 +145,19 @@ def test_the_interval_holds_the_true_value_about_as_often_as_it_says():
     assert 0.87 <= ((low <= true) & (true <= high)).mean() <= 0.995
 
 
-def test_twenty_tags_of_5000_clips_1000_times_take_well_under_a_minute():
+def test_twenty_tags_5000_clips_and_1000_resamples_take_less_than_30_s():
     rng = np.random.default_rng(0)
     labels = rng.random((5000, 20)) < 0.3
     scores = rng.normal(size=(5000, 20)) + labels
     start = time.process_time()
     bootstrap_intervals(scores, labels, samples=1000)
-    assert time.process_time() - start < 30  # 2 s where this was written
+    assert time.process_time() - start < 30  # measured: 2 s
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [({"samples": -1}, "samples must be 0 or more"), ({"confidence": 1.0}, "confidence must")],
 )
-def test_wrong_options_are_refused(options, says):
+def test_wrong_options_are_rejected(options, says):
     with pytest.raises(ConfigError, match=says):
         bootstrap_intervals([[0.1], [0.2]], [[0], [1]], **options)

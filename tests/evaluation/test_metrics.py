@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, on annotated clips, with ties and undefined tags."""
+"""Metrics compared with scikit-learn, on annotated clips, with ties and undefined tags."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RANKING = [(average_precision, average_precision_score), (roc_auc, roc_auc_score
 
 
 @pytest.mark.parametrize(("ours", "theirs"), RANKING)
-def test_ranking_metric_is_scikit_learns_on_the_annotated_clips(ours, theirs, partly_labelled):
+def test_ranking_metric_equals_scikit_learn_on_annotated_clips(ours, theirs, partly_labelled):
     scores, labels, mask = partly_labelled
     values = ours(scores, labels, mask).values
     for tag in range(3):
@@ -48,7 +48,7 @@ def test_ranking_metric_is_scikit_learns_on_the_annotated_clips(ours, theirs, pa
 
 
 @pytest.mark.parametrize(("ours", "theirs"), RANKING)
-def test_without_mask_the_macro_mean_is_scikit_learns(ours, theirs):
+def test_without_mask_the_macro_mean_equals_scikit_learn(ours, theirs):
     rng = np.random.default_rng(0)
     labels = rng.random((150, 5)) < 0.4
     scores = rng.normal(size=(150, 5)).astype(np.float32)
@@ -75,7 +75,7 @@ def test_undefined_tags_are_nan_with_a_reason_and_out_of_the_macro_mean(partly_l
     assert auc.macro == pytest.approx(auc.values[:3].mean())
 
 
-def test_labels_under_the_mask_mean_nothing(partly_labelled):
+def test_masked_labels_have_no_effect(partly_labelled):
     scores, labels, mask = partly_labelled
     noise = np.where(mask, labels, 0.5)
     for metric in (average_precision, roc_auc, f1):
@@ -104,7 +104,7 @@ def test_a_random_ranking_reaches_the_mean_positive_rate():
     assert chance == pytest.approx(positive_rate(labels).macro, abs=0.01)
 
 
-def test_f1_precision_recall_are_scikit_learns_on_the_annotated_clips(partly_labelled):
+def test_f1_precision_and_recall_equal_scikit_learn_on_annotated_clips(partly_labelled):
     scores, labels, mask = partly_labelled
     decisions = scores >= 0.5
     ours = decision_metrics(decisions, labels, mask)
@@ -117,12 +117,12 @@ def test_f1_precision_recall_are_scikit_learns_on_the_annotated_clips(partly_lab
     assert ours.f1.reasons == ("", "", "", "no positives", "", "not annotated")
 
 
-def test_a_silent_tag_with_positives_has_f1_zero_not_nan():
+def test_a_tag_without_positive_decisions_has_f1_zero_not_nan():
     ours = decision_metrics([[0], [0]], [[1], [0]])
     assert (ours.f1.macro, ours.precision.macro, ours.recall.macro) == (0, 0, 0)
 
 
-def test_threshold_is_a_number_or_one_per_tag_and_reached_from_the_score_itself():
+def test_threshold_is_one_number_or_one_per_tag_and_includes_equal_scores():
     scores = [[0.5, 0.2], [0.4, 0.7]]
     assert decide(scores).tolist() == [[True, False], [False, True]]
     assert decide(scores, [0.4, 0.8]).tolist() == [[True, False], [True, False]]
@@ -131,7 +131,7 @@ def test_threshold_is_a_number_or_one_per_tag_and_reached_from_the_score_itself(
     assert f1(scores, labels, threshold=[0.4, 0.8]).values[0] == 1
 
 
-def test_micro_metrics_are_scikit_learns_over_all_annotated_entries(partly_labelled):
+def test_micro_metrics_equal_scikit_learn_over_all_annotated_entries(partly_labelled):
     scores, labels, mask = partly_labelled
     decisions = decide(scores, 0.4)
     truth, ranked, decided = labels[mask], scores[mask], decisions[mask]
@@ -146,9 +146,9 @@ def test_micro_metrics_are_scikit_learns_over_all_annotated_entries(partly_label
 
 
 def test_micro_metrics_of_nothing_annotated_are_nan():
-    figures = micro_metrics([[0.1]], [[0]], [[0]], [[0]])
-    assert len(figures) == 5
-    assert all(np.isnan(value) for value in figures.values())
+    pooled = micro_metrics([[0.1]], [[0]], [[0]], [[0]])
+    assert len(pooled) == 5
+    assert all(np.isnan(value) for value in pooled.values())
 
 
 @pytest.mark.parametrize(
@@ -165,13 +165,13 @@ def test_micro_metrics_of_nothing_annotated_are_nan():
         ([[0.1, 0.2]], [[0, 1]], [[2, 1]], "mask must be 0 or 1"),
     ],
 )
-def test_wrong_arrays_are_refused_with_what_and_where(scores, labels, mask, says):
+def test_wrong_arrays_are_rejected_with_value_and_place(scores, labels, mask, says):
     with pytest.raises(ConfigError, match=says):
         average_precision(scores, labels, mask)
 
 
 @pytest.mark.parametrize("threshold", [[0.5, 0.5, 0.5], np.nan, "half"])
-def test_wrong_thresholds_are_refused(threshold):
+def test_wrong_thresholds_are_rejected(threshold):
     with pytest.raises(ConfigError, match="threshold must be"):
         decide([[0.1, 0.2]], threshold)
 
@@ -179,7 +179,7 @@ def test_wrong_thresholds_are_refused(threshold):
 @pytest.mark.parametrize("scale", [0.1, 3, 30, 3000])
 def test_probabilities_are_sigmoid_and_softmax_at_any_size(scale):
     logits = scale * np.random.default_rng(0).normal(size=(50, 6))
-    close = {"rtol": 1e-12, "atol": 1e-300}  # what is 0 in one may be denormal in the other
+    close = {"rtol": 1e-12, "atol": 1e-300}  # 0 in one may be denormal in the other
     np.testing.assert_allclose(probabilities(logits, "multi_label"), expit(logits), **close)
     single = probabilities(logits, "single_label")
     np.testing.assert_allclose(single, softmax(logits, axis=1), **close)
@@ -234,18 +234,18 @@ def test_classes_are_read_from_labels():
 @pytest.mark.parametrize(
     ("labels", "mask", "says"),
     [
-        ([[1, 0], [1, 1]], None, r"exactly one class.*1 clips .*first clip 1 with 2"),
+        ([[1, 0], [1, 1]], None, r"exactly one class.*1 clip .*first clip 1 with 2"),
         ([[0, 0], [0, 1]], None, r"first clip 0 with 0"),
-        ([[1, 0], [0, 1]], [[1, 1], [0, 1]], r"mask must be 1 everywhere.*first clip 1"),
+        ([[1, 0], [0, 1]], [[1, 1], [0, 1]], r"mask must be 1 everywhere.*first in clip 1"),
         ([[1, 0.5]], None, "labels must be 0 or 1"),
     ],
 )
-def test_labels_that_are_not_single_are_refused(labels, mask, says):
+def test_labels_that_are_not_single_are_rejected(labels, mask, says):
     with pytest.raises(ConfigError, match=says):
         check_single_label(labels, mask)
 
 
-def test_an_unknown_task_names_the_nearest():
+def test_an_unknown_task_suggests_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'single_label'"):
         check_task("single-label")
     with pytest.raises(ConfigError, match="Unknown task"):
@@ -253,6 +253,7 @@ def test_an_unknown_task_names_the_nearest():
 
 
 def random_tags(seed: int, decimals: int, clips: int = 120, tags: int = 5):
+    """Return scores, labels and mask of tags with at least one known positive."""
     rng = np.random.default_rng(seed)
     labels = rng.random((clips, tags)) < rng.uniform(0.02, 0.9, tags)
     labels[0] = True
@@ -264,14 +265,14 @@ def random_tags(seed: int, decimals: int, clips: int = 120, tags: int = 5):
 
 @pytest.mark.parametrize("decimals", [1, 2, 15])
 @pytest.mark.parametrize("seed", range(8))
-def test_no_threshold_has_more_f1_by_brute_force(seed, decimals):
+def test_thresholds_have_the_best_f1_of_a_brute_force_search(seed, decimals):
     scores, labels, mask = random_tags(seed, decimals)
     chosen = best_f1_thresholds(scores, labels, mask)
     reached = f1(scores, labels, mask, threshold=chosen).values
     for tag in range(scores.shape[1]):
         known = mask[:, tag]
         truth, ranked = labels[known, tag], scores[known, tag]
-        every = [f1_score(truth, ranked >= cut) for cut in np.unique(ranked)]
+        every = [f1_score(truth, ranked >= threshold) for threshold in np.unique(ranked)]
         assert reached[tag] == pytest.approx(max(every), abs=1e-12)
         precision, recall, _ = precision_recall_curve(truth, ranked)
         product = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
@@ -279,7 +280,7 @@ def test_no_threshold_has_more_f1_by_brute_force(seed, decimals):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_threshold_lies_midway_between_neighbouring_scores(seed):
+def test_the_threshold_is_halfway_between_neighbouring_scores(seed):
     scores, labels, mask = random_tags(seed, decimals=2)
     chosen = best_f1_thresholds(scores, labels, mask)
     for tag, threshold in enumerate(chosen):
@@ -289,31 +290,31 @@ def test_the_threshold_lies_midway_between_neighbouring_scores(seed):
         assert threshold == pytest.approx((above + below) / 2, abs=1e-12)
 
 
-def test_of_equal_f1_the_highest_threshold_is_taken():
-    # F1 is 2/3 for the top clip alone and for all four.
+def test_the_highest_threshold_wins_at_equal_f1():
+    # F1 is 2/3 for only the top clip and for all four.
     scores, labels = [[0.9], [0.5], [0.4], [0.3]], [[1], [0], [0], [1]]
     assert best_f1_thresholds(scores, labels)[0] == pytest.approx(0.7)
 
 
-def test_everything_positive_is_claimed_with_room_below():
+def test_a_tag_with_only_positives_gets_a_threshold_below_all_scores():
     assert best_f1_thresholds([[0.2], [0.6]], [[1], [1]])[0] == pytest.approx(0.1)
-    assert best_f1_thresholds([[-2.0], [1.0]], [[1], [1]])[0] == -2  # logits: no room
+    assert best_f1_thresholds([[-2.0], [1.0]], [[1], [1]])[0] == -2  # logits: no space below
 
 
 def test_tags_without_known_positives_keep_one_half(partly_labelled):
     chosen = best_f1_thresholds(*partly_labelled)
     assert chosen[[3, 5]].tolist() == [0.5, 0.5]
-    assert chosen[2] == pytest.approx(0.25)  # one score for all: claim them all
+    assert chosen[2] == pytest.approx(0.25)  # one score for all: the tag applies to all
 
 
-def test_neighbouring_floats_are_still_cut_between():
+def test_neighbouring_floats_are_separated():
     upper = np.nextafter(0.7, 1)
     scores, labels = np.array([[0.7], [upper]]), np.array([[0], [1]])
     threshold = best_f1_thresholds(scores, labels)[0]
     assert ((scores >= threshold) == labels).all()
 
 
-def test_chosen_on_one_half_they_help_on_the_other():
+def test_thresholds_chosen_on_one_half_help_on_the_other():
     rng = np.random.default_rng(0)
     labels = rng.random((4000, 20)) < 0.08
     scores = 1 / (1 + np.exp(3 - 2 * labels - rng.normal(size=labels.shape)))
@@ -322,9 +323,9 @@ def test_chosen_on_one_half_they_help_on_the_other():
     assert f1(scores[1::2], labels[1::2], threshold=chosen).macro > at_half + 0.2
 
 
-def test_195_tags_of_11000_clips_take_a_second():
+def test_195_tags_of_11000_clips_are_fast():
     rng = np.random.default_rng(0)
     labels = rng.random((11_000, 195)) < 0.05
     start = time.process_time()
     best_f1_thresholds(rng.random(labels.shape), labels)
-    assert time.process_time() - start < 10  # 0.4 s where this was written
+    assert time.process_time() - start < 10  # measured: 0.4 s

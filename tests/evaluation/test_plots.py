@@ -1,4 +1,4 @@
-"""The plots: files with the right size and ink, the right values drawn, no overlap."""
+"""The plots: size and ink of the files, the values drawn, and no overlapping text."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ HISTORY = {
 
 
 def example(tags: int, clips: int = 300):
+    """Return a report of random scores, and the scores, labels and mask."""
     rng = np.random.default_rng(tags)
     labels = rng.random((clips, tags)) < rng.uniform(0.05, 0.5, tags)
     labels[0] = True
@@ -62,7 +63,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure(tags):
     assert texts_overlap(precision_recall_curves(report, *arrays)) == []
 
 
-def test_bars_whiskers_and_ticks_are_where_the_report_says(partly_labelled):
+def test_bars_whiskers_and_ticks_show_the_report(partly_labelled):
     report = evaluate(*partly_labelled, label_names=list("abcdef"), bootstrap_samples=20)
     axes = per_tag_bars(report).axes[0]
     drawn = [bar.get_width() for bar in axes.patches]
@@ -106,7 +107,7 @@ def test_area_under_each_drawn_curve_is_the_average_precision():
         assert axes.get_title(loc="right") == f"{row.average_precision:.2f}"
 
 
-def test_grey_curve_pools_all_annotated_entries():
+def test_grey_curve_pools_all_annotated_labels():
     report, scores, labels, mask = example(3)
     axes = precision_recall_curves(report, scores, labels, mask).axes[0]
     recall, precision = axes.lines[0].get_data()
@@ -114,7 +115,7 @@ def test_grey_curve_pools_all_annotated_entries():
     assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(expected)
 
 
-def test_undefined_tags_have_an_empty_panel_that_says_why(partly_labelled):
+def test_undefined_tags_have_an_empty_panel_with_the_reason(partly_labelled):
     report = evaluate(*partly_labelled, label_names=list("abcdef"), bootstrap_samples=0)
     panels = precision_recall_curves(report, *partly_labelled).axes
     assert [text.get_text() for axes in panels[-2:] for text in axes.texts] == [
@@ -132,13 +133,13 @@ def test_a_report_with_nothing_defined_can_be_plotted():
     assert len(precision_recall_curves(report, zeros, zeros).axes) == 2
 
 
-def test_arrays_of_another_size_than_the_report_are_refused():
+def test_arrays_that_do_not_fit_the_report_are_rejected():
     report, *_ = example(3)
     with pytest.raises(ConfigError, match=r"report's 3 classes\. Received 2"):
         precision_recall_curves(report, np.zeros((4, 2)), np.zeros((4, 2)))
 
 
-def test_dollar_signs_in_a_tag_are_no_formula(tmp_path):
+def test_dollar_signs_in_a_tag_are_not_a_formula(tmp_path):
     labels = [[1], [0]]
     report = evaluate([[0.7], [0.2]], labels, label_names=["$a_$"], bootstrap_samples=0)
     save_png(per_tag_bars(report), tmp_path / "bars.png")
@@ -158,7 +159,7 @@ def test_dollar_signs_in_a_tag_are_no_formula(tmp_path):
         (["a name far too long to show", "short"], ["a name far too l…", "short"]),
     ],
 )
-def test_panel_titles_are_cut_to_their_room_and_alike(names, titles):
+def test_panel_titles_are_shortened_alike(names, titles):
     assert panel_titles(names, 17) == titles
 
 
@@ -178,7 +179,7 @@ def test_training_curves_are_an_image_without_overlap(epochs, tmp_path):
 
 
 @pytest.mark.parametrize("ends", [(0.5, 0.5, 0.5, 0.5), (0.9, 0.8, 0.1, 0.11), (0, 0, 1, 1)])
-def test_all_validation_figures_share_a_panel_and_are_told_apart(ends):
+def test_all_validation_metrics_share_a_panel_in_different_colours(ends):
     names = ("val_mAP", "val_roc_auc", "val_f1", "val_accuracy")
     columns = {name: [0.2, 0.3, 0.4, end] for name, end in zip(names, ends, strict=True)}
     figure = training_curves({**HISTORY, **columns, "seconds": [10.0, 20.0, 30.0, 40.0]})
@@ -190,11 +191,11 @@ def test_all_validation_figures_share_a_panel_and_are_told_apart(ends):
     shown = {text.get_text(): text.xy[1] for text in panel.texts}
     assert set(shown) == {"mAP", "ROC-AUC", "F1", "accuracy"}
     assert texts_overlap(figure) == []
-    # The names stand about their lines: none drifts off to one side.
+    # The names stay near their lines: their mean does not drift.
     assert np.mean(list(shown.values())) == pytest.approx(np.mean(ends), abs=1e-9)
 
 
-def test_figures_that_no_tag_defined_leave_gaps():
+def test_undefined_metrics_leave_gaps():
     history = {
         "val_mAP": ["0.1", "0.2"],
         "val_roc_auc": ["nan", "nan"],
@@ -225,7 +226,7 @@ def test_training_curves_draw_the_log_and_mark_the_best_map():
         ("val_mAP", 4, 1, (4, 0.6), "best epoch, 4, with validation mAP 0.600"),
     ],
 )
-def test_the_monitored_figure_tells_the_best_epoch(monitor, first_epoch, panel, best, shown):
+def test_the_monitored_metric_selects_the_best_epoch(monitor, first_epoch, panel, best, shown):
     history = {**HISTORY, "val_f1": [0.1, 0.6, 0.5, float("nan")]}
     figure = training_curves(history, monitor, first_epoch)
     assert any(shown in text.get_text() for text in figure.texts)
@@ -239,7 +240,7 @@ def test_the_monitored_figure_tells_the_best_epoch(monitor, first_epoch, panel, 
 
 
 @pytest.mark.parametrize(("monitor", "first_epoch"), [("val_accuracy", 1), ("val_mAP", 9)])
-def test_without_the_figure_or_an_eligible_epoch_none_is_marked(monitor, first_epoch):
+def test_without_the_metric_or_an_eligible_epoch_none_is_marked(monitor, first_epoch):
     figure = training_curves(HISTORY, monitor, first_epoch)
     assert not any("best epoch" in text.get_text() for text in figure.texts)
 
@@ -268,6 +269,6 @@ def test_without_validation_no_epoch_is_marked():
         ({"loss": ["low"]}, "Column 'loss' .* must hold numbers"),
     ],
 )
-def test_malformed_histories_are_refused(history, says):
+def test_malformed_histories_are_rejected(history, says):
     with pytest.raises(ConfigError, match=says):
         training_curves(history)

@@ -1,4 +1,4 @@
-"""The report: its figures, its files, its notes."""
+"""The report: metrics, files and notes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from rfkeras.evaluation.metrics import (
     positive_rate,
     roc_auc,
 )
-from rfkeras.evaluation.report import Report, TagRow, evaluate, write_report
-from rfkeras.utils.files import replacing
+from rfkeras.evaluation.report import evaluate, write_report
+from rfkeras.evaluation.result import Report, TagRow
 
 NAMES = ("a", "b", "c", "none", "all", "blank")
 
 
 @pytest.fixture
 def report(partly_labelled) -> Report:
+    """Return a report of random scores."""
     return evaluate(*partly_labelled, label_names=NAMES, bootstrap_samples=40, seed=3)
 
 
-def test_rows_hold_the_metrics_counts_and_intervals_of_each_tag(report, partly_labelled):
+def test_rows_have_metrics_counts_and_intervals_of_each_tag(report, partly_labelled):
     scores, labels, mask = partly_labelled
     shares = decision_metrics(scores >= 0.5, labels, mask)
     intervals = bootstrap_intervals(*partly_labelled, samples=40, seed=3)
@@ -51,7 +52,7 @@ def test_rows_hold_the_metrics_counts_and_intervals_of_each_tag(report, partly_l
         assert row.threshold == 0.5
 
 
-def test_summary_holds_macro_micro_chance_and_how_many_tags(report, partly_labelled):
+def test_summary_has_macro_micro_chance_and_numbers_of_tags(report, partly_labelled):
     _, labels, mask = partly_labelled
     assert report.mean_average_precision == average_precision(*partly_labelled).macro
     assert report.chance_level == positive_rate(labels, mask).macro
@@ -74,7 +75,7 @@ def test_summary_holds_macro_micro_chance_and_how_many_tags(report, partly_label
     assert report.summary["bootstrap"] == {"samples": 40, "seed": 3, "confidence": 0.95}
 
 
-def test_left_out_tags_are_named_never_silent(report):
+def test_left_out_tags_are_named(report):
     assert report.notes == (
         "No average precision or F1 for 2 of 6 tags, which the macro mean leaves out: "
         "none (no positives), blank (not annotated).",
@@ -107,7 +108,7 @@ def test_tags_missing_from_some_resamples_are_noted():
     assert "rare (" in report.notes[0]
 
 
-def test_scores_that_are_no_probabilities_are_noted_where_a_threshold_decides():
+def test_scores_that_are_no_probabilities_are_noted_if_a_threshold_decides():
     logits, labels = [[-2.0], [3.0]], [[0], [1]]
     options = {"label_names": ["a"], "bootstrap_samples": 0}
     assert "from -2 to 3" in evaluate(logits, labels, **options).notes[0]
@@ -124,7 +125,7 @@ def test_given_decisions_replace_the_threshold(partly_labelled):
     assert all(math.isnan(row.threshold) for row in report.tags)
 
 
-def test_thresholds_per_tag_stand_in_the_rows(partly_labelled):
+def test_thresholds_per_tag_are_in_the_rows(partly_labelled):
     thresholds = np.linspace(0.2, 0.7, 6)
     report = evaluate(
         *partly_labelled, label_names=NAMES, threshold=thresholds, bootstrap_samples=0
@@ -132,7 +133,7 @@ def test_thresholds_per_tag_stand_in_the_rows(partly_labelled):
     assert [row.threshold for row in report.tags] == thresholds.tolist()
 
 
-def test_json_holds_every_figure_and_null_for_undefined(report, tmp_path):
+def test_json_has_every_metric_and_null_for_undefined(report, tmp_path):
     report.to_json(tmp_path / "new" / "report.json")
     text = (tmp_path / "new" / "report.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=pytest.fail)  # NaN is not JSON
@@ -147,7 +148,7 @@ def test_json_holds_every_figure_and_null_for_undefined(report, tmp_path):
     assert tuple(content["notes"]) == report.notes
 
 
-def test_csv_holds_every_row_and_empty_cells_for_undefined(report, tmp_path):
+def test_csv_has_every_row_and_empty_cells_for_undefined(report, tmp_path):
     report.to_csv(tmp_path / "per_tag.csv")
     with (tmp_path / "per_tag.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -161,22 +162,7 @@ def test_csv_holds_every_row_and_empty_cells_for_undefined(report, tmp_path):
                 assert cells[key] == str(value)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    target = tmp_path / "report.json"
-    target.write_text("old")
-
-    def write_half() -> None:
-        with replacing(target) as temporary:
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_half()
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_write_report_writes_these_files_and_no_other(report, partly_labelled, tmp_path):
+def test_write_report_writes_exactly_these_files(report, partly_labelled, tmp_path):
     history = {"epoch": ["1", "2"], "loss": ["0.5", "0.4"], "val_mAP": ["", "0.3"]}
     written = write_report(report, tmp_path, *partly_labelled, history=history)
     names = {"report.json", "per_tag.csv", "scores.npz", "per_tag.png", "precision_recall.png"}
@@ -194,8 +180,8 @@ def test_without_epochs_there_is_no_training_plot(report, partly_labelled, tmp_p
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"label_names": ["a"]}, "each of the 2 classes. Received 1"),
-        ({"label_names": ["a", "a"]}, "Received twice: a"),
+        ({"label_names": ["a"]}, "must have 2 names, one per class. Received 1"),
+        ({"label_names": ["a", "a"]}, "Repeated: a"),
         ({"label_names": ["a", "b"], "decisions": [[0, 1]]}, "decisions must have the shape"),
         ({"label_names": ["a", "b"], "decisions": [[0, 1], [3, 0]]}, "decisions must be 0 or"),
         ({"label_names": ["a", "b"], "threshold": [0.1] * 3}, "threshold must be"),
@@ -207,12 +193,13 @@ def test_wrong_arguments_are_refused(options, says):
         evaluate([[0.1, 0.2], [0.3, 0.4]], [[0, 1], [1, 0]], **options)
 
 
-def test_matplotlib_loads_only_for_plots_and_tensorflow_never():
+def test_matplotlib_loads_only_for_plots_and_tensorflow_never_loads():
     program = (
         "import sys, rfkeras.evaluation; light = {'sklearn', 'numpy'} & set(sys.modules);"
-        "import rfkeras.evaluation.report, rfkeras.evaluation.table, rfkeras.cli.evaluate;"
+        "import rfkeras.evaluation.report, rfkeras.evaluation.report_table;"
+        "import rfkeras.cli.evaluate;"
         "heavy = {'matplotlib', 'tensorflow', 'keras'} & set(sys.modules);"
-        "import rfkeras.evaluation.plots, rfkeras.evaluation.plots;"
+        "import rfkeras.evaluation.plots;"
         "heavy |= {'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules);"
         "sys.exit(f'{light} {heavy}' if light | heavy else 0)"
     )
@@ -220,7 +207,7 @@ def test_matplotlib_loads_only_for_plots_and_tensorflow_never():
     assert done.returncode == 0, done.stderr
 
 
-def test_f1_at_one_half_stands_beside_f1_at_the_tags_own_thresholds(partly_labelled):
+def test_f1_at_one_half_is_reported_with_f1_at_own_thresholds(partly_labelled):
     thresholds = np.linspace(0.2, 0.7, 6)
     own = evaluate(
         *partly_labelled, label_names=NAMES, threshold=thresholds, bootstrap_samples=0

@@ -1,4 +1,4 @@
-"""Single-label reports: figures against scikit-learn, files, table, picture, refusals."""
+"""Single-label reports: metrics compared with scikit-learn, files, table, plot and errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sklearn import metrics
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.plots import confusion_matrix
-from rfkeras.evaluation.report import class_figures, evaluate, write_report
-from rfkeras.evaluation.table import print_report
+from rfkeras.evaluation.report import class_metrics, evaluate, write_report
+from rfkeras.evaluation.report_table import print_report
 from rfkeras.utils.plotting import save_png
 from tests.helpers.plots import texts_overlap
 
@@ -25,7 +25,7 @@ SCENES = tuple(
 
 
 def example(classes: int, clips: int = 400, seed: int = 0):
-    """Softmax scores, one-hot labels and class numbers; the classes differ in size."""
+    """Return softmax scores, one-hot labels and class numbers of classes of unequal size."""
     rng = np.random.default_rng(seed)
     truth = rng.choice(classes, clips, p=rng.dirichlet(np.full(classes, 5.0)))
     logits = rng.normal(size=(clips, classes)) + 1.5 * np.eye(classes)[truth]
@@ -34,25 +34,26 @@ def example(classes: int, clips: int = 400, seed: int = 0):
 
 
 def single_report(classes: int, **options):
+    """Return a single-label report of random scores, and the scores and labels."""
     scores, labels, _ = example(classes)
     names = options.pop("names", [f"class{i}" for i in range(classes)])
     settings = {"bootstrap_samples": 50, "task": "single_label", **options}
     return evaluate(scores, labels, label_names=names, **settings), scores, labels
 
 
-def test_figures_are_scikit_learns():
+def test_metrics_equal_scikit_learn():
     scores, labels, truth = example(5)
     chosen = scores.argmax(axis=1)
-    figures = class_figures(scores, labels)
-    assert figures.accuracy == metrics.accuracy_score(truth, chosen)
-    assert figures.macro_accuracy == pytest.approx(
+    ours = class_metrics(scores, labels)
+    assert ours.accuracy == metrics.accuracy_score(truth, chosen)
+    assert ours.macro_accuracy == pytest.approx(
         metrics.balanced_accuracy_score(truth, chosen), abs=1e-12
     )
-    assert figures.log_loss == pytest.approx(metrics.log_loss(truth, scores), rel=1e-9)
-    np.testing.assert_array_equal(figures.confusion, metrics.confusion_matrix(truth, chosen))
+    assert ours.log_loss == pytest.approx(metrics.log_loss(truth, scores), rel=1e-9)
+    np.testing.assert_array_equal(ours.confusion, metrics.confusion_matrix(truth, chosen))
 
 
-def test_intervals_are_those_of_the_drawn_clips():
+def test_intervals_are_percentiles_over_the_drawn_clips():
     scores, labels, truth = example(4, clips=60)
     truth[0], labels[0] = 3, np.eye(4)[3]
     right = scores.argmax(axis=1) == truth
@@ -63,19 +64,19 @@ def test_intervals_are_those_of_the_drawn_clips():
         accuracies.append(right[drawn].mean())
         recalls = [right[drawn][truth[drawn] == c].mean() for c in np.unique(truth[drawn])]
         macros.append(np.mean(recalls))
-    ours = class_figures(scores, labels, samples=40, confidence=0.9, seed=7)
+    ours = class_metrics(scores, labels, samples=40, confidence=0.9, seed=7)
     np.testing.assert_allclose(ours.accuracy_interval, np.quantile(accuracies, [0.05, 0.95]))
     np.testing.assert_allclose(ours.macro_accuracy_interval, np.quantile(macros, [0.05, 0.95]))
 
 
-def test_the_interval_holds_the_true_accuracy_about_as_often_as_it_says():
+def test_the_interval_contains_the_true_accuracy_as_often_as_promised():
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(100):
         right = rng.random(200) < 0.7
         scores = np.where(right[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
         labels = np.tile([1, 0], (200, 1))
-        low, high = class_figures(scores, labels, samples=200).accuracy_interval
+        low, high = class_metrics(scores, labels, samples=200).accuracy_interval
         held += low <= 0.7 <= high
     assert 88 <= held <= 100
 
@@ -102,15 +103,15 @@ def test_report_rows_and_summary():
     assert report.notes == ()
 
 
-def test_chance_is_what_the_constant_answer_reaches():
+def test_chance_is_the_accuracy_of_a_constant_answer():
     report, _, labels = single_report(5)
     constant = np.tile(np.eye(5)[labels.sum(axis=0).argmax()], (len(labels), 1))
-    reached = class_figures(constant, labels)
+    reached = class_metrics(constant, labels)
     assert reached.accuracy == report.summary["chance"]["accuracy"]
     assert reached.macro_accuracy == report.summary["chance"]["macro_accuracy"]
 
 
-def test_a_class_without_clips_is_left_out_and_said():
+def test_a_class_without_clips_is_left_out_with_a_note():
     scores, labels, _ = example(4)
     some = labels[:, 3] == 0
     report = evaluate(
@@ -129,7 +130,7 @@ def test_a_class_without_clips_is_left_out_and_said():
     assert texts_overlap(confusion_matrix(report)) == []
 
 
-def test_files_hold_the_confusion_matrix(tmp_path):
+def test_files_contain_the_confusion_matrix(tmp_path):
     report, scores, labels = single_report(3)
     written = write_report(report, tmp_path, scores, labels)
     assert {path.name for path in written} == {
@@ -172,13 +173,13 @@ def test_scores_that_are_no_softmax_have_no_log_loss():
         ({"task": "single"}, "Did you mean 'single_label'"),
     ],
 )
-def test_what_does_not_fit_the_task_is_refused(options, says):
+def test_arguments_that_do_not_fit_the_task_are_rejected(options, says):
     settings = {"task": "single_label", "label_names": list("abc"), **options}
     with pytest.raises(ConfigError, match=says):
         evaluate(np.eye(3), np.eye(3), **settings)
 
 
-def test_the_table_gives_accuracy_first_and_a_row_a_class_by_recall():
+def test_the_table_has_one_row_per_class_by_recall_and_then_the_accuracy():
     report, *_ = single_report(10, names=SCENES)
     file = io.StringIO()
     print_report(report, file=file, title="Test")

@@ -1,4 +1,4 @@
-"""The notation of a search space, and what a search makes of its values."""
+"""The notation of a search space, and the values that it gives."""
 
 from dataclasses import fields
 
@@ -22,6 +22,7 @@ from rfkeras.experiments.search_space import (
 
 
 def parameter(**spec):
+    """Return the parameter of one spec."""
     (one,) = parse_space(spec).parameters.values()
     return one
 
@@ -66,7 +67,7 @@ def test_continuous_specs():
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.floats(1e-6, 1e3), st.floats(1.001, 1e4), st.floats(0, 1))
-def test_a_value_is_the_same_after_a_message_in_float32(low, ratio, place):
+def test_value_survives_a_message_in_float32(low, ratio, place):
     span = Continuous(low, low * ratio, log=True)
     number = low * ratio**place
     sent = float(np.float32(number))
@@ -95,14 +96,14 @@ SPECS = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(SPECS)
-def test_a_space_is_read_back_from_its_text(specs):
+def test_space_is_read_back_from_its_text(specs):
     space = parse_space({**specs, "optimizer": "adam,adamw"})
     again = parse_space(space.to_text())
     assert again == space
     assert list(again.parameters) == list(space.parameters)
 
 
-def test_conditions_come_after_what_they_depend_on():
+def test_options_come_after_those_they_depend_on():
     specs = {"weight_decay": {"min": 0.001, "max": 0.1, "when": {"optimizer": "adamw"}}}
     space = parse_space({**specs, "optimizer": ["adam", "adamw"]})
     assert list(space.parameters) == ["optimizer", "weight_decay"]
@@ -112,10 +113,10 @@ def test_conditions_come_after_what_they_depend_on():
     assert space.decode({"optimizer": 0, "tuner/epochs": 3}) == {"optimizer": "adam"}
 
 
-def test_a_file_with_unquoted_colons_is_refused_and_not_misread(tmp_path):
+def test_file_with_unquoted_colons_is_rejected(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text("rho: 2:12\nshake: [true, false]\n")
-    assert yaml.safe_load(path.read_text())["rho"] == 132  # YAML 1.1 counts in sixties
+    assert yaml.safe_load(path.read_text())["rho"] == 132  # YAML 1.1 reads base 60
     with pytest.raises(ConfigError, match="quotation marks.*Received: 132"):
         read_space(path)
     path.write_text('rho: "2:12"\nshake: [true, false]\nmixup: {min: 0, max: 0.5}\n')
@@ -129,13 +130,13 @@ def test_a_file_with_unquoted_colons_is_refused_and_not_misread(tmp_path):
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        ({}, "needs an option"),
+        ({}, "needs at least one option"),
         ({"shkae": "true,false"}, "Did you mean 'shake'"),
         ({"seed": "1,2"}, "luck"),
         ({"dataset": "openmic,gtzan"}, "could not be compared"),
         ({"rho": "0:3", "rho_time": "0,1"}, "both axes"),
-        ({"rho": "3"}, "two different values"),
-        ({"rho": "3,3"}, "two different values"),
+        ({"rho": "3"}, "two or more different values"),
+        ({"rho": "3,3"}, "two or more different values"),
         ({"rho": "5:1"}, "below the upper"),
         ({"rho": "1:2:3:4"}, "MIN:MAX:STEP"),
         ({"rho": ":3"}, "MIN:MAX"),
@@ -143,34 +144,34 @@ def test_a_file_with_unquoted_colons_is_refused_and_not_misread(tmp_path):
         ({"rho": "0:4:x"}, "must be a number"),
         ({"width": "8:64:1.5"}, "whole number"),
         ({"width": "8:64:1:log"}, "factor above 1"),
-        ({"learning_rate": "0:1:log"}, "begins above 0"),
-        ({"mixup": "0:1:1e-4"}, "at most 1000 steps"),
+        ({"learning_rate": "0:1:log"}, "must start above 0"),
+        ({"mixup": "0:1:1e-4"}, "at most 1000 values"),
         ({"mixup": "0,ten"}, "mixup must be a number"),
         ({"shake": "yes,no"}, "true or false"),
-        ({"optimizer": "adam:adamw"}, "is no number|Unknown value"),
+        ({"optimizer": "adam:adamw"}, "is not a number|Unknown value"),
         ({"optimizer": "adam,sgd"}, "Unknown value 'sgd'"),
-        ({"rho": {"min": 0}}, "table of min, max"),
+        ({"rho": {"min": 0}}, "table with min, max"),
         ({"rho": {"min": 0, "max": 4, "log": "yes"}}, "log must be true or false"),
         ({"mixup": "0,1 when shake=true"}, "another option that is searched"),
         ({"mixup": "0,1 when shake=2", "shake": "true,false"}, "true or false"),
         (
             {"mixup": {"choices": [0, 1], "when": {"width": 8}}, "width": [16, 32]},
-            "width never is 8",
+            "width is never 8",
         ),
     ],
 )
-def test_nonsense_is_refused(specs, message):
+def test_invalid_specs_are_rejected(specs, message):
     with pytest.raises(ConfigError, match=message):
         parse_space(specs)
 
 
 @pytest.mark.parametrize("flags", [["rho"], ["rho="], ["rho=0:3", "rho=1,2"]])
-def test_flags_that_are_no_specs(flags):
+def test_flags_that_are_not_specs(flags):
     with pytest.raises(ConfigError, match="--search"):
         split_flags(flags)
 
 
-def test_every_option_is_either_searched_or_refused_with_a_reason():
+def test_every_option_can_be_searched_or_has_a_reason_why_not():
     assert {*SEARCHED, *NOT_SEARCHED} == {
         *(field.name for field in fields(TrainConfig)),
         "rho_time",

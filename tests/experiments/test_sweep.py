@@ -1,4 +1,4 @@
-"""What the command line of a sweep means: values of rho, variants, extra tests, slots."""
+"""The plan of a sweep: values of rho, variants, extra tests and slots for processes."""
 
 import dataclasses
 import json
@@ -13,17 +13,17 @@ from rfkeras.cli.sweep import plan
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
 from rfkeras.experiments.sweep import (
-    Cell,
     Job,
-    check_free,
+    SweepRun,
     check_names,
-    figures_of,
+    check_no_variant_options,
     make_grid,
     parse_extra_test,
     parse_rhos,
     parse_variants,
-    prepare,
+    prepare_job,
     read_extra_tests,
+    report_file,
 )
 from rfkeras.training.launch import slot_environments, visible_gpus
 from rfkeras.training.run_dir import RunFolder
@@ -47,60 +47,62 @@ def test_values_of_rho(text, rhos):
 @pytest.mark.parametrize(
     "text", ["", "a", "1:", "5:3", "0:4:0", "1:2:3:4", "7x", "-1:3", "3,3"]
 )
-def test_what_is_no_value_of_rho(text):
+def test_invalid_values_of_rho(text):
     with pytest.raises(ConfigError, match="rho"):
         parse_rhos(text)
 
 
-def test_variants_are_joined_and_unknown_ones_refused():
+def test_variants_are_joined_and_unknown_ones_rejected():
     assert parse_variants("plain, shake+fa") == ["plain", "shake+fa"]
-    cell = Cell("shake+fa", (7, 5), 2)
-    assert cell.name == "shake+fa-rho7x5-seed2"
-    assert cell.options() == {
+    run = SweepRun("shake+fa", (7, 5), 2)
+    assert run.name == "shake+fa-rho7x5-seed2"
+    assert run.options() == {
         "shake": True, "frequency_aware": True, "rho": (7, 5), "seed": 2
     }  # fmt: skip
     with pytest.raises(ConfigError, match="Did you mean 'shake'"):
         parse_variants("plain,shak")
-    with pytest.raises(ConfigError, match="every one once"):
+    with pytest.raises(ConfigError, match="each variant once"):
         parse_variants("plain,plain")
 
 
 def test_every_receptive_field_comes_before_the_second_seed():
     grid = make_grid(["plain", "shake"], [0, 3], seeds=2)
     assert len(set(grid)) == 8
-    assert {(c.variant, c.rho) for c in grid[:4]} == {(c.variant, c.rho) for c in grid[4:]}
-    assert {c.seed for c in grid[:4]} == {0}
+    assert {(run.variant, run.rho) for run in grid[:4]} == {
+        (run.variant, run.rho) for run in grid[4:]
+    }
+    assert {run.seed for run in grid[:4]} == {0}
 
 
-def test_recipe_and_model_may_set_rho_but_not_what_variants_are_made_of():
-    check_free("Recipe a", {"rho": 7, "seed": 1, "width": 32, "shake": None})
+def test_recipe_and_model_may_set_rho_but_no_options_of_variants():
+    check_no_variant_options("Recipe a", {"rho": 7, "seed": 1, "width": 32, "shake": None})
     with pytest.raises(ConfigError, match="Recipe a sets damping, shake"):
-        check_free("Recipe a", {"shake": True, "damping": 0.1})
-    check_free("Model", zoo.model_info("resnet_rf_tiny").options)
+        check_no_variant_options("Recipe a", {"shake": True, "damping": 0.1})
+    check_no_variant_options("Model", zoo.model_info("resnet_rf_tiny").options)
     for name in ("resnet_rf_shake", "resnet_rf_fa_tiny", "resnet_rf_damped"):
-        with pytest.raises(ConfigError, match="not be what they are called"):
-            check_free("Model", zoo.model_info(name).options)
+        with pytest.raises(ConfigError, match="not match their names"):
+            check_no_variant_options("Model", zoo.model_info(name).options)
 
 
-def test_extra_tests_must_have_folders_of_their_own(tmp_path):
+def test_extra_tests_must_have_different_folders(tmp_path):
     first, second = parse_extra_test("a b:split=train"), parse_extra_test("a-b:split=test")
     check_names([first])
     with pytest.raises(ConfigError, match="names must differ"):
         check_names([first, second])
-    cell, folder = Cell("plain", 0, 0), RunFolder(tmp_path / "run")
-    prepare(Job(cell, folder, TrainConfig(), (first,)))
+    run, folder = SweepRun("plain", 0, 0), RunFolder(tmp_path / "run")
+    prepare_job(Job(run, folder, TrainConfig(), (first,)))
     assert read_extra_tests(folder) == (first,)
-    record = figures_of(folder, first).with_name("test.json")
+    record = report_file(folder, first).with_name("test.json")
     record.parent.mkdir()
     record.write_text(json.dumps(dataclasses.asdict(first)))
-    prepare(Job(cell, folder, TrainConfig(cache_gb=1.0), (first,)))
+    prepare_job(Job(run, folder, TrainConfig(cache_gb=1.0), (first,)))
     with pytest.raises(ConfigError, match="'a-b' was scored on other data"):
-        prepare(Job(cell, folder, TrainConfig(), (second,)))
+        prepare_job(Job(run, folder, TrainConfig(), (second,)))
     with pytest.raises(ConfigError, match=r"epochs \(200 there, 3 now\)"):
-        prepare(Job(cell, folder, TrainConfig(epochs=3), (first,)))
+        prepare_job(Job(run, folder, TrainConfig(epochs=3), (first,)))
 
 
-def test_an_extra_test_is_the_run_s_data_but_for_its_options():
+def test_extra_test_overrides_options_of_the_run():
     trained = TrainConfig(dataset_size=400, train_share=0.5, excerpt_seconds=5.0)
     font = parse_extra_test("other font: sound_font=F.sf2, dataset_size=1600")
     assert font.config_for(trained) == dataclasses.replace(
@@ -130,12 +132,12 @@ def test_an_extra_test_is_the_run_s_data_but_for_its_options():
         ("a:split=train,split=test", "each option once"),
     ],
 )
-def test_what_is_no_extra_test(text, message):
+def test_invalid_extra_tests(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_extra_test(text)
 
 
-def test_runs_side_by_side_share_gpus_or_cores(monkeypatch):
+def test_simultaneous_runs_share_gpus_or_cores(monkeypatch):
     assert slot_environments(3, ["0", "1"], 8) == [
         {"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0")
     ]
@@ -148,7 +150,7 @@ def test_runs_side_by_side_share_gpus_or_cores(monkeypatch):
     assert visible_gpus() == []
 
 
-def test_the_command_of_the_experiment_plans_runs_that_differ_in_three_options():
+def test_documented_command_plans_runs_that_differ_only_in_three_options():
     text = (ROOT / "docs/receptive_field_experiment.md").read_text(encoding="utf-8")
     command = re.search(r"^\.venv/bin/rfkeras (sweep .*?)```", text, flags=re.S | re.M)[1]
     jobs = plan(build_parser().parse_args(shlex.split(command.replace("\\\n", " "))))

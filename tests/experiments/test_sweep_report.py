@@ -1,4 +1,4 @@
-"""From the scores of runs to means, intervals, paired differences and the plot."""
+"""The report of a sweep: means, intervals, paired differences, tables and the plot."""
 
 import csv
 import dataclasses
@@ -8,9 +8,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.evaluation.bootstrap import mean_average_precision
+from rfkeras.evaluation.bootstrap import bootstrap_mean_average_precision
 from rfkeras.evaluation.result import read_scores, write_scores
-from rfkeras.experiments.sweep import Cell
+from rfkeras.experiments.sweep import SweepRun
 from rfkeras.experiments.sweep_report import (
     FinishedRun,
     best_on_validation,
@@ -37,7 +37,7 @@ def scores_of(labels, skill, seed):
 
 @pytest.fixture(scope="module")
 def runs(truth, tmp_path_factory):
-    """Two variants, three receptive fields, two seeds; rho 7 knows most, shake more."""
+    """Two variants, three receptive fields, two seeds. rho 7 and shake score best."""
     labels, keys = truth
     folder = tmp_path_factory.mktemp("scores")
     made = []
@@ -49,21 +49,23 @@ def runs(truth, tmp_path_factory):
                 size = (SIZES[rho], SIZES[rho])
                 scores = {"test": path}
                 made.append(
-                    FinishedRun(Cell(variant, rho, seed), size, 23.2 * size[0], skill, scores)
+                    FinishedRun(
+                        SweepRun(variant, rho, seed), size, 23.2 * size[0], skill, scores
+                    )
                 )
     return made
 
 
-def test_the_mean_and_the_spread_are_scikit_learns(runs, truth):
+def test_mean_and_spread_match_scikit_learn(runs, truth):
     points = summarise(runs, samples=50)
     assert [(p.variant, p.rho) for p in points] == [
         (variant, rho) for variant in ("plain", "shake") for rho in ("0", "7", "22")
     ]
     for point in points:
         values = [
-            average_precision_score(truth[0], read_scores(run.scores["test"]).scores)
-            for run in runs
-            if (run.cell.variant, str(run.cell.rho)) == (point.variant, point.rho)
+            average_precision_score(truth[0], read_scores(finished.scores["test"]).scores)
+            for finished in runs
+            if (finished.run.variant, str(finished.run.rho)) == (point.variant, point.rho)
         ]
         assert point.mAP == pytest.approx(np.mean(values))
         assert (point.seed_lowest, point.seed_highest) == pytest.approx(
@@ -81,65 +83,65 @@ def test_differences_are_paired_against_the_largest_receptive_field(runs):
     best = points["plain", "7"]
     assert best.difference == pytest.approx(best.mAP - largest.mAP)
     assert 0 < best.difference_low < best.difference < best.difference_high
-    # The same noise is in both, so that pairing narrows what the intervals alone would say.
+    # Both share the same noise, so the paired interval is narrower than unpaired ones.
     paired = best.difference_high - best.difference_low
     apart = np.hypot(best.mAP_high - best.mAP_low, largest.mAP_high - largest.mAP_low)
     assert paired < 0.8 * apart
 
 
-def test_a_paired_interval_is_made_of_resampled_differences(truth):
+def test_paired_interval_comes_from_resampled_differences(truth):
     labels, keys = truth
     good, bad = (
-        mean_average_precision([as_scores(labels, skill, keys)], samples=30)
+        bootstrap_mean_average_precision([as_scores(labels, skill, keys)], samples=30)
         for skill in (2.0, 0.5)
     )
     generator = np.random.default_rng(0)
     differences = []
     for _ in range(30):
         rows = generator.integers(CLIPS, size=CLIPS)
-        figures = [
+        scores = [
             average_precision_score(labels[rows], scores_of(labels, skill, 3)[rows])
             for skill in (2.0, 0.5)
         ]
-        differences.append(figures[0] - figures[1])
+        differences.append(scores[0] - scores[1])
     value = good.mean - bad.mean
     low, high = np.quantile(differences, [0.025, 0.975])
     interval = good.minus(bad)
     assert (interval.low, interval.high) == pytest.approx((2 * value - high, 2 * value - low))
 
 
-def as_scores(labels, skill, keys, folder=None):
+def as_scores(labels, skill, keys):
     from rfkeras.evaluation.result import ClipScores
 
     mask = np.ones(labels.shape, bool)
     return ClipScores(scores_of(labels, skill, 3), labels, mask, np.array(keys))
 
 
-def test_other_clips_cannot_be_compared(truth):
+def test_runs_on_other_clips_cannot_be_compared(truth):
     labels, keys = truth
     scores = as_scores(labels, 1.0, keys)
-    with pytest.raises(ConfigError, match="same clips only"):
-        mean_average_precision([scores, as_scores(labels, 1.0, keys[::-1])])
-    with pytest.raises(ConfigError, match="same clips only"):
-        mean_average_precision([])
+    with pytest.raises(ConfigError, match="only be compared on the same clips"):
+        bootstrap_mean_average_precision([scores, as_scores(labels, 1.0, keys[::-1])])
+    with pytest.raises(ConfigError, match="only be compared on the same clips"):
+        bootstrap_mean_average_precision([])
 
 
-def test_a_file_that_holds_no_scores_is_named(tmp_path):
+def test_error_names_a_file_without_scores(tmp_path):
     (tmp_path / "scores.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(DatasetError, match=r"scores\.npz holds no scores"):
+    with pytest.raises(DatasetError, match=r"scores\.npz has no scores"):
         read_scores(tmp_path / "scores.npz")
-    with pytest.raises(DatasetError, match="holds no scores"):
+    with pytest.raises(DatasetError, match="has no scores"):
         read_scores(tmp_path / "missing.npz")
 
 
-def test_the_choice_is_made_on_validation(runs):
+def test_best_rho_is_chosen_on_validation(runs):
     chosen = best_on_validation(summarise(runs, samples=0))
     assert [(point.variant, point.rho) for point in chosen] == [("plain", "7"), ("shake", "7")]
     chosen = best_on_validation(summarise(runs, samples=0), "val_loss")
     assert [point.rho for point in chosen] == ["22", "22"]
 
 
-def test_tables_have_a_row_a_run_and_a_row_a_point(runs, tmp_path):
+def test_tables_have_one_row_per_run_and_per_point(runs, tmp_path):
     points = summarise(runs, samples=20)
     write_tables(tmp_path, runs, points)
     with (tmp_path / "runs.csv").open() as file:
@@ -154,10 +156,12 @@ def test_tables_have_a_row_a_run_and_a_row_a_point(runs, tmp_path):
     assert [row["rf_time_pixels"] for row in summary] == ["23", "135", "615"] * 2
 
 
-def test_fields_of_other_shapes_stand_side_by_side(runs):
+def test_fields_that_are_not_square_are_categories(runs):
     shaped = [
-        dataclasses.replace(run, rf_pixels=(135, {0: 31, 7: 135, 22: 55}[run.cell.rho]))
-        for run in runs
+        dataclasses.replace(
+            finished, rf_pixels=(135, {0: 31, 7: 135, 22: 55}[finished.run.rho])
+        )
+        for finished in runs
     ]
     points = summarise(shaped, samples=10)
     assert [p.rf_frequency_pixels for p in points] == [31, 55, 135] * 2
@@ -168,7 +172,7 @@ def test_fields_of_other_shapes_stand_side_by_side(runs):
     assert ticks == ["135 x 31", "135 x 55", "135 x 135"]
 
 
-def test_nothing_overlaps_in_the_plot(runs):
+def test_no_texts_overlap_in_the_plot(runs):
     figure = sweep_figure(summarise(runs, samples=20), "a model, a data set")
     assert texts_overlap(figure) == []
     axes = figure.axes[0]

@@ -1,4 +1,4 @@
-"""ONNX files: what they hold, and that they compute what the model computes."""
+"""ONNX files: their content, and agreement with the model."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def written(model, tmp_path_factory):
-    """Files of all precisions, by precision."""
+    """Return files with all precisions, by precision."""
     folder = tmp_path_factory.mktemp("onnx")
     audio = [music(24000, 2, seed=seed)[None] for seed in range(6)]
     return {
@@ -49,7 +49,7 @@ def test_scores_at_any_length_and_batch_size(model, written, precision, toleranc
         )
 
 
-def test_the_operators_are_the_standards(written):
+def test_only_standard_operators_are_used(written):
     import onnx as onnx_package
 
     for exported in written.values():
@@ -61,7 +61,7 @@ def test_the_operators_are_the_standards(written):
     assert written["int8"].operations["QuantizeLinear"] > 5
 
 
-def test_metadata_lie_in_the_file(written):
+def test_the_file_contains_metadata(written):
     import onnx as onnx_package
 
     for exported in written.values():
@@ -81,7 +81,7 @@ def test_a_recurrent_network_converts(tmp_path):
     np.testing.assert_allclose(outputs["scores"], network.scores(batch), atol=1e-5)
 
 
-def test_a_wrong_result_is_found_out_and_not_written(tmp_path, monkeypatch):
+def test_a_wrong_result_is_detected_and_not_written(tmp_path, monkeypatch):
     network = small(frontend=None)
     module = sys.modules[onnx.__module__]
     convert = module._convert
@@ -98,7 +98,7 @@ def test_a_wrong_result_is_found_out_and_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_package_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ConfigError, match=r"package tf2onnx.*'rfkeras\[onnx\]'"):
         onnx(small(frontend=None), tmp_path / "m.onnx")

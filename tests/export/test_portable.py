@@ -1,4 +1,4 @@
-"""The front-end and network in the form that converters take, against the Keras model."""
+"""The convertible front-end and network against the Keras model."""
 
 import json
 
@@ -17,7 +17,7 @@ from tests.helpers.small_models import LABELS, music, noise, small
 @pytest.mark.parametrize(
     ("n_fft", "window"), [(1, 1), (7, 7), (12, 9), (441, 400), (1024, 800), (2048, 2048)]
 )
-def test_power_spectra_are_those_of_numpy(n_fft, window):
+def test_power_spectra_match_numpy(n_fft, window):
     spectrum = PowerSpectrum(n_fft, window)
     frames = noise(2, 3, window)
     hann = np.hanning(window) if window % 2 else np.hanning(window + 1)[:-1]
@@ -40,12 +40,12 @@ def fitted(frontend, channels):
 @pytest.mark.parametrize("channels", [(), (2,)], ids=["mono", "stereo"])
 @pytest.mark.parametrize("fixed_floor", [False, True])
 @pytest.mark.parametrize("preset", ["perceptual_mel_22k", "mel_32k"])
-def test_spectrograms_are_those_of_the_front_end(preset, fixed_floor, channels):
+def test_spectrograms_match_the_front_end(preset, fixed_floor, channels):
     frontend = fitted(create_frontend(preset, fixed_floor=fixed_floor, min_frames=5), channels)
     portable = PortableFrontend(frontend)
     for samples in (50, 12345):
         batch = np.stack([music(samples, *channels), noise(samples, *channels)])
-        # One per cent of what 10 dB are: rounding where a band is 80 dB under the loudest.
+        # 1 % of 10 dB: rounding where a band is 80 dB below the loudest.
         np.testing.assert_allclose(portable(tf.constant(batch)), frontend(batch), atol=1e-3)
     silence = np.zeros((1, 9000, *channels), "float32")
     np.testing.assert_allclose(portable(tf.constant(silence)), frontend(silence), atol=1e-5)
@@ -61,7 +61,7 @@ def test_hops_and_windows_without_a_common_divisor():
     )
 
 
-def test_all_outputs_are_those_of_the_tagger():
+def test_all_outputs_match_the_tagger():
     model = small()
     portable = PortableModel(model)
     batch = np.stack([music(30000, seed=5), music(30000, seed=6)])
@@ -74,7 +74,7 @@ def test_all_outputs_are_those_of_the_tagger():
     ):
         np.testing.assert_allclose(expected[name], values, atol=1e-6)
         np.testing.assert_allclose(outputs[name], values, atol=1e-5)
-    assert np.ptp(expected["scores"]) > 0.1  # so that a wrong score would show
+    assert np.ptp(expected["scores"]) > 0.1  # large enough to reveal wrong scores
 
 
 def test_a_model_of_reduced_precision_is_converted_in_float32():
@@ -93,7 +93,7 @@ def test_a_model_of_reduced_precision_is_converted_in_float32():
     )
 
 
-def test_the_card_says_how_to_use_the_file():
+def test_the_card_describes_the_file():
     model = small()
     model.head.thresholds = (0.1, 0.2, 0.3, 0.4)
     card = json.loads(json.dumps(PortableModel(model).card, default=str))
@@ -117,12 +117,12 @@ def test_without_the_front_end_the_input_is_its_spectrogram():
     )
 
 
-def test_what_cannot_be_made_portable_is_refused():
+def test_unsupported_models_are_rejected():
     waveform = keras.Input((None,), name="waveform")
     x = create_frontend("mel_32k")(keras.layers.Rescaling(0.5)(waveform))
     model = keras.Model(waveform, ClipLogits()(keras.layers.Conv2D(3, 1)(x)))
-    with pytest.raises(ConfigError, match="layers stand between its input and its front-end"):
+    with pytest.raises(ConfigError, match="has layers between its input and its front-end"):
         PortableModel(model)
     headless = keras.Model(waveform, create_frontend("mel_32k")(waveform))
-    with pytest.raises(ConfigError, match="no ClipLogits layer"):
+    with pytest.raises(ConfigError, match="does not end in a ClipLogits layer"):
         PortableModel(headless)

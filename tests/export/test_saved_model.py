@@ -1,4 +1,4 @@
-"""SavedModels: what is in them, and that they compute what the model computes."""
+"""SavedModels: their content, and agreement with the model."""
 
 import json
 import sys
@@ -12,8 +12,7 @@ import rfkeras
 import zoo
 from rfkeras.errors import ConfigError
 from rfkeras.export import ExportError, saved_model, verify
-from rfkeras.export import saved_model as weights
-from rfkeras.export.clean_process import REFUSED
+from rfkeras.export.clean_process import BLOCKED
 from rfkeras.export.verify import tolerance
 from rfkeras.layers import ClipLogits, find_head
 from tests.helpers.constants import constants, zeros_of_kernels
@@ -27,7 +26,7 @@ def model():
     for variable in built.trainable_variables:
         variable.assign(variable.numpy() + rng.normal(0, 0.05, variable.shape))
     built.compile(optimizer="adam", loss="mse")
-    built.fit(noise(2, 22050), np.zeros((2, 3)), verbose=0)  # so the optimiser has state
+    built.fit(noise(2, 22050), np.zeros((2, 3)), verbose=0)  # gives the optimiser a state
     return built
 
 
@@ -41,7 +40,7 @@ def noise(batch, samples):
 
 
 def trained_like(policy, **options):
-    """A small network whose statistics fit its input, so that its scores are not extreme."""
+    """Return a small network with statistics fitted to its input, so scores are not extreme."""
     keras.utils.set_random_seed(0)
     default = keras.config.dtype_policy()
     try:
@@ -65,16 +64,16 @@ def served(path, **inputs):
 def test_clean_process_computes_the_same(model, exported):
     inputs = [noise(3, 22050), noise(1, 50), noise(2, 70000)]
     assert verify(exported, model, inputs) <= 1e-5
-    assert {"kapre", "rfkeras", "zoo", "librosa", "tensorflow_io"} == REFUSED
+    assert {"kapre", "rfkeras", "zoo", "librosa", "tensorflow_io"} == BLOCKED
 
 
-def test_a_different_model_is_found_out(model, exported):
+def test_a_different_model_is_detected(model, exported):
     other = zoo.create_model("resnet_rf", label_names=("flute", "voice", "organ"), width=8)
     with pytest.raises(ExportError, match="differs from the model"):
         verify(exported, other, [noise(1, 22050)])
 
 
-def test_a_broken_folder_is_found_out(model, tmp_path):
+def test_a_broken_folder_is_detected(model, tmp_path):
     with pytest.raises(ExportError, match="cannot be used in a clean process"):
         verify(tmp_path, model, [noise(1, 22050)])
 
@@ -143,7 +142,7 @@ def test_folded_weights_are_constants_and_stored_once_for_all_signatures(model, 
 
 
 def test_the_weights_of_a_large_model_stay_variables(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "LARGEST_BYTES", 100)
+    monkeypatch.setattr(sys.modules[saved_model.__module__], "LARGEST_BYTES", 100)
     network = zoo.create_model("resnet_rf", 3, width=2, head="attention", frontend=None)
     path = saved_model(scatter(network), tmp_path / "1")
     loaded = tf.saved_model.load(str(path))
@@ -155,8 +154,8 @@ def test_the_weights_of_a_large_model_stay_variables(tmp_path, monkeypatch):
 
 
 @keras.saving.register_keras_serializable("tests_export")
-class Unnamed(keras.layers.Layer):
-    """A layer that cannot be made anew from its configuration."""
+class Unserializable(keras.layers.Layer):
+    """A layer that cannot be recreated from its configuration."""
 
     def __init__(self, function, **kwargs):
         super().__init__(**kwargs)
@@ -166,9 +165,9 @@ class Unnamed(keras.layers.Layer):
         return self.function(inputs)
 
 
-def test_a_model_that_cannot_be_folded_is_exported_as_it_is(tmp_path):
+def test_a_model_that_cannot_be_folded_is_exported_unfolded(tmp_path):
     inputs = keras.Input((None, 8, 1), name="spectrogram")
-    x = keras.layers.Conv2D(3, 3, padding="same")(Unnamed(lambda x: 2 * x)(inputs))
+    x = keras.layers.Conv2D(3, 3, padding="same")(Unserializable(lambda x: 2 * x)(inputs))
     x = keras.layers.BatchNormalization()(x)
     network = keras.Model(inputs, ClipLogits(label_names=("a", "b", "c"))(x))
     path = saved_model(network, tmp_path / "1", warmup=False)
@@ -177,7 +176,7 @@ def test_a_model_that_cannot_be_folded_is_exported_as_it_is(tmp_path):
     np.testing.assert_allclose(scores, keras.ops.sigmoid(network(batch)), atol=1e-6)
 
 
-def test_labels_and_sample_rate_lie_in_the_assets(exported):
+def test_labels_and_sample_rate_are_in_the_assets(exported):
     assert (exported / "assets/labels.txt").read_text() == "flute\nvoice\norgan\n"
     card = json.loads((exported / "assets/model.json").read_text())
     assert card["sample_rate_hz"] == 22050
@@ -194,7 +193,7 @@ def test_model_without_a_front_end_takes_spectrograms(tmp_path):
     assert (path / "assets/labels.txt").read_text() == "class_0\nclass_1\nclass_2\n"
 
 
-def test_an_existing_folder_is_left_alone(model, exported):
+def test_an_existing_folder_is_not_overwritten(model, exported):
     with pytest.raises(ConfigError, match="exists"):
         saved_model(model, exported)
 
@@ -216,7 +215,7 @@ def test_a_single_label_model_serves_the_softmax(tmp_path):
     assert (card["task"], card["thresholds"]) == ("single_label", None)
 
 
-def test_thresholds_lie_in_the_card(model, exported, tmp_path):
+def test_thresholds_are_in_the_card(model, exported, tmp_path):
     card = json.loads((exported / "assets/model.json").read_text())
     assert (card["task"], card["thresholds"]) == ("multi_label", [0.5, 0.5, 0.5])
     network = zoo.create_model("resnet_rf", 3, width=2, frontend=None)
@@ -226,7 +225,7 @@ def test_thresholds_lie_in_the_card(model, exported, tmp_path):
     assert card["thresholds"] == [0.25, 0.5, 0.75]
 
 
-def test_a_model_without_a_head_is_taken_as_multi_label(tmp_path):
+def test_a_model_without_a_head_is_treated_as_multi_label(tmp_path):
     inputs = keras.Input((3,), name="spectrogram")
     network = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
     path = saved_model(network, tmp_path / "1")
@@ -242,11 +241,11 @@ def test_a_bfloat16_model_agrees_within_its_bound_and_a_wrong_one_does_not(
     path = saved_model(network, tmp_path / "1")
     stored = tf.saved_model.load(str(path)).model_variables
     for variable, own in zip(stored, network.variables, strict=True):
-        np.testing.assert_array_equal(variable, own)  # as it is, not folded
+        np.testing.assert_array_equal(variable, own)  # not folded
     batch = noise(2, 44100)
     assert verify(path, network, [batch, noise(1, 22050)]) <= tolerance(network) == 2.0**-9
     module = sys.modules[verify.__module__]
-    answers = module._run_clean(path, module._questions(network, [batch]))
+    answers = module._run_clean(path, module._requests(network, [batch]))
     monkeypatch.setattr(module, "_run_clean", lambda *_: answers)
     bias = network.get_layer("classifier_bn").beta
     bias.assign(bias.numpy() + 0.05)
@@ -258,7 +257,7 @@ def test_a_bfloat16_model_agrees_within_its_bound_and_a_wrong_one_does_not(
     ("policy", "bound"),
     [("float32", 1e-5), ("mixed_float16", 2.0**-12), ("mixed_bfloat16", 2.0**-9)],
 )
-def test_the_tolerance_is_that_of_the_coarsest_layer(policy, bound):
+def test_the_tolerance_follows_the_coarsest_layer(policy, bound):
     inputs = keras.Input((3,))
     inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=policy)])
     outputs = keras.layers.Activation("linear", dtype="float32")(inner(inputs))

@@ -1,4 +1,4 @@
-"""The clients of examples/serving against servers on this machine, and the serving page."""
+"""The clients of examples/serving against local servers, and the serving page."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ def clients():
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """(model, folder of its export, the export loaded, an audio file)."""
+    """Return (model, folder of its export, the loaded export, an audio file)."""
     keras.utils.set_random_seed(0)
     model = zoo.create_model(
         "resnet_rf_tiny", label_names=LABELS, width=4, rho=1, initialization="he"
@@ -55,16 +55,16 @@ def served(tmp_path_factory):
     return model, folder, tf.saved_model.load(str(folder)), song
 
 
-def shown(text):
-    """{tag: score} of what a client prints."""
+def printed_scores(text):
+    """Return {tag: score} from a client's output."""
     lines = [line.split() for line in text.splitlines()[1:]]
     return {name: float(score) for score, name in lines}
 
 
-def check_shown(text, model, song):
+def check_printed_scores(text, model, song):
     scores = np.asarray(model.scores(read_audio(song, AudioFormat(22050))[None]))[0]
     for name, score in zip(LABELS, scores, strict=True):
-        assert shown(text)[name] == pytest.approx(score, abs=1e-2)
+        assert printed_scores(text)[name] == pytest.approx(score, abs=1e-2)
 
 
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -113,7 +113,7 @@ def grpc_server(served):
 
 
 def rows_of(request, serve):
-    """The inputs that TensorFlow Serving makes of a JSON body in row format."""
+    """Return the inputs that TensorFlow Serving builds from a JSON body in row format."""
     ((name, spec),) = serve.structured_input_signature[1].items()
     rows = request["instances"]
     if spec.dtype == tf.string:
@@ -124,7 +124,7 @@ def rows_of(request, serve):
 
 @pytest.fixture(scope="module")
 def rest_server(served):
-    """TensorFlow Serving's REST interface: metadata, and predict in row format."""
+    """Serve TensorFlow Serving's REST interface: metadata, and predict in row format."""
     loaded = served[2]
 
     class Handler(BaseHTTPRequestHandler):
@@ -180,7 +180,7 @@ def test_the_grpc_client_prints_the_models_scores(served, grpc_server, signature
     extra = ["--signature", signature] if signature else []
     assets = str(folder / "assets")
     grpc_client.main([str(song), "--server", grpc_server, "--assets", assets, *extra])
-    check_shown(capsys.readouterr().out, model, song)
+    check_printed_scores(capsys.readouterr().out, model, song)
 
 
 @pytest.mark.parametrize("signature", [None, "serving_default"])
@@ -191,7 +191,7 @@ def test_the_rest_client_prints_the_models_scores(served, rest_server, signature
     extra = ["--signature", signature] if signature else []
     assets = str(folder / "assets")
     rest_client.main([str(song), "--server", rest_server, "--assets", assets, *extra])
-    check_shown(capsys.readouterr().out, model, song)
+    check_printed_scores(capsys.readouterr().out, model, song)
 
 
 def test_several_outputs_pass_in_row_format(served, rest_server):
@@ -205,22 +205,22 @@ def test_several_outputs_pass_in_row_format(served, rest_server):
     assert all(len(row["frame_scores"]) == len(row["frame_times_s"]) for row in answer)
 
 
-def test_what_a_server_refuses_is_said_by_both_clients(
-    served, rest_server, grpc_server, monkeypatch
-):
+def test_both_clients_show_the_servers_error(served, rest_server, grpc_server, monkeypatch):
     import clips
     import grpc_client
     import rest_client
 
     monkeypatch.setattr(clips, "as_wav", lambda path: b"no sound")
     song = str(served[3])
-    with pytest.raises(clips.ClientError, match="answered 400: .*no 16-bit PCM WAV file"):
+    with pytest.raises(clips.ClientError, match="answered 400: .*not a 16-bit PCM WAV file"):
         rest_client.main([song, "--server", rest_server])
-    with pytest.raises(clips.ClientError, match="INVALID_ARGUMENT: (?s:.*)no 16-bit PCM WAV"):
+    with pytest.raises(
+        clips.ClientError, match="INVALID_ARGUMENT: (?s:.*)not a 16-bit PCM WAV"
+    ):
         grpc_client.main([song, "--server", grpc_server])
 
 
-def test_clients_say_what_is_missing(served, rest_server, tmp_path):
+def test_clients_explain_what_is_missing(served, rest_server, tmp_path):
     import clips
     import rest_client
 
@@ -239,7 +239,7 @@ def test_clients_say_what_is_missing(served, rest_server, tmp_path):
     np.testing.assert_allclose(clips.as_waveform(song, card), expected, atol=1e-5)
 
 
-def test_compose_and_batching_files_name_what_exists():
+def test_compose_and_batching_files_are_consistent():
     compose = yaml.safe_load((EXAMPLES / "docker-compose.yml").read_text())
     service = compose["services"]["tagger"]
     assert service["environment"]["MODEL_NAME"] == "tagger"
@@ -255,13 +255,13 @@ def test_compose_and_batching_files_name_what_exists():
     assert not any("pad_variable" in line for line in lines)
 
 
-def test_the_examples_of_the_serving_page_print_what_they_say(tmp_path, monkeypatch, capsys):
+def test_the_serving_page_examples_print_the_stated_output(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.S))
     monkeypatch.chdir(tmp_path)
 
     exec(compile(code, "docs/serving.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
-    said = re.findall(r"^print\(.*\)  # (.+)$", code, flags=re.M)
-    assert said
-    assert printed == said
+    stated = re.findall(r"^print\(.*\)  # (.+)$", code, flags=re.M)
+    assert stated
+    assert printed == stated

@@ -1,4 +1,4 @@
-"""Every signature of a SavedModel: values, refusals and what lies beside it."""
+"""All signatures of a SavedModel: values, rejected inputs, and files next to the graph."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import zoo
 from rfkeras.audio.io import AudioFormat, read_audio, to_channels
 from rfkeras.export import saved_model
-from rfkeras.export.audio_graph import mix
+from rfkeras.export.audio_graph import convert_channels
 from rfkeras.export.saved_model import MAX_REQUESTS, WARMUP_FILE
 from rfkeras.inference import frame_times
 from tests.helpers.processes import ROOT, run
@@ -25,7 +25,7 @@ LABELS = ("flute", "voice", "organ")
 
 
 def small(**options):
-    """A network with statistics of noise, so that its scores are not extreme."""
+    """Return a network with statistics of noise, so that its scores are not extreme."""
     keras.utils.set_random_seed(0)
     model = zoo.create_model(
         "resnet_rf_tiny", label_names=LABELS, width=4, rho=2, initialization="he", **options
@@ -69,7 +69,7 @@ def stereo(tmp_path_factory):
     return model, tf.saved_model.load(str(folder))
 
 
-def test_frames_are_the_models_own_and_say_when_they_are(model, loaded):
+def test_frames_and_their_times_match_the_model(model, loaded):
     batch = noise(2, 50000)
     out = loaded.signatures["frames"](waveform=tf.constant(batch))
     expected = model.scores(batch, per="frame").numpy()
@@ -79,7 +79,7 @@ def test_frames_are_the_models_own_and_say_when_they_are(model, loaded):
     np.testing.assert_allclose(out["frame_times_s"], np.tile(times_s, (2, 1)), rtol=1e-6)
 
 
-def test_embeddings_are_the_models_own(model, loaded):
+def test_embeddings_match_the_model(model, loaded):
     batch = noise(2, 50000)
     out = loaded.signatures["embed"](waveform=tf.constant(batch))
     for name, per in (("embedding", "clip"), ("frame_embeddings", "frame")):
@@ -87,7 +87,7 @@ def test_embeddings_are_the_models_own(model, loaded):
         np.testing.assert_allclose(out[name], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_files_of_any_rate_and_length_are_scored_each_for_itself(model, loaded):
+def test_files_of_any_rate_and_length_are_scored_separately(model, loaded):
     files = [
         wav(noise(30000)),
         wav(noise(60000, 2), 44100),
@@ -101,35 +101,37 @@ def test_files_of_any_rate_and_length_are_scored_each_for_itself(model, loaded):
         np.testing.assert_array_equal(serve(audio=tf.constant([file]))["scores"][0], scores)
         read = read_audio(file, AudioFormat(22050))
         expected = model.scores(read[None]).numpy()[0]
-        np.testing.assert_allclose(scores, expected, atol=1e-2)  # soxr rolls off otherwise
+        np.testing.assert_allclose(scores, expected, atol=1e-2)  # soxr has another roll-off
     at_its_rate = model.scores(read_audio(files[0], AudioFormat(22050))[None])[0]
     np.testing.assert_allclose(together[0], at_its_rate, atol=1e-5)
 
 
-def test_a_stereo_model_hears_both_channels_and_frames_are_pooled(stereo):
+def test_a_stereo_model_uses_both_channels_and_pools_frames(stereo):
     model, loaded = stereo
     file = wav(noise(40000, 2))
     scores = loaded.signatures["audio_bytes"](audio=tf.constant([file]))["scores"]
-    heard = read_audio(file, AudioFormat(22050, 2))[None]
-    assert heard.shape == (1, 40000, 2)
-    np.testing.assert_allclose(scores, model.scores(heard), atol=1e-5)
-    out = loaded.signatures["serving_default"](waveform=tf.constant(heard))["scores"]
-    np.testing.assert_allclose(out, model.scores(heard, per="frame"), atol=1e-5)
+    decoded = read_audio(file, AudioFormat(22050, 2))[None]
+    assert decoded.shape == (1, 40000, 2)
+    np.testing.assert_allclose(scores, model.scores(decoded), atol=1e-5)
+    out = loaded.signatures["serving_default"](waveform=tf.constant(decoded))["scores"]
+    np.testing.assert_allclose(out, model.scores(decoded, per="frame"), atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("in_file", [1, 2, 3, 6])
-def test_channels_are_mixed_as_the_files_reader_does(channels, in_file):
+def test_channels_are_mixed_like_the_file_reader(channels, in_file):
     samples = noise(50, in_file)
     expected = to_channels(samples, channels).reshape(50, channels)
-    np.testing.assert_allclose(mix(tf.constant(samples), channels), expected, atol=1e-7)
+    np.testing.assert_allclose(
+        convert_channels(tf.constant(samples), channels), expected, atol=1e-7
+    )
 
 
 BROKEN = {
     "nothing": b"",
     "text": b"this is no sound file, and longer than a header of 44 bytes",
     "cut": wav(noise(1000))[:1500],
-    "header alone": wav(noise(1000))[:44],
+    "header only": wav(noise(1000))[:44],
     "24 bit": wav(noise(1000), subtype="PCM_24"),
     "float": wav(noise(1000), subtype="FLOAT"),
     "extensible": wav(noise(1000), format="WAVEX"),
@@ -140,34 +142,35 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_other_files_are_refused_by_row_and_with_what_is_accepted(loaded, content):
+def test_other_files_are_rejected_with_their_row_and_the_accepted_format(loaded, content):
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"audio\[1\] is no 16-bit PCM WAV.*8000 to 192000"
+        tf.errors.InvalidArgumentError,
+        match=r"audio\[1\] is not a 16-bit PCM WAV.*8000 to 192000",
     ):
         loaded.signatures["audio_bytes"](audio=tf.constant([wav(noise(9000)), content]))
 
 
-def test_damaged_files_are_refused_or_give_finite_scores(loaded):
+def test_damaged_files_are_rejected_or_give_finite_scores(loaded):
     nasty = [data for data, _ in contents().values()]
     whole = [sound("pcm16.wav"), wav(noise(3000)), sound("adpcm.wav")]
-    serve, refused = loaded.signatures["audio_bytes"], 0
+    serve, rejected = loaded.signatures["audio_bytes"], 0
     for content in [*nasty, *(mutated(whole, number)[2] for number in range(200))]:
         try:
             scores = serve(audio=tf.constant([content]))["scores"].numpy()
         except tf.errors.InvalidArgumentError:
-            refused += 1
+            rejected += 1
         else:
             assert np.isfinite(scores).all()
-    assert 100 < refused < 200 + len(nasty) - 20
+    assert 100 < rejected < 200 + len(nasty) - 20
 
 
-def test_a_file_without_samples_is_refused(loaded):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="holds no samples"):
+def test_a_file_without_samples_is_rejected(loaded):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="contains no samples"):
         loaded.signatures["audio_bytes"](audio=tf.constant([wav(np.zeros(0))]))
 
 
 @pytest.mark.parametrize("name", ["serving_default", "frames", "embed", "audio_bytes"])
-def test_an_empty_batch_is_refused_and_short_audio_is_not(loaded, name):
+def test_an_empty_batch_is_rejected_and_short_audio_is_not(loaded, name):
     serve = loaded.signatures[name]
     if name == "audio_bytes":
         empty, short = {"audio": tf.constant([], tf.string)}, {"audio": [wav(noise(3))]}
@@ -199,7 +202,7 @@ def test_the_card_describes_the_signatures(model, loaded, path):
     assert (path / "assets/model_card.md").read_text() == "# A card\n"
 
 
-def test_every_operation_is_tensorflows_own(path):
+def test_all_operations_belong_to_tensorflow(path):
     proto = saved_model_pb2.SavedModel()
     proto.ParseFromString((path / "saved_model.pb").read_bytes())
     (graph,) = proto.meta_graphs
@@ -208,14 +211,14 @@ def test_every_operation_is_tensorflows_own(path):
         nodes += function.node_def
     functions = {f.signature.name for f in graph.graph_def.library.function}
     names = {node.op for node in nodes} - functions
-    # Of the registry in a process that has loaded other libraries, those are left out.
+    # The registry may contain operations of other loaded libraries, so check the names first.
     assert not [name for name in names if ">" in name or "PyFunc" in name]
     for name in names:
         assert hasattr(tf.raw_ops, name), name
     assert {"DecodeWav", "Conv2D"} <= names
 
 
-def test_warm_up_requests_are_answered(path, loaded):
+def test_warm_up_requests_run(path, loaded):
     prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
 
     records = list(tf.data.TFRecordDataset(str(path / WARMUP_FILE)).as_numpy_iterator())
@@ -232,7 +235,7 @@ def test_warm_up_requests_are_answered(path, loaded):
     assert sum(len(record) for record in records) < 200_000
 
 
-def test_without_the_serving_package_the_export_has_no_warm_up(model, tmp_path, monkeypatch):
+def test_no_warm_up_without_the_serving_package(model, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_serving.apis", None)
     folder = saved_model(model, tmp_path / "1")
     assert not (folder / WARMUP_FILE).exists()
@@ -258,7 +261,7 @@ def small_spectrogram():
     return zoo.create_model("resnet_rf_tiny", 3, width=4, rho=1, frontend=None)
 
 
-def test_a_model_without_a_head_has_one_signature_and_says_why(tmp_path):
+def test_a_model_without_a_head_has_one_signature_and_a_reason(tmp_path):
     inputs = keras.Input((3,), name="spectrogram")
     network = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
     folder = saved_model(network, tmp_path / "1")
@@ -268,7 +271,7 @@ def test_a_model_without_a_head_has_one_signature_and_says_why(tmp_path):
 
 
 @pytest.mark.slow
-def test_tensorflows_own_command_shows_and_runs_it(path, tmp_path):
+def test_the_tensorflow_command_shows_and_runs_it(path, tmp_path):
     audio = tmp_path / "audio.npy"
     np.save(audio, np.zeros((1, 30000), "float32"))
     code = f"""
@@ -278,7 +281,7 @@ from tensorflow.python.tools import saved_model_cli
 def call(*arguments):
     sys.argv = ["saved_model_cli", *arguments]
     try:
-        saved_model_cli.main()  # ends in an exit
+        saved_model_cli.main()  # exits
     except SystemExit as end:
         assert not end.code, end
 

@@ -1,4 +1,4 @@
-"""TFLite files: what they hold, and that they compute what the model computes."""
+"""TFLite files: their content, and agreement with the model."""
 
 import sys
 import zipfile
@@ -31,7 +31,7 @@ def audio():
 
 @pytest.fixture(scope="module")
 def written(model, audio, tmp_path_factory):
-    """Files of all precisions, by precision."""
+    """Return files with all precisions, by precision."""
     folder = tmp_path_factory.mktemp("tflite")
     return {
         precision: tflite(
@@ -62,13 +62,14 @@ def test_scores_at_any_length_and_batch_size(model, written, precision, toleranc
         )
 
 
-def test_it_needs_builtin_operations_only(written):
+def test_only_builtin_operations_are_used(written):
     for exported in written.values():
         assert set(exported.operations) <= BUILTINS
     assert written["float32"].operations["CONV_2D"] == written["int8"].operations["CONV_2D"]
 
 
 def tensor_types(content):
+    """Yield (output name, type) of each convolution and dense layer."""
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(
@@ -89,7 +90,7 @@ def test_the_network_is_integer_and_the_front_end_is_not(written):
     assert (network[0], set(network[1:]), frontend) == ("float32", {"int8"}, {"float32"})
 
 
-def test_half_weights_take_half_the_room(tmp_path):
+def test_float16_weights_halve_the_size(tmp_path):
     large = small(**{**SMALL, "width": 16, "frontend": None})
     path = tflite(large, tmp_path / "m.tflite", trial=[noise(1, 40, 32, 1)]).path
     saved = path.stat().st_size - len(halve(path.read_bytes()))
@@ -97,7 +98,7 @@ def test_half_weights_take_half_the_room(tmp_path):
     assert saved == pytest.approx(2 * weights, rel=0.1)
 
 
-def test_labels_and_sample_rate_travel_with_the_file(model, written):
+def test_the_file_contains_labels_and_sample_rate(model, written):
     for exported in written.values():
         with zipfile.ZipFile(exported.path) as archive:
             assert archive.read("labels.txt").decode().split() == list(LABELS)
@@ -106,7 +107,7 @@ def test_labels_and_sample_rate_travel_with_the_file(model, written):
         assert card["labels"] == list(LABELS)
         assert card["frame_stride_ms"] == pytest.approx(40)
     (written["float32"].path.parent / "other").write_bytes(b"other")
-    with pytest.raises(ExportError, match="holds no model.json"):
+    with pytest.raises(ExportError, match="contains no model.json"):
         read_card(written["float32"].path.parent / "other")
 
 
@@ -119,7 +120,7 @@ def test_a_model_without_a_front_end(tmp_path):
     np.testing.assert_allclose(outputs["scores"], network.scores(batch), atol=1e-5)
 
 
-def test_a_wrong_result_is_found_out_and_not_written(tmp_path, monkeypatch):
+def test_a_wrong_result_is_detected_and_not_written(tmp_path, monkeypatch):
     network = small(frontend=None)
     module = sys.modules[tflite.__module__]
     convert = module._convert
@@ -136,7 +137,7 @@ def test_a_wrong_result_is_found_out_and_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recurrent_network_is_refused_with_the_way_out(tmp_path):
+def test_a_recurrent_network_is_rejected_with_alternatives(tmp_path):
     network = small("crnn", width=2, units=2, frontend=None)
     with pytest.raises(ExportError, match=r"recurrent layers are the usual reason\. ONNX"):
         tflite(network, tmp_path / "m.tflite")

@@ -1,4 +1,4 @@
-"""Folding of models of one's own: what may be folded is, and all else stays right."""
+"""Folding of custom models: what is folded, and that outputs stay the same."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def normalizations(model):
 
 
 def check(inputs, outputs, left, shape=(2, 9, 8, 4)):
-    """Fold; outputs are the same, and `left` normalisations are not folded."""
+    """Check that folding keeps outputs, and leaves `left` normalisations unfolded."""
     model = scatter(keras.Model(inputs, outputs))
     folded = rfkeras.fold(model)
     batch = np.random.default_rng(2).normal(size=shape).astype("float32")
@@ -61,20 +61,20 @@ def test_normalisation_after_a_convolution_is_folded(x, conv, scale, center):
     assert {type(layer) for layer in own} == {layers.Conv2D}
 
 
-def test_activations_stay_where_they_are(x):
+def test_activations_keep_their_place(x):
     y = DampedConv2D(5, 3, 0.1, activation="tanh", name="damped")(x)
     y = layers.BatchNormalization()(y)  # of the activation, not of the convolution
     folded = check(x, layers.Conv2D(3, 1, activation="relu")(y), left=1)
     assert type(folded.get_layer("damped")) is layers.Conv2D
 
 
-def test_what_others_read_too_is_not_folded(x):
+def test_outputs_with_several_readers_are_not_folded(x):
     conv = layers.Conv2D(4, 3, padding="same")(x)
     check(x, ops.add(conv, layers.BatchNormalization()(conv)), left=1)
     check(x, [conv, layers.BatchNormalization()(conv)], left=1)
 
 
-def test_layers_that_are_used_twice_stay_one_layer(x):
+def test_layers_used_twice_stay_one_layer(x):
     conv, bn = layers.Conv2D(4, 3, padding="same"), layers.BatchNormalization()
     folded = check(x, layers.BatchNormalization()(twice(conv, x)), left=1)
     assert sum(isinstance(layer, layers.Conv2D) for layer in folded.layers) == 1
@@ -83,14 +83,14 @@ def test_layers_that_are_used_twice_stay_one_layer(x):
     check(x, block(block(x)), left=4)
 
 
-def test_normalisation_by_the_batch_is_not_folded(x):
+def test_normalisation_by_batch_statistics_is_not_folded(x):
     conv = layers.Conv2D(4, 3, padding="same")
     check(x, layers.BatchNormalization()(conv(x), training=True), left=1)
     block = rfkeras.layers.ResidualBlock(4)
     check(x, block(x, training=True), left=2)
 
 
-def test_other_axes_and_classes_of_ones_own_are_not_folded(x):
+def test_other_axes_and_custom_classes_are_not_folded(x):
     @keras.saving.register_keras_serializable("tests_folding")
     class Doubled(layers.Conv2D):
         def convolution_op(self, inputs, kernel):
@@ -100,7 +100,7 @@ def test_other_axes_and_classes_of_ones_own_are_not_folded(x):
     check(x, layers.BatchNormalization(axis=2)(layers.Conv2D(4, 3)(x)), left=1)
 
 
-def test_models_within_models_are_folded_once(x):
+def test_nested_models_are_folded_once(x):
     a = keras.Input((None, 8, 4))
     conv = layers.Conv2D(4, 3, padding="same", name="conv")
     inner = keras.Model(a, ops.relu(layers.BatchNormalization()(conv(a))), name="inner")
@@ -114,7 +114,7 @@ def test_models_within_models_are_folded_once(x):
     ]
 
 
-def test_names_of_ones_own_are_left_to_them(x):
+def test_existing_layer_names_are_kept(x):
     block = rfkeras.layers.ResidualBlock(4, name="block")
     y = layers.ReLU(name="block_relu")(layers.ReLU(name="block_branch_conv1")(block(x)))
     names = [layer.name for layer in check(x, y, left=0).layers]
@@ -122,7 +122,7 @@ def test_names_of_ones_own_are_left_to_them(x):
     assert {"block_relu", "block_branch_conv1", "block_branch_conv1_2"} <= set(names)
 
 
-def test_layers_with_more_than_weights_are_copied_whole(x):
+def test_layers_with_derived_state_are_copied_completely(x):
     normal = layers.Normalization()
     normal.adapt(np.random.default_rng(0).normal(3, 2, (50, 9, 8, 4)))
     y = layers.Lambda(lambda z: z[:, 1:])(normal(x))
@@ -134,7 +134,7 @@ def test_layers_with_more_than_weights_are_copied_whole(x):
     assert normalizations(rfkeras.fold(keras.Sequential([inputs, normal]))) == 0
 
 
-def test_a_decomposed_convolution_is_merged_where_that_is_less_work():
+def test_decomposed_convolution_is_merged_if_that_saves_work():
     def sizes(kernel, factor):
         layer = DecomposedConv2D(12, kernel, factor)
         layer.build((None, None, None, 12))
@@ -146,7 +146,7 @@ def test_a_decomposed_convolution_is_merged_where_that_is_less_work():
     assert sizes((3, 3), 1) == [(3, 3, 12, 12)]
 
 
-def test_of_all_ways_to_merge_the_cheapest_is_taken():
+def test_cheapest_way_to_merge_is_chosen():
     rng = np.random.default_rng(0)
     shapes = [(1, 1, 9, 2), (3, 3, 2, 2), (1, 1, 2, 1)]
     chain = [Convolution(rng.normal(size=shape)) for shape in shapes]
@@ -158,7 +158,7 @@ def test_of_all_ways_to_merge_the_cheapest_is_taken():
 
 
 class Bare(layers.Layer):
-    """A layer that cannot be made anew."""
+    """A layer that cannot be created from its config."""
 
     def __init__(self, function, **kwargs):
         super().__init__(**kwargs)
@@ -168,18 +168,18 @@ class Bare(layers.Layer):
         return self.function(inputs)
 
 
-def test_a_layer_that_cannot_be_copied_is_named(x, caplog):
+def test_error_names_a_layer_that_cannot_be_copied(x, caplog):
     model = keras.Model(x, Bare(lambda z: 2 * z, name="bare")(x))
-    with pytest.raises(ConfigError, match="Layer 'bare' cannot be copied.*class Bare a get_c"):
+    with pytest.raises(ConfigError, match="layer 'bare' cannot be copied.*class Bare a get_c"):
         rfkeras.fold(model)
     assert fold_if_possible(model) is model
     assert "'bare' cannot be copied" in caplog.text
 
 
-def test_a_model_of_python_code_is_refused():
+def test_subclassed_model_is_rejected():
     class Coded(keras.Model):
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(ConfigError, match="no functional or Sequential model"):
+    with pytest.raises(ConfigError, match="must be a functional or Sequential model"):
         rfkeras.fold(Coded())

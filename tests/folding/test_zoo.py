@@ -1,4 +1,4 @@
-"""Folded networks of the zoo compute what their sources compute."""
+"""Folded zoo models have the same outputs and receptive fields."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ NETWORKS = {
     ),
     "crnn": ("crnn", {"width": 4, "units": 5}),
 }
-TOLERANCE = 1e-5  # of the largest value; seen were 2e-6 and less
+TOLERANCE = 1e-5  # relative to the largest value; at most 2e-6 was measured
 
 
 def network(name, **options):
@@ -51,7 +51,7 @@ def spectrograms(*shape):
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS.values(), ids=NETWORKS)
-def test_outputs_and_receptive_field_are_the_models(name, options):
+def test_outputs_and_receptive_field_stay_the_same(name, options):
     model = network(name, frontend=None, **options)
     before = [variable.numpy() for variable in model.variables]
     folded = rfkeras.fold(model)
@@ -68,7 +68,7 @@ def test_outputs_and_receptive_field_are_the_models(name, options):
     assert not {id(v) for v in folded.variables} & {id(v) for v in model.variables}
 
 
-def test_a_folded_block_is_two_convolutions_of_keras_and_one_for_its_shortcut():
+def test_folded_block_has_two_convolutions_and_one_for_its_shortcut():
     options = {"shake": True, "damping": 0.1}
     folded = rfkeras.fold(network("resnet_rf", frontend=None, **BLOCKS, **options))
     kinds = {type(layer) for layer in folded.layers} - {ClipLogits}
@@ -93,7 +93,7 @@ def test_a_folded_block_is_two_convolutions_of_keras_and_one_for_its_shortcut():
     }
 
 
-def test_with_a_front_end_and_after_a_file(tmp_path):
+def test_with_a_front_end_and_after_saving(tmp_path):
     model = network("resnet_rf", frontend="mel_32k", **BLOCKS)
     frontend = model.get_layer("frontend")
     frontend.std_db.assign(np.linspace(5, 20, frontend.n_mels))
@@ -109,7 +109,7 @@ def test_with_a_front_end_and_after_a_file(tmp_path):
     np.testing.assert_allclose(loaded(batch), folded(batch), rtol=1e-6)
 
 
-def test_what_is_folded_does_not_follow_the_model():
+def test_folded_copy_does_not_change_with_the_model():
     model = network("resnet_rf", frontend=None, **BLOCKS)
     batch = spectrograms(1, 45, 40, 1)
     folded = rfkeras.fold(model)
@@ -119,7 +119,7 @@ def test_what_is_folded_does_not_follow_the_model():
     assert largest_difference(model(batch), before) > 0.1
 
 
-def test_a_reduced_precision_computes_in_float32_once_folded():
+def test_folded_model_computes_in_float32():
     default = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("mixed_bfloat16")

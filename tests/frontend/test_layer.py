@@ -1,4 +1,4 @@
-"""The front-end against librosa, and its promises about length and floor."""
+"""The front-end: agreement with librosa, lengths, the floor, adaptation."""
 
 import keras
 import librosa
@@ -11,13 +11,13 @@ import tensorflow as tf
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import PRESETS, Frontend, create_frontend
 
-# Largest difference from librosa allowed, in dB. librosa's FFT works in double precision
-# inside, TensorFlow's in single: quiet bins of a loud frame differ most.
+# Largest allowed difference from librosa in dB. librosa's FFT computes in double precision,
+# TensorFlow's in single precision, so quiet bins of a loud frame differ most.
 PARITY_DB = 1e-3
 
 
 def music(sample_rate_hz, seconds=6.0):
-    """A decaying chord over noise, with silence: loud, quiet and empty frames."""
+    """Return a decaying chord over noise, with silence: loud, quiet and empty frames."""
     rng = np.random.default_rng(0)
     t = np.arange(int(seconds * sample_rate_hz)) / sample_rate_hz
     beat = t % 0.75
@@ -32,7 +32,7 @@ def music(sample_rate_hz, seconds=6.0):
 
 
 def librosa_mel(waveform, layer):
-    """(frames, mel) as librosa computes it, in float64."""
+    """Compute the spectrogram (frames, mel) with librosa, in float64."""
     power = (
         np.abs(
             librosa.stft(
@@ -79,7 +79,7 @@ def test_ten_seconds_give_431_frames_of_256_bands():
     assert layer.hop_ms == pytest.approx(23.22, abs=0.01)
 
 
-def test_clip_floor_lies_80_db_under_the_maximum_and_clips_are_independent():
+def test_floor_is_80_db_below_the_clip_maximum_and_clips_are_independent():
     layer = create_frontend("mel_32k")
     quiet, loud = music(32000, 2.0) * 1e-2, music(32000, 2.0)
     both = layer.mel_db(np.stack([quiet, loud])).numpy()
@@ -100,10 +100,10 @@ def test_fixed_floor_makes_frames_independent_of_the_rest(name):
     clip_floor = create_frontend(name)
     whole = clip_floor.mel_db(waveform[None]).numpy()[0, : frames - 4, :, 0]
     part = clip_floor.mel_db(piece[None]).numpy()[0, : frames - 4, :, 0]
-    assert np.abs(part - whole).max() > 0.1  # with the clip's own floor they are not
+    assert np.abs(part - whole).max() > 0.1  # with the floor of each clip they are not
 
 
-def test_fixed_floor_lies_80_db_under_a_full_scale_sine():
+def test_fixed_floor_is_80_db_below_a_full_scale_sine():
     layer = create_frontend("perceptual_mel_22k", fixed_floor=True, a_weighting=False)
     t = np.arange(44100) / 22050
     sine = np.sin(2 * np.pi * 22050 / 2048 * 100 * t).astype(np.float32)
@@ -123,7 +123,7 @@ def test_any_length(samples):
     assert np.isfinite(out).all()
 
 
-def test_stereo_channels_stay_apart():
+def test_stereo_channels_stay_separate():
     layer = create_frontend("mel_32k", fixed_floor=True)
     left, right = music(32000, 2.0), music(32000, 2.0)[::-1].copy()
     both = layer.mel_db(np.stack([left, right], axis=-1)[None]).numpy()
@@ -150,7 +150,7 @@ def test_adapt_needs_data():
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_float32_whatever_the_policy(policy):
+def test_float32_under_every_policy(policy):
     waveform = music(22050, 1.0)[None]
     expected = create_frontend("perceptual_mel_22k")(waveform).numpy()
     keras.config.set_dtype_policy(policy)
@@ -162,7 +162,7 @@ def test_float32_whatever_the_policy(policy):
     np.testing.assert_array_equal(out.numpy(), expected)
 
 
-def test_parameters_travel_with_the_model_file(tmp_path):
+def test_model_file_contains_the_parameters(tmp_path):
     layer = create_frontend("mel_32k", fixed_floor=True, dynamic_range_db=70.0, min_frames=9)
     layer.adapt([music(32000, 1.0)[None]])
     inputs = keras.Input((None,))
@@ -173,7 +173,7 @@ def test_parameters_travel_with_the_model_file(tmp_path):
     np.testing.assert_array_equal(model(x), layer(x))
 
 
-def test_made_of_kapre_layers():
+def test_contains_kapre_layers():
     import kapre
 
     layer = create_frontend("perceptual_mel_22k")
@@ -187,7 +187,7 @@ def test_made_of_kapre_layers():
     [
         ({"n_mels": 0}, "n_mels"),
         ({"hop_samples": 0.5}, "hop_samples"),
-        ({"window_samples": 4096}, "must not exceed n_fft"),
+        ({"window_samples": 4096}, "must be at most n_fft"),
         ({"order": "both"}, "order"),
         ({"order": "mel_then_db"}, "a_weighting"),
         ({"dynamic_range_db": 0}, "dynamic_range_db"),

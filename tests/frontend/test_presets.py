@@ -1,4 +1,4 @@
-"""Milliseconds and Hz of spectrogram pixels, against librosa and the front-end itself."""
+"""Milliseconds and Hz of spectrogram pixels, compared with librosa and the front-end."""
 
 import librosa
 import numpy as np
@@ -24,7 +24,7 @@ scales = st.builds(
 
 @few
 @given(scales)
-def test_band_edges_are_those_of_librosa(scale):
+def test_band_edges_equal_librosa(scale):
     edges = scale.band_edges_hz()
     expected = librosa.mel_frequencies(
         scale.n_mels + 2, fmin=0.0, fmax=scale.sample_rate_hz / 2, htk=False
@@ -35,7 +35,7 @@ def test_band_edges_are_those_of_librosa(scale):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_preset_says_what_the_built_front_end_is(preset):
+def test_preset_equals_the_built_front_end(preset):
     frontend = create_frontend(preset)
     scale = scale_of_preset(preset)
     assert scale == scale_of_frontend(frontend)
@@ -43,7 +43,7 @@ def test_preset_says_what_the_built_front_end_is(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_filter_bank_responds_between_the_edges_of_its_band_and_nowhere_else(preset):
+def test_filters_are_zero_outside_the_edges_of_their_bands(preset):
     frontend, scale = create_frontend(preset), scale_of_preset(preset)
     filters = np.asarray(frontend.mel.filterbank)
     bins_hz = np.linspace(0, scale.sample_rate_hz / 2, len(filters))
@@ -51,7 +51,7 @@ def test_filter_bank_responds_between_the_edges_of_its_band_and_nowhere_else(pre
         low, high = scale.hz_span(band, band + 1)
         inside = (bins_hz > low * (1 + 1e-6)) & (bins_hz < high * (1 - 1e-6))
         assert inside.any()
-        # By the versions of NumPy, a bin that lies on an edge gets 0 or a rounding error.
+        # Depending on the NumPy version, a bin at an edge has 0 or a rounding error.
         np.testing.assert_array_equal(filters[:, band] > 1e-9 * filters[:, band].max(), inside)
 
 
@@ -63,7 +63,7 @@ def test_135_frames_are_134_hops_and_a_window():
 
 @few
 @given(scales, st.integers(1, 5000))
-def test_as_many_frames_fit_as_the_time_was_made_of(scale, frames):
+def test_frames_within_ms_inverts_ms(scale, frames):
     span = scale.ms(frames)
     assert scale.frames_within_ms(span) == frames
     assert scale.frames_within_ms(span - 0.5 * scale.hop_ms) == frames - 1
@@ -72,7 +72,7 @@ def test_as_many_frames_fit_as_the_time_was_made_of(scale, frames):
 
 @few
 @given(scales, st.floats(0, 1))
-def test_hz_and_bands_turn_each_other_round(scale, share):
+def test_hz_and_bands_are_inverse(scale, share):
     band = share * (scale.n_mels - 1)
     assert scale.band_of_hz(scale.band_centre_hz(band)) == pytest.approx(band, abs=1e-9)
     whole = round(band)
@@ -82,7 +82,7 @@ def test_hz_and_bands_turn_each_other_round(scale, share):
 
 @few
 @given(scales, st.floats(0.01, 0.99), st.integers(1, 700))
-def test_bands_around_a_frequency_hold_it_in_their_middle(scale, share, bands):
+def test_bands_around_a_frequency_have_it_in_their_middle(scale, share, bands):
     hz = share * scale.sample_rate_hz / 2
     first, stop = scale.bands_around(hz, bands)
     assert stop - first == bands
@@ -93,7 +93,7 @@ def test_bands_around_a_frequency_hold_it_in_their_middle(scale, share, bands):
     assert 0 < widths[0] <= widths[1] <= scale.sample_rate_hz / 2 * (1 + 1e-12)
 
 
-def test_span_leaves_out_what_is_outside_of_the_spectrogram():
+def test_span_ignores_bands_outside_the_spectrogram():
     assert SCALE.hz_span(-40, 10) == SCALE.hz_span(0, 10)
     assert SCALE.hz_span(200, 300) == SCALE.hz_span(200, 256)
     for nowhere in ((-20, 0), (256, 300), (5, 5)):
@@ -101,21 +101,21 @@ def test_span_leaves_out_what_is_outside_of_the_spectrogram():
             SCALE.hz_span(*nowhere)
 
 
-def test_what_makes_no_sense():
+def test_invalid_values_are_rejected():
     with pytest.raises(ConfigError, match="hop_samples must be positive"):
         SpectrogramScale(22050, 2048, 0, 256)
     with pytest.raises(ConfigError, match="at least 1 frame"):
         SCALE.ms(0)
-    with pytest.raises(ConfigError, match="half its sample rate, 11025 Hz"):
+    with pytest.raises(ConfigError, match="half the sample rate, 11025 Hz"):
         SCALE.bands_around(11025.0, 10)
     with pytest.raises(ConfigError, match="Did you mean 'mel_32k'"):
         scale_of_preset("mel_32")
 
 
-def test_units_and_inverse_load_no_framework():
+def test_units_and_rho_for_import_no_framework():
     code = (
-        "import sys; from rfkeras.receptive_field import units, inverse, explain; "
-        "print(inverse.rho_for(time_ms=3300), explain.explain_rho()[7].time); "
+        "import sys; from rfkeras.rf import explain_rho, rho_for; "
+        "print(rho_for(time_ms=3300), explain_rho()[7].time); "
         "print(sorted({'tensorflow', 'keras', 'matplotlib', 'librosa'} & set(sys.modules)))"
     )
     assert run("-c", code, fork=False)[1].splitlines() == ["7 135", "[]"]

@@ -1,4 +1,4 @@
-"""The front-end's short cuts against the plain formula of kapre's layers."""
+"""The front-end's optimised computation equals the plain formula of kapre's layers."""
 
 import kapre
 import numpy as np
@@ -22,7 +22,7 @@ SMALL = {"sample_rate_hz": 8000, "n_fft": 256, "window_samples": 200, "hop_sampl
 
 
 def plain(layer, waveforms):
-    """The layer's output as kapre's layers compute it, dense and for the batch at once."""
+    """Compute the layer's output with kapre's layers, dense and for the whole batch."""
     stft = kapre.STFT(
         n_fft=layer.n_fft,
         win_length=layer.window_samples,
@@ -35,7 +35,7 @@ def plain(layer, waveforms):
     decibel = kapre.MagnitudeToDecibel(
         ref_value=1.0, amin=layer.amin, dynamic_range=1e6 if fixed else layer.dynamic_range_db
     )
-    # Its reference is taken for amin where it is smaller.
+    # kapre uses the reference for amin if it is smaller.
     reference_db = 10 * np.log10(max(layer.amin, 1.0))
     half = layer.window_samples // 2
     x = tf.pad(waveforms, [[0, 0], [0, 0], [half, half]], mode="REFLECT")
@@ -59,7 +59,7 @@ def fitted(layer, channels=1):
 
 @pytest.mark.parametrize("fixed_floor", [False, True])
 @pytest.mark.parametrize("name", PRESETS)
-def test_spectrograms_are_those_of_the_plain_formula(name, fixed_floor):
+def test_spectrograms_equal_the_plain_formula(name, fixed_floor):
     layer = fitted(create_frontend(name, fixed_floor=fixed_floor), channels=2)
     mono = np.stack([music(layer.sample_rate_hz, 1.0) * level for level in (1.0, 0.03)])
     stereo = np.stack([mono, 0.1 * mono[:, ::-1]], axis=-1)
@@ -70,7 +70,7 @@ def test_spectrograms_are_those_of_the_plain_formula(name, fixed_floor):
 
 
 @pytest.mark.parametrize("order", ["db_then_mel", "mel_then_db"])
-def test_gradients_are_those_of_the_plain_formula(order):
+def test_gradients_equal_the_plain_formula(order):
     options = {**SMALL, "n_mels": 20, "order": order, "a_weighting": order == "db_then_mel"}
     layer = fitted(Frontend(**options))
     waveforms = tf.constant(np.stack([music(8000, 0.3), 0.2 * music(8000, 0.3)[::-1]]))
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_the_plain_formula(order):
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
-def test_xla_compiles_it_and_changes_no_value():
+def test_xla_changes_no_value():
     layer = fitted(Frontend(**SMALL, n_mels=20))
     waveforms = tf.constant(music(8000, 0.3)[None].repeat(3, 0))
     compiled = tf.function(layer, autograph=False, jit_compile=True)
@@ -103,7 +103,7 @@ def test_statistics_stay_variables():
     np.testing.assert_allclose(compiled(waveforms), before - 3.0, atol=1e-5)
 
 
-def test_the_length_is_known_where_that_of_the_waveform_is():
+def test_output_length_is_known_if_the_input_length_is():
     compiled = tf.function(Frontend(**SMALL, n_mels=20), autograph=False)
     known = compiled.get_concrete_function(tf.TensorSpec([None, 800]))
     assert known.outputs[0].shape.as_list() == [None, 11, 20, 1]
@@ -112,7 +112,7 @@ def test_the_length_is_known_where_that_of_the_waveform_is():
 @pytest.mark.parametrize(
     ("n_fft", "window", "hop"), [(256, 200, 80), (256, 256, 64), (255, 101, 33)]
 )
-def test_spectra_are_those_of_centred_frames(n_fft, window, hop):
+def test_spectra_of_centred_frames(n_fft, window, hop):
     stft = CentredSTFT(n_fft, window, hop, window_name="hann_window")
     x = np.stack([music(8000, 0.1), music(8000, 0.1)[::-1]])
     padded = np.pad(x, [(0, 0), (window // 2, window // 2)], mode="reflect")
@@ -126,7 +126,7 @@ def test_spectra_are_those_of_centred_frames(n_fft, window, hop):
     )
 
 
-def test_frames_and_reflections_are_copies():
+def test_frames_and_reflections_copy_samples():
     x = np.arange(20, dtype="float32").reshape(2, 10)
     np.testing.assert_array_equal(
         reflected(x, 3, 2),
@@ -137,7 +137,7 @@ def test_frames_and_reflections_are_copies():
     )
 
 
-def test_the_floor_is_each_clips_own():
+def test_floor_is_separate_for_each_clip():
     values = tf.constant([[1e-20, 1.0], [1e-20, 100.0]])
     np.testing.assert_allclose(
         floored_log(values, AMIN, 30.0), np.log([[1e-3, 1.0], [1e-1, 100.0]]), atol=1e-6
@@ -146,7 +146,7 @@ def test_the_floor_is_each_clips_own():
 
 
 @pytest.mark.parametrize("n_mels", [1, 3, 64])
-def test_groups_multiply_to_the_whole(n_mels):
+def test_groups_multiply_like_the_full_matrix(n_mels):
     layer = GroupedFilterbank({"sample_rate": 8000, "n_freq": 129, "n_mels": n_mels})
     x = np.random.default_rng(0).normal(size=(2, 1, 3, 129)).astype("float32")
     expected = x @ np.asarray(layer.filterbank)

@@ -1,4 +1,4 @@
-"""What the tests of single architectures share."""
+"""Checks that the tests of the architectures share."""
 
 import keras
 import numpy as np
@@ -9,11 +9,12 @@ import zoo
 
 
 def trainable_parameters(model):
+    """Return the number of trainable parameters."""
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
 def check_published_start(name, **options):
-    """The first logits are exactly 0, and yet a gradient reaches every weight."""
+    """Check that the initial logits are exactly 0 and every weight still gets a gradient."""
     model = zoo.create_model(name, 3, frontend=None, **options)
     with tf.GradientTape() as tape:
         logits = model(tf.random.stateless_normal((2, 60, 40, 1), (0, 0)), training=True)
@@ -24,7 +25,7 @@ def check_published_start(name, **options):
 
 
 def check_variant(name, tmp_path, **options):
-    """With these options it learns in every weight, and is the same after a file."""
+    """Check that training changes every weight, and that saving keeps the outputs."""
     keras.utils.set_random_seed(0)
     model = zoo.create_model(name, 3, frontend=None, initialization="he", **options)
     x = np.random.default_rng(0).normal(size=(6, 60, 40, 1)).astype("float32")

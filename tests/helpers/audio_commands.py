@@ -1,4 +1,4 @@
-"""What the tests of `rfkeras tag` and `rfkeras embed` share: a tagger and a few songs."""
+"""A tagger and a few songs for the tests of `rfkeras tag` and `rfkeras embed`."""
 
 import numpy as np
 import soundfile
@@ -13,7 +13,7 @@ SECONDS = {"low.wav": 1.0, 'b/hi, "there".flac': 2.5, "c/Bj\u00f6rk \u2603.ogg":
 
 
 def make_songs(root):
-    """Three songs in a tree of folders, and a text in it that is no audio."""
+    """Write three songs in a tree of folders, and a text file next to them."""
     rng = np.random.default_rng(0)
     for i, (name, seconds) in enumerate(SECONDS.items()):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def make_songs(root):
 
 
 def make_model(path):
-    """A tiny tagger whose chunks equal the whole, with scores that differ."""
+    """Write and load a tiny tagger that gives chunks the same scores as whole files."""
     frontend = create_frontend("perceptual_mel_22k", fixed_floor=True)
     model = zoo.create_model(
         "resnet_rf_tiny",
@@ -43,7 +43,7 @@ def make_model(path):
 
 
 def expected(model, path):
-    """(clip scores, frame scores, embedding, frame embeddings) of the model's own pass."""
+    """Return clip scores, frame scores, embedding and frame embeddings of one pass."""
     samples, _ = soundfile.read(path, dtype="float32")
     reading = model.read(samples[None])
     return (

@@ -1,12 +1,12 @@
-"""The different networks of the zoo: its names, less those that differ in width alone."""
+"""The different networks of the zoo: its models without those that only differ in width."""
 
 import zoo
 
-WIDTH = 8  # small enough to run every network through everything
+WIDTH = 8  # small enough to run every test on every network
 
 
 def configurations():
-    """{name: options that make it small}, one name for each different network."""
+    """Return one name per network, with the options that make it small."""
     found = {}
     for name in zoo.list_models():
         info = zoo.model_info(name)

@@ -1,4 +1,4 @@
-"""The numbers that lie in the graphs of a SavedModel."""
+"""Read the constants in the graphs of a SavedModel."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,7 +6,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 
 def constants(path):
-    """float32 arrays of all functions, in their order."""
+    """Return the float32 arrays of all functions, in order."""
     proto = saved_model_pb2.SavedModel()
     proto.ParseFromString((path / "saved_model.pb").read_bytes())
     (graph,) = proto.meta_graphs
@@ -19,5 +19,5 @@ def constants(path):
 
 
 def zeros_of_kernels(arrays):
-    """How many numbers of the arrays of four axes are 0."""
+    """Count the zeros in all arrays with four axes."""
     return sum(int((np.asarray(a) == 0).sum()) for a in arrays if np.ndim(a) == 4)

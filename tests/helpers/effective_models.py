@@ -1,4 +1,4 @@
-"""Models and inputs whose effective receptive field is known."""
+"""Models and inputs with a known effective receptive field."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import zoo
 
 
 def linear_model(*kernels, strides=(), padding="valid", channels=1):
-    """Convolutions without bias or activation; each kernel (time, frequency, in, out)."""
+    """Build convolutions without bias or activation from kernels (time, frequency, in, out)."""
     model = keras.Sequential([keras.Input((None, None, channels))])
     for number, kernel in enumerate(kernels):
         stride = strides[number] if strides else 1
@@ -20,7 +20,7 @@ def linear_model(*kernels, strides=(), padding="valid", channels=1):
 
 
 def as_kernel(*filters):
-    """Filters (time, frequency) as the kernel of a convolution with one input channel."""
+    """Stack filters (time, frequency) to a kernel with one input channel."""
     return np.stack(filters, axis=-1)[:, :, None, :].astype("float32")
 
 
@@ -33,7 +33,7 @@ def tagger(**options):
 
 
 def noise(*shape):
-    """Random numbers, the same for the same shape."""
+    """Return random numbers that depend only on the shape."""
     return np.random.default_rng(shape).normal(size=shape).astype("float32")
 
 

@@ -1,6 +1,6 @@
-"""A decoding process that dies, hangs or takes all memory, for files that are so named.
+"""Decoding process that crashes, hangs or takes all memory, depending on the file's name.
 
-The rest of it is `rfkeras.audio.sandbox_worker`.
+Everything else works as in `rfkeras.audio.sandbox_worker`.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from rfkeras.audio.sandbox_worker import main
 
 
 class FaultyFile(AudioFile):
-    """Reads a file, unless its name says what happens instead."""
+    """Audio file that fails on reading if its name asks for it."""
 
     def read(self, start=0, count=None):
         if "segfault" in self.name:
@@ -22,7 +22,7 @@ class FaultyFile(AudioFile):
                 time.sleep(0.01)
         if "greedy" in self.name:
             bytearray(1 << 40)
-        if "unheard of" in self.name:
+        if "unexpected" in self.name:
             raise ZeroDivisionError
         return super().read(start, count)
 

@@ -1,22 +1,26 @@
-"""Script: import what the commands need, then fork a process for each that asks.
+"""Script: import what the commands need, then fork a process for each request.
 
-`python -m tests.helpers.forking SOCKET`. A request is a list, as JSON after its length: the
-arguments of `python`, the folder, the environment; with it come the files for what is printed.
-The answers are the process's number and, when it has ended, its exit status (of `subprocess`:
-negative after a signal). The server ends when its standard input does.
+`python -m tests.helpers.forking NAME OWNER` listens on the abstract socket NAME until the
+process with the id OWNER ends. If another server has that name, the script ends at once.
+
+A request is a JSON list, preceded by its length: the arguments of `python`, the working folder
+and the environment. File descriptors for the output come with it. The responses are the process
+id and, after the end, the exit status (negative after a signal, as in `subprocess`).
 """
 
+import errno
 import gc
 import json
 import os
 import runpy
 import select
 import socket
+import struct
 import sys
 from importlib import import_module
 from pathlib import Path
 
-# What takes long to import, and starts no thread.
+# Packages that take long to import and start no threads.
 PACKAGES = (
     "tensorflow",
     "matplotlib.pyplot",
@@ -26,7 +30,6 @@ PACKAGES = (
     "rfkeras.evaluation.report",
     "rfkeras.export",
     "rfkeras.training.run",
-    "rfkeras.training.run",
     "zoo",
 )
 
@@ -35,31 +38,40 @@ def import_everything():
     for name in PACKAGES:
         import_module(name)
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
-    assert threads == 1, f"{threads} threads: only a process of one can be forked"
+    assert threads == 1, f"{threads} threads: only a process with one thread can be forked"
 
 
-def serve(address):
-    """Requests, each in a process of its own: (arguments, folder, environment)."""
-    gc.freeze()  # so that collections in the processes leave shared pages alone
-    listening = socket.socket(socket.AF_UNIX)
-    aside = f"{address}.new"
-    listening.bind(aside)
-    listening.listen()
-    Path(aside).rename(address)  # there when it answers, not before
+def serve(listening, owner):
+    """Accept requests until the owner ends; return each in a new process.
+
+    Args:
+        listening: The socket.
+        owner: A file descriptor that becomes readable when the owner ends.
+
+    Returns:
+        (arguments, folder, environment)
+    """
+    gc.freeze()  # garbage collection in the children must not copy shared pages
     while True:
-        ready, _, _ = select.select([listening, 0], [], [])
-        if 0 in ready:  # nobody writes to it: it has ended
+        ready, _, _ = select.select([listening, owner], [], [])
+        if owner in ready:
             os._exit(0)
         connection, _ = listening.accept()
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if struct.unpack("3i", peer)[1] != os.getuid():  # anyone can connect to the socket
+            connection.close()
+            continue
         watcher = os.fork()
         if watcher:
             connection.close()
             os.waitpid(watcher, 0)
             continue
-        if os.fork():  # the watcher's parent waits for it alone: leave it at once
+        if os.fork():  # the server waits for this process: end at once
             os._exit(0)
         listening.close()
         length, files, _, _ = socket.recv_fds(connection, 4, 2)
+        if not length:  # a client that only checked the address
+            os._exit(0)
         request = connection.recv(int.from_bytes(length), socket.MSG_WAITALL)
         process = os.fork()
         if process:
@@ -76,7 +88,7 @@ def serve(address):
 
 
 def execute(arguments, folder, environment):
-    """What `python ARGUMENTS` does in that folder and environment."""
+    """Do what `python ARGUMENTS` does in this folder and environment."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -96,7 +108,19 @@ def execute(arguments, folder, environment):
         runpy.run_path(first, run_name="__main__")
 
 
-if __name__ == "__main__":
+def main(name, owner_id):
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.bind(f"\0{name}")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return
+        raise
+    listening.listen(128)  # requests wait until the packages are imported
+    owner = os.pidfd_open(int(owner_id))
     import_everything()
-    request = serve(sys.argv[1])
-    execute(*request)
+    execute(*serve(listening, owner))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Tiny copies of public data sets, in the layout in which each is published."""
+"""Tiny copies of public data sets in their published layouts."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,13 @@ import numpy as np
 import soundfile
 
 from rfkeras.datasets import dcase, gtzan, magnatagatune
-from rfkeras.datasets import gtzan as filtered
 
 RATE_HZ = 8000
 HEADER = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS"
 
 
 def write_tone(path, seconds=0.3, hz=440.0, rate_hz=RATE_HZ):
-    """A tone, in the format that the file's suffix names."""
+    """Write a tone in the format of the file's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(round(seconds * rate_hz)) / rate_hz
     signal = (0.3 * np.sin(2 * np.pi * hz * time)).astype("float32")
@@ -22,7 +21,7 @@ def write_tone(path, seconds=0.3, hz=440.0, rate_hz=RATE_HZ):
     soundfile.write(path, signal, rate_hz, format=formats[path.suffix])
 
 
-# OpenMIC: each clip is known to have two instruments and not to have a third
+# OpenMIC: each clip has two instruments, does not have a third, and the others are unknown
 
 INSTRUMENTS = (
     "accordion banjo bass cello clarinet cymbals drums flute guitar mallet_percussion "
@@ -31,7 +30,7 @@ INSTRUMENTS = (
 
 
 def write_openmic(root, train=10, test=4):
-    """A folder openmic-2018 in `root`, with audio, its labels as CSV; returns it."""
+    """Write a folder openmic-2018 with audio and labels as CSV into `root`; return it."""
     folder = root / "openmic-2018"
     (folder / "partitions").mkdir(parents=True)
     columns = {name: number for number, name in enumerate(INSTRUMENTS)}
@@ -77,7 +76,7 @@ def write_tsv(path, tracks):
 
 
 def write_jamendo(root, stem="data/splits/split-0/autotagging_moodtheme", tracks=TRACKS):
-    """The three lists of one split of MTG-Jamendo, without audio."""
+    """Write the three lists of one split of MTG-Jamendo, without audio; return `root`."""
     for split, rows in tracks.items():
         write_tsv(root / f"{stem}-{split}.tsv", rows)
     return root
@@ -89,11 +88,11 @@ def write_jamendo_audio(folder, tracks=TRACKS, suffix=".mp3"):
             write_tone(folder / f"{number % 100:02d}" / f"{number}{suffix}", seconds, number)
 
 
-# DCASE: in each scene `locations` places with `takes` clips each; the last place is test
+# DCASE: each scene has `locations` with `takes` clips each; the last location is test
 
 
 def write_dcase(root, subset="2020-1b", locations=4, takes=3, audio=False):
-    """A development set in `root`/its folder; returns that folder."""
+    """Write a development set into its own folder in `root`; return that folder."""
     edition = dcase.EDITIONS[subset]
     folder = root / edition.folder
     meta = ["filename\tscene_label\tidentifier\tsource_label"]
@@ -136,7 +135,7 @@ CLIPS = {
 
 
 def write_magnatagatune(root, clips=CLIPS):
-    """annotations_final.csv, quoted as the published one is, the tags in mixed order."""
+    """Write annotations_final.csv, quoted like the published one, with tags in mixed order."""
     tags = [*OTHER_TAGS[:70], *sorted(magnatagatune.TOP_50), *OTHER_TAGS[70:]]
     rows = [["clip_id", *tags, "mp3_path"]]
     for number, (path, its_tags) in enumerate(clips.items(), 2):
@@ -151,7 +150,7 @@ def write_magnatagatune(root, clips=CLIPS):
 
 
 def write_gtzan(root, suffix=".wav"):
-    """Empty files under the names of all 1,000 clips."""
+    """Write empty files with the names of all 1,000 clips."""
     for genre in gtzan.GENRES:
         (root / genre).mkdir(parents=True)
         for number in range(100):
@@ -160,8 +159,10 @@ def write_gtzan(root, suffix=".wav"):
 
 
 def write_gtzan_lists(root, per_split=2):
-    """Lists of one's own: the first clips of the published ones."""
+    """Write your own lists: the first clips of the published ones."""
     files = {"train": "train", "validation": "valid", "test": "test"}
     for split, file in files.items():
-        lines = [f"{k.partition('.')[0]}/{k}.wav" for k in filtered.keys(split)[:per_split]]
+        lines = [
+            f"{k.partition('.')[0]}/{k}.wav" for k in gtzan.filtered_keys(split)[:per_split]
+        ]
         Path(root, f"{file}_filtered.txt").write_text("\n".join(lines) + "\n")

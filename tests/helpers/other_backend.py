@@ -1,4 +1,4 @@
-"""Script: Shake-Shake and a whole network on the Keras backend in use, figures as JSON."""
+"""Script: run Shake-Shake and a whole network on the current Keras backend; print JSON."""
 
 import json
 

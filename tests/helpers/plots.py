@@ -1,4 +1,4 @@
-"""What is drawn in a figure: pixels of a colour, texts that overlap."""
+"""Checks on a drawn figure: pixels of a colour, and overlapping text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 
 def has_colour(image: np.ndarray, colour: str) -> int:
-    """How many pixels have exactly this colour."""
+    """Return the number of pixels with exactly this colour."""
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return int((np.round(image[..., :3] * 255) == wanted).all(axis=-1).sum())
 
 
 def texts_overlap(figure) -> list[tuple[str, str]]:
-    """Pairs of drawn texts whose boxes overlap, and texts that leave the figure."""
+    """Return the pairs of texts whose boxes overlap, and the texts that leave the figure."""
     renderer = figure.canvas.get_renderer()
     figure.draw(renderer)
     texts = [

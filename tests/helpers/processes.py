@@ -1,12 +1,10 @@
-"""Running the command line the way a user does: in a process of its own.
+"""Run the command line in separate processes, as a user does.
 
-Starting TensorFlow takes 5 s of processor time, most of what a small command costs. So the
-processes of the tests are forked from one that has imported what the commands import and has
-done nothing else (`tests/helpers/forking.py`). With `fork=False` a process starts from nothing,
-where that is what a test is about.
+Importing TensorFlow takes 5 s, longer than most small commands. The tests therefore fork their
+processes from a server that has already imported everything (`tests/helpers/forking.py`). All
+workers of pytest-xdist share one server. With `fork=False` a process starts from scratch.
 """
 
-import atexit
 import json
 import os
 import select
@@ -14,32 +12,32 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Read while packages are imported, too early for a forked process.
+# Variables that packages read during their import, too early for a forked process.
 READ_ON_IMPORT = {"KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS"}
 
 
 class Forked:
-    """A process that was forked, with the part of `subprocess.Popen` that tests use."""
+    """A forked process, with the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, arguments, cwd, environment):
         self.returncode = None
         self._printed = [os.memfd_create(name) for name in ("out", "err")]
         self._server = socket.socket(socket.AF_UNIX)
-        self._server.connect(_server())
+        self._server.connect(_server_address())
         request = json.dumps([arguments, str(cwd), environment]).encode()
         socket.send_fds(self._server, [len(request).to_bytes(4)], self._printed)
         self._server.sendall(request)
-        self._answers = self._server.makefile("r")
-        self.pid = int(self._answers.readline())
+        self._responses = self._server.makefile("r")
+        self.pid = int(self._responses.readline())
 
     def poll(self):
-        """Exit status; None while it runs."""
+        """Return the exit status, or None while the process runs."""
         return self._wait(0)
 
     def send_signal(self, number):
@@ -47,7 +45,7 @@ class Forked:
             os.kill(self.pid, number)
 
     def communicate(self, timeout=None):
-        """(standard output, standard error), when it has ended."""
+        """Wait for the end; return (standard output, standard error)."""
         if self._wait(timeout) is None:
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
         sizes = [os.fstat(file).st_size for file in self._printed]
@@ -59,44 +57,41 @@ class Forked:
     def __del__(self):
         for file in self._printed:
             os.close(file)
-        self._answers.close()
+        self._responses.close()
         self._server.close()
 
     def _wait(self, timeout):
         if self.returncode is None and select.select([self._server], [], [], timeout)[0]:
-            self.returncode = int(self._answers.readline())
+            self.returncode = int(self._responses.readline())
         return self.returncode
 
 
 @cache
-def _server():
-    """Address of the process that others are forked from; it ends with this one."""
-    folder = tempfile.TemporaryDirectory(prefix="rfkeras-tests-")
-    address = f"{folder.name}/socket"
+def _server_address():
+    """Start the fork server unless another worker has; return the address of its socket."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    owner = os.getppid() if session else os.getpid()  # the parent of all workers, or this
+    name = f"rfkeras-tests-{session or owner}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.forking", address],
+        [sys.executable, "-m", "tests.helpers.forking", name, str(owner)],
         cwd=ROOT,
-        # Threads do not survive a fork: the server must have one alone.
+        # Threads do not survive a fork, so the server must have only one.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
     )
-
-    def end():
-        process.stdin.close()
-        process.wait()
-        folder.cleanup()
-
-    atexit.register(end)
-    deadline = time.monotonic() + 240
-    while not Path(address).exists():
-        assert process.poll() is None, f"tests.helpers.forking ended with {process.returncode}"
+    address = f"\0{name}"  # an abstract socket: it needs no file
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket(socket.AF_UNIX) as connection, suppress(ConnectionRefusedError):
+            connection.connect(address)
+            return address
+        assert not process.poll(), f"tests.helpers.forking ended with {process.returncode}"
         assert time.monotonic() < deadline, "tests.helpers.forking does not start"
         time.sleep(0.05)
-    return address
 
 
 def start(*arguments, cwd=ROOT, fork=True, **environment):
-    """Start `python ARGUMENTS` from the repository's root."""
+    """Start `python ARGUMENTS` in the root folder of the repository."""
     arguments = [str(argument) for argument in arguments]
     environment = {**os.environ, **environment}
     if fork and not READ_ON_IMPORT & set(environment):
@@ -112,7 +107,7 @@ def start(*arguments, cwd=ROOT, fork=True, **environment):
 
 
 def run(*arguments, **settings):
-    """Run `python ARGUMENTS` to its end: (exit status, standard output, standard error)."""
+    """Run `python ARGUMENTS`; return (exit status, standard output, standard error)."""
     process = start(*arguments, **settings)
     try:
         out, err = process.communicate(timeout=540)

@@ -1,7 +1,7 @@
-"""Gradients of random networks lie in their receptive fields, and fill them.
+"""Script: check that gradients of random networks are inside, and fill, the receptive field.
 
-Run as a program, in a process without oneDNN: with it, the gradients of some convolutions
-(one of 1x1 with a stride of (2, 1), say) break the heap in TensorFlow 2.16.
+It runs in a process without oneDNN, which corrupts the heap in TensorFlow 2.16 for the
+gradients of some convolutions, such as 1x1 with a stride of (2, 1).
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from tests.helpers.random_networks import BORDER, QUIET, SHAPE, build, networks,
 from tests.helpers.receptive_field import make_positive, seen_span
 
 NETWORKS = 80
-whole = 0  # gradients that were compared with a whole window on both axes
+whole = 0  # number of gradients compared with a whole window on both axes
 
 
 @settings(max_examples=NETWORKS, **QUIET)
@@ -41,7 +41,7 @@ def check(network):
 
 
 def gradient_of_the_middle(model):
-    """(absolute gradient (time, frequency), position) of the output's middle position."""
+    """Return (absolute gradient (time, frequency), position) of the middle position."""
     x = tf.constant(np.random.default_rng(2).uniform(1, 2, (1, *SHAPE, 1)), tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(x)

@@ -1,23 +1,23 @@
-"""Random networks: their description, drawn by hypothesis, and the Keras model of it.
+"""Random networks: descriptions drawn by hypothesis, and their Keras models.
 
-A network is a list of parts, each a tuple that begins with its name, so that a failing
-example prints as something to read. Sizes are (time, frequency). Parts that a map has become
-too small for are left out when the model is built.
+A network is a list of parts. Each part is a tuple that starts with its name, so that failing
+examples are readable. Sizes are (time, frequency). When the model is built, parts that need
+a larger map are omitted.
 """
 
 import keras
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
-SHAPE = (59, 48)  # a length that no stride divides, and one that most do
-BORDER = 12  # pixels from which on padding plays no part
+SHAPE = (59, 48)  # one length is prime, the other divisible by most strides
+BORDER = 12  # distance in pixels from which padding has no effect
 QUIET = {
     "deadline": None,
     "derandomize": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 CHANNELS = 2
-SMALLEST = 12  # positions of a map that further parts may shorten
+SMALLEST = 12  # minimum length of a map that further parts may shorten
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 4))
 strides = st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 2), (3, 3)])
@@ -62,7 +62,7 @@ def _composed(parts):
         st.tuples(st.just("branches"), merges, several, st.lists(parts, max_size=2)),
         st.tuples(st.just("nested"), several, st.booleans()),
         st.tuples(st.just("twice"), sizes),
-        # Down and up again: the map has its rate back, not all of its length.
+        # Down and up again: the map has its original rate, but may be shorter.
         st.tuples(st.just("hourglass"), st.sampled_from([2, 3]), parts, st.booleans()),
     )
 
@@ -74,13 +74,13 @@ networks = st.lists(
 
 
 def build(network, shape):
-    """The Keras model of such a description, for maps of this shape (time, frequency)."""
+    """Build the Keras model of a description, for maps of shape (time, frequency)."""
     inputs = keras.Input((*shape, 1))
     return _model(network, inputs)
 
 
 def _model(network, inputs):
-    # A model must have a layer, also where all parts are left out.
+    # A model needs a layer even if all parts are omitted.
     return keras.Model(inputs, parts_of(network, keras.layers.Identity()(inputs)))
 
 
@@ -119,7 +119,7 @@ def separable(x, kernel, stride, dilation, padding):
 def transposed(x, kernel, stride, padding, output_padding):
     if max(n * s for n, s in zip(x.shape[1:3], stride, strict=True)) > 150:
         return x
-    # TensorFlow refuses lengths that no convolution of this stride brings back to the input's.
+    # TensorFlow rejects lengths that no convolution with this stride maps to the input's.
     rest = [k % 2 if padding == "same" else 1 for k in kernel]
     if output_padding is not None and not all(
         1 <= r + output_padding <= s for r, s in zip(rest, stride, strict=True)
@@ -156,7 +156,7 @@ def up(x, size, interpolation):
 
 
 def across(x, kernel):
-    """The same convolution with the axes exchanged, and back."""
+    """Apply a convolution with the axes exchanged, and exchange them back."""
     x = keras.layers.Permute((2, 1, 3))(x)
     x = keras.layers.Conv2D(CHANNELS, kernel, padding="same")(x)
     return keras.ops.transpose(x, (0, 2, 1, 3))
@@ -174,7 +174,7 @@ def branches(x, merge, one, other):
 
 
 def merged(merge, maps):
-    """The maps combined, the longer ones cut to the shortest."""
+    """Combine the maps, cropped to the shortest."""
     lengths = [min(x.shape[axis] for x in maps) for axis in (1, 2)]
     maps = [
         keras.layers.Cropping2D([(0, x.shape[axis + 1] - lengths[axis]) for axis in (0, 1)])(x)
@@ -199,7 +199,7 @@ def nested(x, network, sequential):
 
 
 def twice(x, kernel):
-    """One convolution applied to its own output, weights and all."""
+    """Apply the same convolution twice in a row."""
     layer = keras.layers.Conv2D(x.shape[-1], kernel, padding="same")
     return layer(layer(x))
 
@@ -221,6 +221,6 @@ PARTS = {
 
 
 def takes_maximum(network):
-    """Whether a maximum, which passes the gradient of its largest input only, is in it."""
+    """Return whether the network has a maximum, which passes only one input's gradient."""
     description = str(network)
     return "('pool', True" in description or "'Maximum'" in description

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.random_networks import CHANNELS, SMALLEST, edges, paddings, sizes
 
-STEPS = 61  # which no stride divides
+STEPS = 61  # not divisible by any stride
 widths = st.integers(1, 4)
 steps = st.sampled_from([1, 1, 2, 3])
 sequences = st.lists(
@@ -32,7 +32,7 @@ sequences = st.lists(
 
 
 def build_sequence(network, length):
-    """The Keras model of such a description, for sequences (batch, length, 1)."""
+    """Build the Keras model of a description, for sequences (batch, length, 1)."""
     inputs = keras.Input((length, 1))
     x = keras.layers.Conv1D(CHANNELS, 1)(inputs)
     for name, *options in network:
@@ -62,19 +62,19 @@ def _dilated(x, width, dilation, padding):
 
 
 def _stacked(x, frames):
-    """Neighbouring steps joined to one with more features."""
+    """Join neighbouring steps to one step with more features."""
     x = x[:, : x.shape[1] // frames * frames]
     return keras.layers.Reshape((x.shape[1] // frames, frames * x.shape[2]))(x)
 
 
 def _shuffled(x):
-    """Features spread over steps: the reverse of stacking."""
+    """Spread features over steps, the reverse of stacking."""
     x = keras.layers.Conv1D(2 * CHANNELS, 1)(x)
     return keras.ops.reshape(x, (-1, 2 * x.shape[1], CHANNELS))
 
 
 def _picture(x, kernel):
-    """The features taken for an axis of a map, and back."""
+    """Convolve with the features as an axis of a map."""
     features = x.shape[2]
     x = keras.layers.Conv2D(1, kernel, padding="same")(keras.ops.expand_dims(x, -1))
     return keras.layers.Dense(CHANNELS)(keras.layers.Reshape((-1, features))(x))

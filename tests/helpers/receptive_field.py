@@ -1,4 +1,4 @@
-"""The receptive field of a built model, measured by the gradient of one position."""
+"""Measure the receptive field of a built model by gradients or by changing pixels."""
 
 import keras
 import numpy as np
@@ -10,16 +10,16 @@ RAISED = 1e6  # pixels are 1 to 2
 
 
 class MeanPooling(keras.layers.AveragePooling2D):
-    """In place of max-pooling, which passes the gradient of its largest input only.
+    """Replaces max-pooling, which passes the gradient of only its largest input.
 
-    The window is the same, and every pixel of it gets a gradient.
+    The window is the same, and every pixel in it gets a gradient.
     """
 
 
 def open_all_paths(model):
-    """Positive kernels, so that with positive input no ReLU and no zero cuts a path.
+    """Make kernels positive, so that with positive input no ReLU or zero blocks a path.
 
-    Each output's weights add up to 1, so that no gate of a recurrence saturates.
+    The weights of each output add up to 1, so that no gate of a recurrence saturates.
     """
     for variable in model.variables:
         if variable.name == "kernel":
@@ -28,11 +28,11 @@ def open_all_paths(model):
 
 
 def gradient_support(model, frames, bands, output="classifier_conv"):
-    """Middle position of the map before a layer, and what it sees.
+    """Measure what the middle position of the map before a layer sees.
 
     Returns:
         (position, spans): for time and frequency, the position, and the first pixel with a
-        gradient and the one after the last.
+        gradient and the pixel after the last.
     """
     body = keras.Model(model.input, model.get_layer(output).input)
     open_all_paths(body)
@@ -51,7 +51,7 @@ def gradient_support(model, frames, bands, output="classifier_conv"):
 
 
 def make_positive(model):
-    """Nearly even positive kernels: every path counts, and none much less than others."""
+    """Set nearly uniform positive kernels, so that every path has a similar weight."""
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         value = rng.uniform(0.8, 1.2, variable.shape)
@@ -60,10 +60,10 @@ def make_positive(model):
 
 
 def seen_pixels(model, shape, axis):
-    """Which pixels along one axis each position of a model's output depends on.
+    """Measure which pixels along one axis each position of a model's output depends on.
 
-    Measured on the model as it is: each pixel's row of the input is raised by itself, so
-    far that it passes every maximum, and what changes at the output has seen it.
+    Each row of the input is raised separately, so far that it exceeds every maximum. The
+    output positions that change have seen it.
 
     Args:
         model: From maps (batch, time, frequency, 1) or (batch, time, 1) to maps; monotone.
@@ -85,22 +85,22 @@ def seen_pixels(model, shape, axis):
 
 
 def seen_span(seen):
-    """First pixel of one position's and the one after the last; None if there is none."""
+    """Return the first pixel seen and the pixel after the last; None if nothing is seen."""
     hit = np.flatnonzero(seen)
     return (int(hit[0]), int(hit[-1]) + 1) if hit.size else None
 
 
 def check_field(field, seen, border=0):
-    """Every position sees pixels of its window alone; away from the borders all of them.
+    """Check that positions see only pixels of their windows, and inside the border all.
 
     Args:
-        field: What was computed, along one axis.
-        seen: (positions, pixels) that were measured.
-        border: Near the ends of a map padding takes the place of positions that would have
-            been seen: from how many pixels on a window has to be exact.
+        field: Computed field along one axis.
+        seen: Measured (positions, pixels).
+        border: Distance in pixels from the ends, from which windows must be exact. Nearer
+            to the ends, padding replaces some positions.
 
     Returns:
-        How many positions lie away from the borders.
+        Number of positions inside the border.
     """
     positions, pixels = seen.shape
     inside = 0
@@ -117,7 +117,7 @@ def check_field(field, seen, border=0):
 
 
 def check_model(model, shape, border=0):
-    """The receptive field of a model of maps is what its outputs are seen to depend on.
+    """Check that the receptive field of a model equals what its outputs depend on.
 
     Returns:
         The receptive field.
@@ -126,5 +126,5 @@ def check_model(model, shape, border=0):
     for axis, field in enumerate((rf.time, rf.frequency)):
         seen = seen_pixels(model, shape, axis)
         assert rf.positions[axis] == len(seen)
-        assert check_field(field, seen, border), "no position lies away from the borders"
+        assert check_field(field, seen, border), "no position is inside the border"
     return rf

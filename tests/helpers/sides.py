@@ -1,4 +1,4 @@
-"""Sides to be timed, without a framework."""
+"""Sides for the benchmark's tests that need no framework."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ def sleeping(seconds, threads):
     return lambda: time.sleep(seconds)
 
 
-def of_a_package_that_is_not_there(threads):
+def with_missing_package(threads):
     import not_installed
 
     return not_installed.function

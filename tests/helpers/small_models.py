@@ -1,17 +1,17 @@
-"""Small networks with statistics and weights that make scores differ."""
+"""Small networks whose statistics and weights give varied scores."""
 
 import keras
 import numpy as np
 
 import zoo
-from rfkeras.layers.replicated import MOMENTUM
-from rfkeras.layers.replicated import BatchNormalization as Normalization
+from rfkeras.layers.conv import MOMENTUM
+from rfkeras.layers.conv import BatchNormalization as Normalization
 
 LABELS = ("flute", "voice", "organ", "drums")
 SMALL = {
     "width": 4,
     "rho": 1,
-    "blocks": (1, 1, 1),  # one pooling is left: 4 frames of the spectrogram to one of the map
+    "blocks": (1, 1, 1),  # one pooling remains: 4 spectrogram frames per output frame
     "allow_rf_change": True,
     "initialization": "he",
 }
@@ -25,11 +25,12 @@ VARIANT = {  # all options at once, on stereo
 
 
 def noise(*shape, seed=1):
+    """Return random noise."""
     return np.random.default_rng(seed).normal(0, 0.1, shape).astype("float32")
 
 
 def music(samples, *channels, seed=0):
-    """Tones that begin and end, over soft noise."""
+    """Return tones that start and stop, over soft noise."""
     rng = np.random.default_rng(seed)
     t = np.arange(samples)
     tones = np.zeros(samples)
@@ -42,7 +43,7 @@ def music(samples, *channels, seed=0):
 
 
 def small(name="resnet_rf", **options):
-    """A network that has seen some audio, so that its normalisations fit."""
+    """Return a network whose normalisations are fitted to some audio."""
     keras.utils.set_random_seed(0)
     defaults = SMALL if name == "resnet_rf" else {"initialization": "he"}
     model = zoo.create_model(name, label_names=LABELS, **{**defaults, **options})
@@ -63,9 +64,9 @@ def small(name="resnet_rf", **options):
 
 
 def trials(precision):
-    """Stereo batches of several lengths and sizes, other ones than a model was tried on.
+    """Yield stereo batches of several lengths and sizes, different from the export's own.
 
-    Of int8 only such as it was calibrated for: random weights have no margin.
+    For int8 only batches similar to the calibration: random weights leave no margin.
     """
     yield music(33333, 2, seed=9)[None]
     yield np.stack([music(20000, 2, seed=seed) for seed in (10, 11)])

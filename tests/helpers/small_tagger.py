@@ -1,4 +1,4 @@
-"""A tagger of a few weights and batches for it, for tests of what surrounds it."""
+"""A tagger with a few weights, and batches for it, for tests of training."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ SAMPLES, CLASSES = 2400, 3
 
 
 def small_tagger(task="multi_label", seed=1, norm=True):
-    """Waveform (batch, samples) to 3 logits, by a convolution and a 1x1 classifier."""
+    """Return a model from waveform to 3 logits: a convolution and a 1x1 classifier."""
     keras.utils.set_random_seed(seed)
     frontend = Frontend(8000, 256, 256, 128, 16, "mel_then_db", False, name="frontend")
     waveform = keras.Input((None,), dtype="float32", name="waveform")
@@ -36,7 +36,7 @@ def small_tagger(task="multi_label", seed=1, norm=True):
 
 
 def batch(size=8, seed=0, task="multi_label"):
-    """(waveform, labels, mask)."""
+    """Return a batch (waveform, labels, mask)."""
     rng = np.random.default_rng(seed)
     waveform = rng.normal(0, 0.1, (size, SAMPLES)).astype("float32")
     waveform *= rng.uniform(0.1, 2.0, (size, 1)).astype("float32")
@@ -44,13 +44,13 @@ def batch(size=8, seed=0, task="multi_label"):
         labels = np.eye(CLASSES, dtype="float32")[rng.integers(0, CLASSES, size)]
         return waveform, labels, np.ones_like(labels)
     labels = rng.integers(0, 2, (size, CLASSES)).astype("float32")
-    # Most labels of the first half are unknown, few of the second's.
+    # Most labels of the first half are unknown, few of the second half.
     known = np.repeat([0.3, 0.9], [size // 2, size - size // 2])[:, None]
     return waveform, labels, (rng.uniform(size=labels.shape) < known).astype("float32")
 
 
 def training_model(tagger, optimizer=None, **options):
-    """The tagger made ready to train."""
+    """Return a compiled `TrainingModel` of a tagger."""
     model = TrainingModel(tagger, **options)
     model.compile(optimizer or Adam(1e-2), loss_for(model.task), jit_compile=False)
     model.optimizer.build(tagger.trainable_variables)
@@ -58,7 +58,7 @@ def training_model(tagger, optimizer=None, **options):
 
 
 def everything(**options):
-    """A model with all that can be added to it."""
+    """Return a model with all augmentation, averaging and pruning."""
     return training_model(
         small_tagger(),
         waveform_augmentation=[RandomGain(6.0)],
@@ -71,7 +71,7 @@ def everything(**options):
 
 
 def fit(model, steps=1, data=None):
-    """Train on one batch; the loss of each step."""
+    """Train on one batch and return the loss of each step."""
     data = data or batch(task=model.task)
     batches = tf.data.Dataset.from_tensors(data).repeat()
     return model.fit(batches, steps_per_epoch=1, epochs=steps, verbose=0).history["loss"]

@@ -1,4 +1,4 @@
-"""Small taggers whose numbers hide no error, and audio that shows them."""
+"""Small taggers with weights that reveal errors, and test audio."""
 
 import functools
 
@@ -12,8 +12,8 @@ from rfkeras.layers import ClipLogits
 RATE_HZ = 4000
 CLASSES = 3
 
-# Weights that start at 0 or 1 would make a wrong mean or a forgotten layer invisible.
-_DRAWN = {
+# Initial weights of 0 or 1 would hide a wrong mean or a missing layer.
+_RANDOM = {
     "moving_mean": lambda rng, shape: rng.normal(0, 0.3, shape),
     "moving_variance": lambda rng, shape: rng.uniform(0.5, 2, shape),
     "beta": lambda rng, shape: rng.normal(0, 0.5, shape),
@@ -25,16 +25,16 @@ _DRAWN = {
 
 
 def small_frontend(**options):
-    """A front-end that costs little: a second of audio is 62 frames of 24 bands."""
+    """Return a cheap front-end: one second of audio gives 62 frames of 24 bands."""
     sizes = {"n_fft": 256, "window_samples": 256, "hop_samples": 64, "n_mels": 24}
     return Frontend(RATE_HZ, **{"fixed_floor": True, **sizes, **options})
 
 
-def drawn(model, seed=0):
-    """The model, with statistics and other weights as training might leave them."""
+def randomized(model, seed=0):
+    """Assign random statistics and weights, as after training, and return the model."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
-        draw = _DRAWN.get(variable.path.rpartition("/")[2])
+        draw = _RANDOM.get(variable.path.rpartition("/")[2])
         if draw is not None:
             variable.assign(draw(rng, variable.shape))
     return model
@@ -42,21 +42,21 @@ def drawn(model, seed=0):
 
 @functools.cache
 def zoo_tagger(name, **options):
-    """A network of the zoo, made small."""
+    """Return a small zoo model."""
     options = {"frontend": small_frontend(), "initialization": "he", **options}
-    return drawn(zoo.create_model(name, num_classes=CLASSES, **options))
+    return randomized(zoo.create_model(name, num_classes=CLASSES, **options))
 
 
-def own_tagger(trunk, frontend=None, channels=None):
-    """A model with this trunk between front-end and classifier."""
+def custom_tagger(backbone, frontend=None, channels=None):
+    """Return a model with this backbone between front-end and classifier."""
     shape = (None,) if channels is None else (None, channels)
     waveform = keras.Input(shape)
-    x = trunk((frontend or small_frontend())(waveform))
-    return drawn(keras.Model(waveform, ClipLogits()(keras.layers.Conv2D(CLASSES, 1)(x))))
+    x = backbone((frontend or small_frontend())(waveform))
+    return randomized(keras.Model(waveform, ClipLogits()(keras.layers.Conv2D(CLASSES, 1)(x))))
 
 
 def music(samples, channels=1, seed=0):
-    """Noise that swells and stops, from full scale down to under the floor."""
+    """Return noise that swells and stops, from full scale to below the floor."""
     rng = np.random.default_rng(seed)
     swells = 10 ** rng.uniform(-6, 0, 2 + samples // 800)
     level = np.interp(np.arange(samples) / 800, np.arange(len(swells)), swells)
@@ -65,7 +65,7 @@ def music(samples, channels=1, seed=0):
     return (noise if channels > 1 else noise[:, 0]).astype(np.float32)
 
 
-def cut(waveform, pieces, seed=0):
-    """The waveform in so many consecutive blocks of random sizes, some of them empty."""
+def split_randomly(waveform, pieces, seed=0):
+    """Split a waveform into consecutive blocks of random sizes, some of them empty."""
     rng = np.random.default_rng(seed)
     return np.split(waveform, np.sort(rng.integers(0, len(waveform) + 1, pieces - 1)))

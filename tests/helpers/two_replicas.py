@@ -1,4 +1,4 @@
-"""Script: one training step on one device and on two, printed as JSON."""
+"""Script: compare training steps on one device and on two, and print JSON."""
 
 import json
 
@@ -10,14 +10,14 @@ from rfkeras.layers import BatchNormalization, ClipLogits, Mixup, RandomTimeRoll
 from rfkeras.training.distributed import make_strategy
 from rfkeras.training.losses import MaskedBinaryCrossentropy
 from rfkeras.training.optimizer import AdamW
-from rfkeras.training.setup import dtype_policy
+from rfkeras.training.step import dtype_policy
 from tests.helpers.small_tagger import batch, fit, small_tagger, training_model
 
 STRATEGY = make_strategy("cpu:2")
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 6, 5, 3)).astype("float32")
 Y = RNG.integers(0, 2, (8, 4)).astype("float32")
-# Most labels of the first replica's half are unknown, few of the second's.
+# Most labels of the first replica's half are unknown, few of the second half.
 MASK = (RNG.uniform(size=(8, 4)) < np.repeat([0.2, 0.9], 4)[:, None]).astype("float32")
 
 
@@ -36,7 +36,7 @@ def train_step(strategy, norm):
 
 
 def train_block():
-    """The loss after a few steps of a block in a model under two replicas."""
+    """Return the losses of a model with one block, trained on two replicas."""
     with STRATEGY.scope():
         inputs = keras.Input((6, 5, 3))
         model = keras.Model(inputs, ClipLogits()(ResidualBlock(4)(inputs)))
@@ -47,7 +47,7 @@ def train_block():
 
 
 def recipe(strategy, steps=4, policy="float32", **options):
-    """A few steps of `TrainingModel` with what does not depend on chance."""
+    """Train a `TrainingModel` for a few steps, without random parts."""
     with strategy.scope(), dtype_policy(policy):
         optimizer = AdamW(1e-2, weight_decay=0.1, global_clipnorm=0.05)
         model = training_model(
@@ -69,7 +69,7 @@ def largest_difference(one, other):
 
 
 def recipe_differences(**options):
-    """How far two replicas are from one: weights, average, optimiser, losses."""
+    """Return differences between one and two replicas: weights, averages and so on."""
     one, one_losses = recipe(tf.distribute.get_strategy(), **options)
     two, two_losses = recipe(STRATEGY, **options)
     return {
@@ -85,14 +85,14 @@ def recipe_differences(**options):
 
 
 def copies_agree(model):
-    """Whether both replicas hold the same masks, averages and weights."""
+    """Return whether both replicas have the same masks, averages and weights."""
     variables = [*model.tagger.trainable_variables, *(v for _, v in model.averages)]
     local = [STRATEGY.experimental_local_results(v.value) for v in variables]
     return all(np.array_equal(a.numpy(), b.numpy()) for a, b in local)
 
 
 def overflow_in_one_replica():
-    """Whether a step is skipped when only the second replica's gradient overflows."""
+    """Return whether a step is skipped if only the second replica's gradient overflows."""
     with STRATEGY.scope(), dtype_policy("mixed_float16"):
         model = training_model(small_tagger(norm=False))
     waveform, labels, mask = batch()
@@ -104,7 +104,7 @@ def overflow_in_one_replica():
 
 
 def draws():
-    """Of two replicas that get the same clips: how far their augmented ones are apart."""
+    """Return how much the augmented clips of two replicas with the same clips differ."""
     with STRATEGY.scope():
         model = training_model(
             small_tagger(), augmentation=[RandomTimeRoll()], mixup=Mixup(1.0)

@@ -1,4 +1,4 @@
-"""Script: one step of every network of the zoo under two replicas, figures as JSON."""
+"""Script that trains every network of the zoo for a step on two replicas; prints JSON."""
 
 import json
 
@@ -19,7 +19,8 @@ Y = RNG.integers(0, 2, (4, 3)).astype("float32")
 
 
 def step(name, options):
-    if "blocks" in zoo.model_info(name).options:  # one of each kind: they differ in size alone
+    """Train a network for one step; return what changed."""
+    if "blocks" in zoo.model_info(name).options:  # one block per kind of block is enough
         options = {**options, "rho": 4, "blocks": (3, 1, 1), "allow_rf_change": True}
     with STRATEGY.scope():
         model = zoo.create_model(name, 3, frontend=None, initialization="he", **options)
@@ -41,7 +42,7 @@ def step(name, options):
 
 
 def shake_shares():
-    """Forward coefficients of four samples on each replica."""
+    """Return the forward weights of four samples on each replica."""
     with STRATEGY.scope():
         layer = ShakeShake(seed=1)
 
@@ -54,5 +55,5 @@ def shake_shares():
     return [[float(share) for share in value.numpy()[:, 0]] for value in values]
 
 
-figures = {name: step(name, options) for name, options in configurations().items()}
-print(json.dumps({**figures, "shake_shares": shake_shares()}))
+metrics = {name: step(name, options) for name, options in configurations().items()}
+print(json.dumps({**metrics, "shake_shares": shake_shares()}))

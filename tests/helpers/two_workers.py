@@ -1,4 +1,4 @@
-"""Script: what two workers tell each other, and a step of theirs beside one device's."""
+"""Script: exchange messages between two workers, compare their steps with one device."""
 
 import json
 import sys
@@ -12,11 +12,11 @@ from rfkeras.training.optimizer import AdamW
 from tests.helpers.small_tagger import batch, small_tagger, training_model
 
 WORKERS = open_workers("cpu", read_cluster())
-ALONE = Workers(tf.distribute.get_strategy())
+ONE_DEVICE = Workers(tf.distribute.get_strategy())
 
 
 def trained(workers, norm, steps=4):
-    """(model, its losses) after some steps on the same global batch."""
+    """Train for some steps on the same global batch; return the model and its losses."""
     with workers.strategy.scope():
         optimizer = AdamW(1e-2, weight_decay=0.1, global_clipnorm=0.05)
         model = training_model(
@@ -36,57 +36,61 @@ def trained(workers, norm, steps=4):
     return model, history.history["loss"]
 
 
-def apart(one, other):
+def largest_difference(one, other):
     pairs = zip(one, other, strict=True)
     return max(float(np.abs(a.numpy() - b.numpy()).max()) for a, b in pairs)
 
 
 def differences():
-    one, one_losses = trained(ALONE, norm=False)
+    one, one_losses = trained(ONE_DEVICE, norm=False)
     two, two_losses = trained(WORKERS, norm=False)
     return {
-        "weights": apart(one.tagger.trainable_variables, two.tagger.trainable_variables),
-        "averages": apart([a for _, a in one.averages], [a for _, a in two.averages]),
-        "optimizer": apart(one.optimizer.variables, two.optimizer.variables),
+        "weights": largest_difference(
+            one.tagger.trainable_variables, two.tagger.trainable_variables
+        ),
+        "averages": largest_difference(
+            [a for _, a in one.averages], [a for _, a in two.averages]
+        ),
+        "optimizer": largest_difference(one.optimizer.variables, two.optimizer.variables),
         "losses": float(np.abs(np.subtract(one_losses, two_losses)).max()),
     }
 
 
 def statistics_apart():
-    """How far the moving statistics of the two workers are from each other."""
+    """Return the difference between the moving statistics of the two workers."""
     model, _ = trained(WORKERS, norm=True)
     layer = model.tagger.get_layer("bn")
     own = np.concatenate([layer.moving_mean.numpy(), layer.moving_variance.numpy()])
-    first, second = (np.frombuffer(m, own.dtype) for m in WORKERS.exchange(own.tobytes()))
+    first, second = (np.frombuffer(m, own.dtype) for m in WORKERS.gather_bytes(own.tobytes()))
     return float(np.abs(first - second).max())
 
 
 def rolled():
-    """The same clip, rolled by each worker."""
+    """Return the difference between the same clip rolled by each worker."""
     with WORKERS.strategy.scope():
         model = training_model(small_tagger(), augmentation=[RandomTimeRoll(seed=3)])
     waveform, labels, mask = (tf.constant(part) for part in batch(4))
     spectrogram = WORKERS.strategy.run(lambda: model.prepare(waveform, labels, mask)[0])
     own = np.asarray(WORKERS.strategy.experimental_local_results(spectrogram)[0])
-    first, second = (np.frombuffer(m, own.dtype) for m in WORKERS.exchange(own.tobytes()))
+    first, second = (np.frombuffer(m, own.dtype) for m in WORKERS.gather_bytes(own.tobytes()))
     return float(np.abs(first - second).max())
 
 
 variable = tf.Variable([1.5, float(WORKERS.index)])
 count = tf.Variable(WORKERS.index + 7)
-WORKERS.share([variable, count])
-messages = WORKERS.exchange(bytes(range(256)) * WORKERS.index * 40)
-told = {
+WORKERS.broadcast_variables([variable, count])
+messages = WORKERS.gather_bytes(bytes(range(256)) * WORKERS.index * 40)
+results = {
     "strategy": type(WORKERS.strategy).__name__,
     "one_strategy": type(make_strategy("auto")).__name__,
     "sizes": [len(message) for message in messages],
     "intact": messages[1] == bytes(range(256)) * 40,
-    "agreed": WORKERS.agree(lambda: [0.1, float("inf"), WORKERS.index]),
-    "collected": WORKERS.collect({"worker": WORKERS.index}),
+    "broadcast": WORKERS.broadcast(lambda: [0.1, float("inf"), WORKERS.index]),
+    "gathered": WORKERS.gather({"worker": WORKERS.index}),
     "shared": [*variable.numpy().tolist(), int(count.numpy())],
     "difference": differences(),
     "statistics_apart": statistics_apart(),
     "rolled_apart": rolled(),
 }
-print(json.dumps(told))
+print(json.dumps(results))
 sys.stdout.flush()

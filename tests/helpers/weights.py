@@ -1,10 +1,10 @@
-"""Weights with which every part of a folding shows."""
+"""Weights with which every part of folding affects the outputs."""
 
 import numpy as np
 
 
 def scatter(model, seed=0):
-    """Random weights and statistics, far from those of a new model; its front-end keeps its."""
+    """Set random weights and statistics, except in the front-end."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         name, shape = variable.path.rpartition("/")[2], tuple(variable.shape)
@@ -23,7 +23,7 @@ def scatter(model, seed=0):
 
 
 def largest_difference(got, expected):
-    """As a share of the largest expected value."""
+    """Return the largest difference relative to the largest expected value."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     assert got.shape == expected.shape
     return np.abs(got - expected).max() / np.abs(expected).max()

@@ -1,10 +1,10 @@
-"""Convolution and batch normalisation written out in NumPy, to compare layers with."""
+"""Convolution and batch normalisation in NumPy, as references for layers."""
 
 import numpy as np
 
 
 def conv(y, layer):
-    """Sums over the kernel, zero padding."""
+    """Compute the convolution of a layer with zero padding."""
     kernel = layer.kernel.numpy()
     pads = [(0, 0), (kernel.shape[0] // 2,) * 2, (kernel.shape[1] // 2,) * 2, (0, 0)]
     padded = np.pad(y, pads)
@@ -16,6 +16,6 @@ def conv(y, layer):
 
 
 def bn(y, layer):
-    """By the moving statistics."""
+    """Normalise with the moving statistics of a layer."""
     scale = layer.gamma.numpy() / np.sqrt(layer.moving_variance.numpy() + 1e-5)
     return (y - layer.moving_mean.numpy()) * scale + layer.beta.numpy()

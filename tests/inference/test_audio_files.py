@@ -1,4 +1,4 @@
-"""Blocks of a file are decoded before they are asked for, in order, and not too many."""
+"""`file_blocks` decodes blocks ahead, in order, and not too many."""
 
 import threading
 
@@ -24,7 +24,7 @@ def path(tmp_path_factory):
 
 
 @pytest.mark.parametrize("block", [1, BLOCK, 10 * BLOCK + 7, 20 * BLOCK])
-def test_blocks_are_the_file(path, block):
+def test_blocks_join_to_the_file(path, block):
     whole = read_audio(path, AUDIO)
     if block == 1:
         whole = whole[:40]
@@ -35,25 +35,25 @@ def test_blocks_are_the_file(path, block):
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
 
 
-def test_no_more_is_decoded_than_the_blocks_ahead(path, monkeypatch):
-    starts, first_ones = [], threading.Event()
+def test_decodes_only_the_blocks_ahead(path, monkeypatch):
+    starts, enough = [], threading.Event()
     read = AudioFile.read
 
     def counted(self, start, count):
         starts.append(start)
         if len(starts) == BLOCKS_AHEAD + 1:
-            first_ones.set()
+            enough.set()
         return read(self, start, count)
 
     monkeypatch.setattr(AudioFile, "read", counted)
     blocks = file_blocks(path, AUDIO, BLOCK)
     next(blocks)
-    assert first_ones.wait(10)
+    assert enough.wait(10)
     blocks.close()
     assert starts == [BLOCK * number for number in range(BLOCKS_AHEAD + 1)]
 
 
-def test_a_file_that_ends_early_gives_its_blocks_first(path, monkeypatch):
+def test_a_truncated_file_yields_its_blocks_before_the_error(path, monkeypatch):
     read = AudioFile.read
 
     def broken(self, start, count):

@@ -1,4 +1,4 @@
-"""Audio in chunks gives the frames, tags and embeddings of one pass over all of it."""
+"""Chunked processing gives the frames, tags and embeddings of a single pass."""
 
 import keras
 import numpy as np
@@ -8,15 +8,21 @@ from keras import layers
 
 from rfkeras.frontend import create_frontend
 from rfkeras.inference import StreamTagger
-from tests.helpers.taggers import cut, music, own_tagger, small_frontend, zoo_tagger
+from tests.helpers.taggers import (
+    custom_tagger,
+    music,
+    small_frontend,
+    split_randomly,
+    zoo_tagger,
+)
 from zoo.tagger import Reading, top_head
 
-# Relative to the largest value. One pass and chunks differ in the order of sums alone.
+# Relative to the largest value. Only the order of sums differs.
 TOLERANCE = 1e-5
 
 
 def one_pass(tagger, waveform):
-    """The reading of all of it, by the same graph: tracing is what takes time."""
+    """Return the reading of the whole waveform, with the tagger's traced graph to save time."""
     frame_logits, _, weights, embeddings = tagger._read(waveform[None])
     logits = top_head(tagger.model).clip_logits(frame_logits, weights)
     embedding = tf.reduce_mean(embeddings, axis=1)
@@ -24,7 +30,7 @@ def one_pass(tagger, waveform):
 
 
 def lengths(plan, seed):
-    """Where a chunk begins to matter, to the sample, and anywhere."""
+    """Return lengths at which chunks start to matter, to the sample, and random ones."""
     rng = np.random.default_rng(seed)
     hop = 64
     edge = plan.reserve_samples + int(rng.integers(0, 3)) * plan.step_samples
@@ -45,7 +51,7 @@ def check(model, chunk_seconds, several=None, seed=0, read=one_pass):
     for number, samples in enumerate(several or lengths(tagger.plan, seed)):
         waveform = music(samples, tagger.channels, number)
         whole = read(tagger, waveform)
-        blocks = cut(waveform, 5, number)
+        blocks = split_randomly(waveform, 5, number)
         pieces = list(tagger.stream(blocks))
         frames = np.concatenate([piece.frame_logits for piece in pieces])
         assert [piece.first_frame for piece in pieces] == list(
@@ -95,7 +101,7 @@ ZOO = {
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_networks_of_the_zoo(name):
+def test_zoo_models(name):
     architecture, options = ZOO[name]
     seed = list(ZOO).index(name)
     seconds = np.random.default_rng(seed).uniform(0.1, 8)
@@ -104,7 +110,7 @@ def test_networks_of_the_zoo(name):
 
 
 @pytest.mark.parametrize("preset", ["perceptual_mel_22k", "mel_32k"])
-def test_the_presets(preset):
+def test_presets(preset):
     frontend = create_frontend(preset, fixed_floor=True)
     model = zoo_tagger("resnet_rf_tiny", rho=1, frontend=frontend, **SHORT)
     rate = frontend.sample_rate_hz
@@ -138,15 +144,15 @@ def cropped(x):
     return layers.Conv2D(4, 5, padding="same", activation="relu")(x)
 
 
-@pytest.mark.parametrize("trunk", [dilated, even, shortcut, cropped])
+@pytest.mark.parametrize("backbone", [dilated, even, shortcut, cropped])
 @pytest.mark.parametrize("sizes", [(256, 64), (250, 100)])
-def test_networks_of_ones_own(trunk, sizes):
+def test_custom_models(backbone, sizes):
     frontend = small_frontend(window_samples=sizes[0], hop_samples=sizes[1], min_frames=30)
-    tagger = check(own_tagger(trunk, frontend), 0.7, seed=sizes[1])
+    tagger = check(custom_tagger(backbone, frontend), 0.7, seed=sizes[1])
     assert tagger.label_names == ("class_0", "class_1", "class_2")
 
 
-def test_half_precision_is_left_aside():
+def test_reduced_precision_is_ignored():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         half = zoo_tagger.__wrapped__("resnet_rf_tiny", rho=1, **SHORT)

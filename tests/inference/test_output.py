@@ -1,4 +1,4 @@
-"""Files that are found, spans of time, and decisions: without a model."""
+"""Finding files, spans of time and decisions, without a model."""
 
 import itertools
 import json
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from rfkeras.errors import ConfigError
 from rfkeras.inference import FrameTimes, TagResult
-from rfkeras.inference.audio_files import FoundFile, beside, find_audio, printable
-from rfkeras.inference.output import Outcome, TagRules, as_json, clock, spans, spans_text
+from rfkeras.inference.audio_files import FoundFile, find_audio, output_paths, printable
+from rfkeras.inference.output import Outcome, TagRules, as_json, spans, spans_text
+from rfkeras.utils.text import clock
 
 TIMES = FrameTimes(stride_ms=1000.0, first_ms=500.0, window_ms=3000.0)
 
@@ -35,7 +36,7 @@ def touch(root, *names):
         (root / name).touch()
 
 
-def test_folders_are_searched_in_order_and_each_once(tmp_path):
+def test_folders_are_searched_once_and_in_order(tmp_path):
     touch(tmp_path, "b/2.WAV", "b/1.mp3", "a.flac", "c/d/e.opus", "text.txt", ".hidden/x.wav")
     touch(tmp_path, "b/._1.mp3")
     (tmp_path / "a-loop").symlink_to(tmp_path)
@@ -46,7 +47,7 @@ def test_folders_are_searched_in_order_and_each_once(tmp_path):
     assert found == find_audio([tmp_path, tmp_path / "a.flac", Path("gone.xyz")])
 
 
-def test_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_reported(tmp_path, monkeypatch):
     touch(tmp_path, "a/1.wav", "b/2.wav")
     real = os.scandir
 
@@ -64,20 +65,20 @@ def test_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     assert (second.path.name, second.error) == ("2.wav", None)
 
 
-def test_names_that_are_no_unicode_survive_json(tmp_path):
+def test_names_that_are_not_unicode_survive_json(tmp_path):
     name = os.fsdecode(b"caf\xe9.wav")
     outcome = Outcome(FoundFile(Path(name), Path(name)), error="broken")
     line = as_json(rules(None).record(outcome))
-    assert line.encode()  # whole Unicode
+    assert line.encode()  # valid Unicode
     assert json.loads(line) == {"path": r"caf\udce9.wav", "error": "broken"}
     assert printable(Path("Bj\u00f6rk")) == "Bj\u00f6rk"
 
 
-def test_two_files_never_share_an_output(tmp_path):
+def test_two_files_cannot_share_an_output(tmp_path):
     one, two = (FoundFile(Path(d) / "x.ogg", Path("x.ogg")) for d in "ab")
-    assert beside(Path("out"), [one], ".json") == [Path("out/x.ogg.json")]
+    assert output_paths(Path("out"), [one], ".json") == [Path("out/x.ogg.json")]
     with pytest.raises(ConfigError, match="a/x.ogg and b/x.ogg would both"):
-        beside(Path("out"), [one, two], ".json")
+        output_paths(Path("out"), [one, two], ".json")
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
@@ -90,7 +91,7 @@ def test_spans_cover_exactly_the_active_frames(active):
     assert all(one[1] < other[0] for one, other in itertools.pairwise(found))
 
 
-def test_spans_in_words():
+def test_spans_as_text():
     parts = [(12.2, 46.4), (48.1, 50.0), (63.0, 80.0), (3600.0, 3675.5)]
     assert spans_text(parts, 9) == "0:12-0:50, 1:03-1:20, 1:00:00-1:01:16"
     assert spans_text(parts, 1) == "0:12-0:50, and 2 more"
@@ -104,24 +105,24 @@ def test_spans_in_words():
     ]
 
 
-def test_a_score_at_its_threshold_applies_and_exclusive_tags_do_so_alone():
-    own = rules(np.array([0.3, 0.6]))
+def test_a_tag_applies_at_its_threshold_and_only_one_exclusive_tag_applies():
+    multi_label = rules(np.array([0.3, 0.6]))
     scores = np.array([[0.3, 0.5], [0.2, 0.6]], "float32")
-    np.testing.assert_array_equal(own.applies(scores), [[True, False], [False, True]])
+    np.testing.assert_array_equal(multi_label.applies(scores), [[True, False], [False, True]])
     exclusive = rules(None, exclusive=True)
     np.testing.assert_array_equal(exclusive.applies(scores), [[False, True], [False, True]])
     strict = rules(np.array([0.55, 0.55]), exclusive=True)
     np.testing.assert_array_equal(strict.applies(scores), [[False, False], [False, True]])
 
 
-def test_what_applies_longest_matters_most():
-    own = rules(np.array([0.6, 0.6]))
-    said = result([[0.9, 0.7], [0.1, 0.7], [0.9, 0.1], [0.9, 0.0]])
-    assert own.ranking(said) == [0, 1]
-    assert own.spans(said) == [[(0.0, 1.0), (2.0, 4.0)], [(0.0, 2.0)]]
+def test_tags_that_apply_longest_rank_first():
+    multi_label = rules(np.array([0.6, 0.6]))
+    scored = result([[0.9, 0.7], [0.1, 0.7], [0.9, 0.1], [0.9, 0.0]])
+    assert multi_label.ranking(scored) == [0, 1]
+    assert multi_label.spans(scored) == [[(0.0, 1.0), (2.0, 4.0)], [(0.0, 2.0)]]
 
 
-def test_frames_of_padding_behind_a_short_file_are_in_no_span():
+def test_padding_frames_of_a_short_file_are_in_no_span():
     assert rules(np.array([0.5, 0.5])).spans(result([[1, 0], [1, 0]], 0.4)) == [
         [(0.0, 0.4)],
         [],

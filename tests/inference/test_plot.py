@@ -1,4 +1,4 @@
-"""The picture of a file: what is drawn, where, and that it can be read."""
+"""The plot of a file: its content, its axes and its readability."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.helpers.plots import texts_overlap
 
 @pytest.fixture(scope="module")
 def song(tmp_path_factory):
-    """(tagger, path, outcome) of a song of 47 s with a click in it."""
+    """Return (tagger, path, outcome) for a song of 47 s with a click."""
     root = tmp_path_factory.mktemp("plot")
     samples = 0.01 * np.random.default_rng(0).normal(size=47 * 22050)
     samples[30 * 22050 :][:4000] += 0.5
@@ -35,7 +35,7 @@ def figure(song, **changes):
     return rules, plots.tags_figure(tagger, rules, str(path), outcome.result, pixels), pixels
 
 
-def test_spectrogram_in_pieces_is_the_front_ends(song):
+def test_spectrogram_in_blocks_equals_the_front_end(song):
     tagger, path, _ = song
     pixels = plots.spectrogram(tagger, path)
     samples, _ = soundfile.read(path, dtype="float32")
@@ -43,12 +43,12 @@ def test_spectrogram_in_pieces_is_the_front_ends(song):
     assert pixels.shape == (plots.MOST_COLUMNS, whole.shape[1])
     column = np.arange(len(whole)) * len(pixels) // len(whole)
     wanted = np.array([whole[column == c].mean(0) for c in range(len(pixels))])
-    # Frames at the ends of pieces see a reflection there in place of the next piece.
+    # Frames at the ends of blocks see a reflection instead of the next block.
     far = [c for c in range(len(pixels)) if min(abs(c * 47 / 1200 - p) for p in (20, 40)) > 0.2]
     np.testing.assert_allclose(pixels[far], wanted[far], atol=2e-2)
 
 
-def test_map_holds_the_scores_on_the_time_axis_of_the_spectrogram(song):
+def test_map_shows_the_scores_on_the_spectrogram_time_axis(song):
     rules, drawn, _ = figure(song)
     above, below = drawn.axes[:2]
     scores = song[2].result.frame_scores
@@ -70,11 +70,12 @@ def test_map_holds_the_scores_on_the_time_axis_of_the_spectrogram(song):
     assert loudest / columns * 47 == pytest.approx(30, abs=0.3)
 
 
-def test_texts_are_apart_and_letters_without_a_shape_are_boxes(song, tmp_path):
+def test_texts_do_not_overlap_and_unknown_characters_are_boxes(song, tmp_path):
     _, drawn, _ = figure(song, threshold=0.2)
     assert texts_overlap(drawn) == []
     title = drawn.texts[0].get_text()
-    assert title == "a \\$x\\$ \u266b \u25a1.flac"
+    assert title == "a $x$ \u266b \u25a1.flac"
+    assert not drawn.texts[0].get_parse_math()
     tagger, _, outcome = song
     plots.plot_tags(tmp_path / "p.png", tagger, TagRules.of(tagger, "m"), outcome)
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""What StreamTagger promises besides its numbers: blocks, files, memory, and clear limits."""
+"""StreamTagger: blocks, files, memory, and clear errors."""
 
 import tracemalloc
 from pathlib import Path
@@ -19,10 +19,10 @@ from rfkeras.layers.head import POOLINGS, pool
 from tests.helpers.taggers import (
     CLASSES,
     RATE_HZ,
-    cut,
+    custom_tagger,
     music,
-    own_tagger,
     small_frontend,
+    split_randomly,
     zoo_tagger,
 )
 
@@ -33,7 +33,7 @@ def light(x):
 
 @pytest.fixture(scope="module")
 def tagger():
-    return StreamTagger(own_tagger(light), 2.0)
+    return StreamTagger(custom_tagger(light), 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def equal(one, other):
         np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
 
 
-def test_the_sizes_of_blocks_change_nothing(tagger, waveform):
+def test_block_sizes_do_not_matter(tagger, waveform):
     whole = tagger.run([waveform], frames=True, embeddings=True)
     assert len(whole.frame_scores) == len(whole.frame_embeddings) > 50
     for pieces in (2, 7, 300):
-        blocks = cut(waveform, pieces, seed=pieces)
+        blocks = split_randomly(waveform, pieces, seed=pieces)
         equal(tagger.run(iter(blocks), frames=True, embeddings=True), whole)
     equal(tagger.run([waveform.astype(np.float64)], frames=True, embeddings=True), whole)
     plain = tagger.run([waveform])
@@ -60,7 +60,7 @@ def test_the_sizes_of_blocks_change_nothing(tagger, waveform):
     assert tagger._read.experimental_get_tracing_count() == 1
 
 
-def test_frames_come_as_soon_as_their_audio_has(tagger, waveform):
+def test_frames_arrive_as_soon_as_their_audio(tagger, waveform):
     fed = 0
 
     def blocks():
@@ -75,15 +75,15 @@ def test_frames_come_as_soon_as_their_audio_has(tagger, waveform):
     assert piece.seconds == len(waveform) / RATE_HZ
 
 
-def test_progress_runs_to_the_end(tagger, waveform):
+def test_progress_reaches_the_end(tagger, waveform):
     seconds = []
-    tagger.run(cut(waveform, 9), on_progress=seconds.append)
+    tagger.run(split_randomly(waveform, 9), on_progress=seconds.append)
     assert seconds == sorted(seconds)
     assert len(seconds) > 8
     assert seconds[-1] == len(waveform) / RATE_HZ
 
 
-def test_an_hour_takes_no_more_memory_than_two_minutes(tagger):
+def test_an_hour_needs_no_more_memory_than_two_minutes(tagger):
     tagger = StreamTagger(tagger.model, 30.0)
     block = music(10 * RATE_HZ)
 
@@ -98,7 +98,7 @@ def test_an_hour_takes_no_more_memory_than_two_minutes(tagger):
 
     two_minutes, _ = peak(12)
     hour, grown = peak(360)
-    # TensorFlow itself keeps some hundred bytes of each call.
+    # TensorFlow itself keeps a few hundred bytes per call.
     assert hour < two_minutes + 500_000
     assert grown < 20_000_000  # the hour itself is 58 MB
 
@@ -109,11 +109,11 @@ def _resident_bytes():
 
 def test_files(tagger, tmp_path):
     path = tmp_path / "a.flac"
-    # 44.1 kHz stereo; the model hears 4 kHz mono.
+    # 44.1 kHz stereo; the model takes 4 kHz mono.
     stereo = music(44100 * 23, channels=2)
     soundfile.write(path, stereo, 44100)
-    heard = read_audio(path, AudioFormat(RATE_HZ))
-    whole = tagger.run([heard], frames=True)
+    mono = read_audio(path, AudioFormat(RATE_HZ))
+    whole = tagger.run([mono], frames=True)
     by_path = tagger.run_file(path, frames=True)
     # Blocks of a resampled file are within 1e-6 of the whole, and the floor is far lower.
     np.testing.assert_allclose(by_path.frame_scores, whole.frame_scores, atol=1e-3)
@@ -121,7 +121,7 @@ def test_files(tagger, tmp_path):
     equal(tagger.run_file(path.read_bytes(), frames=True), by_path)
 
     same_rate = tmp_path / "b.wav"
-    soundfile.write(same_rate, heard, RATE_HZ, subtype="FLOAT")
+    soundfile.write(same_rate, mono, RATE_HZ, subtype="FLOAT")
     equal(tagger.run_file(same_rate, frames=True), whole)
     data = path.read_bytes()
     with pytest.raises(AudioError, match="truncated|undecodable"):
@@ -129,14 +129,14 @@ def test_files(tagger, tmp_path):
     (tmp_path / "empty.wav").touch()
     with pytest.raises(AudioError, match="empty"):
         tagger.run_file(tmp_path / "empty.wav")
-    heard[70000] = np.nan
-    soundfile.write(same_rate, heard, RATE_HZ, subtype="FLOAT")
+    mono[70000] = np.nan
+    soundfile.write(same_rate, mono, RATE_HZ, subtype="FLOAT")
     with pytest.raises(AudioError, match="NaN"):
         tagger.run_file(same_rate)
 
 
 def test_the_floor_of_each_clip(waveform):
-    tagger = StreamTagger(own_tagger(light, small_frontend(fixed_floor=False)), 2.0)
+    tagger = StreamTagger(custom_tagger(light, small_frontend(fixed_floor=False)), 2.0)
     assert not tagger.exact
     assert "fixed_floor=True" in tagger.reason_not_exact
     result = tagger.run([waveform], frames=True)
@@ -152,20 +152,20 @@ def squeezed(x):
 
 
 @pytest.mark.parametrize("name", ["crnn", "squeeze"])
-def test_models_that_hear_everything_get_chunks_of_their_own(name, waveform):
+def test_models_with_unlimited_field_get_separate_chunks(name, waveform):
     if name == "crnn":
         model = zoo_tagger("crnn_tiny", width=4, units=8)
     else:
-        model = own_tagger(squeezed)
+        model = custom_tagger(squeezed)
     tagger = StreamTagger(model, 3.0)
     assert not tagger.exact
-    assert "hears all" in tagger.reason_not_exact
-    result = tagger.run(cut(waveform, 4), frames=True)
+    assert "depends on the whole input" in tagger.reason_not_exact
+    result = tagger.run(split_randomly(waveform, 4), frames=True)
     n_frames = len(result.frame_scores)
     plan = tagger.plan
     whole = scores_of_frames(model, waveform[None])
     assert n_frames == len(whole)
-    # The first chunk's frames are those of that audio alone; so are the last chunk's.
+    # The frames of the first and the last chunk depend only on the audio of that chunk.
     first = scores_of_frames(model, waveform[None, : plan.samples])
     np.testing.assert_allclose(result.frame_scores[: plan.stop], first[: plan.stop], atol=1e-5)
     chunks = 1 + (len(waveform) - plan.reserve_samples - 1) // plan.step_samples + 1
@@ -175,15 +175,15 @@ def test_models_that_hear_everything_get_chunks_of_their_own(name, waveform):
 
 
 def scores_of_frames(model, waveform):
-    """Scores of the frames of a whole waveform, (frames, classes)."""
+    """Return the frame scores of a whole waveform, (frames, classes)."""
     from zoo.tagger import Reader
 
     reader = Reader(model)
     return reader.head.scores(reader(waveform).frame_logits)[0].numpy()
 
 
-def test_padding_that_depends_on_the_length_is_told(waveform):
-    strided = own_tagger(lambda x: layers.Conv2D(2, 5, strides=2, padding="same")(x))
+def test_length_dependent_padding_is_reported(waveform):
+    strided = custom_tagger(lambda x: layers.Conv2D(2, 5, strides=2, padding="same")(x))
     tagger = StreamTagger(strided, 2.0)
     assert not tagger.exact
     assert "ZeroPadding2D" in tagger.reason_not_exact
@@ -191,11 +191,11 @@ def test_padding_that_depends_on_the_length_is_told(waveform):
     assert n_frames == len(scores_of_frames(strided, waveform[None]))
 
 
-def test_frames_finer_than_the_spectrogram_are_told(waveform):
-    finer = own_tagger(lambda x: layers.UpSampling2D((2, 1), interpolation="bilinear")(x))
+def test_frames_finer_than_the_spectrogram_are_reported(waveform):
+    finer = custom_tagger(lambda x: layers.UpSampling2D((2, 1), interpolation="bilinear")(x))
     tagger = StreamTagger(finer, 2.0)
     assert not tagger.exact
-    assert "not all alike" in tagger.reason_not_exact
+    assert "windows of the model's frames differ" in tagger.reason_not_exact
     n_frames = len(tagger.run([waveform], frames=True).frame_scores)
     assert n_frames == len(scores_of_frames(finer, waveform[None]))
 
@@ -212,7 +212,7 @@ def test_labels_and_thresholds():
     assert tagger.plan.step_samples / RATE_HZ == pytest.approx(30.0, abs=0.2)
 
 
-def test_what_cannot_be_tagged_says_so(tagger):
+def test_errors_for_unsupported_models_and_audio(tagger):
     no_audio = zoo.create_model("resnet_rf_tiny", num_classes=2, width=4, frontend=None)
     with pytest.raises(ConfigError, match="takes spectrograms, not audio"):
         StreamTagger(no_audio)
@@ -242,7 +242,7 @@ def test_running_pools(pooling, scale):
     logits = rng.normal(0, scale, (500, 4)).astype(np.float32)
     weights = None
     if pooling == "attention":
-        # Weights that grow, and shrink, by far from one piece to the next.
+        # Weights that grow and shrink a lot from one part to the next.
         drift = np.linspace(-scale, scale, 500)[:, None] * [1, -1, 0, 1]
         weights = (rng.normal(0, scale, (500, 4)) + drift).astype(np.float32)
     running = RunningPool(pooling)

@@ -1,4 +1,4 @@
-"""Published networks as .keras files: what is told, by whom, and what is refused."""
+"""Published networks as .keras files: inferred options, their sources, and errors."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 import rfkeras
 import zoo
 from rfkeras.errors import CheckpointError, ConfigError
-from rfkeras.interop.torch import _slots, read_state, told_options
+from rfkeras.interop.torch import _slots, infer_options, read_state
 from tests.conftest import FIXTURES
 from tests.interop.test_torch import NETWORKS
 from zoo.convert import convert, open_folder
@@ -16,7 +16,7 @@ from zoo.convert import convert, open_folder
 RHO5 = FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz"
 DAMPED = FIXTURES / "cp_resnet_freq_damp_rho7_w8_c1_n20.npz"
 DECOMPOSED = FIXTURES / "cp_resnet_decomp_rho5_w8_c1_n20.npz"
-# The keys of the authors' files, for the network in RHO5.
+# The keys in the authors' files, for the network in RHO5.
 CONFIG = {
     "arch": "cp_resnet",
     "base_channels": 8,
@@ -35,7 +35,7 @@ CONFIG = {
 
 
 def published(folder, state=RHO5, **config):
-    """A folder as the authors publish it, with .npz in the place of .pth."""
+    """Write a folder as the authors publish it, with .npz instead of .pth."""
     folder.mkdir()
     (folder / "model_state_dict.npz").write_bytes(state.read_bytes())
     (folder / "model_config.json").write_text(json.dumps({**CONFIG, **config}))
@@ -43,7 +43,7 @@ def published(folder, state=RHO5, **config):
 
 
 def state_of(model):
-    """The state dict that the published code would have for a model of ours."""
+    """Return the state dict that the published code would have for one of our models."""
     arrays = {
         slot.torch_name: (slot.variable.numpy(), slot.is_kernel) for slot in _slots(model)
     }
@@ -54,12 +54,12 @@ def state_of(model):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_weights_tell_the_options_of_the_published_networks(name):
+def test_infers_the_options_of_published_networks(name):
     options = {"rho": NETWORKS[name]["rho"], "width": 8, "blocks": (4, 4, 4), **NETWORKS[name]}
     options = {"input_channels": 1, "frequency_aware": False, "decomposition": None, **options}
-    options.pop("damping", None)  # leaves no trace
+    options.pop("damping", None)  # not stored in the weights
     options["rho"] = (options["rho"],) * 2
-    assert told_options(read_state(FIXTURES / f"{name}.npz")) == {
+    assert infer_options(read_state(FIXTURES / f"{name}.npz")) == {
         **options,
         "allow_rf_change": False,
     }
@@ -69,35 +69,35 @@ def test_weights_tell_the_options_of_the_published_networks(name):
     "options",
     [
         {"rho": (7, 3), "frequency_aware": True, "input_channels": 2},
-        # The smallest submission to DCASE 2020: a first stage and no more.
+        # The smallest submission to DCASE 2020 has only the first stage.
         {"rho": (3, 3), "blocks": (4, 0, 0), "decomposition": 4, "input_channels": 2},
         {"rho": (9, 9), "blocks": (3, 4, 1), "allow_rf_change": True},
         {"rho": (0, 22), "decomposition": 2, "frequency_aware": True},
     ],
 )
-def test_weights_tell_the_options_that_built_a_model(options):
+def test_infers_the_options_that_built_a_model(options):
     options = {"num_classes": 3, "width": 8, "blocks": (4, 4, 4), **options}
-    told = told_options(state_of(zoo.create_model("resnet_rf", frontend=None, **options)))
-    assert {key: told[key] for key in options} == options
+    inferred = infer_options(state_of(zoo.create_model("resnet_rf", frontend=None, **options)))
+    assert {key: inferred[key] for key in options} == options
 
 
-def test_weights_that_are_of_another_network():
+def test_weights_of_another_network_are_rejected():
     state = read_state(RHO5)
     wide = dict(state)
     wide["stage3.block2.conv1.weight"] = np.zeros((32, 32, 3, 3))
     with pytest.raises(CheckpointError, match=r"No rho gives .* stage3.block2 3\+1"):
-        told_options(wide)
+        infer_options(wide)
     more = {
         **state,
         **{f"stage2.block5.conv{n}.weight": np.zeros((16, 16, 1, 1)) for n in (1, 2)},
     }
     with pytest.raises(CheckpointError, match="blocks must be 3 whole numbers from 0 to 4"):
-        told_options(more)
+        infer_options(more)
     with pytest.raises(CheckpointError, match="no convolution in_c.0.weight"):
-        told_options({"conv1.weight": np.zeros((8, 1, 7, 7))})
+        infer_options({"conv1.weight": np.zeros((8, 1, 7, 7))})
     three = {name.replace("block1.conv2", "block1.conv4"): v for name, v in state.items()}
     with pytest.raises(CheckpointError, match="blocks of two convolutions"):
-        told_options(three)
+        infer_options(three)
 
 
 def test_a_converted_file_computes_the_published_logits(tmp_path):
@@ -133,26 +133,24 @@ def test_a_published_folder_needs_no_flags(state, arch, option, tmp_path):
     assert option.items() <= made.options.items()
     assert made.options["task"] == "single_label"
     assert made.told_by["damping"] == "model_config.json"
-    assert "Keys of model_config.json that are not known: fold." in made.notes
+    assert "Unknown keys of model_config.json: fold." in made.notes
     assert not [note for note in made.notes if note.startswith("Damping")]
 
 
-def test_undamped_by_mistake_is_found_out_by_the_reference(tmp_path):
+def test_the_reference_reveals_wrong_damping(tmp_path):
     with pytest.raises(CheckpointError, match="trained with another --damping"):
         convert(DAMPED, tmp_path / "m.keras", reference=DAMPED)
     assert not list(tmp_path.iterdir())
 
 
-def test_masks_of_pruning_are_applied(tmp_path):
+def test_pruning_masks_are_applied(tmp_path):
     state = read_state(RHO5)
     name = "stage1.block2.conv1"
     mask = (np.arange(state[f"{name}.weight"].size) % 2).reshape(state[f"{name}.weight"].shape)
     arrays = {**state, f"{name}.prune_mask": mask.astype("float32")}
     np.savez(tmp_path / "p.npz", **{f"state.{key}": value for key, value in arrays.items()})
     made = convert(tmp_path / "p.npz", tmp_path / "m.keras")
-    assert (
-        f"The masks of pruning were applied: {mask.size // 2} weights are zero." in made.notes
-    )
+    assert f"Pruning masks were applied: {mask.size // 2} weights are zero." in made.notes
     kernel = rfkeras.load_model(tmp_path / "m.keras").get_layer("stage1_block2").residuals[0]
     expected = (state[f"{name}.weight"] * mask).transpose(3, 2, 1, 0)
     np.testing.assert_array_equal(kernel.conv1.kernel.numpy(), expected)
@@ -171,12 +169,12 @@ def test_masks_of_pruning_are_applied(tmp_path):
         ({"stop_before_global_avg_pooling": True}, "key 'stop_before_global_avg_pooling'"),
     ],
 )
-def test_what_cannot_be_expressed_names_the_key(config, message, tmp_path):
+def test_unsupported_values_are_rejected_with_their_key(config, message, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         open_folder(published(tmp_path / "sub", **config))
 
 
-def test_keys_of_stages_that_are_missing_do_not_count(tmp_path):
+def test_keys_of_missing_stages_are_ignored(tmp_path):
     folder = published(
         tmp_path / "sub",
         n_blocks_per_stage=[4, 0, 0],
@@ -187,19 +185,19 @@ def test_keys_of_stages_that_are_missing_do_not_count(tmp_path):
     assert open_folder(folder).unknown == ()
 
 
-def test_folders_that_lack_a_file(tmp_path):
+def test_folders_without_a_file(tmp_path):
     folder = published(tmp_path / "sub")
     (folder / "model_config.json").unlink()
     with pytest.raises(CheckpointError, match="Give the file model_state_dict.npz instead"):
         open_folder(folder)
     (folder / "model_state_dict.npz").unlink()
-    with pytest.raises(CheckpointError, match="holds no weights: one of"):
+    with pytest.raises(CheckpointError, match="contains no weights. Expected one of"):
         open_folder(folder)
 
 
-def test_files_of_two_networks(tmp_path):
+def test_files_of_two_networks_are_rejected(tmp_path):
     folder = published(tmp_path / "sub", base_channels=16)
     with pytest.raises(
-        ConfigError, match=r"width is 16 by model_config.json, and 8 by the wei"
+        ConfigError, match=r"width is 16 in model_config.json, but 8 in the weights"
     ):
         convert(folder, tmp_path / "m.keras")

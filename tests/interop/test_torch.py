@@ -13,7 +13,7 @@ from rfkeras.interop import load_torch_checkpoint
 from rfkeras.interop.torch import read_state
 from tests.conftest import FIXTURES
 
-# File, and the options that build its network.
+# Files, and the options that build their networks.
 NETWORKS = {
     "cp_resnet_rho4_w8_c1_n10_b431": {"num_classes": 10, "rho": 4, "blocks": (4, 3, 1)},
     "cp_resnet_rho5_w8_c1_n20": {"num_classes": 20, "rho": 5},
@@ -45,7 +45,7 @@ def test_logits_and_input_gradient_of_the_published_networks(name):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
-def test_weights_option_of_create_model_takes_the_file():
+def test_create_model_accepts_the_file_as_weights():
     model = build(**NETWORKS[RHO5.stem], weights=RHO5)
     state = read_state(RHO5)
     kernel = model.get_layer("stage1_block2").residuals[0].conv1.kernel.numpy()
@@ -53,7 +53,7 @@ def test_weights_option_of_create_model_takes_the_file():
     np.testing.assert_array_equal(kernel, expected)
 
 
-def test_state_dict_of_arrays_and_counters():
+def test_state_dict_with_arrays_and_counters():
     state = read_state(RHO5)
     model = build(num_classes=20, rho=5)
     counters = {"in_c.1.num_batches_tracked": np.array(7)}
@@ -75,19 +75,19 @@ def test_state_dict_of_arrays_and_counters():
         ({"blocks": (4, 4, 3)}, r"checkpoint has blocks=\(4, 4, 4\)"),
         ({"frequency_aware": True}, "checkpoint has frequency_aware=False"),
         ({"decomposition": 4}, "and decomposition=None"),
-        ({"shake": True}, "no residual model of one branch"),
+        ({"shake": True}, "not a residual model with one branch"),
     ],
 )
-def test_wrong_model_is_told_what_the_checkpoint_has(options, message):
+def test_the_error_for_a_wrong_model_names_the_checkpoints_value(options, message):
     model = build(**{"num_classes": 20, "rho": 5, **options})
     before = [w.numpy() for w in model.weights]
     with pytest.raises(CheckpointError, match=message):
         load_torch_checkpoint(model, RHO5)
     for old, weight in zip(before, model.weights, strict=True):
-        np.testing.assert_array_equal(old, weight.numpy())  # nothing half-loaded
+        np.testing.assert_array_equal(old, weight.numpy())  # nothing was loaded
 
 
-def test_files_that_are_no_checkpoints(tmp_path):
+def test_files_that_are_not_checkpoints(tmp_path):
     model = build(num_classes=20, rho=5)
     with pytest.raises(CheckpointError, match="no checkpoint file"):
         load_torch_checkpoint(model, tmp_path / "absent.npz")
@@ -96,7 +96,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_torch_checkpoint(model, broken)
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(CheckpointError, match="begins with"):
+    with pytest.raises(CheckpointError, match="no array with the prefix"):
         load_torch_checkpoint(model, tmp_path / "other.npz")
     with pytest.raises(CheckpointError, match="must end in"):
         load_torch_checkpoint(model, _touch(tmp_path / "weights.bin"))
@@ -124,7 +124,7 @@ def test_pth_file(tmp_path):
     np.testing.assert_array_equal(model(x), expected(x))
 
 
-def test_pth_without_torch_says_how_to_get_it(tmp_path, monkeypatch):
+def test_pth_without_torch_explains_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(CheckpointError, match=r"rfkeras\[torch\]"):
         load_torch_checkpoint(build(num_classes=20, rho=5), _touch(tmp_path / "m.pth"))

@@ -31,7 +31,7 @@ def ramp(y):
 
 
 @pytest.mark.parametrize("frequency_aware", [False, True])
-def test_layer_computes_what_its_docstring_says(frequency_aware):
+def test_layer_computes_bn_relu_conv_twice(frequency_aware):
     layer = DenseLayer(3, (3, 5), bottleneck=2, frequency_aware=frequency_aware)
     x = batch(2, 8, 6, 4)
     layer.build(x.shape)
@@ -44,7 +44,7 @@ def test_layer_computes_what_its_docstring_says(frequency_aware):
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_chain_keeps_what_every_layer_found():
+def test_chain_keeps_the_channels_of_every_layer():
     x = batch(1, 7, 5, 2)
     maps = [x]
     for number in range(3):
@@ -54,7 +54,7 @@ def test_a_chain_keeps_what_every_layer_found():
         np.testing.assert_array_equal(maps[-1][..., : y.shape[-1]], y)
 
 
-def test_statistics_move_in_training_alone():
+def test_statistics_change_only_in_training():
     layer = DenseLayer(2)
     x = batch(4, 6, 5, 3) + 2.0
     layer(x)
@@ -72,7 +72,7 @@ def test_he_normal_start():
         assert np.std(conv_layer.kernel) == pytest.approx(np.sqrt(2 / fan_in), rel=0.02)
 
 
-def test_variants_are_those_of_the_second_convolution():
+def test_variants_apply_to_the_second_convolution():
     plain = DenseLayer(8, (3, 1), damping=0.1)
     assert not isinstance(plain.conv2, DampedConv2D)  # no ends along frequency
     assert isinstance(DenseLayer(8, (3, 1), damping=0.1, damp_time=True).conv2, DampedConv2D)

@@ -1,4 +1,4 @@
-"""Shake-Shake: what goes forward, what comes back, and how it is drawn."""
+"""The residual block, and Shake-Shake forward and backward."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import zoo
 from rfkeras.errors import ConfigError
-from rfkeras.layers import ClipLogits, ResidualBlock, ShakeShake, find_head
+from rfkeras.layers import ResidualBlock, ShakeShake
 from tests.helpers.written_out import bn, conv
 
 POLICIES = {"float32": 1e-6, "mixed_bfloat16": 0.02, "mixed_float16": 2e-3}
@@ -20,7 +20,7 @@ def branches(batch=64, seed=0):
 
 
 def shares(layer, first, second):
-    """(alpha, beta) of each sample, found from the output and from the gradients."""
+    """Return (alpha, beta) of each sample, from the output and the gradients."""
     upstream = tf.random.stateless_normal(first.shape, (1, 2))
     with tf.GradientTape() as tape:
         tape.watch([first, second])
@@ -35,7 +35,7 @@ def shares(layer, first, second):
         / norm
         for g in back
     ]
-    # The whole gradient is a share of what comes from above, not only its projection.
+    # The whole gradient is a share of the upstream gradient, not only its projection.
     for gradient, beta in zip(back, betas, strict=True):
         np.testing.assert_allclose(
             gradient, beta[:, None, None, None] * upstream, atol=0.02 * np.abs(upstream).max()
@@ -55,7 +55,7 @@ def test_shares_forward_and_backward(policy, tolerance):
     assert abs(np.corrcoef(alpha, beta)[0, 1]) < 0.35  # 64 independent pairs
 
 
-def test_mean_of_the_forward_is_the_average_of_the_branches():
+def test_mean_forward_output_is_the_average_of_the_branches():
     first, second = branches(batch=1)
     rows = 20_000
     many = [tf.repeat(x, rows, axis=0) for x in (first, second)]
@@ -64,19 +64,19 @@ def test_mean_of_the_forward_is_the_average_of_the_branches():
     assert (np.abs(out.mean(0) - (first + second).numpy()[0] / 2) < 4.5 * spread[0]).all()
 
 
-def test_inference_is_the_average_exactly():
+def test_inference_is_exactly_the_average():
     first, second = branches()
     np.testing.assert_array_equal(ShakeShake()([first, second]), (first + second) * 0.5)
 
 
-def test_one_pair_for_the_batch():
+def test_one_pair_of_shares_per_batch():
     alpha, (beta, _) = shares(ShakeShake(per="batch", seed=5), *branches())
     np.testing.assert_allclose(alpha, alpha[0], atol=1e-5)
     np.testing.assert_allclose(beta, beta[0], atol=1e-5)
     assert abs(alpha[0] - beta[0]) > 1e-3
 
 
-def test_same_seed_same_draws_and_next_call_other_draws():
+def test_same_seed_same_draws_and_next_call_different_draws():
     one, two, other = ShakeShake(seed=7), ShakeShake(seed=7), ShakeShake(seed=8)
     inputs = branches()
     first = one(inputs, training=True).numpy()
@@ -85,7 +85,7 @@ def test_same_seed_same_draws_and_next_call_other_draws():
     assert np.abs(first - one(inputs, training=True)).max() > 0.1
 
 
-def test_seed_of_the_process_decides_where_none_is_given():
+def test_global_seed_applies_without_a_seed_argument():
     inputs = branches()
     outputs = []
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_seed_of_the_process_decides_where_none_is_given():
 
 
 def test_compiled_by_xla():
-    """XLA has a generator of its own: other numbers, but uniform, independent, repeatable."""
+    """XLA uses a different generator; its draws are also uniform, independent, repeatable."""
     inputs = branches()
     upstream = tf.ones_like(inputs[0])
 
@@ -153,7 +153,7 @@ def test_block_without_shake_takes_the_mean_of_its_branches():
     np.testing.assert_allclose(shaken(x), by_hand, atol=1e-6)
 
 
-def test_one_option_means_one_thing_in_block_and_network():
+def test_options_mean_the_same_in_block_and_network():
     for options in ({"shake": True}, {"branches": 2}, {"shake": True, "branches": 2}):
         assert isinstance(ResidualBlock(3, **options).mix, ShakeShake)
         model = zoo.create_model("resnet_rf", 2, width=4, frontend=None, **options)
@@ -166,13 +166,13 @@ def test_one_option_means_one_thing_in_block_and_network():
 def test_wrong_arguments():
     with pytest.raises(ConfigError, match="sample"):
         ShakeShake(per="step")
-    with pytest.raises(ConfigError, match="two tensors of one shape"):
+    with pytest.raises(ConfigError, match="two tensors of the same shape"):
         ShakeShake().build([(None, 3), (None, 4)])
     with pytest.raises(ConfigError, match="branches=2"):
         ResidualBlock(3, branches=3, shake=True)
 
 
-def test_block_starts_as_its_shortcut():
+def test_block_initially_passes_on_its_shortcut():
     x = np.random.default_rng(0).normal(size=(2, 8, 6, 4)).astype("float32")
     np.testing.assert_allclose(ResidualBlock(4)(x), np.maximum(x, 0), atol=1e-6)
 
@@ -239,39 +239,3 @@ def test_wrong_kernels(kernel):
 def test_wrong_filters():
     with pytest.raises(ConfigError, match="at least 1"):
         ResidualBlock(0)
-
-
-def test_clip_logits_average_time_and_frequency_in_float32():
-    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float16")
-    out = ClipLogits(dtype="float32")(x)
-    assert out.dtype == "float32"
-    np.testing.assert_allclose(out, x.astype("float32").mean((1, 2)), atol=1e-3)
-
-
-def test_clip_logits_keep_label_names():
-    layer = ClipLogits(label_names=["a", "b"])
-    assert ClipLogits.from_config(layer.get_config()).label_names == ("a", "b")
-    with pytest.raises(ConfigError, match="3 classes but 2 label names"):
-        layer.build((None, 1, 1, 3))
-
-
-def test_head_is_found_inside_of_a_model_too():
-    inputs = keras.Input((4, 4, 3))
-    inner = keras.Model(inputs, ClipLogits(task="single_label", name="logits")(inputs))
-    outer = keras.Model(inputs, inner(keras.layers.ReLU()(inputs)))
-    assert find_head(outer) is find_head(inner) is inner.get_layer("logits")
-    assert find_head(keras.Model(inputs, keras.layers.ReLU()(inputs))) is None
-
-
-def test_scores_of_either_task():
-    logits = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    tags = ClipLogits().scores(logits)
-    np.testing.assert_allclose(tags, 1 / (1 + np.exp(-logits)), atol=1e-6)
-    classes = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        ClipLogits(task="single_label").scores(logits), classes, atol=1e-6
-    )
-    with pytest.raises(ConfigError, match="Did you mean 'multi_label'"):
-        ClipLogits(task="multilabel")
-    with pytest.raises(ConfigError, match="4 classes but 2 thresholds"):
-        ClipLogits(thresholds=[0.5, 0.5]).build((None, 1, 1, 4))

@@ -1,4 +1,4 @@
-"""The measured field is what the kernels say, and lies inside the exact one."""
+"""The effective field: known kernels, positions, tags, and the exact field as its limit."""
 
 import json
 
@@ -12,7 +12,7 @@ import zoo
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend
 from rfkeras.rf import AxisField
-from rfkeras.rf.effective import LaidOver, effective_receptive_field
+from rfkeras.rf.effective import EnergySum, effective_receptive_field
 from rfkeras.rf.effective_result import EffectiveField
 from rfkeras.rf.positions import AxisMap, choose_positions, disjoint_groups
 from tests.helpers.effective_models import as_kernel, linear_model, noise, shares, tagger
@@ -20,7 +20,7 @@ from zoo.registry import model_info
 
 
 def field_of(energy):
-    """An `EffectiveField` with that energy in an exact window of its size."""
+    """Return an `EffectiveField` with this energy in an exact window of the same size."""
     time, frequency = (AxisMap(AxisField(size), 1, size) for size in energy.shape)
     return EffectiveField(shares(energy), {}, (time, frequency), (0, 0), ((0, 0),), 1, 0, 0.0)
 
@@ -46,7 +46,7 @@ def test_two_convolutions_give_the_square_of_their_convolution():
     assert len(field.positions) == 12
 
 
-def test_every_position_of_a_strided_map_is_laid_on_its_own_window():
+def test_positions_of_a_strided_map_are_aligned_by_their_windows():
     kernel = noise(5, 5)
     model = linear_model(as_kernel(kernel), strides=((2, 3),))
     for position in ((0, 0), (3, 1), (7, 5)):
@@ -75,13 +75,13 @@ def test_gaussian_kernel_has_the_radius_of_its_gaussian():
     model = linear_model(as_kernel(np.sqrt(energy)))
     field = effective_receptive_field(model, noise(1, 100, 100, 1), positions=1)
     assert field.standard_deviation == pytest.approx((9.0, 5.0), rel=1e-3)
-    # 68.27 % and 95.45 % lie within one and two standard deviations.
+    # 68.27 % and 95.45 % are within one and two standard deviations.
     assert field.radius(0.6827) == pytest.approx((9.0, 5.0), rel=0.01)
     assert field.radius(0.9545) == pytest.approx((18.0, 10.0), rel=0.01)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (15, 4)])
-def test_shares_grow_from_nothing_to_all(size):
+def test_shares_grow_from_0_to_1(size):
     field = field_of(np.random.default_rng(0).gamma(0.3, size=size))
     for axis in (0, 1):
         sizes, inside = field.curve(axis)
@@ -94,7 +94,7 @@ def test_shares_grow_from_nothing_to_all(size):
             assert field.share_within(*window) == pytest.approx(share, abs=1e-9)
 
 
-def test_each_tag_has_the_field_of_its_own_kernel():
+def test_each_tag_has_the_field_of_its_kernel():
     filters = noise(3, 7, 5)
     filters[0] *= 10.0
     model = linear_model(as_kernel(*filters))
@@ -110,19 +110,19 @@ def test_each_tag_has_the_field_of_its_own_kernel():
         some.for_tag("1")
 
 
-def test_random_signs_add_up_the_energies_of_all_channels():
+def test_random_signs_sum_the_energies_of_all_channels():
     filters = noise(4, 3, 3)
     model = linear_model(as_kernel(*filters))
     clips = noise(400, 5, 5, 1)
     field = effective_receptive_field(model, clips, clips_at_once=100)
-    # 400 clips and 9 positions, no two in a group: the cross terms fall by 1 / 60.
+    # 400 clips and 9 positions in separate groups reduce the cross terms to 1 / 60.
     np.testing.assert_allclose(field.energy, shares((filters**2).sum(0)), atol=0.02)
 
 
 @pytest.mark.parametrize(
     ("rho", "options"), [(0, {"shake": True}), (7, {}), ((3, 12), {"frequency_aware": True})]
 )
-def test_energy_lies_inside_the_exact_field(rho, options):
+def test_energy_is_inside_the_exact_field(rho, options):
     model = tagger(num_classes=2, rho=rho, width=2, **options)
     exact = model_info("resnet_rf").plan_for(rho=rho)
     size = (exact.time.size, exact.frequency.size)
@@ -132,16 +132,16 @@ def test_energy_lies_inside_the_exact_field(rho, options):
     assert field.clipped == 0
 
 
-def test_energy_outside_of_the_windows_is_told():
+def test_energy_outside_the_windows_is_reported():
     energy = np.ones((10, 10))
     axes = (AxisMap(AxisField(4), 5, 10), AxisMap(AxisField(5), 5, 10))
-    laid = LaidOver(axes, ((1, 1),), 1)
-    laid.add(energy, ((1, 1),), 0)
-    assert (laid.inside, laid.outside) == (20.0, 80.0)
-    np.testing.assert_array_equal(laid.boxes, np.ones((1, 4, 5)))
+    total = EnergySum(axes, ((1, 1),), 1)
+    total.add(energy, ((1, 1),), 0)
+    assert (total.inside, total.outside) == (20.0, 80.0)
+    np.testing.assert_array_equal(total.boxes, np.ones((1, 4, 5)))
 
 
-def test_nothing_is_drawn_at_random_but_the_signs():
+def test_only_the_signs_are_random():
     model = keras.Sequential(
         [
             keras.Input((None, None, 1)),
@@ -170,21 +170,21 @@ def model():
     return tagger(num_classes=2, rho=0, width=2)
 
 
-def test_an_untrained_network_is_explained():
+def test_error_for_an_untrained_network_explains_it():
     with pytest.raises(ConfigError, match='0 everywhere.*initialization="he"'):
         effective_receptive_field(
             tagger(num_classes=2, rho=0, width=2, initialization="published"), CLIP, positions=1
         )
 
 
-def test_a_tag_that_ignores_its_input_is_named():
+def test_error_names_a_tag_that_ignores_its_input():
     model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 1)])
     model.set_weights([np.array([[[[1.0, 0.0]]]]), np.ones(2)])
     with pytest.raises(ConfigError, match="these tags have gradient 0 everywhere.*: 1."):
         effective_receptive_field(model, CLIP, tags="all", positions=1)
 
 
-def test_weights_that_are_not_finite():
+def test_weights_that_are_not_finite_are_rejected():
     model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 1)])
     model.set_weights([np.full((1, 1, 1, 2), np.nan), np.ones(2)])
     with pytest.raises(ConfigError, match="not finite"):
@@ -198,7 +198,7 @@ def test_weights_that_are_not_finite():
         ({"tags": "drums"}, "tags must be"),
         ({"tags": [2]}, "from 0 to 1"),
         ({"tags": [-1]}, "from 0 to 1"),
-        ({"tags": [1, "1"]}, "named once"),
+        ({"tags": [1, "1"]}, "given once"),
         ({"tags": []}, "at least one tag"),
         ({"tags": [1.5]}, "from 0 to 1"),
         ({"positions": 0}, "at least 1"),
@@ -213,7 +213,10 @@ def test_weights_that_are_not_finite():
         ({"clips_at_once": 0}, "clips_at_once"),
         ({"layer": "stem_cnv"}, "Unknown layer.*Did you mean 'stem_conv'"),
         ({"layer": "logits"}, "must have a map"),
-        ({"layer": "stem_conv", "spectrogram_layer": "stem_relu"}, "does not follow"),
+        (
+            {"layer": "stem_conv", "spectrogram_layer": "stem_relu"},
+            "does not depend on the spectrogram only",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(model, options, message):
@@ -228,7 +231,7 @@ def test_arguments_that_do_not_fit(model, options, message):
         (CLIP[:0], "inputs must be an array"),
         (np.repeat(CLIP, 2, axis=-1), "inputs must be an array"),
         (CLIP * np.nan, "finite"),
-        ([CLIP[0], CLIP[0][:5]], "all clips of one length"),
+        ([CLIP[0], CLIP[0][:5]], "clips of equal length"),
         (CLIP[:, :12], "12 frames and 64 bands leave no position"),
     ],
 )
@@ -237,7 +240,7 @@ def test_inputs_that_do_not_fit(model, inputs, message):
         effective_receptive_field(model, inputs)
 
 
-def test_models_that_cannot_be_cut():
+def test_models_that_cannot_be_divided():
     first, second = keras.Input((8, 8, 1)), keras.Input((8, 8, 1))
     two = keras.Model([first, second], first + second)
     with pytest.raises(ConfigError, match="with 2 inputs"):
@@ -263,7 +266,7 @@ def test_chosen_positions_are_inside_and_spread(number):
         assert abs(axes[1].centre(positions[0][1]) - 32) <= 2
 
 
-def test_windows_of_a_group_do_not_touch():
+def test_windows_of_a_group_do_not_overlap():
     axes = (AxisMap(AxisField(40, 4, -3), 30, 120), AxisMap(AxisField(23, 2, -5), 30, 64))
     positions = choose_positions(axes, 1000)
     groups = disjoint_groups(axes, positions)
@@ -277,7 +280,7 @@ def test_windows_of_a_group_do_not_touch():
     assert len(groups) < len(positions)
 
 
-def test_windows_of_different_length_share_their_middle():
+def test_windows_of_different_length_have_the_same_middle():
     field = AxisField(4, 1, 0, ((0, 4), (1, 3)))
     axis = AxisMap(field, 6, 10)
     assert [axis.window(index) for index in (0, 1, 2, 3)] == [(0, 4), (0, 4), (2, 6), (2, 6)]
@@ -294,7 +297,7 @@ def test_tags_by_name():
         effective_receptive_field(model, noise(1, 20, 20, 1), tags=["B"])
 
 
-def test_the_map_that_any_layer_pools():
+def test_map_before_any_pooling_layer():
     kernel = noise(3, 5)
     model = linear_model(as_kernel(kernel))
     model.add(keras.layers.GlobalAveragePooling2D())
@@ -304,7 +307,7 @@ def test_the_map_that_any_layer_pools():
     assert len(field.positions) == 4
 
 
-def test_a_convolution_over_time_alone_sees_all_bands():
+def test_convolution_over_time_only_sees_all_bands():
     model = keras.Sequential([keras.Input((None, 7)), keras.layers.Conv1D(1, 4)])
     field = effective_receptive_field(model, noise(2, 30, 7))
     kernel = model.layers[0].kernel.numpy()[..., 0]
@@ -324,27 +327,27 @@ def test_waveforms_are_measured_at_the_front_end():
     np.testing.assert_allclose(field.energy, same.energy, rtol=1e-4, atol=1e-9)
     assert same.scale is None
     assert same.span_ms(3) is None
-    # 31 frames 10 ms apart and 25 ms long
+    # 31 frames, 10 ms apart and 25 ms long
     assert field.span_ms(field.time.size) == pytest.approx(30 * 10 + 25)
     assert field.radius_ms(0.5) == pytest.approx(10 * field.radius(0.5)[0])
-    figures = json.loads(json.dumps(field.to_dict()))
-    assert (figures["exact_frames"], figures["exact_bands"]) == (31, 9)
-    assert figures["window_95_frames"] == field.window(0.95)[0]
+    measures = json.loads(json.dumps(field.to_dict()))
+    assert (measures["exact_frames"], measures["exact_bands"]) == (31, 9)
+    assert measures["window_95_frames"] == field.window(0.95)[0]
 
 
-def test_an_axis_that_the_window_does_not_fit_into_is_seen_from_its_middle():
+def test_axis_too_short_for_the_window_is_measured_at_its_middle():
     model = tagger(num_classes=2, rho=(0, 8), width=2)
     field = effective_receptive_field(model, noise(2, 64, 80, 1))
     assert (field.time.size, field.frequency.size) == (23, 167)
     assert field.energy.shape == (23, 80)
     assert len({band for _, band in field.positions}) == 1
-    assert field.clipped == len(field.positions) == 2  # all that fit in along time
+    assert field.clipped == len(field.positions) == 2  # all that fit along time
     assert field.outside_share == 0.0
     assert abs(field.centre[1] - 40) <= 8  # half of the 16 bands between two positions
     assert field.box(field.positions[0])[1] == (0, 80)
 
 
-def test_a_field_without_limit_is_the_whole_spectrogram():
+def test_unlimited_field_is_the_whole_spectrogram():
     keras.utils.set_random_seed(0)
     model = zoo.create_model("crnn", 2, width=2, units=4, frontend=None, initialization="he")
     field = effective_receptive_field(model, noise(1, 300, 120, 1))
@@ -354,13 +357,13 @@ def test_a_field_without_limit_is_the_whole_spectrogram():
     assert field.clipped == 0
     assert field.positions == ((1, 0),)
     assert field.centre == (round(2 * 1.5 * 300 / 4) / 2, 60.0)
-    # A recurrent state depends on all that came before.
+    # A recurrent state depends on everything before it.
     assert field.energy[:100].sum() > 0
-    with pytest.raises(ConfigError, match="no limit along time"):
+    with pytest.raises(ConfigError, match="unlimited along time"):
         effective_receptive_field(model, noise(1, 300, 120, 1), positions=[(0, 0), (1, 0)])
 
 
-def test_windows_over_the_border_are_cut_and_counted():
+def test_windows_beyond_the_border_are_clipped_and_counted():
     kernel = noise(5, 5)
     model = linear_model(as_kernel(kernel), padding="same")
     clip = noise(1, 12, 12, 1)
@@ -376,12 +379,12 @@ def test_windows_over_the_border_are_cut_and_counted():
     assert both.clipped == 1
 
 
-def test_the_map_of_any_layer():
+def test_map_of_any_layer():
     model = tagger(num_classes=2)
     clips = noise(1, 80, 80, 1)
     stem = effective_receptive_field(model, clips, layer="stem_conv", tags="all", positions=1)
     kernel = model.get_layer("stem_conv").kernel.numpy()
     np.testing.assert_allclose(stem.energy, shares((kernel**2).sum((2, 3))), rtol=1e-5)
     after = effective_receptive_field(model, clips, spectrogram_layer="stem_relu", positions=2)
-    assert after.energy.shape == (14, 14)  # 31 pixels are 5, and 13 steps of 2
+    assert after.energy.shape == (14, 14)  # 31 pixels are 5 plus 13 steps of 2
     assert after.scale is None

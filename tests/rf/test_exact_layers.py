@@ -1,4 +1,4 @@
-"""Layers one by one: each model's receptive field is what its output depends on."""
+"""Single layers: the receptive field equals what the output depends on."""
 
 from fractions import Fraction
 
@@ -57,9 +57,9 @@ def test_windows(name):
     model = model_of(part)
     rf = rfkeras.receptive_field(model)
     assert (rf.time.size, rf.frequency.size) == (time, frequency)
-    if name == "cubic":  # of which some weights are negative
+    if name == "cubic":  # some of its weights are negative
         return
-    if name in ("swap", "move"):  # the output has its axes the other way round
+    if name in ("swap", "move"):  # the output has its axes exchanged
         seen = seen_pixels(model, SHAPE, 0)
         assert seen.shape[0] == rf.positions[1]
     else:
@@ -91,19 +91,18 @@ UNLIMITED = {  # (along time, along frequency)
 
 
 @pytest.mark.parametrize("name", UNLIMITED)
-def test_without_limit(name):
+def test_unlimited(name):
     part, time, frequency = UNLIMITED[name]
     rf = rfkeras.receptive_field(model_of(part, before=layers.Conv2D(1, 3, padding="same")))
     assert [rf.time is None, rf.frequency is None] == [time, frequency]
-    assert sum("is without limit" in note for note in rf.notes) == time + frequency
+    assert sum("is unlimited" in note for note in rf.notes) == time + frequency
     assert rf.pooled_by is None
 
 
 def test_squeeze_and_excite_names_the_layers():
     rf = rfkeras.receptive_field(model_of(squeeze_and_excite))
     assert rf.notes[0] == (
-        "time is without limit: 'excite': what 'squeeze' pooled over all positions is given "
-        "to each"
+        "time is unlimited: 'excite': what 'squeeze' pooled over all positions is given to each"
     )
     seen = seen_pixels(model_of(squeeze_and_excite), SHAPE, 0)
     assert seen.all()
@@ -122,7 +121,7 @@ def head(pool):
         (lambda x: ops.max(x, axis=(1, 2)) + ops.mean(x, axis=(1, 2)), "max"),
     ],
 )
-def test_a_pooled_model_has_the_field_of_the_map_that_is_pooled(pool, by):
+def test_pooled_model_has_the_field_of_its_last_map(pool, by):
     inputs = keras.Input((None, 30, 1))
     x = layers.Conv2D(2, 3, strides=(2, 1))(inputs)
     rf = rfkeras.receptive_field(keras.Model(inputs, head(pool)(x)))
@@ -131,7 +130,7 @@ def test_a_pooled_model_has_the_field_of_the_map_that_is_pooled(pool, by):
     assert rf.positions == (None, 28)
 
 
-def test_a_map_pooled_over_one_axis_and_read_further_has_no_limit_along_it():
+def test_map_pooled_over_one_axis_and_convolved_is_unlimited_along_it():
     inputs = keras.Input((50, 30, 1))
     x = ops.mean(layers.Conv2D(2, 3)(inputs), axis=2)
     x = layers.GlobalMaxPooling1D(name="end")(layers.Conv1D(2, 5)(x))
@@ -148,7 +147,7 @@ def test_two_pooled_maps_of_different_rates():
     assert rf.time == AxisField(7, 3)
 
 
-def test_one_position_that_is_kept():
+def test_selected_position():
     model = model_of(lambda x: layers.Conv2D(1, 5)(x)[:, 4:5, -1])
     rf = rfkeras.receptive_field(model)
     assert rf.time == AxisField(5, 1, 4)
@@ -171,7 +170,7 @@ def test_positions_finer_than_pixels():
     assert again.time == again.frequency == AxisField()
 
 
-def test_layers_that_do_nothing_at_inference():
+def test_layers_without_effect_at_inference():
     inputs = keras.Input((30, 20, 1))
     labels, weights = keras.Input((3,)), keras.Input((3,))
     x = rfkeras.layers.SpecAugment()(rfkeras.layers.RandomTimeRoll()(inputs))
@@ -183,7 +182,7 @@ def test_layers_that_do_nothing_at_inference():
 
 
 def test_features_over_time():
-    """A spectrogram read as a sequence of features has a time axis only."""
+    """A spectrogram read as a sequence of features has only a time axis."""
     inputs = keras.Input((40, 64))
     x = layers.Conv1D(8, 5, strides=2, padding="causal", name="conv")(inputs)
     rf = rfkeras.receptive_field(keras.Model(inputs, layers.GlobalMaxPooling1D()(x)))
@@ -192,12 +191,12 @@ def test_features_over_time():
     assert " x " not in rf.table().splitlines()[2]
     x = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(inputs)
     assert rfkeras.receptive_field(keras.Model(inputs, x)).time is None
-    x = layers.DepthwiseConv1D(3, depth_multiplier=2)(inputs)  # each band by itself
+    x = layers.DepthwiseConv1D(3, depth_multiplier=2)(inputs)  # each band separately
     assert rfkeras.receptive_field(keras.Model(inputs, x)).axes == ("time",)
 
 
 def test_channels_first():
-    """The same network laid out the other way round has the same field."""
+    """The same network with channels_first has the same field."""
 
     def network(x, layout):
         x = layers.ZeroPadding2D(((1, 0), (2, 3)), data_format=layout)(x)
@@ -225,7 +224,7 @@ def test_maps_of_different_rates_cannot_be_added():
         rfkeras.receptive_field(model)
 
 
-def test_field_before_and_behind_a_dilated_branch():
+def test_field_before_and_after_a_dilated_branch():
     inputs = keras.Input((*SHAPE, 1))
     x = layers.Conv2D(1, 3, dilation_rate=(4, 2), padding="same")(inputs)
     rf = check_model(keras.Model(inputs, layers.Maximum()([x, inputs])), SHAPE)

@@ -1,4 +1,4 @@
-"""The receptive field of the zoo's models: that of their plans, and in physical units."""
+"""The receptive field of the zoo's models: equal to their plans, and in physical units."""
 
 import json
 import time
@@ -9,7 +9,7 @@ import pytest
 import rfkeras
 import zoo
 from rfkeras.errors import ConfigError
-from rfkeras.rf import RHO_MAX, AxisField, compose, plan_trunk
+from rfkeras.rf import RHO_MAX, AxisField, compose, plan_backbone
 from tests.helpers.configurations import configurations
 from tests.helpers.receptive_field import check_field, open_all_paths, seen_pixels
 
@@ -26,12 +26,12 @@ def build(name, **options):
 def test_every_rho_on_both_axes(rho):
     pair = (rho, RHO_MAX - rho)
     rf = rfkeras.receptive_field(build("resnet_rf", rho=pair, frontend=None))
-    plan = plan_trunk(pair)
+    plan = plan_backbone(pair)
     assert (rf.time, rf.frequency, rf.pooled_by) == (plan.time, plan.frequency, "logits")
 
 
 @pytest.mark.parametrize("name", configurations())
-def test_every_network_of_the_zoo_has_the_field_of_its_plan(name):
+def test_every_zoo_model_has_the_field_of_its_plan(name):
     rf = rfkeras.receptive_field(build(name))
     plan = zoo.model_info(name).plan_for(**SMALL)
     assert (rf.time, rf.frequency) == (plan.time, plan.frequency)
@@ -46,7 +46,7 @@ def test_every_network_of_the_zoo_has_the_field_of_its_plan(name):
         {"decomposition": 2, "branches": 3, "blocks": (4, 2, 1), "rho": (4, 3)},
     ],
 )
-def test_options_that_combine(options):
+def test_combined_options(options):
     rf = rfkeras.receptive_field(build("resnet_rf", **options))
     plan = zoo.model_info("resnet_rf").plan_for(**options)
     assert (rf.time, rf.frequency) == (plan.time, plan.frequency)
@@ -64,12 +64,12 @@ def test_units_at_rho_7():
     assert rf.hz_span(14)[1] == pytest.approx(22050 / 2)
 
 
-def test_without_limit():
+def test_unlimited():
     rf = rfkeras.receptive_field(build("crnn"))
     assert (rf.time, rf.frequency, rf.time_ms, rf.mel_bands) == (None, None, None, None)
     assert rf.hz_span() == (0, pytest.approx(22050 / 2))
-    assert any("time is without limit: 'gru1'" in note for note in rf.notes)
-    assert any("frequency is without limit: 'gru1'" in note for note in rf.notes)
+    assert any("time is unlimited: 'gru1'" in note for note in rf.notes)
+    assert any("frequency is unlimited: 'gru1'" in note for note in rf.notes)
     assert "all x all" in str(rf)
 
 
@@ -78,7 +78,7 @@ def test_recurrent_network_up_to_its_recurrence():
     chain = zoo.model_info("crnn").plan_for()
     rf = rfkeras.receptive_field(model, "pool4")
     assert (rf.time, rf.frequency) == tuple(compose(chain.axis_layers(axis)) for axis in (0, 1))
-    # The pooling layers' padding depends on how many frames there are.
+    # The padding of the pooling layers depends on the number of frames.
     body = keras.Model(model.input, model.get_layer("pool4").output)
     for frames in (384, 389, 406):
         rf = rfkeras.receptive_field(body, input_shape=(frames, 8, 1))
@@ -96,7 +96,8 @@ def test_table_and_numbers():
     rf = rfkeras.receptive_field(build("resnet_rf", rho=7))
     lines = rf.table().splitlines()
     row = next(line.split() for line in lines if line.startswith("stage2_block1/branch1/conv1"))
-    assert row[1:] == "Conv2D 135 x 135 16 x 16 -59 x -59 3204.4 686 to 4447".split()
+    assert row[1:] == "Conv2D 135 3,204 53 % 16 -59".split()
+    assert "135 x 135 pixels; 3204 ms; 135 mel bands, 686 to 4447 Hz" in str(rf)
     assert next(line for line in lines if line.startswith("logits")).endswith(
         "pools over time and frequency"
     )
@@ -128,7 +129,7 @@ def test_layers_before_the_spectrogram_are_counted_in_samples():
     assert rf.time_ms == pytest.approx(1000 * (2 * 320 + 800) / 32000)
 
 
-def test_spectrograms_of_two_frontends_are_not_one():
+def test_spectrograms_of_two_frontends_cannot_be_combined():
     waveform = keras.Input((22050,))
     one, other = (
         rfkeras.frontend.Frontend(22050, name=name)(waveform) for name in ("first", "second")
@@ -138,7 +139,7 @@ def test_spectrograms_of_two_frontends_are_not_one():
         rfkeras.receptive_field(model)
 
 
-def test_it_is_quick():
+def test_tracing_is_fast():
     model = build("resnet_rf")
     rfkeras.receptive_field(model)  # imports the rules
     start = time.process_time()
@@ -146,6 +147,6 @@ def test_it_is_quick():
     assert time.process_time() - start < 0.5
 
 
-def test_package_and_function_are_the_same():
+def test_short_name_is_the_same_function():
     model = build("resnet_rf", frontend=None)
     assert rfkeras.receptive_field(model) == rfkeras.rf.receptive_field(model)

@@ -1,7 +1,7 @@
-"""The receptive field of random networks is what their outputs depend on.
+"""The receptive field of random networks equals what their outputs depend on.
 
-Measured on the Keras models as they are, which share nothing with the rules: by raising every
-pixel, for all positions; and by the gradient of the middle position.
+The dependence is measured on the Keras models, independently of the rules: by raising every
+pixel, for all positions, and by the gradient of the middle position.
 """
 
 from hypothesis import given, settings

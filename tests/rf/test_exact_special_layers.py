@@ -1,4 +1,4 @@
-"""Layers inside of others, given states, activations that are layers, methods of one's own."""
+"""Wrapped layers, initial states, activations that are layers, custom methods, attention."""
 
 import keras
 import pytest
@@ -20,7 +20,7 @@ def maps(name=None):
 
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", None])
-def test_both_directions_of_convolutional_recurrences_are_followed(merge_mode):
+def test_both_directions_of_convolutional_recurrences(merge_mode):
     inputs = maps()
     layer = layers.Bidirectional(
         layers.ConvLSTM1D(2, 1, return_sequences=True),
@@ -39,7 +39,7 @@ def test_both_directions_of_convolutional_recurrences_are_followed(merge_mode):
     assert list(rows.values()) == [AxisField(), None]
 
 
-def test_both_directions_with_one_tap_keep_frequencies_apart():
+def test_both_directions_with_kernel_1_keep_frequencies_separate():
     inputs = maps()
     rf = field(
         inputs, layers.Bidirectional(layers.ConvLSTM1D(4, 1, return_sequences=True))(inputs)
@@ -56,7 +56,7 @@ def test_both_directions_return_their_states(kind, merge_mode):
         assert field(inputs, output).time is None
 
 
-def test_a_wrapped_class_without_a_rule_is_an_error():
+def test_wrapped_class_without_a_rule_is_an_error():
     class Odd(layers.LSTM):
         def call(self, *args, **kwargs):
             return super().call(*args, **kwargs)
@@ -106,23 +106,23 @@ class Wider(Scaled):
         return x + ops.roll(x, 1, axis=1)
 
 
-class WiderAndTold(Wider):
+class WiderWithMethod(Wider):
     def trace_receptive_field(self, inputs, call):
-        return inputs.everywhere(1, "rolled")
+        return inputs.unlimited(1, "rolled")
 
 
-def test_a_method_does_not_count_for_a_subclass_with_another_call():
+def test_method_does_not_apply_to_a_subclass_that_overrides_call():
     class Named(Scaled):
         pass
 
     inputs = maps()
     assert field(inputs, Named()(inputs)).time == AxisField()
-    assert field(inputs, WiderAndTold()(inputs)).time is None
+    assert field(inputs, WiderWithMethod()(inputs)).time is None
     with pytest.raises(ConfigError, match="'wider'.*overrides the `call`.*Scaled"):
         field(inputs, Wider(name="wider")(inputs))
 
 
-def test_a_rule_may_be_registered_where_a_method_no_longer_counts():
+def test_rule_can_be_registered_where_a_method_does_not_apply():
     class Widest(Wider):
         pass
 
@@ -144,7 +144,7 @@ def test_a_rule_may_be_registered_where_a_method_no_longer_counts():
         ),
     ],
 )
-def test_activations_that_are_layers_are_followed(part):
+def test_activations_that_are_layers(part):
     inputs = maps()
     rf = field(inputs, part(layers.Softmax(axis=1))(inputs))
     assert (rf.time, rf.frequency) == (None, AxisField(3))
@@ -163,10 +163,10 @@ def test_notes_before_an_activation_that_is_a_layer_stay_with_their_layer():
     assert "multiple of 2" in notes["conv"]
     assert notes["conv/relu"] == ""
     assert "read as features" in notes["dense"]
-    assert any(note.startswith("frequency is without limit: 'dense'") for note in rf.notes)
+    assert any(note.startswith("frequency is unlimited: 'dense'") for note in rf.notes)
 
 
-def test_plain_functions_are_taken_to_work_position_by_position():
+def test_functions_as_activations_count_as_pointwise():
     inputs = maps()
     rf = field(inputs, layers.Conv2D(1, 3, activation=lambda x: ops.relu(x))(inputs))
     assert rf.time == AxisField(3)
@@ -200,7 +200,7 @@ def test_attention_along_one_axis_reads_windows_of_the_other_tensors():
     assert field(inputs, outputs).time == AxisField(5, 1, -2)
 
 
-def test_what_a_mask_of_attention_sees_is_seen_by_all():
+def test_all_positions_see_what_an_attention_mask_sees():
     inputs = keras.Input((TIME, 3))
     constant = ops.ones((1, TIME, 3))
     read = ops.greater(ops.matmul(inputs, ops.transpose(inputs, (0, 2, 1))), 0.0)
@@ -212,7 +212,7 @@ def test_what_a_mask_of_attention_sees_is_seen_by_all():
     assert field(inputs, outputs).time is None
 
 
-def test_attention_inside_of_a_layer_for_each_step():
+def test_attention_inside_time_distributed():
     step = keras.Input((FREQUENCY, 1))
     model = keras.Model(step, layers.MultiHeadAttention(1, 2)(step, step))
     inputs = maps()
@@ -228,7 +228,7 @@ def test_nonzero_positions_are_counted():
     assert rf.pooled_by.startswith("count_nonzero")
 
 
-def test_a_nested_model_may_be_given_a_constant():
+def test_nested_model_with_a_constant_input():
     one, other = maps(), maps()
     inner = keras.Model(
         [one, other], layers.Add()([layers.Conv2D(1, 3, padding="same")(one), other])

@@ -1,4 +1,4 @@
-"""The picture of a network's layers: what it draws, and that all of it can be read."""
+"""Plots of receptive fields: contents, legible text, files."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ SCALE = scale_of_preset("perceptual_mel_22k")
 
 @pytest.fixture(scope="module")
 def networks():
-    """Receptive fields of models with front-ends, by name."""
+    """Return receptive fields of models with front-ends, by name."""
     options = {
         "resnet_rf": {"rho": (22, 5), "shake": True},
         "vgg_rf": {},
@@ -44,7 +44,7 @@ def networks():
 
 
 def lines_of(figure):
-    """Steps that are drawn: heights over the layers, by label."""
+    """Return the drawn steps: heights by layer, by label."""
     axes = figure.axes[0]
     return {line.get_label(): line.get_ydata()[:-1] for line in axes.get_lines()[:2]}
 
@@ -58,7 +58,7 @@ def test_rows_are_the_layers_that_have_windows(networks):
     assert [row.name for row in shown_layers(networks["resnet_rf"].layers)][-1] == "logits"
 
 
-def test_layers_of_a_model_inside_stay_and_those_of_a_block_go():
+def test_layers_of_a_nested_model_are_shown_and_parts_of_a_block_are_not():
     def row(name, kind, size):
         return LayerField(name, kind, AxisField(size), AxisField(size))
 
@@ -87,7 +87,7 @@ def test_steps_are_the_sizes_of_the_layers(networks):
     assert lines["frequency (mel bands)"][-1] == 87
 
 
-def test_right_axis_turns_frames_into_milliseconds(networks):
+def test_right_axis_shows_milliseconds(networks):
     figure = layers_figure(networks["vgg_rf"])
     (right,) = figure.axes[0].child_axes
     figure.canvas.draw()
@@ -96,18 +96,18 @@ def test_right_axis_turns_frames_into_milliseconds(networks):
     assert right.get_ylim()[0] == pytest.approx(SCALE.ms(100) + (low - 100) * SCALE.hop_ms)
 
 
-def test_network_without_limit_ends_in_a_shaded_part(networks):
+def test_unlimited_layers_are_shaded(networks):
     figure = layers_figure(networks["crnn"])
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba()) / 255.0
     shaded = has_colour(pixels, LIGHT)
     assert shaded > 0.1 * pixels.shape[0] * pixels.shape[1]
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["without limit"]
+    assert texts == ["unlimited"]
     assert np.isnan(lines_of(figure)["time (frames)"][-1])
 
 
-def test_height_of_the_spectrogram_is_marked_where_the_field_comes_near(networks):
+def test_height_of_the_spectrogram_is_marked_if_the_field_is_near(networks):
     def marked(name):
         texts = layers_figure(networks[name]).axes[0].texts
         return "all 256 mel bands" in [text.get_text() for text in texts]
@@ -117,12 +117,12 @@ def test_height_of_the_spectrogram_is_marked_where_the_field_comes_near(networks
 
 
 @pytest.mark.parametrize("name", ["resnet_rf", "vgg_rf", "densenet_rf", "crnn"])
-def test_everything_can_be_read(networks, name):
+def test_all_text_is_legible(networks, name):
     figure = layers_figure(networks[name], f"{name} with a title of some length, rho (22, 5)")
     assert texts_overlap(figure) == []
 
 
-def test_models_without_front_end_or_frequency_axis_have_no_such_scale():
+def test_no_scale_in_ms_without_front_end_and_no_frequency_without_axis():
     inputs = keras.Input((None, 3))
     x = keras.layers.Conv1D(2, 5, name="first_$of_many$")(inputs)
     model = keras.Model(inputs, keras.layers.Conv1D(2, 3, strides=2, name="second" * 12)(x))
@@ -137,7 +137,7 @@ def test_models_without_front_end_or_frequency_axis_have_no_such_scale():
     assert texts_overlap(figure) == []
 
 
-def test_very_deep_networks_name_some_of_their_layers():
+def test_very_deep_networks_label_only_some_layers():
     rows = tuple(
         LayerField(f"conv{i}", "Conv2D", AxisField(1 + 2 * i), AxisField(3)) for i in range(200)
     )
@@ -149,7 +149,7 @@ def test_very_deep_networks_name_some_of_their_layers():
     assert texts_overlap(figure) == []
 
 
-def test_file_is_a_picture_with_both_lines(networks, tmp_path):
+def test_file_contains_both_lines(networks, tmp_path):
     plot_layers(tmp_path / "new" / "layers.png", networks["resnet_rf"], "resnet_rf")
     pixels = image.imread(tmp_path / "new" / "layers.png")
     assert has_colour(pixels, BLUE) > 500
@@ -168,14 +168,14 @@ SPECTROGRAM = np.random.default_rng(0).normal(size=(FRAMES, BANDS))
 
 
 def bell(size, centre, deviation):
-    """Gaussian energy of that size (time, frequency) around its centre."""
+    """Return Gaussian energy of a size (time, frequency) around a centre."""
     time, band = (np.arange(n) + 0.5 - middle for n, middle in zip(size, centre, strict=True))
     energy = np.exp(-(time[:, None] ** 2 + band**2) / (2 * deviation**2))
     return energy / energy.sum()
 
 
 def example(size=(135, 135), deviation=12.0, tags=(), scale=SCALE):
-    """A field with windows of that size; () where a size is None: without limit."""
+    """Return a field with windows of this size; None in the size: unlimited."""
     fields = [None if n is None else AxisField(n, 16, 8 - n // 2) for n in size]
     axes = (AxisMap(fields[0], 26, FRAMES), AxisMap(fields[1], 15, BANDS))
     position = (axes[0].middle, axes[1].middle)
@@ -199,13 +199,13 @@ def example(size=(135, 135), deviation=12.0, tags=(), scale=SCALE):
 
 
 def rectangles(axes):
-    """(first frame, stop, first band, stop) of the rectangles drawn, in pixels."""
+    """Return (first frame, stop, first band, stop) of the drawn rectangles, in pixels."""
     drawn = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     edges = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in drawn]
     return [(x + 0.5, x + 0.5 + w, y + 0.5, y + 0.5 + h) for x, y, w, h in edges]
 
 
-def test_windows_and_energy_lie_where_the_position_sees():
+def test_windows_and_energy_are_at_the_position():
     field = example()
     position = (9, 5)
     axes = effective_figure(field, SPECTROGRAM, position, "title").axes[0]
@@ -221,7 +221,7 @@ def test_windows_and_energy_lie_where_the_position_sees():
     np.testing.assert_allclose(opacity, np.sqrt(field.energy.T / field.energy.max()))
 
 
-def test_ticks_stand_at_their_seconds_and_hz():
+def test_ticks_are_at_their_seconds_and_hz():
     axes = effective_figure(example(), SPECTROGRAM, None, "title").axes[0]
     seconds = dict(zip(axes.get_xticks(), axes.get_xticklabels(), strict=True))
     for at, text in seconds.items():
@@ -248,7 +248,7 @@ def test_curves_show_the_share_in_every_window():
     np.testing.assert_array_equal(frequency.lines[1].get_xdata(), field.curve(1)[0][1:])
     texts = [text.get_text() for text in time.texts]
     assert texts[0] == "exact: 135 frames, 3,204 ms"
-    # 0.95 of a Gaussian lie within 1.96 standard deviations of 12.
+    # 95 % of a Gaussian are within 1.96 standard deviations of 12.
     assert texts[1].startswith("95 %: 47 frames")
 
 
@@ -266,7 +266,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure(options):
     assert texts_overlap(effective_figure(example(**options), SPECTROGRAM, None, "A")) == []
 
 
-def test_files_hold_the_pictures(tmp_path):
+def test_files_contain_the_pictures(tmp_path):
     field = example(tags=("a",))
     plot_effective(tmp_path / "field.png", field, SPECTROGRAM)
     image = imread(tmp_path / "field.png")
@@ -278,7 +278,7 @@ def test_files_hold_the_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 3, 56])
-def test_tags_stand_in_order_with_their_windows(number):
+def test_tags_are_sorted_by_their_windows(number):
     tags = [f"mood_{tag}$x$" for tag in range(number)]
     field = example(tags=tags)
     figure = tags_figure(field)
@@ -294,10 +294,10 @@ def test_tags_stand_in_order_with_their_windows(number):
         )
 
 
-def test_what_cannot_be_drawn():
+def test_invalid_arguments():
     with pytest.raises(ConfigError, match="431 frames and 256 bands"):
         effective_figure(example(), SPECTROGRAM[:-1], None, "title")
     with pytest.raises(ConfigError, match="26 by 15 positions"):
         effective_figure(example(), SPECTROGRAM, (26, 0), "title")
-    with pytest.raises(ConfigError, match="tag by tag"):
+    with pytest.raises(ConfigError, match="not measured per tag"):
         tags_figure(example())

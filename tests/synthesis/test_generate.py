@@ -1,3 +1,5 @@
+"""The data set on disk: layout, manifest, interruption, damage and errors."""
+
 from __future__ import annotations
 
 import csv
@@ -18,24 +20,31 @@ import pytest
 
 from rfkeras import synthesis
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.synthesis import generate, render
 from rfkeras.synthesis.compose import compose
+from rfkeras.synthesis.generate import (
+    LABEL_FILES,
+    ClipJournal,
+    clip_indices,
+    folder_name,
+    intact,
+)
+from rfkeras.synthesis.render import default_sound_font, parse_sound_fonts
 from rfkeras.utils.files import exclusive
 from tests.synthesis.conftest import SMALL
 
 
 def _contents(variant: Path) -> dict[str, str]:
-    """sha256 of every file that stays, the journal by its entries."""
+    """Return the SHA-256 of every file that stays, and the entries of the journal."""
     sums = {
         str(path.relative_to(variant)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in variant.rglob("*")
         if path.is_file() and path.name not in (".lock", "clips.sha256")
     }
-    return sums | generate.Journal(variant / "clips.sha256").read()
+    return sums | ClipJournal(variant / "clips.sha256").read()
 
 
 def _copy(small_set: Path, root: Path) -> Path:
-    """A copy of the complete small data set under another root."""
+    """Copy the complete small data set to another root."""
     variant = root / small_set.parent.name
     shutil.copytree(small_set.parent, variant)
     return variant / "openmic-2018"
@@ -49,16 +58,14 @@ def test_layout_is_that_of_openmic_2018(small_set: Path) -> None:
     assert (len(train), len(test)) == (20, 4)
     assert train[:2] == ["000000_0", "000001_0"]
     assert test[:2] == ["900000_0", "900001_0"]
-    expected = {f"audio/{key[:3]}/{key}.ogg" for key in train + test} | set(
-        generate.LABEL_FILES
-    )
+    expected = {f"audio/{key[:3]}/{key}.ogg" for key in train + test} | set(LABEL_FILES)
     found = {str(p.relative_to(small_set)) for p in small_set.rglob("*") if p.is_file()}
     assert found == expected
     class_map = json.loads((small_set / "class-map.json").read_text())
     assert list(class_map.items()) == [(n, i) for i, n in enumerate(synthesis.CLASSES)]
 
 
-def test_labels_need_no_pickle_and_agree_with_the_table(small_set: Path) -> None:
+def test_labels_need_no_pickle_and_match_the_table(small_set: Path) -> None:
     with np.load(small_set / "openmic-2018.npz", allow_pickle=False) as archive:
         truth, mask, keys = (archive[n] for n in ("Y_true", "Y_mask", "sample_key"))
     assert truth.shape == mask.shape == (SMALL, 20)
@@ -80,7 +87,7 @@ def test_labels_need_no_pickle_and_agree_with_the_table(small_set: Path) -> None
         assert int(row["num_responses"]) > 0
 
 
-def test_manifest_names_what_made_the_set_and_every_file(small_set: Path) -> None:
+def test_manifest_lists_versions_and_every_file(small_set: Path) -> None:
     manifest = json.loads((small_set.parent / "manifest.json").read_text())
     assert {k: manifest[k] for k in ("version", "seed", "size", "label_rate")} == {
         "version": synthesis.VERSION,
@@ -89,16 +96,16 @@ def test_manifest_names_what_made_the_set_and_every_file(small_set: Path) -> Non
         "label_rate": synthesis.LABEL_RATE,
     }
     assert manifest["made_with"]["midirenderer"] == "0.1.3"
-    font = render.default_path().read_bytes()
+    font = default_sound_font().read_bytes()
     assert manifest["sound_fonts"][0]["sha256"] == hashlib.sha256(font).hexdigest()
     assert len(manifest["files"]) == SMALL + 5
-    assert generate.intact(small_set, manifest["files"]) == set(manifest["files"])
+    assert intact(small_set, manifest["files"]) == set(manifest["files"])
 
 
-def test_a_killed_run_is_completed_to_what_it_would_have_been(
+def test_killed_run_can_be_completed_with_the_same_result(
     small_set: Path, tmp_path: Path
 ) -> None:
-    """kill -9 in the middle, with one worker; the uninterrupted run had two."""
+    """Kill a run with one worker (kill -9); the uninterrupted run had two workers."""
     code = (
         "import sys; from pathlib import Path;"
         "from rfkeras.synthesis import generate;"
@@ -106,7 +113,7 @@ def test_a_killed_run_is_completed_to_what_it_would_have_been(
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     variant = tmp_path / small_set.parent.name
-    journal = generate.Journal(variant / "clips.sha256")
+    journal = ClipJournal(variant / "clips.sha256")
     until = time.monotonic() + 60
     while len(journal.read()) < 3 and time.monotonic() < until:
         time.sleep(0.02)
@@ -117,7 +124,7 @@ def test_a_killed_run_is_completed_to_what_it_would_have_been(
     assert not (variant / "manifest.json").exists()
     assert not (variant / "openmic-2018" / "openmic-2018.npz").exists()
     assert _ends_within(10, str(tmp_path)), "a worker outlived its killed parent"
-    # What a death in mid-write leaves: half a file under a temporary name, half a line.
+    # A kill during a write leaves half a file with a temporary name, and half a line.
     (variant / "openmic-2018/audio/000/.000019_0.ogg.7.partial").write_bytes(b"OggS")
     with journal.path.open("a") as file:
         file.write("0123abc")
@@ -131,14 +138,14 @@ def test_a_killed_run_is_completed_to_what_it_would_have_been(
 
 
 def _ends_within(seconds: float, argument: str) -> bool:
-    """Whether no process has the text among its arguments any more, before time is up."""
+    """Return whether all processes with the text in their arguments end in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         lines = []
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 lines.append(process.read_bytes())
-            except OSError:  # it ended while we looked
+            except OSError:  # it has just ended
                 continue
         if not any(argument.encode() in line for line in lines):
             return True
@@ -172,7 +179,7 @@ def test_labels_and_manifest_are_restored_without_rendering(
     assert _contents(folder.parent) == _contents(small_set.parent)
 
 
-def test_a_complete_set_is_found_and_left_alone(small_set: Path) -> None:
+def test_complete_data_set_is_found_and_not_changed(small_set: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
     begin = time.monotonic()
     again = synthesis.generate(small_set.parents[1], size=SMALL, progress=False)
@@ -181,7 +188,7 @@ def test_a_complete_set_is_found_and_left_alone(small_set: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in small_set.rglob("*")} == before
 
 
-def test_a_second_process_waits_and_says_so(
+def test_second_process_waits_and_reports_it(
     small_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = _copy(small_set, tmp_path)
@@ -211,20 +218,20 @@ def test_a_second_process_waits_and_says_so(
     )
 
 
-def test_progress_is_plain_lines_without_a_terminal(
+def test_progress_without_a_terminal_is_plain_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     synthesis.generate(tmp_path, size=2, seed=9, workers=1)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == [
-        "gm_instruments: clips: 1 of 2",
-        "gm_instruments: clips: 2 of 2",
+        "Generating gm_instruments: 1 of 2 clips done",
+        "Generating gm_instruments: 2 of 2 clips done",
     ]
 
 
-def test_another_sound_font_has_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_another_sound_font_has_its_own_folder(tmp_path: Path) -> None:
     copy = tmp_path / "copy.sf2"
-    copy.write_bytes(render.default_path().read_bytes())
+    copy.write_bytes(default_sound_font().read_bytes())
     folder = synthesis.generate(tmp_path, size=2, workers=1, progress=False, sound_font=copy)
     sha256 = hashlib.sha256(copy.read_bytes()).hexdigest()
     assert folder.parent.name == f"gm_instruments-v1-seed0-size2-font-{sha256[:12]}"
@@ -232,11 +239,11 @@ def test_another_sound_font_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert manifest["sound_fonts"] == [{"file": "copy.sf2", "sha256": sha256}]
 
 
-def test_clips_take_several_sound_fonts_in_turn(tmp_path: Path, small_set: Path) -> None:
+def test_clips_use_several_sound_fonts_in_turn(tmp_path: Path, small_set: Path) -> None:
     other = tmp_path / "other.sf2"
-    other.write_bytes(_played_backwards(render.default_path().read_bytes()))
-    fonts = render.paths_in(f"TimGM6mb:{other}")
-    assert fonts == (render.default_path(), other)
+    other.write_bytes(_played_backwards(default_sound_font().read_bytes()))
+    fonts = parse_sound_fonts(f"TimGM6mb:{other}")
+    assert fonts == (default_sound_font(), other)
     mixed = synthesis.generate(tmp_path, size=5, workers=2, progress=False, sound_font=fonts)
     same = {
         path.name: path.read_bytes() == (small_set / path.relative_to(mixed)).read_bytes()
@@ -246,27 +253,27 @@ def test_clips_take_several_sound_fonts_in_turn(tmp_path: Path, small_set: Path)
 
 
 def _played_backwards(font: bytes) -> bytes:
-    """The same font, its samples (16-bit, in the chunk "smpl") in reverse order."""
+    """Reverse the samples of a font (16-bit, in the chunk "smpl")."""
     start = font.index(b"smpl") + 8
     size = int.from_bytes(font[start - 4 : start], "little")
     samples = np.frombuffer(font[start : start + size], "<i2")[::-1]
     return font[:start] + samples.tobytes() + font[start + size :]
 
 
-def test_a_larger_set_holds_the_clips_of_the_smaller() -> None:
-    small, large = generate.clip_indices(100), generate.clip_indices(1600)
+def test_larger_set_contains_the_clips_of_a_smaller_one() -> None:
+    small, large = clip_indices(100), clip_indices(1600)
     assert set(small[0]) < set(large[0])
     assert set(small[1]) < set(large[1])
     assert (len(large[0]), len(large[1])) == (1300, 300)
 
 
 @pytest.mark.parametrize("size", [1, 0, -5, 500_001])
-def test_sizes_out_of_range_are_refused(size: int, tmp_path: Path) -> None:
+def test_sizes_out_of_range_are_rejected(size: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"2 to 500000 clips. Received: {size}"):
         synthesis.generate(tmp_path, size=size)
 
 
-def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+def test_bad_arguments_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Received: seed=0, workers=0"):
         synthesis.generate(tmp_path, size=2, workers=0)
     with pytest.raises(ConfigError, match="Received: seed=-1"):
@@ -277,8 +284,8 @@ def test_bad_arguments_are_refused(tmp_path: Path) -> None:
         synthesis.generate(blocked, size=2)
 
 
-def test_a_failing_worker_is_an_error_that_keeps_what_is_done(tmp_path: Path) -> None:
-    variant = tmp_path / generate.folder_name(0, 2, None)
+def test_failing_worker_is_an_error_that_keeps_finished_clips(tmp_path: Path) -> None:
+    variant = tmp_path / folder_name(0, 2, None)
     blocked = variant / "openmic-2018/audio"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a folder must be")
@@ -289,7 +296,7 @@ def test_a_failing_worker_is_an_error_that_keeps_what_is_done(tmp_path: Path) ->
     assert not (variant / "manifest.json").exists()
 
 
-def test_the_cache_folder_follows_the_environment(
+def test_cache_folder_follows_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path))
@@ -299,7 +306,7 @@ def test_the_cache_folder_follows_the_environment(
     assert synthesis.default_cache_dir() == tmp_path / "xdg" / "rfkeras"
 
 
-def test_importing_and_generating_need_no_tensorflow() -> None:
+def test_generating_needs_no_tensorflow() -> None:
     code = (
         "import sys; import rfkeras.synthesis.render_worker;"
         "heavy = {'tensorflow', 'librosa', 'sklearn', 'matplotlib', 'scipy'};"

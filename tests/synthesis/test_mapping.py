@@ -1,3 +1,5 @@
+"""The General MIDI mapping: classes, programs, ranges and its documentation."""
+
 from __future__ import annotations
 
 import json
@@ -7,12 +9,12 @@ from pathlib import Path
 from rfkeras.synthesis.mapping import CLASSES, CYMBAL_NOTES, DRUM_NOTES, INSTRUMENTS, UNKNOWN
 
 
-def test_classes_are_those_of_openmic_in_its_order(shared_folder: Path) -> None:
+def test_classes_are_those_of_openmic_in_the_same_order(shared_folder: Path) -> None:
     path = shared_folder / "datasets" / "openmic" / "class-map.json"
     assert json.loads(path.read_text()) == {name: i for i, name in enumerate(CLASSES)}
 
 
-def test_no_program_belongs_to_two_classes_but_the_documented_ones() -> None:
+def test_only_the_documented_programs_belong_to_two_classes() -> None:
     users: dict[int, set[str]] = {}
     for instrument in INSTRUMENTS.values():
         for patch in instrument.patches:
@@ -21,7 +23,7 @@ def test_no_program_belongs_to_two_classes_but_the_documented_ones() -> None:
     assert shared == {24: {"guitar", "ukulele"}, 25: {"guitar", "mandolin"}}
 
 
-def test_nylon_strings_tell_guitar_and_ukulele_apart_by_register() -> None:
+def test_guitar_and_ukulele_have_different_registers_of_nylon_strings() -> None:
     ranges = {
         name: [(p.low, p.high) for p in INSTRUMENTS[name].patches if p.program == 24]
         for name in ("guitar", "ukulele")
@@ -38,19 +40,19 @@ def test_drums_and_cymbals_share_no_key() -> None:
     assert cymbals == {42, 44, 46, 49, 51, 52, 53, 55, 57, 59}
 
 
-def test_unknown_sounds_name_what_they_resemble() -> None:
+def test_unknown_sounds_resemble_known_classes() -> None:
     for instrument in UNKNOWN:
         assert instrument.name not in CLASSES
         assert instrument.resembles
         assert set(instrument.resembles) <= set(CLASSES)
 
 
-def test_every_range_holds_an_octave() -> None:
+def test_every_range_contains_an_octave() -> None:
     for instrument in INSTRUMENTS.values():
         assert all(patch.high - patch.low >= 12 for patch in instrument.patches)
 
 
-def test_the_documented_table_is_the_mapping() -> None:
+def test_documented_table_matches_the_mapping() -> None:
     page = Path(__file__).parents[2] / "docs" / "gm_instruments.md"
     rows = [line.split("|")[1:4] for line in page.read_text().splitlines() if line[:1] == "|"]
     documented = {

@@ -1,3 +1,5 @@
+"""Sound fonts, loudness, the mix and the Ogg encoder."""
+
 from __future__ import annotations
 
 import itertools
@@ -9,18 +11,20 @@ import pytest
 import soundfile
 
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.synthesis import render as ogg
-from rfkeras.synthesis import render as soundfont
 from rfkeras.synthesis.compose import compose
 from rfkeras.synthesis.mapping import KITS, programs_used
 from rfkeras.synthesis.render import (
     CLIP_RMS,
     SAMPLE_RATE_HZ,
     SoundFont,
+    encode_ogg,
     gated_loudness,
+    load_sound_font,
     mix,
+    page_checksum,
     render,
     render_stem,
+    with_fixed_serial,
     with_rms,
 )
 
@@ -35,9 +39,9 @@ def _centroid_hz(samples: np.ndarray, rate_hz: int) -> float:
     return float((power * np.fft.rfftfreq(len(samples), 1 / rate_hz)).sum() / power.sum())
 
 
-def test_loudness_follows_bs1770_on_tones() -> None:
+def test_loudness_of_tones_follows_bs1770() -> None:
     # The recommendation: 997 Hz at full scale is -3.01 LKFS before the offset of -0.691,
-    # that is -3.01 + 0.69 by mean square alone.
+    # that is -3.01 + 0.69 as a plain mean square.
     assert gated_loudness(_sine(997, 1.0), 48000) == pytest.approx(-3.01 + 0.69, abs=0.1)
     assert gated_loudness(_sine(10000, 1.0), 48000) == pytest.approx(-3.01 + 4.0, abs=0.1)
     assert gated_loudness(_sine(40, 1.0), 48000) < -3.01 - 5
@@ -50,7 +54,7 @@ def test_loudness_ignores_pauses() -> None:
     assert gated_loudness(np.zeros(48000, np.float32), 48000) == -np.inf
 
 
-def test_with_rms_reaches_the_level_and_never_clips() -> None:
+def test_with_rms_reaches_the_level_without_clipping() -> None:
     generator = np.random.default_rng(0)
     spiky = generator.normal(size=44100) * (generator.random(44100) < 0.02)
     for samples in (_sine(440, 0.3).astype(np.float64), spiky):
@@ -59,10 +63,10 @@ def test_with_rms_reaches_the_level_and_never_clips() -> None:
         assert np.abs(shaped).max() < 1
 
 
-def test_ogg_bytes_depend_on_the_samples_alone(tmp_path: Path) -> None:
+def test_ogg_bytes_depend_only_on_the_samples(tmp_path: Path) -> None:
     samples = _sine(440, 0.3)
-    first = ogg.encode(samples, SAMPLE_RATE_HZ)
-    assert ogg.encode(samples, SAMPLE_RATE_HZ) == first
+    first = encode_ogg(samples, SAMPLE_RATE_HZ)
+    assert encode_ogg(samples, SAMPLE_RATE_HZ) == first
     path = tmp_path / "clip.ogg"
     path.write_bytes(first)
     decoded, rate = soundfile.read(path)
@@ -70,20 +74,20 @@ def test_ogg_bytes_depend_on_the_samples_alone(tmp_path: Path) -> None:
     assert np.abs(decoded - samples).max() < 0.05
 
 
-def test_ogg_checksum_is_the_encoders_own(tmp_path: Path) -> None:
+def test_page_checksum_matches_the_encoder(tmp_path: Path) -> None:
     path = tmp_path / "clip.ogg"
     soundfile.write(path, _sine(440, 0.3), 44100, format="OGG", subtype="VORBIS")
     page = bytearray(path.read_bytes()[: 27 + 1 + 30])  # the first page: 30 bytes of header
     stored = int.from_bytes(page[22:26], "little")
     page[22:26] = bytes(4)
-    assert ogg.page_checksum(bytes(page)) == stored
+    assert page_checksum(bytes(page)) == stored
     with pytest.raises(ValueError, match="No Ogg page at byte 0"):
-        ogg.with_fixed_serial(b"RIFF....")
+        with_fixed_serial(b"RIFF....")
 
 
-def test_every_clip_has_the_level_and_level_tells_no_class(small_set: Path) -> None:
-    """Level is CLIP_RMS and a random gain; what is left is far smaller than that gain."""
-    left = []
+def test_level_of_every_clip_is_the_target_plus_its_jitter(small_set: Path) -> None:
+    """The level is CLIP_RMS plus a random gain; the rest is far smaller than that gain."""
+    rest = []
     for path in sorted(small_set.rglob("*.ogg")):
         samples, rate = soundfile.read(path)
         assert rate == SAMPLE_RATE_HZ
@@ -91,10 +95,10 @@ def test_every_clip_has_the_level_and_level_tells_no_class(small_set: Path) -> N
         assert np.abs(samples).max() < 1
         level_db = 20 * np.log10(np.sqrt(np.mean(samples**2)) / CLIP_RMS)
         assert abs(level_db) < 2.3
-        left.append(level_db - compose(0, int(path.name[:6])).jitter_db)
-    assert len(left) == 24
-    assert np.abs(left).max() < 0.3
-    assert np.std(left) < 0.1
+        rest.append(level_db - compose(0, int(path.name[:6])).jitter_db)
+    assert len(rest) == 24
+    assert np.abs(rest).max() < 0.3
+    assert np.std(rest) < 0.1
 
 
 def test_labelled_instruments_are_audible_in_the_mix(font: SoundFont) -> None:
@@ -114,7 +118,7 @@ def test_labelled_instruments_are_audible_in_the_mix(font: SoundFont) -> None:
             assert likeness < 0.998, (index, clip.parts[number].casting)
 
 
-def test_parts_stand_at_their_levels_in_the_mix(font: SoundFont) -> None:
+def test_mix_does_not_depend_on_the_level_of_a_stem(font: SoundFont) -> None:
     clip = next(c for c in (compose(5, i) for i in itertools.count()) if len(c.parts) == 2)
     stems = [render_stem(part, clip.kit, clip.tuning_cents, font) for part in clip.parts]
     louder = [stems[0] * 30, stems[1]]
@@ -135,20 +139,20 @@ def test_registers_and_families_differ_in_spectrum(font: SoundFont) -> None:
     assert medians["cymbals"] > 4000
 
 
-def test_rendering_is_repeatable_and_tuned(font: SoundFont) -> None:
+def test_rendering_is_repeatable_and_follows_the_tuning(font: SoundFont) -> None:
     clip = compose(0, 1)
     np.testing.assert_array_equal(render(clip, font), render(clip, font))
     sharp = replace(clip, tuning_cents=clip.tuning_cents + 50)
     assert np.abs(render(sharp, font) - render(clip, font)).max() > 0.01
 
 
-def test_the_default_font_has_all_sounds(font: SoundFont) -> None:
+def test_default_sound_font_has_all_sounds(font: SoundFont) -> None:
     assert font.path.name == "TimGM6mb.sf2"
     assert set(KITS) <= font.kits
     assert len(programs_used()) == 72
 
 
-def test_a_part_silent_with_the_font_is_an_error() -> None:
+def test_silent_part_is_an_error() -> None:
     clip = compose(0, 1)
     with pytest.raises(DatasetError, match=r"accordion .* is silent"):
         mix(clip, [np.zeros(480000, np.float32)])
@@ -156,12 +160,12 @@ def test_a_part_silent_with_the_font_is_an_error() -> None:
 
 def test_sound_fonts_are_checked(tmp_path: Path, font: SoundFont) -> None:
     with pytest.raises(ConfigError, match=r"must be an \.sf2 file"):
-        soundfont.load(tmp_path / "absent.sf2")
+        load_sound_font(tmp_path / "absent.sf2")
     text = tmp_path / "text.sf2"
     text.write_text("no sound font")
     with pytest.raises(ConfigError, match="SoundFont 2 format"):
-        soundfont.load(text)
-    # Renumber program 105 (banjo), in its header record, to a program nobody uses.
+        load_sound_font(text)
+    # Change program 105 (banjo) in its header record to an unused program.
     poor = bytearray(font.content)
     place = poor.rfind(b"phdr") + 8
     while poor[place + 20 : place + 24] != bytes((105, 0, 0, 0)):
@@ -170,4 +174,4 @@ def test_sound_fonts_are_checked(tmp_path: Path, font: SoundFont) -> None:
     path = tmp_path / "poor.sf2"
     path.write_bytes(poor)
     with pytest.raises(DatasetError, match=r"Missing programs: \[105\]"):
-        soundfont.load(path)
+        load_sound_font(path)

@@ -1,4 +1,4 @@
-"""Which epoch is the best, and when a run stops early."""
+"""Selection of the best epoch, and early stopping."""
 
 from dataclasses import replace
 
@@ -6,14 +6,14 @@ import pytest
 
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.training.callbacks import Selection, is_averaged, make_selection
+from rfkeras.training.callbacks import Selection, make_selection
 
-FIGURES = ("val_loss", "val_mAP")
+METRICS = ("val_loss", "val_mAP")
 NAN = float("nan")
 
 
 def run(values, **options):
-    """(best epoch, last epoch) of a run whose monitored figure takes these values."""
+    """Return the best and the last epoch for given values of the monitored metric."""
     selection = Selection(**options)
     best, best_epoch = None, 0
     for epoch, value in enumerate(values, start=1):
@@ -26,14 +26,14 @@ def run(values, **options):
     return best_epoch, epoch
 
 
-def test_losses_are_best_low_and_scores_high():
+def test_low_losses_and_high_scores_are_best():
     values = [0.5, 0.3, 0.4, 0.3, 0.5]
     assert run(values, monitor="val_loss") == (2, 5)
     assert run(values, monitor="loss") == (2, 5)
     assert run(values, monitor="val_mAP") == (1, 5)
 
 
-def test_nothing_is_worse_than_nan():
+def test_any_value_is_better_than_nan():
     assert run([NAN, 0.2, NAN, 0.1]) == (2, 4)
     assert run([NAN, NAN]) == (1, 2)
 
@@ -45,38 +45,38 @@ def test_patience():
     assert run([3, 2, 1, 0, 0, 0], patience=2, patient_until=4) == (1, 5)
 
 
-def test_unknown_figures_are_refused_with_the_known_ones():
+def test_an_unknown_metric_is_an_error_that_lists_the_known_ones():
     config = TrainConfig(monitor="val_map")
     with pytest.raises(ConfigError, match=r"Did you mean 'val_mAP'.*loss, val_loss, val_mAP"):
-        make_selection(config, FIGURES)
-    assert make_selection(TrainConfig(monitor="loss"), FIGURES).monitor == "loss"
+        make_selection(config, METRICS)
+    assert make_selection(TrainConfig(monitor="loss"), METRICS).monitor == "loss"
 
 
 @pytest.mark.parametrize("averaging", ["swa", "ema"])
-def test_an_average_has_no_training_loss_to_be_chosen_by(averaging):
+def test_averaged_weights_cannot_be_chosen_by_training_loss(averaging):
     options = {"monitor": "loss", "averaging": averaging}
     for final in ("best", "average"):
         with pytest.raises(ConfigError, match="Set monitor to one of val_loss, val_mAP, or"):
-            make_selection(TrainConfig(**options, final_weights=final), FIGURES)
-    assert make_selection(TrainConfig(**options, final_weights="last"), FIGURES)
+            make_selection(TrainConfig(**options, final_weights=final), METRICS)
+    assert make_selection(TrainConfig(**options, final_weights="last"), METRICS)
 
 
 def test_the_published_averaging():
     config = TrainConfig(epochs=350, averaging="swa")
-    averaged = [e for e in range(1, 351) if is_averaged(config, e)]
+    averaged = [e for e in range(1, 351) if config.averages_epoch(e)]
     assert averaged == list(range(250, 351, 3))
-    assert not is_averaged(TrainConfig(epochs=350), 250)
+    assert not TrainConfig(epochs=350).averages_epoch(250)
 
 
 def test_only_epochs_at_the_final_size_are_averaged_or_best():
     config = TrainConfig(
         epochs=20, averaging="swa", prune_share=0.5, prune_epochs=17, swa_every=2
     )
-    assert [e for e in range(1, 21) if is_averaged(config, e)] == [18, 20]
-    selection = make_selection(config, FIGURES)
+    assert [e for e in range(1, 21) if config.averages_epoch(e)] == [18, 20]
+    selection = make_selection(config, METRICS)
     assert selection.first_epoch == selection.patient_until == config.first_averaged_epoch == 18
     earlier = replace(config, prune_epochs=12)
-    assert (earlier.first_averaged_epoch, make_selection(earlier, FIGURES).first_epoch) == (
+    assert (earlier.first_averaged_epoch, make_selection(earlier, METRICS).first_epoch) == (
         15,
         13,
     )

@@ -1,4 +1,4 @@
-"""From files to batches as a run sees them: broken files, epochs, the start of training."""
+"""The data of a run: its batches, damaged files, and options of the data set."""
 
 import json
 
@@ -8,11 +8,10 @@ import soundfile
 
 import zoo
 from rfkeras.audio.io import AudioFormat
-from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.config.resolve import merge_options
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.training.data import open_dataset, open_inputs
 from rfkeras.training.scoring import score_split
-from rfkeras.training.setup import first_logits
 from tests.helpers.layouts import write_dcase
 from tests.helpers.processes import run
 
@@ -21,11 +20,11 @@ AUDIO = AudioFormat(22050)
 
 def configure(folder, **options):
     flags = {"dataset": "folder", "data_dir": str(folder), "batch_size": 4}
-    return resolve(TrainConfig, {**flags, "excerpt_seconds": 0.5, **options})
+    return merge_options({**flags, "excerpt_seconds": 0.5, **options})
 
 
 def damaged_copy(tone_folder, target, bad):
-    """The tones, the first `bad` files of each class broken in different ways."""
+    """Copy the tones; damage the first `bad` files of each class in different ways."""
     for source in sorted(tone_folder.glob("*/*.wav")):
         copy = target / source.relative_to(tone_folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -36,19 +35,19 @@ def damaged_copy(tone_folder, target, bad):
     return target
 
 
-def test_an_epoch_takes_the_chosen_number_of_excerpts_from_each_clip(tone_folder):
+def test_an_epoch_has_the_chosen_number_of_excerpts_per_clip(tone_folder):
     once = open_inputs(configure(tone_folder), AUDIO, None)
     clips = len(once.dataset.split("train"))
     twice = open_inputs(configure(tone_folder, excerpts_per_clip=2), AUDIO, None)
     assert once.steps_per_epoch == clips // 4
     assert twice.steps_per_epoch == 2 * clips // 4
     first, second = np.split(
-        np.concatenate([batch[0] for batch in twice.training(0, 2 * (clips // 4))]), 2
+        np.concatenate([batch[0] for batch in twice.training_batches(0, 2 * (clips // 4))]), 2
     )
-    assert np.abs(first - second).max() > 0.01  # other excerpts the second time
+    assert np.abs(first - second).max() > 0.01  # different excerpts
 
 
-def test_broken_files_are_named_with_the_reason_and_left_out(tone_folder, tmp_path):
+def test_damaged_files_are_listed_with_the_reason_and_skipped(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     inputs = open_inputs(configure(folder, max_bad_share=0.1), AUDIO, tmp_path / "bad.csv")
     used = sum(len(split) for split in inputs.dataset.splits.values())
@@ -57,18 +56,18 @@ def test_broken_files_are_named_with_the_reason_and_left_out(tone_folder, tmp_pa
     for name, reason in (("low/00", "empty"), ("mid/00", "truncated"), ("high/00", "")):
         assert f"{name}.wav" in listed
         assert reason in listed
-    for waveforms, _, _ in inputs.training(0, inputs.steps_per_epoch):
-        assert np.abs(waveforms).max(axis=1).min() > 0.05  # no silent stand-ins
+    for waveforms, _, _ in inputs.training_batches(0, inputs.steps_per_epoch):
+        assert np.abs(waveforms).max(axis=1).min() > 0.05  # no silent clips in their place
 
 
-def test_too_many_broken_files_stop_the_run_before_it_starts(tone_folder, tmp_path):
+def test_too_many_damaged_files_are_an_error_at_the_start(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     with pytest.raises(DatasetError, match=r"of 72 audio files .*--max-bad-share"):
         open_inputs(configure(folder), AUDIO, tmp_path / "bad.csv")
 
 
 @pytest.mark.slow
-def test_a_run_over_broken_files_ends_well_and_lists_them(tone_folder, tmp_path):
+def test_a_run_with_damaged_files_succeeds_and_lists_them(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     arguments = (
         "--dataset folder --width 4 --rho 0 --blocks 1,1,1 --allow-rf-change --epochs 1 "
@@ -84,7 +83,7 @@ def test_a_run_over_broken_files_ends_well_and_lists_them(tone_folder, tmp_path)
     assert len((tmp_path / "run/bad_files.csv").read_text().splitlines()) == 4
 
 
-def test_resampling_is_said_and_recorded(tmp_path):
+def test_resampling_is_recorded(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(5):
@@ -97,11 +96,11 @@ def test_a_split_without_clips_is_an_error(tone_folder):
     config = configure(tone_folder)
     with pytest.raises(DatasetError, match="no clips for: holdout"):
         open_inputs(config, AUDIO, None, ("train", "holdout"))
-    with pytest.raises(ConfigError, match="gm_instruments alone"):
+    with pytest.raises(ConfigError, match="--dataset-size needs --dataset gm_instruments"):
         open_inputs(configure(tone_folder, dataset_size=100), AUDIO, None)
 
 
-def test_a_share_of_the_training_clips_is_the_same_for_every_seed_and_grows(tone_folder):
+def test_shares_of_the_training_clips_are_nested_and_the_same_for_every_seed(tone_folder):
     def keys(share, seed=0):
         dataset = open_dataset(configure(tone_folder, train_share=share, seed=seed))
         return {name: split.keys for name, split in dataset.splits.items()}
@@ -114,30 +113,15 @@ def test_a_share_of_the_training_clips_is_the_same_for_every_seed_and_grows(tone
         assert half[name] == whole[name]
 
 
-def test_only_ones_own_data_takes_the_task_of_a_model(tone_folder, tmp_path):
+def test_only_folder_data_sets_take_the_task_of_a_model(tone_folder, tmp_path):
     config = configure(tone_folder)
     assert open_dataset(config).task == "multi_label"
     assert open_dataset(config, "single_label").task == "single_label"
-    said = configure(tone_folder, task="multi_label")
-    assert open_dataset(said, "single_label").task == "multi_label"
+    explicit = configure(tone_folder, task="multi_label")
+    assert open_dataset(explicit, "single_label").task == "multi_label"
     scenes = write_dcase(tmp_path, locations=3, takes=1)
     other = configure(scenes, dataset="dcase", validation_share=0.5)
     assert open_dataset(other, "multi_label").task == "single_label"
-
-
-def test_prior_bias_is_the_log_odds_of_the_known_labels():
-    labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
-    mask = np.array([[1, 1], [1, 1], [1, 1], [1, 0]], "float32")
-    expected = [np.log(2.5 / 2.5), np.log(1.5 / 2.5)]
-    odds = first_logits(labels, mask, "multi_label")
-    np.testing.assert_allclose(odds, expected, rtol=1e-6)
-
-
-def test_prior_bias_of_classes_gives_their_shares():
-    labels = np.eye(3, dtype="float32")[[0, 0, 0, 1]]
-    logits = first_logits(labels, np.ones_like(labels), "single_label")
-    shares = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(shares, np.array([3.5, 1.5, 0.5]) / 5.5, rtol=1e-6)
 
 
 def test_he_initialisation_starts_without_zeros():
@@ -153,15 +137,13 @@ def test_he_initialisation_starts_without_zeros():
         zoo.create_model("resnet_rf_tiny", 3, initialization="hee", frontend=None)
 
 
-def test_a_file_that_breaks_while_it_is_scored_is_named_not_a_tensorflow_error(
-    tone_folder, tmp_path
-):
+def test_a_file_damaged_during_scoring_is_not_a_tensorflow_error(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=0)
     inputs = open_inputs(configure(folder, cache_gb=0), AUDIO, None, ("test",))
     model = zoo.create_model("resnet_rf", 3, width=2)
-    original = inputs.evaluation("test")
+    original = inputs.evaluation_batches("test")
     for path in inputs.dataset.split("test").paths:
-        path.write_bytes(path.read_bytes()[:44])  # after the plan was made from the headers
-    object.__setattr__(inputs, "evaluation", lambda split: original)
+        path.write_bytes(path.read_bytes()[:44])  # after the headers were read for the plan
+    object.__setattr__(inputs, "evaluation_batches", lambda split: original)
     with pytest.raises(DatasetError, match="audio files cannot be used"):
         score_split(model, inputs, "test")

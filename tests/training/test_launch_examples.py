@@ -1,4 +1,4 @@
-"""The examples for Slurm and Kubernetes, with stand-ins for what a cluster gives them."""
+"""The examples for Slurm and Kubernetes, with stubs of the programs of a cluster."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from rfkeras.training.distributed import Cluster, read_cluster
 from tests.helpers.processes import ROOT
 
 EXAMPLES = ROOT / "examples"
-# Notes what it was called with, and ends as ENDS says: by worker, one status a call.
+# Records its arguments and exits with the status listed for this worker and call.
 TRAINS = """#!/bin/bash
 index=$(sed 's/.*"index": \\([0-9]*\\).*/\\1/' <<< "$TF_CONFIG")
 echo "$TF_CONFIG" >> "$NOTES/tf_config-$index"
@@ -22,7 +22,7 @@ exit $(cut -d' ' -f$call "$NOTES/ends-$index")
 SCONTROL = """#!/bin/bash
 test "$*" = "show hostnames node[07-08]" && printf 'node07\\nnode08\\n'
 """
-# Runs the command once a task, one after the other, and ends with the highest status.
+# Runs the command once per task, in turn, and exits with the highest status.
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do shift; done
 highest=0
@@ -36,8 +36,8 @@ exit $highest
 
 
 @pytest.fixture
-def stand_ins(tmp_path):
-    """Folder of programs, first in PATH; returns (notes, environment)."""
+def stubs(tmp_path):
+    """Write the stubs; return the folder of their records and their environment."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in {"rfkeras": TRAINS, "scontrol": SCONTROL, "srun": SRUN}.items():
@@ -58,14 +58,14 @@ def clusters(notes, index):
     ("ends", "status", "calls"),
     [
         (("0", "0"), 0, 1),
-        (("75 75 0", "137 137 0"), 0, 3),  # killed twice, each time started again
-        (("1", "1"), 1, 1),  # would fail again
-        (("143", "0"), 143, 1),  # the time limit; saved
+        (("75 75 0", "137 137 0"), 0, 3),  # killed twice, restarted each time
+        (("1", "1"), 1, 1),  # an error would recur
+        (("143", "0"), 143, 1),  # the time limit
         (("75 75 75", "139 139 139"), 139, 3),
     ],
 )
-def test_slurm_names_the_workers_and_starts_lost_ones_again(stand_ins, ends, status, calls):
-    notes, environment = stand_ins
+def test_slurm_lists_the_workers_and_restarts_lost_ones(stubs, ends, status, calls):
+    notes, environment = stubs
     for index, text in enumerate(ends):
         (notes / f"ends-{index}").write_text(text)
     environment |= {"SLURM_JOB_NODELIST": "node[07-08]", "RFKERAS_RESTARTS": "2"}
@@ -90,8 +90,8 @@ def documents():
     return {item["kind"]: item for item in yaml.safe_load_all(text)}
 
 
-def test_kubernetes_names_the_workers(stand_ins):
-    notes, environment = stand_ins
+def test_kubernetes_lists_the_workers(stubs):
+    notes, environment = stubs
     kinds = documents()
     job = kinds["Job"]["spec"]
     (container,) = job["template"]["spec"]["containers"]
@@ -105,7 +105,7 @@ def test_kubernetes_names_the_workers(stand_ins):
             check=True,
             timeout=30,
         )
-        # A pod is called after its job, its number, and the service it belongs to.
+        # The host name of a pod consists of its job, its index and its service.
         name, service = kinds["Job"]["metadata"]["name"], kinds["Service"]["metadata"]["name"]
         assert job["template"]["spec"]["subdomain"] == service
         hosts = tuple(f"{name}-{i}.{service}:2222" for i in range(job["completions"]))
@@ -114,7 +114,7 @@ def test_kubernetes_names_the_workers(stand_ins):
         assert called == ["train", "--auto-resume", *container["args"][2:]]
 
 
-def test_kubernetes_starts_again_what_was_lost_and_keeps_others_out():
+def test_kubernetes_restarts_lost_workers_and_isolates_them():
     kinds = documents()
     job = kinds["Job"]["spec"]
     assert job["completionMode"] == "Indexed"
@@ -130,4 +130,4 @@ def test_kubernetes_starts_again_what_was_lost_and_keeps_others_out():
     assert policy["podSelector"]["matchLabels"] == labels
     assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": labels}}]}]
     assert kinds["Service"]["spec"]["clusterIP"] == "None"
-    json.dumps(kinds)  # nothing that only YAML can say
+    json.dumps(kinds)  # no values that JSON does not have

@@ -1,4 +1,4 @@
-"""Optimisers: what decays, how gradients are clipped, when the decay of the rate ends."""
+"""Optimizers: weight decay, gradient clipping and the learning-rate schedule."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from rfkeras.config.train_config import TrainConfig
-from rfkeras.training.optimizer import is_kernel, make_optimizer
+from rfkeras.training.optimizer import HoldThenLinear, is_kernel, make_optimizer
 from tests.helpers.small_tagger import small_tagger
 
 
@@ -18,14 +18,14 @@ def optimizer_for(tagger, steps_per_epoch=10, **options):
 
 
 def step(optimizer, variables, gradients):
-    """Apply gradients as a training step does; the changes of the variables."""
+    """Apply gradients as a training step does; return the changes of the variables."""
     before = [v.numpy() for v in variables]
     strategy = tf.distribute.get_strategy()
     strategy.run(lambda: optimizer.apply_gradients(zip(gradients, variables, strict=True)))
     return [v.numpy() - old for v, old in zip(variables, before, strict=True)]
 
 
-def test_weight_decay_is_decoupled_and_touches_kernels_alone():
+def test_weight_decay_is_decoupled_and_applies_only_to_kernels():
     tagger = small_tagger()
     variables = tagger.trainable_variables
     for variable in variables:
@@ -39,7 +39,7 @@ def test_weight_decay_is_decoupled_and_touches_kernels_alone():
         np.testing.assert_allclose(change, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_biases_of_a_gru_are_no_kernel():
+def test_the_biases_of_a_gru_are_not_a_kernel():
     gru = keras.layers.GRU(4)
     gru.build((None, None, 3))
     variables = gru.trainable_variables
@@ -63,7 +63,7 @@ def test_adamw_has_a_default_decay_and_adam_none():
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
-def test_clipping_is_by_the_norm_of_all_gradients_together(scale):
+def test_gradients_are_clipped_by_their_common_norm(scale):
     tagger = small_tagger()
     variables = tagger.trainable_variables
     rng = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def test_clipping_is_by_the_norm_of_all_gradients_together(scale):
 
 
 def rates(config, epochs):
-    """Learning rates at the beginning of these epochs, counted from 0."""
+    """Return the learning rates at the start of epochs, counted from 0."""
     rate = make_optimizer(config, [], 7)._learning_rate
     return [float(rate(epoch * 7)) for epoch in epochs]
 
@@ -105,3 +105,16 @@ def test_the_linear_schedule_ends_with_the_last_epoch():
     )
     config = TrainConfig(epochs=100, hold_epochs=50)
     assert rates(config, (50, 75, 100)) == pytest.approx([1e-4, 5.05e-5, 1e-6], rel=1e-5)
+
+
+def test_learning_rate_is_held_then_decays_linearly_then_stays():
+    schedule = HoldThenLinear(1e-3, hold_steps=10, end_step=30, final_learning_rate=1e-4)
+    values = [float(schedule(step)) for step in (0, 10, 15, 20, 30, 1000)]
+    assert values == pytest.approx([1e-3, 1e-3, 7.75e-4, 5.5e-4, 1e-4, 1e-4])
+    same = HoldThenLinear(**schedule.get_config())
+    assert float(same(17)) == float(schedule(17))
+
+
+def test_learning_rate_held_until_the_end():
+    schedule = HoldThenLinear(1e-3, hold_steps=30, end_step=30)
+    assert float(schedule(29)) == pytest.approx(1e-3)

@@ -1,4 +1,4 @@
-"""Magnitude pruning: which weights go, when, and how many are left."""
+"""Magnitude pruning: which weights are pruned, when, and how many remain."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def test_ramps():
     assert ramp("exponential", 80, 50) == 1.0
 
 
-def test_global_masks_take_the_smallest_of_all():
+def test_global_masks_remove_the_smallest_weights_of_all_kernels():
     rng = np.random.default_rng(0)
     kernels = [rng.normal(size=(3, 3, 2, 4)), 10 * rng.normal(size=(1, 1, 4, 5))]
     masks = magnitude_masks(kernels, 0.5, "global")
@@ -50,7 +50,7 @@ def test_global_masks_take_the_smallest_of_all():
     assert masks[1].mean() > masks[0].mean()
 
 
-def test_layer_masks_take_the_share_of_each():
+def test_layer_masks_remove_the_share_of_each_kernel():
     rng = np.random.default_rng(0)
     kernels = [rng.normal(size=(3, 3, 2, 4)), 10 * rng.normal(size=(1, 1, 4, 5))]
     for kernel, mask in zip(kernels, magnitude_masks(kernels, 0.25, "layer"), strict=True):
@@ -60,14 +60,14 @@ def test_layer_masks_take_the_share_of_each():
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("share", [0.0, 1e-9])
-def test_a_share_of_nothing(share, scope):
+def test_a_share_of_zero_prunes_nothing(share, scope):
     assert all(mask.all() for mask in magnitude_masks([np.ones((2, 3))], share, scope))
 
 
 @pytest.mark.parametrize(
     ("size", "share", "zeros"), [(10, 0.41, 5), (10, 0.4, 4), (100, 0.55, 55)]
 )
-def test_layer_masks_round_up_what_is_not_whole(size, share, zeros):
+def test_layer_masks_round_up_to_whole_weights(size, share, zeros):
     (mask,) = magnitude_masks([np.arange(1.0, size + 1)], share, "layer")
     np.testing.assert_array_equal(mask, np.arange(size) >= zeros)
 
@@ -99,11 +99,11 @@ def test_the_share_grows_over_the_epochs(scope):
     Pruner(model, TrainConfig(epochs=10, prune_epochs=4, prune_share=0.8)).prune_for(4)
     assert zeros() == round(0.8 * weights)
     for (kernel, _), earlier in zip(model.masks, kept, strict=True):
-        assert not (kernel.numpy() != 0)[~earlier].any()  # what went does not come back
+        assert not (kernel.numpy() != 0)[~earlier].any()  # pruned weights stay pruned
 
 
 @pytest.mark.parametrize("target", [12, 40])
-def test_a_target_count_is_met_exactly_and_written_down(tmp_path, target):
+def test_a_target_count_is_met_exactly_and_recorded(tmp_path, target):
     model, _ = pruned(prune_to_parameters=target)
     left = write_counts(model.tagger, tmp_path / "pruning.json")
     counts = json.loads((tmp_path / "pruning.json").read_text())
@@ -116,7 +116,7 @@ def test_a_target_count_is_met_exactly_and_written_down(tmp_path, target):
     assert counts["kernels"]["conv/kernel"]["nonzero"] == nonzero
 
 
-def test_in_layer_scope_no_more_parameters_are_left_than_asked_for():
+def test_in_layer_scope_at_most_the_target_remains():
     rng = np.random.default_rng(0)
     shapes = [(3, 3, 1, 4), (10,), (10, 1), (5, 2), (2, 5), (7, 3), (1, 1, 13, 1)]
     variables = [keras.Variable(rng.normal(size=shape), name="kernel") for shape in shapes]
@@ -128,7 +128,7 @@ def test_in_layer_scope_no_more_parameters_are_left_than_asked_for():
         assert target - len(kernels) < left <= target
 
 
-def test_impossible_targets():
+def test_impossible_targets_are_errors():
     variables = small_tagger().trainable_variables  # 36 + 12 in kernels, 8 + 3 others
     for target in (11, 60):
         with pytest.raises(ConfigError, match="must be from 12 .* to the 59 parameters"):
@@ -136,7 +136,7 @@ def test_impossible_targets():
     assert final_share(TrainConfig(prune_to_parameters=35), variables) == 0.5
 
 
-def test_kernels_of_which_nothing_is_left_are_named():
+def test_kernels_that_are_all_zero_are_listed():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
     assert empty_kernels(model) == []
     model.layers[1].kernel.assign(np.zeros((2, 1)))

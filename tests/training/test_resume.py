@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends like one that never was."""
+"""A run that is killed and resumed gives the same results as an uninterrupted run."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ FLAGS = (
     "--batch-size 4 --excerpt-seconds 0.5 --window-seconds 1 --learning-rate 0.01 "
     "--checkpoint-steps 3 --devices cpu --no-export"
 ).split()
-THREADS = {"TF_NUM_INTRAOP_THREADS": "2"}  # the promise holds for more than one
+THREADS = {"TF_NUM_INTRAOP_THREADS": "2"}  # resuming is exact also with several threads
 
 RECIPES = {
     signal.SIGINT: (
@@ -44,7 +44,7 @@ def steps_done(folder):
 
 
 def stop_after(process, folder, steps, how):
-    """Send the signal once that many steps are saved; (exit status, standard error)."""
+    """Send a signal once enough steps are saved; return standard error and exit status."""
     while steps_done(folder) < steps:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
@@ -66,20 +66,22 @@ def final_state(folder):
 
 
 @pytest.mark.parametrize("how", RECIPES)
-def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(how, tone_folder, tmp_path):
+def test_interrupting_and_killing_at_random_steps_gives_the_same_weights(
+    how, tone_folder, tmp_path
+):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     flags = [*FLAGS, *RECIPES[how].split(), "--data-dir", tone_folder]
     status, out, err = run("train.py", *flags, "--run-dir", whole, **THREADS)
     assert status == 0, err
     total = steps_done(whole)
 
-    moments = sorted(random.Random().sample(range(1, total - 4), 2))  # any moment must do
+    steps_to_stop = sorted(random.Random().sample(range(1, total - 4), 2))  # at any step
     process = start("train.py", *flags, "--run-dir", broken, **THREADS)
-    err, status = stop_after(process, broken, moments[0], how)
+    err, status = stop_after(process, broken, steps_to_stop[0], how)
     assert status == 128 + how, err
-    assert f"Saved. Go on from the last step saved by: train.py --resume {broken}" in err
+    assert f"Resume from the last saved step with: rfkeras train --resume {broken}" in err
     process = start("train.py", "--resume", broken, **THREADS)
-    err, status = stop_after(process, broken, moments[1], signal.SIGKILL)
+    err, status = stop_after(process, broken, steps_to_stop[1], signal.SIGKILL)
     assert status == -signal.SIGKILL
     status, out, err = run("train.py", "--resume", broken, **THREADS)
     assert status == 0, err
@@ -87,7 +89,7 @@ def test_kill_and_interrupt_at_random_steps_leave_the_same_weights(how, tone_fol
     arrays, rows, report, choice = final_state(whole)
     resumed_arrays, resumed_rows, resumed_report, resumed_choice = final_state(broken)
     for array, resumed in zip(arrays, resumed_arrays, strict=True):
-        np.testing.assert_array_equal(resumed, array, err_msg=str(moments))
+        np.testing.assert_array_equal(resumed, array, err_msg=str(steps_to_stop))
     assert [row["epoch"] for row in resumed_rows] == ["1", "2", "3"]
     for row, resumed in zip(rows, resumed_rows, strict=True):
         for name, value in row.items():
@@ -109,7 +111,7 @@ def test_a_run_is_not_resumed_with_other_data(tone_folder, tmp_path):
     assert "Traceback" not in err
 
 
-def test_resume_without_a_run(tmp_path):
+def test_resuming_without_a_run_is_an_error(tmp_path):
     status, _, err = run("train.py", "--resume", tmp_path)
     assert status == 1
-    assert "is no run folder" in err
+    assert "is not a run folder" in err

@@ -1,4 +1,4 @@
-"""Snapshots: whole or not there, and only for the model they were made from."""
+"""Snapshots are complete or absent, and fit only the model that they are from."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def model(units=3):
     return built
 
 
-def test_values_and_record_come_back(tmp_path):
+def test_a_snapshot_restores_values_and_record(tmp_path):
     first = model()
     variables = [*state_variables(first), *first.optimizer.variables]
     values = [v.numpy().copy() for v in variables]
@@ -32,11 +32,11 @@ def test_values_and_record_come_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["s.npz"]
 
 
-def test_random_state_is_part_of_it():
+def test_state_variables_include_seeds():
     assert any("seed" in v.path for v in state_variables(model()))
 
 
-def test_another_model_is_refused_and_left_alone(tmp_path):
+def test_a_snapshot_of_another_model_is_an_error_and_changes_nothing(tmp_path):
     save_snapshot(tmp_path / "s.npz", state_variables(model(3)), {})
     other = model(5)
     before = [v.numpy().copy() for v in state_variables(other)]
@@ -47,7 +47,7 @@ def test_another_model_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_damaged_files_are_refused(tmp_path, share):
+def test_a_damaged_snapshot_is_an_error(tmp_path, share):
     path = tmp_path / "s.npz"
     save_snapshot(path, state_variables(model()), {})
     whole = path.read_bytes()
@@ -56,12 +56,12 @@ def test_damaged_files_are_refused(tmp_path, share):
         read_record(path)
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_snapshot_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint"):
         read_record(tmp_path / "absent.npz")
 
 
-def test_a_failed_write_leaves_the_old_one(tmp_path):
+def test_a_failed_write_keeps_the_old_snapshot(tmp_path):
     path = tmp_path / "s.npz"
     variables = state_variables(model())
     save_snapshot(path, variables, {"n": 1})

@@ -1,4 +1,4 @@
-"""Several processes on loopback train one model: the same numbers, whoever is killed."""
+"""Several processes train one model, with the same results if some are killed."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfkeras.training.distributed import RESTART_STATUS, describe
+from rfkeras.training.distributed import RESTART_STATUS, tf_config
 from tests.helpers.processes import ROOT, run, start
 from tests.training.test_resume import final_state, steps_done
 
@@ -35,49 +35,51 @@ def addresses(count=2):
 
 
 def start_workers(*arguments):
-    """Two processes that run the same command as workers of one job."""
+    """Start two processes that run the same command as workers of one job."""
     hosts = addresses()
-    return [start(*arguments, cwd=ROOT, TF_CONFIG=describe(hosts, index)) for index in range(2)]
+    return [
+        start(*arguments, cwd=ROOT, TF_CONFIG=tf_config(hosts, index)) for index in range(2)
+    ]
 
 
 def ended(processes):
-    """(exit statuses, standard outputs, standard errors) of processes that end."""
+    """Wait for processes; return exit statuses, standard outputs and standard errors."""
     texts = [process.communicate(timeout=240) for process in processes]
     return [p.returncode for p in processes], *map(list, zip(*texts, strict=True))
 
 
 @pytest.fixture(scope="module")
-def told():
+def results():
     statuses, outs, errs = ended(start_workers("-m", "tests.helpers.two_workers"))
     assert statuses == [0, 0], errs
     return [json.loads(out.splitlines()[-1]) for out in outs]
 
 
-def test_workers_tell_each_other_what_they_say(told):
-    for index, worker in enumerate(told):
+def test_workers_exchange_messages(results):
+    for index, worker in enumerate(results):
         assert worker["strategy"] == "CollectiveAllReduceStrategy", index
         assert worker["sizes"] == [0, 256 * 40]
         assert worker["intact"]
-        assert worker["agreed"] == [0.1, float("inf"), 0]  # what the chief said
-        assert worker["collected"] == [{"worker": 0}, {"worker": 1}]
+        assert worker["broadcast"] == [0.1, float("inf"), 0]  # from the chief
+        assert worker["gathered"] == [{"worker": 0}, {"worker": 1}]
         assert worker["shared"] == [1.5, 0.0, 7]
 
 
-def test_two_workers_take_the_step_of_one_device(told):
+def test_two_workers_take_the_step_of_one_device(results):
     # Most labels of the first worker's half are unknown: the loss is that of the batch.
-    for worker in told:
+    for worker in results:
         assert max(worker["difference"].values()) < 1e-5, worker["difference"]
 
 
-def test_two_workers_keep_the_same_statistics_and_draw_different_numbers(told):
-    for worker in told:
+def test_two_workers_keep_the_same_statistics_and_draw_different_numbers(results):
+    for worker in results:
         assert worker["statistics_apart"] == 0
         assert worker["rolled_apart"] > 0
 
 
 @pytest.fixture(scope="module")
 def whole(tone_folder, tmp_path_factory):
-    """A run of two workers that nobody disturbed."""
+    """Train with two workers without interruption."""
     folder = tmp_path_factory.mktemp("workers") / "whole"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", folder, "--auto-resume"]
     statuses, _, errs = ended(start_workers("train.py", *flags))
@@ -85,11 +87,11 @@ def whole(tone_folder, tmp_path_factory):
     return folder
 
 
-def test_workers_killed_at_random_steps_leave_the_same_weights(whole, tone_folder, tmp_path):
+def test_killing_workers_at_random_steps_gives_the_same_weights(whole, tone_folder, tmp_path):
     broken = tmp_path / "broken"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", broken, "--auto-resume"]
-    moments = sorted(random.Random().sample(range(1, steps_done(whole) - 4), 2))
-    for victim, moment in enumerate(moments):
+    steps_to_kill = sorted(random.Random().sample(range(1, steps_done(whole) - 4), 2))
+    for victim, moment in enumerate(steps_to_kill):
         processes = start_workers("train.py", *flags)
         while steps_done(broken) < moment:
             assert all(process.poll() is None for process in processes)
@@ -98,17 +100,17 @@ def test_workers_killed_at_random_steps_leave_the_same_weights(whole, tone_folde
         statuses, _, errs = ended(processes)
         assert statuses[victim] == -signal.SIGKILL
         assert statuses[1 - victim] == RESTART_STATUS, errs[1 - victim]
-        assert "Another worker of the job is gone" in errs[1 - victim]
+        assert "Another worker has ended or cannot be reached" in errs[1 - victim]
     statuses, outs, errs = ended(start_workers("train.py", *flags))
     assert statuses == [0, 0], errs
-    # The chief may have been done before it noticed the second loss.
-    assert "Test mAP" in outs[0] or "The run is finished" in outs[0]
-    assert "mAP" not in outs[1] + errs[1]  # the chief alone speaks
+    # The chief may have finished before it noticed the second loss.
+    assert "Test mAP" in outs[0] or "The run is already finished" in outs[0]
+    assert "mAP" not in outs[1] + errs[1]  # only the chief prints results
 
     arrays, rows, report, choice = final_state(whole)
     again, again_rows, again_report, again_choice = final_state(broken)
     for one, other in zip(arrays, again, strict=True):
-        np.testing.assert_array_equal(other, one, err_msg=str(moments))
+        np.testing.assert_array_equal(other, one, err_msg=str(steps_to_kill))
     assert again_choice == choice
     assert choice["weights"] == "average"
     assert again_report["summary"]["macro"] == report["summary"]["macro"]
@@ -117,32 +119,32 @@ def test_workers_killed_at_random_steps_leave_the_same_weights(whole, tone_folde
             assert float(other[name]) == pytest.approx(float(value), rel=1e-5)
 
 
-def test_a_finished_job_has_nothing_to_do(whole, tone_folder):
+def test_a_finished_job_is_not_run_again(whole, tone_folder):
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", whole, "--auto-resume"]
     before = (whole / "model.keras").stat().st_mtime_ns
     statuses, outs, errs = ended(start_workers("train.py", *flags))
     assert statuses == [0, 0], errs
-    assert "The run is finished" in outs[0]
+    assert "The run is already finished" in outs[0]
     assert (whole / "model.keras").stat().st_mtime_ns == before
 
 
-def test_workers_with_different_options_are_refused(tone_folder, tmp_path):
+def test_workers_with_different_options_are_an_error(tone_folder, tmp_path):
     hosts = addresses()
     processes = [
         start(
             "train.py",
             *FLAGS,
             *("--data-dir", tone_folder, "--run-dir", tmp_path / "run", "--seed", index),
-            TF_CONFIG=describe(hosts, index),
+            TF_CONFIG=tf_config(hosts, index),
         )
         for index in range(2)
     ]
     statuses, _, errs = ended(processes)
     assert statuses == [RESTART_STATUS, 1], errs
-    assert "Worker 1 was started with other options than the chief: seed (0 there" in errs[1]
+    assert "Worker 1 has other options than the chief: seed (0 there" in errs[1]
 
 
-def test_launch_starts_killed_workers_again(whole, tone_folder, tmp_path):
+def test_launch_restarts_killed_workers(whole, tone_folder, tmp_path):
     launched = tmp_path / "launched"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", launched]
     process = start("-m", "rfkeras.cli", "launch", "--workers", 2, *flags)
@@ -154,20 +156,20 @@ def test_launch_starts_killed_workers_again(whole, tone_folder, tmp_path):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "ended with signal SIGKILL" in err
-    assert "Starting all workers again" in err
+    assert "Restarting all workers" in err
     assert "Test mAP" in out
-    # The launcher gives each worker half of the threads, which rounds sums otherwise.
+    # Each worker has half of the threads, so sums are rounded differently.
     assert len(final_state(launched)[0]) == len(final_state(whole)[0])
     assert steps_done(launched) == steps_done(whole)
 
 
 def workers_of(launcher):
-    """Process ids of a launcher's workers."""
+    """Return the process ids of a launcher's workers."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
     return [int(text) for text in children.split()]
 
 
-def test_launch_refuses_what_cannot_be(tone_folder, tmp_path):
+def test_launch_rejects_invalid_options(tone_folder, tmp_path):
     arguments = ("--data-dir", tone_folder, "--run-dir", tmp_path / "run", *FLAGS)
     status, _, err = run("-m", "rfkeras.cli", "launch", "--workers", 3, *arguments)
     assert status == 1

@@ -1,4 +1,4 @@
-"""The training step: the usual one when nothing is added, and each addition by numbers."""
+"""The training step, compared with Keras and NumPy, and recomputed statistics."""
 
 import keras
 import numpy as np
@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from rfkeras.errors import ConfigError
-from rfkeras.layers import RandomGain, RandomTimeRoll
+from rfkeras.layers import RandomGain, RandomTimeRoll, ReplicaDropout, ShakeShake
 from rfkeras.training.losses import MaskedBinaryCrossentropy
 from rfkeras.training.optimizer import Adam
 from rfkeras.training.run_dir import state_variables
-from rfkeras.training.setup import dtype_policy
+from rfkeras.training.step import dtype_policy, recompute_statistics
 from tests.helpers.small_tagger import batch, everything, fit, small_tagger, training_model
 
 
@@ -18,7 +18,7 @@ def sgd(rate=0.1):
     return keras.optimizers.SGD(rate)
 
 
-def test_without_additions_it_is_the_step_of_keras():
+def test_without_additions_the_step_equals_that_of_keras():
     plain = small_tagger()
     plain.compile(Adam(1e-2), MaskedBinaryCrossentropy(), jit_compile=False)
     waveform, labels, mask = batch()
@@ -30,7 +30,7 @@ def test_without_additions_it_is_the_step_of_keras():
         np.testing.assert_allclose(other.numpy(), variable.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_tagger_knows_nothing_of_what_surrounds_it(tmp_path):
+def test_the_tagger_does_not_contain_the_training_parts(tmp_path):
     model = everything()
     fit(model, steps=2)
     tagger = model.tagger
@@ -42,7 +42,7 @@ def test_the_tagger_knows_nothing_of_what_surrounds_it(tmp_path):
     np.testing.assert_allclose(model(x), tagger(x), rtol=1e-5)
 
 
-def test_state_holds_everything_once():
+def test_state_variables_contain_everything_once():
     model = everything()
     variables = state_variables(model)
     assert len({id(v) for v in variables}) == len(variables)
@@ -59,7 +59,7 @@ def test_state_holds_everything_once():
     assert len(seeds) == 4
 
 
-def test_augmentation_reaches_the_trunk_and_mixes_labels():
+def test_augmentation_changes_spectrograms_and_mixup_changes_labels():
     model = everything()
     waveform, labels, mask = batch()
     plain = model.frontend(waveform).numpy()
@@ -72,7 +72,7 @@ def test_augmentation_reaches_the_trunk_and_mixes_labels():
 
 
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])
-def test_xla_takes_the_same_step(task):
+def test_the_step_is_the_same_with_xla(task):
     losses, weights = [], []
     for jit in (False, True):
         tagger = small_tagger(task)
@@ -85,7 +85,7 @@ def test_xla_takes_the_same_step(task):
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_every_precision_learns_and_keeps_the_ends_in_float32(policy, jit):
+def test_every_precision_learns_and_keeps_front_end_and_logits_in_float32(policy, jit):
     with dtype_policy(policy):
         model = everything(jit=jit)
         losses = fit(model, steps=30)
@@ -111,7 +111,7 @@ def test_float16_skips_a_step_that_overflows_and_halves_the_scale():
     assert "scale" in " ".join(v.path for v in model.optimizer.variables)  # in the snapshot
 
 
-def test_moving_average_by_numbers():
+def test_moving_average_equals_numpy():
     tagger = small_tagger(norm=False)
     model = training_model(tagger, sgd(), averaging="ema", ema_decay=0.5)
     expected = None
@@ -128,7 +128,7 @@ def test_moving_average_by_numbers():
         np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5, atol=1e-7)
 
 
-def test_mean_over_epochs_by_numbers():
+def test_mean_over_epochs_equals_numpy():
     tagger = small_tagger(norm=False)
     model = training_model(tagger, sgd(), averaging="swa")
     taken = []
@@ -143,9 +143,9 @@ def test_mean_over_epochs_by_numbers():
         np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-5, atol=1e-7)
 
 
-def test_masked_weights_stay_zero_whatever_the_optimiser_remembers():
+def test_masked_weights_stay_zero_despite_momentum():
     model = training_model(small_tagger(), prune=True, averaging="ema")
-    fit(model, steps=3)  # momentum points somewhere by now
+    fit(model, steps=3)  # the momentum is not zero any more
     kernel, mask = model.masks[0]
     chosen = np.random.default_rng(0).integers(0, 2, kernel.shape).astype("float32")
     mask.assign(chosen)
@@ -156,7 +156,7 @@ def test_masked_weights_stay_zero_whatever_the_optimiser_remembers():
     np.testing.assert_array_equal(kernel.numpy() == 0, chosen == 0)
 
 
-def test_class_weights_by_numbers():
+def test_class_weights_equal_numpy():
     waveform, labels, mask = batch()
     weights = np.array([1.0, 3.0, 0.5], "float32")
     model = training_model(small_tagger(norm=False), class_weights=weights)
@@ -172,7 +172,7 @@ def test_class_weights_by_numbers():
     assert fit(model)[0] == pytest.approx(terms.mean(), rel=1e-5)
 
 
-def test_a_model_of_spectrograms_trains_too_but_has_no_waveform():
+def test_a_model_of_spectrograms_trains_but_has_no_waveform_to_augment():
     tagger = small_tagger()
     inputs = keras.Input((None, 16, 1))
     trunk = keras.Model(
@@ -197,7 +197,7 @@ def test_a_step_is_traced_once_and_stays_in_the_graph(jit):
     prepare = model.prepare
     model.prepare = lambda *data: traced.append(1) or prepare(*data)
     batches = tf.data.Dataset.from_tensors(batch()).repeat()
-    # As training does it: an epoch's rest, then the others, in calls of their own.
+    # As in a resumed run: the rest of an epoch and the other epochs are separate calls.
     model.fit(batches, steps_per_epoch=2, epochs=1, verbose=0)
     model.average_epoch()
     model.fit(batches, steps_per_epoch=3, initial_epoch=1, epochs=3, verbose=0)
@@ -211,3 +211,62 @@ def test_a_step_is_traced_once_and_stays_in_the_graph(jit):
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     assert any(node.op == "Conv2DBackpropFilter" for node in nodes)
     assert not [node.name for node in nodes if node.op in ON_THE_HOST]
+
+
+def test_recomputed_statistics_are_the_mean_over_the_batches():
+    tagger = small_tagger()
+    model = training_model(tagger, augmentation=[RandomTimeRoll()])
+    fit(model, steps=3)
+    norm, conv = tagger.get_layer("bn"), tagger.get_layer("conv")
+    before = {v.path: v.numpy() for v in state_variables(model)}
+    waveforms = [batch(seed=seed)[0] for seed in range(5)]
+    recompute_statistics(model, waveforms)
+    maps = [np.asarray(conv(tagger.get_layer("frontend")(w)), "float64") for w in waveforms]
+    means = np.mean([m.mean((0, 1, 2)) for m in maps], axis=0)
+    variances = np.mean([m.var((0, 1, 2)) for m in maps], axis=0)
+    np.testing.assert_allclose(norm.moving_mean.numpy(), means, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance.numpy(), variances, rtol=1e-4)
+    assert norm.momentum == 0.9
+    for variable in state_variables(model):  # weights and seeds stay
+        if "moving" not in variable.path:
+            np.testing.assert_array_equal(variable.numpy(), before[variable.path])
+
+
+def test_statistics_are_recomputed_with_inputs_normalised_by_the_batch():
+    """The second layer's statistics depend on the first layer using those of the batch."""
+    inputs = keras.Input((8, 4, 2))
+    first, second = keras.layers.BatchNormalization(), keras.layers.BatchNormalization()
+    outputs = keras.layers.GlobalAveragePooling2D()(second(first(inputs) * 3.0 + 1.0))
+    model = training_model(keras.Model(inputs, outputs))
+    rng = np.random.default_rng(0)
+    first.moving_mean.assign([50.0, -50.0])
+    batches = [rng.normal(s, 1 + s, (6, 8, 4, 2)).astype("float32") for s in range(3)]
+    recompute_statistics(model, batches)
+    np.testing.assert_allclose(second.moving_mean.numpy(), 1.0, atol=1e-4)
+    np.testing.assert_allclose(second.moving_variance.numpy(), 9.0, rtol=2e-3)
+
+
+def test_every_batch_has_separate_random_draws():
+    """Shake-Shake turns x and -x into (2a - 1) x with a in [0, 1): a third of the power."""
+    inputs = keras.Input((8, 4, 2))
+    norm = keras.layers.BatchNormalization()
+    x = ShakeShake(per="batch", seed=1)([inputs, inputs * -1.0])
+    outputs = keras.layers.GlobalAveragePooling2D()(norm(ReplicaDropout(0.5, seed=2)(x)))
+    model = training_model(keras.Model(inputs, outputs))
+    before = [v.numpy() for v in state_variables(model)]
+    batches = np.random.default_rng(0).normal(size=(400, 6, 8, 4, 2)).astype("float32")
+    recompute_statistics(model, batches)
+    # (2a - 1)^2 has the deviation 0.3, its mean over 400 draws 0.015. Dropout doubles both.
+    np.testing.assert_allclose(norm.moving_variance.numpy(), 2 / 3, atol=4 * 0.03)
+    first = norm.moving_variance.numpy()
+    recompute_statistics(model, batches)
+    np.testing.assert_array_equal(norm.moving_variance.numpy(), first)  # seeds restored
+    for variable, value in zip(state_variables(model), before, strict=True):
+        if "moving" not in variable.path:
+            np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_no_batch_is_an_error_but_no_batch_normalisation_is_not():
+    with pytest.raises(ConfigError, match="at least one batch"):
+        recompute_statistics(training_model(small_tagger()), [])
+    recompute_statistics(training_model(small_tagger(norm=False)), [])

@@ -1,4 +1,4 @@
-"""Whole runs with the recipe's options: what they write, choose, refuse."""
+"""Complete runs with the options of a recipe: files, choice of weights, errors."""
 
 import json
 
@@ -25,7 +25,7 @@ def train(tone_folder, folder, options):
 
 
 def weights_and_policies(folder):
-    """Shares of zeros in kernels, and dtype policies, of the finished model."""
+    """Return zeros and weights in kernels, and dtype policies, of the finished model."""
     code = (
         "import json, rfkeras, numpy as np; "
         f"model = rfkeras.load_model({str(folder / 'model.keras')!r}); "
@@ -86,7 +86,7 @@ def test_final_weights(final, tone_folder, tmp_path):
     assert "accuracy" in json.dumps(report)
 
 
-def test_an_unknown_figure_is_refused_before_training(tone_folder, tmp_path):
+def test_an_unknown_metric_is_an_error_before_training(tone_folder, tmp_path):
     status, _, err = run(
         *("train.py", *FLAGS, "--data-dir", tone_folder, "--run-dir", tmp_path / "run"),
         *("--monitor", "val_accuracy"),
@@ -98,7 +98,7 @@ def test_an_unknown_figure_is_refused_before_training(tone_folder, tmp_path):
     assert not (tmp_path / "run/log.csv").exists()
 
 
-def test_options_that_an_architecture_has_not_are_refused(tone_folder, tmp_path):
+def test_options_of_another_architecture_are_errors(tone_folder, tmp_path):
     status, _, err = run(
         *("train.py", "--dataset", "folder", "--data-dir", tone_folder),
         *("--model", "vgg_rf", "--shake", "--run-dir", tmp_path / "run"),

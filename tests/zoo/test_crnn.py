@@ -26,8 +26,8 @@ def spectrogram(*shape):
 
 
 def expected_parameters(width=64, units=32, channels=1, classes=20):
-    """Counted by hand: convolutions, normalisations, the three gates of each recurrent
-    layer with their two biases, the classifier.
+    """Count convolutions, normalisations, the three gates of each recurrent layer with two
+    biases each, and the classifier.
     """
     count, previous = 0, channels
     for filters in (width, 2 * width, 2 * width, 2 * width):
@@ -51,7 +51,7 @@ def test_parameters(options, classes):
 
 
 def test_published_map_sizes():
-    """1366 frames of 96 bands become 15 steps of one row with 128 channels."""
+    """Check that 1366 frames of 96 bands become 15 steps of one row with 128 channels."""
     model = zoo.create_model("crnn", 50, frontend=None)
     sizes, shape = [], (1, 1366, 96, 1)
     for layer in model.layers[1:]:
@@ -76,8 +76,8 @@ def test_any_length_and_number_of_mel_bands(frames, n_mels):
     )
 
 
-def test_one_window_over_the_end_counts_what_it_covers():
-    """Without padding of its own, a partial window is the maximum of what is there."""
+def test_a_window_beyond_the_end_only_uses_real_rows():
+    """Check that padding never wins: negative inputs keep their maximum."""
     model = zoo.create_model("crnn", 2, **HE)
     body = keras.Model(model.get_layer("pool4").input, model.get_layer("pool4").output)
     x = -1.0 - np.random.default_rng(0).uniform(size=(1, 1, 3, 8)).astype("float32")
@@ -98,7 +98,7 @@ def test_mean_and_last_summary():
 
 
 def test_a_recurrent_layer_is_the_published_recurrence():
-    """Gates and candidate written out, reset gate applied after the product."""
+    """Compute gates and candidate by hand, with the reset gate after the product."""
     layer = zoo.create_model("crnn", 3, **HE).get_layer("gru2")
     assert not layer.use_cudnn
     rng = np.random.default_rng(0)
@@ -122,11 +122,11 @@ def test_each_state_sees_all_rows_and_all_frames_up_to_its_window():
     assert plan.time is None
     assert plan.frequency is None
     assert plan.minimum_frames == 1
-    frames, n_mels = 4 * 96, 130  # whole windows along time: none begins before the map
+    frames, n_mels = 4 * 96, 130  # whole windows along time, so none begins before the map
     model = zoo.create_model("crnn", 2, **HE)
     body = keras.Model(model.input, model.get_layer("classifier_conv").input)
     for variable in body.variables:
-        if variable.name.endswith("kernel"):  # small and even: no gate is saturated
+        if variable.name.endswith("kernel"):  # small and equal: no gate saturates
             variable.assign(np.full(variable.shape, 1 / np.prod(variable.shape[:-1])))
     x = tf.constant(np.random.default_rng(0).uniform(1, 2, (1, frames, n_mels, 1)), tf.float32)
     field = compose(plan.axis_layers(0))
@@ -142,7 +142,7 @@ def test_each_state_sees_all_rows_and_all_frames_up_to_its_window():
         assert gradient.max(0).min() > 0  # every mel band
 
 
-def test_compiled_by_xla_it_computes_the_same():
+def test_xla_gives_the_same_results():
     x, y = spectrogram(4, 100, 48), np.eye(4, 3, dtype="float32")
     losses, weights = [], []
     for jit in (False, True):
@@ -160,7 +160,7 @@ def test_published_start():
     check_published_start("crnn", **TINY)
 
 
-def test_other_options_together(tmp_path):
+def test_other_options_combine(tmp_path):
     options = {"pooling": [[1, 2], [2, 3], [2, 4], [4, 1]], "summary": "last"}
     check_variant("crnn", tmp_path, **TINY, **options)
 

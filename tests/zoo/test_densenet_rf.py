@@ -22,7 +22,7 @@ VARIANT = {
 
 
 def expected_parameters(rho, width=64, growth=32, channels=1, classes=20):
-    """Counted by hand: convolutions and two numbers a channel of each normalisation."""
+    """Count convolutions and two numbers per channel of each normalisation."""
     count, previous = 25 * channels * width + 2 * width, width
     stages = plan_densenet(rho).stages
     assert [len(stage) for stage in stages] == [1, 2, 4, 16]
@@ -50,7 +50,7 @@ def test_parameters_for_a_rho(rho):
     assert trainable_parameters(model) == expected_parameters(rho, 10, 3, 2, 5)
 
 
-def test_growth_is_half_of_the_width_by_default():
+def test_growth_rate_defaults_to_half_of_the_width():
     model = zoo.create_model("densenet_rf_tiny", 20, frontend=None)
     assert model.get_layer("stage1_layer1").growth_rate == 8
     assert trainable_parameters(model) == expected_parameters(7, 16, 8)
@@ -92,7 +92,7 @@ def test_variants_reach_every_layer():
     assert all(layer.frequency is not None for layer in layers)
     assert all(isinstance(layer.conv2, DecomposedConv2D) for layer in layers)
     damped = [isinstance(layer.conv2.spread, DampedConv2D) for layer in layers]
-    assert damped == [True] * 8 + [False] * 15  # 1x1 kernels have no ends
+    assert damped == [True] * 8 + [False] * 15  # 1x1 kernels have no edges
     assert isinstance(model.get_layer("stem_conv"), DampedConv2D)
 
 

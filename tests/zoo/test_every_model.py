@@ -1,4 +1,4 @@
-"""What every model of the zoo must pass."""
+"""Checks that every model of the zoo must pass."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from tests.helpers.receptive_field import gradient_support
 CONFIGURATIONS = configurations()
 LABELS = ("a", "b", "c")
 MIXED = ("mixed_float16", "mixed_bfloat16")
-# Each network whole, and in one of the mixed policies; each layer has its own test of both.
+# Each network in float32 and in one mixed policy; each layer is tested with both elsewhere.
 POLICIES = [(name, "float32") for name in CONFIGURATIONS] + [
     (name, MIXED[place % 2]) for place, name in enumerate(CONFIGURATIONS)
 ]
@@ -87,9 +87,9 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def one_clean_process():
-    """A `subprocess.run` for `verify`: its script, in one process for all networks."""
+    """Return a `subprocess.run` for `verify` that runs all networks in one process."""
 
-    def run_in_the_one(command, **options):
+    def run_in_one_process(command, **options):
         interpreter, flag, script, *paths = command
         assert (interpreter, flag) == (sys.executable, "-I")
         if not started:
@@ -106,7 +106,7 @@ def one_clean_process():
         return subprocess.CompletedProcess(command, int(not answered), "", "see above")
 
     started = []
-    yield run_in_the_one
+    yield run_in_one_process
     for process in started:
         process.communicate()
 
@@ -122,7 +122,7 @@ def test_export_equals_the_model(name, tmp_path, one_clean_process, monkeypatch)
     assert verify(tmp_path / "1", model, batches) < 1e-5
 
 
-# Of a recurrent network's last step: it sees no later frame, but all before.
+# For the last step of a recurrent network, which sees all earlier frames and none later.
 UNLIMITED_PIXELS = 90
 
 
@@ -143,7 +143,7 @@ def test_receptive_field_is_that_of_the_plan(name):
 
 
 @pytest.fixture(scope="module")
-def replica_figures():
+def replica_metrics():
     status, out, err = run("-m", "tests.helpers.two_replicas_zoo", cwd=ROOT)
     assert status == 0, err
     return json.loads(out.splitlines()[-1])
@@ -151,15 +151,17 @@ def replica_figures():
 
 @pytest.mark.slow
 @every_model
-def test_two_replicas_take_a_step(name, replica_figures):
-    figures = replica_figures[name]
-    assert figures["replicas"] == 2
-    assert np.isfinite(figures["loss"])
-    assert figures["replicas_differ_by"] == 0  # after the step all hold the same weights
-    assert figures["moved"] > 0
+def test_two_replicas_take_a_step(name, replica_metrics):
+    metrics = replica_metrics[name]
+    assert metrics["replicas"] == 2
+    assert np.isfinite(metrics["loss"])
+    assert (
+        metrics["replicas_differ_by"] == 0
+    )  # after the step all replicas hold the same weights
+    assert metrics["moved"] > 0
 
 
-def test_shake_draws_differ_between_replicas(replica_figures):
-    one, two = replica_figures["shake_shares"]
+def test_shake_draws_differ_between_replicas(replica_metrics):
+    one, two = replica_metrics["shake_shares"]
     assert len(one) == len(two) == 4
     assert not set(one) & set(two)

@@ -1,4 +1,4 @@
-"""Ready weights: found by name, checked, put into models with the same and other classes."""
+"""Pretrained weights: find them by name, check them, load them into models."""
 
 import ast
 import dataclasses
@@ -25,7 +25,7 @@ OPTIONS = {"width": 4, "rho": 1, "blocks": [1, 1, 1], "allow_rf_change": True}
 
 
 def randomise(model, seed=0):
-    """Weights of which no two are equal, deviations above zero."""
+    """Set all weights to different values above zero."""
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         variable.assign(rng.uniform(0.5, 1.5, variable.shape))
@@ -39,7 +39,7 @@ def build(**options):
 
 
 def state(model):
-    """Weights by layer."""
+    """Return the weights by layer."""
     return {layer.name: [weight.numpy() for weight in layer.weights] for layer in model.layers}
 
 
@@ -51,7 +51,7 @@ def assert_equal(one, other, leave_out=()):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model as if trained, and its file."""
+    """Return a model that looks trained, and its file."""
     model = build(
         label_names=TAGS, frontend=create_frontend("perceptual_mel_22k", fixed_floor=True)
     )
@@ -63,11 +63,11 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def ready(trained, tmp_path, monkeypatch):
-    """The model among the ready weights, in an index of its own."""
+def entry(trained, tmp_path, monkeypatch):
+    """Return the index entry of the model, in an index that lists nothing else."""
     content = trained.path.read_bytes()
     (tmp_path / "w.keras").write_bytes(content)
-    entry = pretrained.ReadyWeights(
+    made = pretrained.PretrainedWeights(
         model="resnet_rf_tiny",
         name="tones",
         file="w.keras",
@@ -80,12 +80,12 @@ def ready(trained, tmp_path, monkeypatch):
         labels=TAGS,
         task="multi_label",
     )
-    pretrained.write_index((entry,), tmp_path)
+    pretrained.write_index((made,), tmp_path)
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    return entry
+    return made
 
 
-def test_ready_weights_decide_the_network_and_its_tags(ready, trained):
+def test_pretrained_weights_decide_the_network_and_its_tags(entry, trained):
     assert zoo.list_weights("resnet*") == ["resnet_rf_tiny:tones"]
     assert zoo.list_weights("vgg*") == []
     model = zoo.create_model("resnet_rf_tiny", weights="tones")
@@ -96,7 +96,7 @@ def test_ready_weights_decide_the_network_and_its_tags(ready, trained):
     x = np.random.default_rng(0).normal(0, 0.1, (1, 22050)).astype("float32")
     np.testing.assert_array_equal(model(x), trained.model(x))
     for name in ("resnet_rf_tiny", "resnet_rf_tiny:tones", trained.path):
-        np.testing.assert_array_equal(rfkeras.open_model(name)(x), model(x))
+        np.testing.assert_array_equal(rfkeras.load_model(name)(x), model(x))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_ready_weights_decide_the_network_and_its_tags(ready, trained):
         {"num_classes": 4, "task": "single_label", "head": "attention"},
     ],
 )
-def test_other_classes_get_a_new_head_and_the_trunk_of_the_weights(
-    classes, ready, trained, capsys
+def test_other_classes_get_a_new_head_and_the_pretrained_backbone(
+    classes, entry, trained, capsys
 ):
     if "task" in classes:
         model = zoo.create_model("resnet_rf_tiny", weights="tones", **classes)
@@ -134,39 +134,46 @@ def test_other_classes_get_a_new_head_and_the_trunk_of_the_weights(
         ({"widht": 4}, "Did you mean 'width'"),
     ],
 )
-def test_options_that_contradict_ready_weights(options, message, ready):
+def test_options_that_contradict_pretrained_weights(options, message, entry):
     with pytest.raises(ConfigError, match=message):
         zoo.create_model("resnet_rf_tiny", weights="tones", **options)
 
 
-def test_a_file_of_another_network_tells_what_differs(trained):
+def test_the_error_for_another_network_shows_the_difference(trained):
     for options in ({"width": 8}, {"shake": True}, {"frequency_aware": True}):
         with pytest.raises(CheckpointError, match=r"weights do not fit.*the model's"):
             build(label_names=TAGS, weights=trained.path, **options)
 
 
-def test_unknown_names_list_those_that_there_are(ready, tmp_path):
-    with pytest.raises(CheckpointError, match="Ready weights of resnet_rf_tiny: resnet_rf_t"):
+def test_errors_for_unknown_names_suggest_known_ones(entry, tmp_path):
+    with pytest.raises(
+        CheckpointError,
+        match=r"no pretrained weights .* Pretrained weights: resnet_rf_tiny:tones",
+    ):
         zoo.create_model("resnet_rf_tiny", weights="bells")
-    with pytest.raises(ConfigError, match=r"no \.keras file.*These have: resnet_rf_tiny"):
-        rfkeras.open_model("resnet_rf")
+    for name in ("resnet_rf", "resnet-rf-tiny"):
+        message = rf"'{name}' is not a run folder, .*Did you mean resnet_rf_tiny\?"
+        with pytest.raises(ConfigError, match=message):
+            rfkeras.load_model(name)
+    with pytest.raises(ConfigError, match=r"'xyz' is not .* Models: resnet_rf_tiny\."):
+        rfkeras.load_model("xyz")
     with pytest.raises(ConfigError, match="Did you mean 'tones'"):
-        rfkeras.open_model("resnet_rf_tiny:tone")
-    second = dataclasses.replace(ready, name="bells")
-    pretrained.write_index((ready, second), tmp_path)
+        rfkeras.load_model("resnet_rf_tiny:tone")
+    second = dataclasses.replace(entry, name="bells")
+    pretrained.write_index((entry, second), tmp_path)
     with pytest.raises(ConfigError, match="several weights"):
-        rfkeras.open_model("resnet_rf_tiny")
-    pretrained.write_index((ready, dataclasses.replace(second, default=True)), tmp_path)
+        rfkeras.load_model("resnet_rf_tiny")
+    pretrained.write_index((entry, dataclasses.replace(second, default=True)), tmp_path)
     assert pretrained.find_weights("resnet_rf_tiny").name == "bells"
 
 
-def test_a_damaged_file_or_index_is_refused(ready, tmp_path):
+def test_a_damaged_file_or_index_is_rejected(entry, tmp_path):
     (tmp_path / "w.keras").write_bytes(b"other")
-    with pytest.raises(CheckpointError, match="damaged, or another file"):
-        ready.path()
+    with pytest.raises(CheckpointError, match="is damaged or is not the expected file"):
+        entry.path()
     (tmp_path / "w.keras").unlink()
     with pytest.raises(CheckpointError, match="missing"):
-        ready.path()
+        entry.path()
     for text in ("{", "[]", '{"format": 2}', '{"format": 1, "weights": [{"model": 1}]}'):
         (tmp_path / pretrained.INDEX).write_text(text)
         with pytest.raises(CheckpointError, match=r"index\.json"):
@@ -175,12 +182,12 @@ def test_a_damaged_file_or_index_is_refused(ready, tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """A web server of files: the paths that were asked for, and the files by path."""
-    files, asked = {}, []
+    """Run a web server; return its URL, its files by path and the requested paths."""
+    files, requested = {}, []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requested.append(self.path)
             content, length = files.get(self.path, (None, 0))
             self.send_response(404 if content is None else 200)
             self.send_header("Content-Length", str(length))
@@ -194,19 +201,19 @@ def server(tmp_path):
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{running.server_address[1]}"
-        yield SimpleNamespace(url=url, files=files, asked=asked)
+        yield SimpleNamespace(url=url, files=files, requested=requested)
         running.shutdown()
         thread.join()
 
 
-def test_weights_at_an_address_are_fetched_once_and_checked(
-    ready, server, tmp_path, monkeypatch
+def test_weights_with_a_url_are_downloaded_once_and_checked(
+    entry, server, tmp_path, monkeypatch
 ):
     cache = tmp_path / "cache"
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(cache))
     content = (tmp_path / "w.keras").read_bytes()
     (tmp_path / "w.keras").unlink()
-    remote = dataclasses.replace(ready, url=f"{server.url}/w.keras")
+    remote = dataclasses.replace(entry, url=f"{server.url}/w.keras")
 
     for wrong in ((b"x" + content[1:], len(content)), (content[:-9], len(content))):
         server.files["/w.keras"] = wrong
@@ -217,19 +224,21 @@ def test_weights_at_an_address_are_fetched_once_and_checked(
     server.files["/w.keras"] = (content, len(content))
     path = remote.path()
     assert path.read_bytes() == content
-    asked = len(server.asked)
+    requests = len(server.requested)
     server.files.clear()
     assert remote.path() == path
-    assert len(server.asked) == asked  # the cached file does without the server
+    assert len(server.requested) == requests  # the cached file is used
 
     path.write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match=r"cannot be fetched: Not Found.*by hand"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be downloaded: Not Found.*copy the file to"
+    ):
         remote.path()
-    with pytest.raises(CheckpointError, match="https:// alone"):
-        dataclasses.replace(ready, url="file:///etc/hosts").path()
+    with pytest.raises(CheckpointError, match="only downloaded over https://"):
+        dataclasses.replace(entry, url="file:///etc/hosts").path()
 
 
-def test_the_package_holds_what_its_index_names():
+def test_the_package_contains_the_files_of_its_index():
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     text = setup[setup.index("package_data=") + len("package_data=") :]
     globs = ast.literal_eval(text[: text.index("}") + 1])["zoo"]
@@ -240,13 +249,13 @@ def test_the_package_holds_what_its_index_names():
         card = (folder / entry.card).read_text(encoding="utf-8")
         assert hashlib.sha256((folder / entry.file).read_bytes()).hexdigest() == entry.sha256
         assert entry.model in zoo.list_models()
-        for figures in entry.figures.values():
-            assert f"{figures['average_precision']:.3f}" in card
+        for metrics in entry.metrics.values():
+            assert f"{metrics['average_precision']:.3f}" in card
         assert json.dumps(str(ROOT))[1:-1] not in card
 
 
 def test_missing_and_damaged_files(tmp_path):
-    with pytest.raises(CheckpointError, match="no model"):
+    with pytest.raises(CheckpointError, match="There is no model"):
         rfkeras.load_model(tmp_path / "absent.keras")
     path = tmp_path / "model.keras"
     zoo.create_model("resnet_rf", 2, width=2).save(path)
@@ -259,7 +268,7 @@ def test_missing_and_damaged_files(tmp_path):
             zoo.create_model("resnet_rf", 2, width=2, weights=path)
 
 
-def test_a_file_that_names_unknown_layers(tmp_path):
+def test_a_file_with_unknown_layers_is_rejected(tmp_path):
     path = tmp_path / "model.keras"
     zoo.create_model("resnet_rf", 2, width=2).save(path)
     changed = tmp_path / "changed.keras"
@@ -270,12 +279,37 @@ def test_a_file_that_names_unknown_layers(tmp_path):
         rfkeras.load_model(changed)
 
 
-def test_an_unrelated_folder_does_not_hide_ready_weights(tmp_path, monkeypatch):
+def test_an_unrelated_folder_does_not_hide_pretrained_weights(tmp_path, monkeypatch):
     (tmp_path / "resnet_rf_tiny").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert rfkeras.open_model("resnet_rf_tiny").head.label_names[0] == "accordion"
+    assert rfkeras.load_model("resnet_rf_tiny").head.label_names[0] == "accordion"
 
 
-def test_a_folder_is_no_model_and_the_message_names_the_file(tmp_path):
-    with pytest.raises(CheckpointError, match=r"is a folder\. A model is one \.keras file"):
+def test_a_folder_without_a_model_is_rejected(tmp_path):
+    with pytest.raises(ConfigError, match=r"is not a run folder, a \.keras file or a model"):
         rfkeras.load_model(tmp_path)
+
+
+def test_a_run_folder_is_loaded_and_used_as_initial_weights(trained, tmp_path):
+    (tmp_path / "config.json").touch()
+    with pytest.raises(CheckpointError, match=r"There is no model .*rfkeras train --resume"):
+        rfkeras.load_model(tmp_path)
+    (tmp_path / "model.keras").write_bytes(trained.path.read_bytes())
+    assert_equal(state(trained.model), state(rfkeras.load_model(str(tmp_path))))
+    assert_equal(state(trained.model), state(build(weights=tmp_path)))
+
+
+def test_weights_may_be_named_with_their_model(entry, trained):
+    for name in ("resnet_rf_tiny:tones", "resnet_rf_tiny"):
+        model = zoo.create_model("resnet_rf", weights=name)
+        assert_equal(state(trained.model), state(model))
+    with pytest.raises(ConfigError, match="do not fit model 'crnn'"):
+        zoo.create_model("crnn", weights="resnet_rf_tiny:tones")
+
+
+def test_the_index_keeps_its_format(entry, tmp_path):
+    tested = dataclasses.replace(entry, metrics={"test split": {"f1": 0.5}})
+    pretrained.write_index((tested,), tmp_path)
+    rows = json.loads((tmp_path / pretrained.INDEX).read_text())["weights"]
+    assert rows[0]["figures"] == {"test split": {"f1": 0.5}}
+    assert pretrained.read_index(tmp_path)[0].metrics == tested.metrics

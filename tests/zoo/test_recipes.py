@@ -1,4 +1,4 @@
-"""The recipes of the paper's experiments, each run for two steps on data of its format."""
+"""Recipes of the paper's experiments: each trains for two steps on data in its format."""
 
 import dataclasses
 
@@ -9,19 +9,19 @@ import pytest
 import zoo
 from rfkeras.audio.io import AudioFormat
 from rfkeras.cli.main import run
-from rfkeras.config.recipes import complete, list_recipes, read_recipe
-from rfkeras.config.train_config import TrainConfig, resolve
+from rfkeras.config.recipes import list_recipes, read_recipe
+from rfkeras.config.resolve import complete, merge_options
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import preset_config
 from rfkeras.training.data import open_inputs
 from rfkeras.training.distributed import make_strategy
 from rfkeras.training.run_dir import state_variables
-from rfkeras.training.setup import build_training_model
+from rfkeras.training.step import build_training_model
 from tests.helpers.layouts import write_dcase, write_jamendo, write_jamendo_audio, write_openmic
 
 RECIPES = [name for name in list_recipes() if not name.startswith("gm_instruments")]
 MOODS = ("happy", "dark", "sad")
-# What makes a recipe small: the network's width and the audio, nothing that it is about.
+# Makes a recipe small without changing what it tests.
 SMALL = {"width": 8, "excerpt_seconds": 1.0, "batch_size": 4, "cache_gb": 0.0}
 
 
@@ -34,7 +34,7 @@ def tracks(first, count):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """{data set: folder in its published layout}."""
+    """Return a folder per data set, in its published layout."""
     root = tmp_path_factory.mktemp("datasets")
     songs = {"train": tracks(0, 9), "validation": tracks(20, 4), "test": tracks(40, 4)}
     write_jamendo(root / "jamendo", tracks=songs)
@@ -47,7 +47,7 @@ def folders(tmp_path_factory):
 
 
 def resolved(name, **flags):
-    return complete(resolve(TrainConfig, flags, read_recipe(name)))
+    return complete(merge_options(flags, read_recipe(name)))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -56,9 +56,9 @@ def test_recipe_trains_for_two_steps(name, folders):
     config = dataclasses.replace(config, data_dir=str(folders[config.dataset]))
     audio = AudioFormat(preset_config(config.frontend)["sample_rate_hz"], config.input_channels)
     inputs = open_inputs(config, audio, None)
-    model = build_training_model(config, inputs, make_strategy("cpu"))
+    model = build_training_model(inputs, make_strategy("cpu"))
     before = [v.numpy() for v in state_variables(model.tagger)]
-    history = model.fit(inputs.training(0, 2), steps_per_epoch=2, verbose=0)
+    history = model.fit(inputs.training_batches(0, 2), steps_per_epoch=2, verbose=0)
     assert np.isfinite(history.history["loss"][0])
     after = [v.numpy() for v in state_variables(model.tagger)]
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
@@ -79,7 +79,7 @@ def test_recipe_runs_from_the_command_line_to_the_export(name, flags, folders, t
     small = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
     arguments = ["train", "--recipe", name, "--data-dir", str(data_dir), *small, *flags]
     arguments += ["--run-dir", str(tmp_path / "run"), "--epochs=2", "--devices=cpu"]
-    arguments += ["--blocks=1,1,1", "--allow-rf-change"]  # whole networks train above
+    arguments += ["--blocks=1,1,1", "--allow-rf-change"]  # whole networks are trained above
     assert run(arguments) == 0
     assert (tmp_path / "run/saved_model/1/saved_model.pb").is_file()
     assert (tmp_path / "run/report/report.json").is_file()
@@ -119,7 +119,7 @@ def test_published_schedule(name):
     assert config.first_averaged_epoch == pytest.approx(config.decay_until_epoch, abs=1)
 
 
-def test_a_recipe_of_ones_own_extends_one_of_the_library(tmp_path):
+def test_a_custom_recipe_extends_one_of_the_library(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text("extends: openmic_resnet\nwidth: 64\n")
     config = resolved(str(own), epochs=300)
@@ -129,7 +129,7 @@ def test_a_recipe_of_ones_own_extends_one_of_the_library(tmp_path):
     assert resolved(str(second)).width == 32
 
 
-def test_recipes_that_cannot_be_read(tmp_path):
+def test_unreadable_recipes_are_rejected(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'openmic_resnet_rf'"):
         read_recipe("openmic_resnet_fr")
     loop = tmp_path / "loop.yaml"
@@ -147,5 +147,5 @@ def test_recipes_that_cannot_be_read(tmp_path):
         resolved(str(loop))
 
 
-def test_policy_is_left_as_it_was():
+def test_the_dtype_policy_is_unchanged():
     assert keras.config.dtype_policy().name == "float32"

@@ -6,9 +6,9 @@ import pytest
 
 import zoo
 from rfkeras.errors import CheckpointError, ConfigError
-from rfkeras.rf import RHO_MAX, plan_trunk
+from rfkeras.rf import RHO_MAX, plan_backbone
 
-# Parameters of width 128, 1 channel, 20 classes; the last three: 2 channels, 10 classes.
+# By rho, at width 128: mono networks with 20 classes, stereo networks with 10 classes.
 PUBLISHED_PARAMETERS = {5: 3_568_552, 7: 3_961_768}
 PUBLISHED_STEREO = {0: 2_911_252, 12: 6_581_268, 21: 21_261_332, 5: 3_568_552 - 1_940}
 
@@ -18,9 +18,9 @@ def trainable_parameters(model):
 
 
 def expected_parameters(rho, width=128, channels=1, classes=20):
-    """Counted from the plan, without building anything."""
+    """Count the parameters from the plan, without building anything."""
     count, previous = 25 * channels * width + 2 * width, width
-    for block in plan_trunk(rho).blocks:
+    for block in plan_backbone(rho).blocks:
         out = width * 2 ** (block.stage - 1)
         (t1, f1), (t2, f2) = block.kernels
         count += t1 * f1 * previous * out + t2 * f2 * out * out + 4 * out
@@ -59,7 +59,7 @@ def test_published_map_sizes():
 
 
 @pytest.mark.parametrize("name", ["resnet_rf", "resnet_rf_small", "resnet_rf_tiny"])
-def test_first_logits_are_exactly_zero(name):
+def test_initial_logits_are_exactly_zero(name):
     model = zoo.create_model(name, 20)
     x = np.random.default_rng(0).normal(0, 0.1, (2, 22050)).astype("float32")
     np.testing.assert_array_equal(model(x), np.zeros((2, 20)))
@@ -80,8 +80,8 @@ def test_aliases_are_options_of_one_architecture():
     assert zoo.model_info("resnet").options["rho"] == RHO_MAX
 
 
-# The counts that were published for low-complexity networks are those of stereo input and
-# ten outputs, which the code counted before the task's three classes were set.
+# The published counts of the low-complexity networks are for stereo input and ten outputs: the
+# code counted them before it set the three classes of the task.
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -96,7 +96,7 @@ def test_published_low_complexity_counts(options, count):
     assert trainable_parameters(model) == count
 
 
-def test_shake_doubles_the_branches_and_nothing_else():
+def test_shake_only_doubles_the_branches():
     plain = zoo.create_model("resnet_rf_tiny", 20, frontend=None)
     shaken = zoo.create_model("resnet_rf_shake_tiny", 20, frontend=None)
     per_branch = sum(
@@ -108,7 +108,7 @@ def test_shake_doubles_the_branches_and_nothing_else():
     assert not any("shake" in v.path and "seed" not in v.path for v in shaken.variables)
 
 
-def test_anisotropic_rho_gives_the_three_kinds_of_kernels():
+def test_anisotropic_rho_gives_three_kernel_shapes():
     model = zoo.create_model("resnet_rf", 2, rho=(4, 2), width=4, frontend=None)
     kernels = [
         conv.kernel.shape[:2]
@@ -123,7 +123,7 @@ def test_anisotropic_rho_gives_the_three_kinds_of_kernels():
 
 
 def test_all_variants_in_one_call():
-    """Shake, frequency channel, damping, decomposition and two rhos, by their parameters."""
+    """Count the parameters with all options at once."""
     width, factor = 16, 4
     model = zoo.create_model(
         "resnet_rf",
@@ -142,7 +142,7 @@ def test_all_variants_in_one_call():
         return before * narrow + kernel[0] * kernel[1] * narrow**2 + narrow * after
 
     count, before = 25 * width + 2 * width, width
-    for block in plan_trunk((7, 3)).blocks:
+    for block in plan_backbone((7, 3)).blocks:
         after = width * 2 ** (block.stage - 1)
         first, second = block.kernels
         branch = conv(first, before + 1, after) + conv(second, after + 1, after) + 4 * after
@@ -179,11 +179,11 @@ def test_stereo_waveforms():
     assert model(np.zeros((2, 22050, 2), "float32")).shape == (2, 3)
 
 
-def test_shortest_audio_that_the_network_takes():
+def test_shortest_audio_that_the_network_accepts():
     for frontend in ("perceptual_mel_22k", "mel_32k"):
         model = zoo.create_model("resnet_rf_tiny", 3, frontend=frontend)
         assert model(np.zeros((1, 10), "float32")).shape == (1, 3)
-    frames = plan_trunk(7).minimum_frames
+    frames = plan_backbone(7).minimum_frames
     network = zoo.create_model("resnet_rf_tiny", 3, frontend=None)
     assert np.isfinite(network(np.zeros((1, frames, 64, 1), "float32"))).all()
     body = keras.Model(network.input, network.get_layer("stage1_block4_pool").output)
@@ -214,7 +214,7 @@ def test_file_round_trip_under_each_dtype_policy(policy, tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
-def test_wrong_names_suggest_the_right_one():
+def test_a_wrong_name_suggests_the_right_one():
     with pytest.raises(ConfigError, match="Did you mean 'resnet_rf_tiny'"):
         zoo.create_model("resnet_rf_tinny", 20)
     with pytest.raises(ConfigError, match="Did you mean 'width'"):
@@ -249,6 +249,6 @@ def test_wrong_weights(tmp_path):
         zoo.create_model("resnet_rf_tiny", 2, width=16, weights=tmp_path / "two.keras")
 
 
-def test_a_name_is_registered_once():
-    with pytest.raises(ConfigError, match="registered already"):
+def test_a_name_cannot_be_registered_twice():
+    with pytest.raises(ConfigError, match="already registered"):
         zoo.register_alias("resnet_rf_tiny", "resnet_rf", "again")

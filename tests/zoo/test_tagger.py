@@ -1,4 +1,4 @@
-"""What every architecture computes on the way to a clip's logits."""
+"""Frame scores and embeddings of every architecture."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_architecture_reads_frames_and_features(name: str) -> None:
     np.testing.assert_allclose(frames(AUDIO), reading.frame_logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_embedding_is_what_the_classifier_reads() -> None:
+def test_the_embedding_is_the_input_of_the_classifier() -> None:
     model = zoo.create_model("resnet_rf_tiny", num_classes=3, initialization="he")
     kernel = model.get_layer("classifier_conv").kernel.numpy()[0, 0]
     bn = model.get_layer("classifier_bn")
@@ -41,7 +41,7 @@ def test_the_embedding_is_what_the_classifier_reads() -> None:
     np.testing.assert_allclose(by_frame, model.read(AUDIO).frame_logits, rtol=1e-3, atol=1e-4)
 
 
-def test_a_saved_tagger_is_one_again(tmp_path: Path) -> None:
+def test_a_saved_tagger_is_loaded_as_a_tagger(tmp_path: Path) -> None:
     model = zoo.create_model("resnet_rf_tiny", num_classes=3, head="attention")
     model.save(tmp_path / "m.keras")
     again = rfkeras.load_model(tmp_path / "m.keras")
@@ -49,7 +49,7 @@ def test_a_saved_tagger_is_one_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.scores(AUDIO, per="frame"), 0.5)
 
 
-def test_a_model_of_ones_own_becomes_a_tagger() -> None:
+def test_a_custom_model_becomes_a_tagger() -> None:
     spectrogram = keras.Input((None, 32, 1))
     x = keras.layers.Conv2D(8, 3, activation="relu")(spectrogram)
     logits = ClipLogits()(keras.layers.Activation("linear")(keras.layers.Conv2D(2, 1)(x)))
@@ -58,9 +58,9 @@ def test_a_model_of_ones_own_becomes_a_tagger() -> None:
     assert model.embed(np.zeros((1, 20, 32, 1), "float32"), per="frame").shape == (1, 18, 8)
 
 
-def test_what_is_no_tagger_says_so() -> None:
+def test_models_that_are_not_taggers_are_rejected() -> None:
     spectrogram = keras.Input((None, 32, 1))
-    with pytest.raises(ConfigError, match="no ClipLogits"):
+    with pytest.raises(ConfigError, match="does not end in a ClipLogits layer"):
         rfkeras.Tagger(spectrogram, keras.layers.Conv2D(2, 1)(spectrogram)).read(AUDIO)
     bare = rfkeras.Tagger(spectrogram, ClipLogits()(spectrogram))
     with pytest.raises(ConfigError, match="Conv2D or Dense"):

@@ -24,7 +24,7 @@ VARIANT = {
 
 
 def expected_parameters(rho, width=48, channels=1, classes=20):
-    """Counted by hand: convolutions and two numbers a channel of each normalisation."""
+    """Count convolutions and two numbers per channel of each normalisation."""
     factors = (1, 2, 2, 4, 4, 6, 6, 8)
     kernels = [kernel for stage in plan_vgg(rho).stages for kernel in stage]
     count, previous = 25 * channels * width + 2 * width, width
@@ -84,7 +84,7 @@ def test_he_normal_start():
         assert kernel.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.02)
 
 
-def test_variants_reach_the_layers_that_they_name():
+def test_variants_change_the_documented_layers():
     plain = zoo.create_model("vgg_rf", 2, frontend=None, **TINY)
     assert not [x for x in plain.layers if isinstance(x, FrequencyChannel | DampedConv2D)]
     model = zoo.create_model("vgg_rf", 2, frontend=None, **TINY, **VARIANT)
@@ -114,7 +114,7 @@ def test_variants_together(tmp_path):
         ({"rho": 8}, "from 0 to 7.*Received: rho=8"),
         ({"rho": (1, -1)}, "from 0 to 7"),
         ({"width": 0}, "width"),
-        ({"dropout": 1.0}, "dropout must be a number from 0 to under 1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"damping": 2}, "damping"),
         ({"decomposition": 99}, "decomposition"),
     ],

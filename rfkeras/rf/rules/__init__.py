@@ -1,7 +1,7 @@
-"""The rules for Keras' layers and operations, and for kapre's layers.
+"""Rules for the layers and operations of Keras, and the layers of kapre.
 
-Importing this registers them. A layer that is in none of these files has no rule, and a
-model with it gets an error: nothing is taken to work position by position unless it does.
+Importing this package registers them. Models with a layer that has no rule get an error:
+rfkeras never assumes that a layer works position by position.
 """
 
 from rfkeras.rf.rules import layers, operations  # noqa: F401

@@ -1,4 +1,4 @@
-"""Layers with windows that slide over a map: convolutions, pooling, padding, up-sampling."""
+"""Rules of layers with one main input: activations, convolutions, recurrence, spectrograms."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ ACROSS_LAST = ("softmax", "log_softmax", "sparsemax", "glu")
     layers.SpatialDropout3D,
 )
 def pointwise(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """The same function at every position; random layers do nothing at inference."""
+    """Keep the field: the same function at every position (none for dropout at inference)."""
     return inputs
 
 
 def activated(layer: Any, seen: TensorField, call: Call) -> TensorField:
-    """After the layer's own activation function."""
+    """Apply the layer's activation function."""
     function = layer.activation
     name = getattr(function, "__name__", type(function).__name__)
     if function is None or function is keras.activations.linear:
@@ -52,13 +52,13 @@ def activated(layer: Any, seen: TensorField, call: Call) -> TensorField:
     if getattr(keras.activations, name, None) is not function:
         return seen.noted(f"its activation {name!r} is taken to work position by position")
     if name in ACROSS_LAST:
-        seen = seen.everywhere(-1, f"{name} compares all its positions")
+        seen = seen.unlimited(-1, f"{name} compares all its positions")
     length = seen.shape[-1]
     return seen.resized(-1, length // 2) if name == "glu" and length else seen
 
 
 def _through(function: keras.Layer, seen: TensorField, call: Call) -> TensorField:
-    """After an activation that is a layer; what was done before it is the outer layer's."""
+    """Apply an activation that is a layer; states before it belong to the outer layer."""
     states = tuple(
         replace(state, by=state.by or call.name) if isinstance(state, Unlimited) else state
         for state in seen.axes
@@ -69,60 +69,60 @@ def _through(function: keras.Layer, seen: TensorField, call: Call) -> TensorFiel
 
 @register_rule(layers.Activation)
 def activation(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Any activation function."""
+    """Apply any activation function."""
     return activated(layer, inputs, call)
 
 
 @register_rule(layers.Softmax)
 def softmax(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Softmax over some dimensions, all positions of which are compared."""
-    return inputs.everywhere(layer.axis, "softmax compares all its positions")
+    """Apply a softmax, which compares all positions of some dimensions."""
+    return inputs.unlimited(layer.axis, "softmax compares all its positions")
 
 
 @register_rule(layers.Dense)
 def dense(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """A mixture of the last dimension."""
-    return activated(layer, inputs.as_channels(-1).mix(-1, layer.units), call)
+    """Contract the last dimension."""
+    return activated(layer, inputs.as_channels(-1).contract(-1, layer.units), call)
 
 
 @register_rule(layers.Masking)
 def masking(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Steps all of whose features have one value become zero."""
-    return inputs.everywhere(-1, "all its positions together tell whether a step is masked")
+    """Mask steps: whether a step is masked depends on all of its features."""
+    return inputs.unlimited(-1, "masking of a step depends on all its positions")
 
 
 @register_rule(
     layers.BatchNormalization,
-    "rfkeras.layers.replicated.BatchNormalization",  # has a `call` of its own
+    "rfkeras.layers.conv.BatchNormalization",  # it overrides `call`
 )
 def batch_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Known statistics at inference; called with training=True those of the batch."""
+    """Keep the field at inference; with training=True the statistics are the batch's."""
     if call.kwargs.get("training") is not True:
         return inputs
     others = set(range(1, inputs.rank)) - {inputs.dim(layer.axis)}
-    return inputs.everywhere(others, "it is normalised by the batch, as in training")
+    return inputs.unlimited(others, "it is normalised by the batch, as in training")
 
 
 @register_rule(layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization)
 def layer_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Statistics over some dimensions of each sample."""
-    return inputs.everywhere(layer.axis, "it is normalised by all its positions")
+    """Normalise by statistics over some dimensions of each sample."""
+    return inputs.unlimited(layer.axis, "it is normalised by all its positions")
 
 
 @register_rule(layers.GroupNormalization)
 def group_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Statistics over all dimensions of each sample."""
-    return inputs.everywhere(range(1, inputs.rank), "it is normalised by all its positions")
+    """Normalise by statistics over all dimensions of each sample."""
+    return inputs.unlimited(range(1, inputs.rank), "it is normalised by all its positions")
 
 
 @register_rule(layers.SpectralNormalization)
 def spectral_normalization(layer: Any, inputs: TensorField, call: Call) -> Any:
-    """The layer inside, with scaled weights."""
+    """Apply the wrapped layer; its weights are scaled."""
     return call.apply(layer.layer, inputs)
 
 
 def spatial(layer: Any, seen: TensorField) -> tuple[TensorField, range, int]:
-    """(input, its spatial dimensions, its dimension of channels) of a layer that has both."""
+    """Return (input, spatial dimensions, dimension of channels) of a layer."""
     if getattr(layer, "data_format", None) == "channels_first":
         dims, channels = range(2, seen.rank), 1
     else:
@@ -131,7 +131,7 @@ def spatial(layer: Any, seen: TensorField) -> tuple[TensorField, range, int]:
 
 
 def slid(layer: Any, seen: TensorField, dims: range) -> TensorField:
-    """After the kernel of a convolution, channels left aside."""
+    """Slide the kernel of a convolution, without regard to channels."""
     sizes = zip(dims, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
     for dim, kernel, stride, dilation in sizes:
         seen = seen.slide(dim, kernel, stride, dilation, layer.padding)
@@ -140,20 +140,20 @@ def slid(layer: Any, seen: TensorField, dims: range) -> TensorField:
 
 @register_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
 def convolution(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Convolution; grouped channels stay apart."""
+    """Apply a convolution; groups of channels stay separate."""
     seen, dims, channels = spatial(layer, inputs)
     seen = slid(layer, seen, dims)
     if layer.groups > 1:
         parts, each = layer.groups, layer.filters // layer.groups
         seen = seen.read(channels, tensor.grouped(parts, layer.kernel.shape[-2], each))
     else:
-        seen = seen.mix(channels, layer.filters)
+        seen = seen.contract(channels, layer.filters)
     return activated(layer, seen, call)
 
 
 @register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def depthwise_convolution(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Convolution of each channel by itself."""
+    """Apply a convolution to each channel separately."""
     seen, dims, channels = spatial(layer, inputs)
     seen = slid(layer, seen, dims)
     seen = seen.read(channels, tensor.enlarged(seen.shape[channels], layer.depth_multiplier))
@@ -162,14 +162,14 @@ def depthwise_convolution(layer: Any, inputs: TensorField, call: Call) -> Tensor
 
 @register_rule(layers.SeparableConv1D, layers.SeparableConv2D)
 def separable_convolution(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Convolution of each channel by itself, then a mixture of all."""
+    """Apply a convolution to each channel separately, then contract the channels."""
     seen, dims, channels = spatial(layer, inputs)
-    return activated(layer, slid(layer, seen, dims).mix(channels, layer.filters), call)
+    return activated(layer, slid(layer, seen, dims).contract(channels, layer.filters), call)
 
 
 @register_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 def transposed_convolution(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Transposed convolution."""
+    """Apply a transposed convolution."""
     seen, dims, channels = spatial(layer, inputs)
     extra = layer.output_padding
     if extra is None or isinstance(extra, int):
@@ -180,7 +180,7 @@ def transposed_convolution(layer: Any, inputs: TensorField, call: Call) -> Tenso
             seen.shape[dim], kernel, stride, dilation, layer.padding, output_padding
         )
         seen = seen.read(dim, reading)
-    return activated(layer, seen.mix(channels, layer.filters), call)
+    return activated(layer, seen.contract(channels, layer.filters), call)
 
 
 @register_rule(
@@ -192,7 +192,7 @@ def transposed_convolution(layer: Any, inputs: TensorField, call: Call) -> Tenso
     layers.MaxPooling3D,
 )
 def pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Mean or maximum of windows."""
+    """Take the mean or maximum of windows."""
     seen, dims, _ = spatial(layer, inputs)
     sizes, strides = (_each(value, dims) for value in (layer.pool_size, layer.strides))
     for dim, size, stride in zip(dims, sizes, strides, strict=True):
@@ -209,7 +209,7 @@ def pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     layers.GlobalMaxPooling3D,
 )
 def global_pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Mean or maximum of the whole map."""
+    """Take the mean or maximum of the whole map."""
     seen, dims, _ = spatial(layer, inputs)
     return seen.pool(dims, layer.keepdims)
 
@@ -223,7 +223,7 @@ def global_pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     layers.AdaptiveMaxPooling3D,
 )
 def adaptive_pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """As many windows as are asked for, spread over the whole map."""
+    """Spread a given number of windows over the whole map."""
     seen, dims, _ = spatial(layer, inputs)
     for dim, positions in zip(dims, _each(layer.output_size, dims), strict=True):
         length = seen.shape[dim]
@@ -233,13 +233,13 @@ def adaptive_pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField
             seen = seen.slide(dim, length // positions, length // positions)
         else:
             why = "the size of its windows depends on the map's"
-            seen = seen.everywhere(dim, why).resized(dim, positions)
+            seen = seen.unlimited(dim, why).resized(dim, positions)
     return seen
 
 
 @register_rule(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
 def zero_padding(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Zeros at the ends."""
+    """Add zeros at the ends."""
     seen, dims, _ = spatial(layer, inputs)
     sides = (layer.padding,) if len(dims) == 1 else layer.padding
     for dim, (before, after) in zip(dims, sides, strict=True):
@@ -249,7 +249,7 @@ def zero_padding(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)
 def cropping(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Positions taken away at the ends."""
+    """Remove positions at the ends."""
     seen, dims, _ = spatial(layer, inputs)
     sides = (layer.cropping,) if len(dims) == 1 else layer.cropping
     for dim, (before, after) in zip(dims, sides, strict=True):
@@ -259,7 +259,7 @@ def cropping(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 def up_sampling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Whole multiples of the map's size, repeated or interpolated."""
+    """Enlarge the map by integer factors, by repetition or interpolation."""
     seen, dims, _ = spatial(layer, inputs)
     interpolation = getattr(layer, "interpolation", "nearest")
     for dim, factor in zip(dims, _each(layer.size, dims), strict=True):
@@ -277,9 +277,9 @@ ATTENDS = "every position attends to all"
 
 @register_rule(layers.SimpleRNN, layers.GRU, layers.LSTM, layers.RNN)
 def recurrence(layer: Any, inputs: Any, call: Call) -> Any:
-    """States over time: a state is given what all steps before it left."""
+    """Apply a recurrence over time: each state depends on all steps before it."""
     steps, *others = call.tensors()
-    sequence = steps.as_channels(-1).everywhere(1, REMEMBERS).mix(-1, None)
+    sequence = steps.as_channels(-1).unlimited(1, REMEMBERS).contract(-1, None)
     sequence = given(sequence, others, REMEMBERS)
     last = sequence.dropped((1,))
     output = sequence if layer.return_sequences else last
@@ -289,7 +289,7 @@ def recurrence(layer: Any, inputs: Any, call: Call) -> Any:
 
 @register_rule(layers.Bidirectional)
 def bidirectional(layer: Any, inputs: Any, call: Call) -> Any:
-    """Two recurrences, one of them backwards; both are taken to be given all states."""
+    """Apply two recurrences, one backwards; both may see all states."""
     (one, *states), (other, *more) = (
         keras.tree.flatten(call.apply(direction, *call.args, **call.kwargs))
         for direction in (layer.forward_layer, layer.backward_layer)
@@ -302,25 +302,25 @@ def bidirectional(layer: Any, inputs: Any, call: Call) -> Any:
 
 @register_rule(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
 def convolutional_recurrence(layer: Any, inputs: Any, call: Call) -> Any:
-    """A recurrence whose states are maps; each step widens what they see."""
+    """Apply a recurrence whose states are maps; each step widens what they see."""
     cell = layer.cell
     steps, *others = call.tensors()
-    seen, dims, channels = spatial(cell, steps.everywhere(1, REMEMBERS).dropped((1,)))
+    seen, dims, channels = spatial(cell, steps.unlimited(1, REMEMBERS).dropped((1,)))
     sizes = zip(dims, cell.kernel_size, cell.strides, cell.dilation_rate, strict=True)
     for dim, kernel, stride, dilation in sizes:
         seen = seen.slide(dim, kernel, stride, dilation, cell.padding)
         if kernel > 1:
-            seen = seen.everywhere(dim, "each step of the recurrence widens what is seen")
-    last = given(seen.mix(channels, cell.filters), others, REMEMBERS)
+            seen = seen.unlimited(dim, "each step of the recurrence widens what is seen")
+    last = given(seen.contract(channels, cell.filters), others, REMEMBERS)
     output = last.inserted(1, steps.shape[1]) if layer.return_sequences else last
     return [output, last, last] if layer.return_state else output
 
 
 @register_rule(layers.TimeDistributed)
 def time_distributed(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """The layer inside, applied to every step by itself."""
+    """Apply the wrapped layer to every step separately."""
     steps = inputs.shape[1]
-    # Steps count as samples meanwhile: they lie along the batch.
+    # For the wrapped layer, steps are samples of the batch.
     into = {dim: max(dim - 1, 0) for dim in range(inputs.rank)}
     samples = inputs.placed(into, (None, *inputs.shape[2:]))
     seen: TensorField = call.apply(layer.layer, samples)
@@ -330,7 +330,7 @@ def time_distributed(layer: Any, inputs: TensorField, call: Call) -> TensorField
 
 @register_rule(layers.Attention, layers.AdditiveAttention)
 def attention(layer: Any, inputs: Any, call: Call) -> Any:
-    """[query, value(, key)]: every position of the query reads all of the others."""
+    """Attend: every position of the query reads all positions of value and key."""
     query, value, *keys = call.tensors()[: len(inputs)]
     output = attended(query, [value, *keys], value.shape[-1], range(1, query.rank - 1))
     weights = output.resized(-1, value.shape[1])
@@ -339,7 +339,7 @@ def attention(layer: Any, inputs: Any, call: Call) -> Any:
 
 @register_rule(layers.MultiHeadAttention, layers.GroupQueryAttention)
 def multi_head_attention(layer: Any, inputs: TensorField, call: Call) -> Any:
-    """Query, value and key by themselves: every position reads all along the chosen axes."""
+    """Attend: every position of the query reads all positions along the chosen axes."""
     masks = {id(x) for name, x in call.kwargs.items() if name.endswith("_mask")}
     masks |= {id(x) for x in call.args[3:]}
     query, *others = [seen for seen in call.tensors() if id(seen) not in masks]
@@ -349,8 +349,10 @@ def multi_head_attention(layer: Any, inputs: TensorField, call: Call) -> Any:
     output = given(output, [seen for seen in call.tensors() if id(seen) in masks], ATTENDS)
     if len(call.shapes) < 2:
         return output
-    # Heads stand among the dimensions of the weights: what lies where is not followed.
-    weights = output.everywhere(range(1, output.rank), "weights of attention are laid out anew")
+    # The weights have a dimension of heads; their other dimensions are not traced.
+    weights = output.unlimited(
+        range(1, output.rank), "attention weights have a different layout"
+    )
     return [output, TensorField(call.shapes[1], weights.source, weights.axes)]
 
 
@@ -360,11 +362,11 @@ def attended(
     features: int | None,
     axes: Iterable[int],
 ) -> TensorField:
-    """Of each position of the query, given all of the other tensors' along some axes."""
+    """Let each position of the query see all positions of other tensors along some axes."""
     read = [*(query.dim(axis) for axis in axes), query.rank - 1]
-    joined = query.as_channels(-1).everywhere(read, ATTENDS)
+    joined = query.as_channels(-1).unlimited(read, ATTENDS)
     for seen in others:
-        seen = seen.everywhere(read, ATTENDS)
+        seen = seen.unlimited(read, ATTENDS)
         for dim in read:
             seen = seen.resized(dim, 1)
         joined = join([joined, seen])
@@ -372,10 +374,10 @@ def attended(
 
 
 def given(seen: TensorField, others: Sequence[TensorField], why: str) -> TensorField:
-    """The same, where each position also reads all positions of other tensors."""
+    """Let each position also see all positions of other tensors."""
     ones = (1,) * (seen.rank - 1)
     whole = [
-        other.everywhere(range(1, other.rank), why).placed({0: 0}, (other.shape[0], *ones))
+        other.unlimited(range(1, other.rank), why).placed({0: 0}, (other.shape[0], *ones))
         for other in others
     ]
     return join([seen, *whole])
@@ -385,14 +387,14 @@ KAPRE = "kapre.time_frequency"
 
 
 def _maps(layer: Any) -> tuple[int, int, int]:
-    """Dimensions of time, frequency and channels in kapre's spectrograms."""
+    """Return the dimensions of time, frequency and channels in a kapre layer's output."""
     layout = getattr(layer, "output_data_format", None) or layer.data_format
     return (2, 3, 1) if layout == "channels_first" else (1, 2, 3)
 
 
 @register_rule(f"{KAPRE}.STFT")
 def stft(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Frames and frequency bins of a waveform."""
+    """Compute frames and frequency bins of a waveform: pixels are counted from here."""
     time, frequency, channels = _maps(layer)
     samples, waves = (1, 2) if layer.input_data_format == "channels_last" else (2, 1)
     shape: list[int | None] = [inputs.shape[0], None, None, None]
@@ -411,21 +413,21 @@ def stft(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(f"{KAPRE}.Magnitude", f"{KAPRE}.Phase")
 def of_complex(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """A number of each complex one."""
+    """Compute one real number from each complex one."""
     return inputs
 
 
 @register_rule(f"{KAPRE}.MagnitudeToDecibel")
 def decibel(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Logarithm of every value."""
+    """Take the logarithm of every value, with a floor relative to the clip."""
     return inputs.noted(
-        "its floor lies under the clip's loudest value, which is not counted as seen"
+        "its floor depends on the clip's loudest value, which is not counted as seen"
     )
 
 
 @register_rule(f"{KAPRE}.ConcatenateFrequencyMap")
 def frequency_map(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """A channel more, the same for every clip."""
+    """Append a channel that is the same for every clip."""
     channels = 1 if layer.data_format == "channels_first" else -1
     before = inputs.shape[channels]
     return inputs.as_channels(channels).resized(
@@ -435,20 +437,20 @@ def frequency_map(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(f"{KAPRE}.Delta")
 def delta(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Slope over a window along time; the map is mirrored at its ends."""
+    """Compute the slope over a window along time; the map is mirrored at its ends."""
     time = _maps(layer)[0]
     return inputs.slide(time, layer.win_length, padding="same")
 
 
 @register_rule("kapre.augmentation.SpecAugment", "kapre.augmentation.ChannelSwap")
 def augmentation(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Nothing at inference."""
+    """Keep the field: nothing happens at inference."""
     return inputs
 
 
 @register_rule(f"{KAPRE}.ApplyFilterbank")
 def filter_bank(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Bands summed up of frequency bins: along frequency, pixels are counted from here on."""
+    """Sum frequency bins to bands; along frequency, pixels are counted from here."""
     _, frequency, _ = _maps(layer)
     bands = layer.filterbank.shape[1]
     if inputs.source is None:
@@ -465,7 +467,7 @@ def filter_bank(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 
 
 def _kapre_scale(layer: Any, stft: Any) -> SpectrogramScale | None:
-    """The units, where the filter bank is the one that they are defined for."""
+    """Return the units, if the filter bank is the one they are defined for."""
     options = {"f_min": 0.0, "f_max": None, "htk": False, **layer.filterbank_kwargs}
     if layer.type != "mel" or options["f_min"] or options["htk"]:
         return None
@@ -477,14 +479,14 @@ def _kapre_scale(layer: Any, stft: Any) -> SpectrogramScale | None:
 
 @register_rule(layers.MelSpectrogram)
 def mel_spectrogram(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Keras' own: (batch, bands, frames)."""
+    """Compute Keras' mel spectrogram, (batch, bands, frames)."""
     shape = tuple(layer.compute_output_shape(inputs.shape))
     return inputs.spectrogram(shape, time=-1, frequency=-2, begun_by=layer)
 
 
 @register_rule(layers.STFTSpectrogram)
 def stft_spectrogram(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Keras' own: (batch, frames, bins), or with `expand_dims` one dimension more."""
+    """Compute Keras' spectrogram, (batch, frames, bins); one more axis with expand_dims."""
     shape = tuple(layer.compute_output_shape(inputs.shape))
     if layer.expand_dims:
         time, frequency = (2, 3) if layer.data_format == "channels_first" else (1, 2)

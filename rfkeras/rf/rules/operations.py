@@ -1,4 +1,4 @@
-"""Layers that combine several tensors."""
+"""Rules of layers that combine or reshape tensors, and of the operations of `keras.ops`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rfkeras.rf.tensor import Shape, TensorField, join
     layers.Subtract,
 )
 def elementwise(layer: Any, inputs: Sequence[Any], call: Call) -> TensorField:
-    """Position by position. Keras gives maps of fewer dimensions new ones behind the batch."""
+    """Combine position by position; Keras inserts missing dimensions after the batch."""
     tensors = call.tensors()
     rank = max(tensor.rank for tensor in tensors)
     return join([_of_rank(tensor, rank) for tensor in tensors])
@@ -41,18 +41,18 @@ def _of_rank(tensor: TensorField, rank: int) -> TensorField:
 
 @register_rule(layers.Concatenate)
 def concatenate(layer: Any, inputs: Sequence[Any], call: Call) -> TensorField:
-    """One behind the other along a dimension, mostly that of channels."""
+    """Concatenate along a dimension, usually that of channels."""
     return join(call.tensors(), concatenated=layer.axis)
 
 
 @register_rule(layers.Dot)
 def dot(layer: Any, inputs: Sequence[Any], call: Call) -> TensorField:
-    """Products summed over a dimension of each; the others stand side by side."""
+    """Sum products over one dimension of each; the result has all the others."""
     first, second = call.tensors()
     axes = (layer.axes,) * 2 if isinstance(layer.axes, int) else layer.axes
     why = "products are summed over it"
     first, second = (
-        seen.everywhere(axis, why).dropped((axis,))
+        seen.unlimited(axis, why).dropped((axis,))
         for seen, axis in zip((first, second), axes, strict=True)
     )
     for _ in range(1, second.rank):
@@ -69,19 +69,19 @@ PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039)  # stand for unknown lengt
 
 @register_rule(layers.Permute)
 def permute(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Dimensions in another order."""
+    """Reorder dimensions."""
     return inputs.permuted((0, *layer.dims))
 
 
 @register_rule(layers.RepeatVector)
 def repeat_vector(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """The same features at every step."""
+    """Repeat the same features at every step."""
     return inputs.inserted(1, layer.n)
 
 
 @register_rule(layers.Reshape, layers.Flatten)
 def reshape_layer(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Any new shape of each sample."""
+    """Change the shape of each sample."""
     if getattr(layer, "data_format", None) == "channels_first":  # a Flatten
         inputs = inputs.permuted((0, *range(2, inputs.rank), 1))
     shape = layer.compute_output_shape(inputs.shape)
@@ -89,11 +89,12 @@ def reshape_layer(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 
 
 def reshaped(seen: TensorField, shape: Shape) -> TensorField:
-    """With another shape of the same elements, as far as axes can be followed.
+    """Change the shape, keeping track of axes as far as possible.
 
-    Dimensions are matched in groups of equal size. A dimension that is a group by itself
-    stays what it is. Of a larger group the first is followed where it gets shorter or
-    longer by a whole factor; where all become one dimension they are features.
+    Dimensions are matched in groups of equal size. A dimension that is a group on its own
+    keeps its axis. In a larger group, the first dimension keeps its axis if it becomes
+    shorter or longer by an integer factor. If the whole group becomes one dimension, that
+    dimension holds features.
     """
     seen = seen.dropped([dim for dim in range(1, seen.rank) if seen.shape[dim] == 1])
     places = [place for place in range(1, len(shape)) if shape[place] != 1]
@@ -101,11 +102,11 @@ def reshaped(seen: TensorField, shape: Shape) -> TensorField:
     moved = {0: 0}
     for dims, targets in _groups(old, new):
         first, *rest = dims
-        seen = seen.everywhere([1 + dim for dim in rest], FOLDED)
+        seen = seen.unlimited([1 + dim for dim in rest], FOLDED)
         if len(dims) > 1 or len(targets) > 1:
             reading = _folded(Fraction(new[targets[0]], old[first]))
             if reading is None or len(targets) == 1:
-                seen = seen.everywhere(1 + first, FOLDED)
+                seen = seen.unlimited(1 + first, FOLDED)
             else:
                 seen = seen.read(1 + first, reading)
         moved[1 + first] = places[targets[0]]
@@ -115,7 +116,7 @@ def reshaped(seen: TensorField, shape: Shape) -> TensorField:
 def _lengths(
     old: Sequence[int | None], new: Sequence[int | None]
 ) -> tuple[list[int], list[int]]:
-    """Numbers in place of unknown lengths, which factorise as these must."""
+    """Replace unknown lengths by numbers that factorise in the same way."""
     known_old, known_new = (prod(n for n in lengths if n) for lengths in (old, new))
     primes = iter(PRIMES)
     if None in new:
@@ -128,8 +129,8 @@ def _lengths(
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Numbers of the dimensions, old and new, that have the same elements."""
-    if prod(old) != prod(new):  # unknown lengths hide what becomes what
+    """Yield groups of old and new dimensions with the same elements."""
+    if prod(old) != prod(new):  # unknown lengths: cannot be matched
         yield list(range(len(old))), list(range(len(new)))
         return
     i = j = 0
@@ -147,7 +148,7 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int],
 
 
 def _folded(ratio: Fraction) -> tensor.Reading | None:
-    """Positions read where a dimension's length is multiplied by that; None: not followed."""
+    """Return the reading if a length is multiplied by this ratio; None if not traceable."""
     if ratio.numerator == 1:
         each = ratio.denominator
         return tensor.Reading(Taps(((0, each, 1),), each), None)
@@ -179,7 +180,8 @@ REDUCING = {
 }
 
 
-def _named(names: dict[str, str]) -> list[str]:
+def _full_names(names: dict[str, str]) -> list[str]:
+    """Return the full names of operations listed by module."""
     return [
         f"keras.src.ops.{module}.{name}"
         for module, text in names.items()
@@ -188,79 +190,79 @@ def _named(names: dict[str, str]) -> list[str]:
 
 
 def numpy_ops(*names: str) -> list[str]:
-    """Full names of operations of `keras.ops.numpy`."""
+    """Return the full names of operations of `keras.ops.numpy`."""
     return [f"keras.src.ops.numpy.{name}" for name in names]
 
 
-@register_rule(*_named(POINTWISE))
+@register_rule(*_full_names(POINTWISE))
 def pointwise(op: Any, inputs: Any, call: Call) -> TensorField:
-    """The same function at every position, of one tensor or several."""
+    """Apply the same function at every position of one or several tensors."""
     return join(call.tensors())
 
 
 @register_rule(*numpy_ops("FullLike", "OnesLike", "ZerosLike"))
 def constant(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """A constant of the shape of a tensor."""
+    """Create a constant with the shape of a tensor."""
     return TensorField(inputs.shape)
 
 
 @register_rule(*numpy_ops("BroadcastTo"))
 def broadcast_to(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Positions repeated along dimensions of length 1."""
+    """Repeat positions along dimensions of length 1."""
     return join([inputs, TensorField(tuple(op.shape))])
 
 
-@register_rule(*_named(REDUCING))
+@register_rule(*_full_names(REDUCING))
 def reduction(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Mean, sum, maximum and so on over whole dimensions."""
+    """Reduce whole dimensions by a mean, sum, maximum and so on."""
     axis = range(1, inputs.rank) if op.axis is None else op.axis
     return inputs.pool(axis, bool(getattr(op, "keepdims", False)))  # CountNonzero has none
 
 
 @register_rule("keras.src.ops.nn.Softmax", "keras.src.ops.nn.LogSoftmax")
 def softmax(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Softmax over some dimensions, all positions of which are compared."""
+    """Apply a softmax, which compares all positions of some dimensions."""
     axis = range(1, inputs.rank) if op.axis is None else op.axis
-    return inputs.everywhere(axis, "softmax compares all its positions")
+    return inputs.unlimited(axis, "softmax compares all its positions")
 
 
 @register_rule(*numpy_ops("Cumsum", "Cumprod", "Flip", "Roll", "Sort", "Argsort"))
 def rearranged(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Positions that see those of others, at no fixed distance."""
+    """Move positions by distances that are not fixed."""
     axis = range(1, inputs.rank) if op.axis is None else op.axis
-    return inputs.everywhere(axis, f"{type(op).__name__.lower()} moves its positions")
+    return inputs.unlimited(axis, f"{type(op).__name__.lower()} moves its positions")
 
 
 @register_rule(*numpy_ops("Concatenate"))
 def concatenate_operation(op: Any, inputs: Any, call: Call) -> TensorField:
-    """One behind the other along a dimension."""
+    """Concatenate along a dimension."""
     return join(call.tensors(), concatenated=op.axis)
 
 
 @register_rule(*numpy_ops("Matmul"))
 def matmul(op: Any, inputs: Any, call: Call) -> TensorField:
-    """Products summed over the last dimension of one and the one before it of the other."""
+    """Multiply matrices: sum over the last dimension of one and the last but one of two."""
     one, other = call.tensors()
     if min(one.rank, other.rank) < 2:
         raise ConfigError(
-            f"{call.name!r}: keras.ops.matmul is followed between tensors of 2 dimensions or "
-            f"more. Received: shapes {one.shape} and {other.shape}."
+            f"{call.name!r}: keras.ops.matmul needs tensors with 2 or more dimensions here. "
+            f"Received: shapes {one.shape} and {other.shape}."
         )
     columns = other.shape[-1]
-    other = other.everywhere(-2, "products are summed over it").resized(-2, 1)
-    return join([one.as_channels(-1).mix(-1, columns), other])
+    other = other.unlimited(-2, "products are summed over it").resized(-2, 1)
+    return join([one.as_channels(-1).contract(-1, columns), other])
 
 
 @register_rule(*numpy_ops("Stack"))
 def stack(op: Any, inputs: Any, call: Call) -> TensorField:
-    """Side by side along a new dimension."""
+    """Stack along a new dimension."""
     joined = join(call.tensors())
     return joined.inserted(op.axis, len(call.tensors()))
 
 
 @register_rule(*numpy_ops("ExpandDims"))
 def expand_dims(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """New dimensions of length 1."""
+    """Insert dimensions of length 1."""
     axes = [op.axis] if isinstance(op.axis, int) else op.axis
     rank = inputs.rank + len(axes)
     for axis in sorted(axis % rank for axis in axes):
@@ -270,7 +272,7 @@ def expand_dims(op: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(*numpy_ops("Squeeze"))
 def squeeze(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Without dimensions of length 1."""
+    """Remove dimensions of length 1."""
     if op.axis is None:
         return inputs.dropped([d for d in range(1, inputs.rank) if inputs.shape[d] == 1])
     return inputs.dropped([op.axis] if isinstance(op.axis, int) else op.axis)
@@ -278,13 +280,13 @@ def squeeze(op: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(*numpy_ops("Transpose"))
 def transpose(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Dimensions in another order."""
+    """Reorder dimensions."""
     return _ordered(inputs, op.axes or range(inputs.rank)[::-1], call)
 
 
 @register_rule(*numpy_ops("Swapaxes"))
 def swapaxes(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Two dimensions exchanged."""
+    """Exchange two dimensions."""
     order = list(range(inputs.rank))
     one, other = inputs.dim(op.axis1), inputs.dim(op.axis2)
     order[one], order[other] = other, one
@@ -293,7 +295,7 @@ def swapaxes(op: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(*numpy_ops("Moveaxis"))
 def moveaxis(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Dimensions moved to other places."""
+    """Move dimensions to other places."""
     sources = [inputs.dim(axis) for axis in op.source]
     order = [dim for dim in range(inputs.rank) if dim not in sources]
     for place, dim in sorted(zip(map(inputs.dim, op.destination), sources, strict=True)):
@@ -304,19 +306,19 @@ def moveaxis(op: Any, inputs: TensorField, call: Call) -> TensorField:
 def _ordered(inputs: TensorField, order: Any, call: Call) -> TensorField:
     if inputs.dim(order[0]) != 0:
         raise ConfigError(
-            f"{call.name!r} moves the batch away from the first dimension: what a position "
-            f"sees cannot be followed. Received: order {tuple(order)}."
+            f"{call.name!r} moves the batch from the first dimension, so what a position sees "
+            f"cannot be traced. Received: order {tuple(order)}."
         )
     return inputs.permuted(tuple(order))
 
 
 @register_rule(*numpy_ops("Reshape"))
 def reshape(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Any new shape that leaves the batch alone."""
+    """Change the shape; if the batch changes, everything is unlimited."""
     spec = keras.KerasTensor((inputs.shape[0] or None, *inputs.shape[1:]))
     shape = tuple(op.compute_output_spec(spec).shape)
     if len(shape) == 0 or (shape[0] is not None and shape[0] != inputs.shape[0]):
-        return inputs.everywhere(range(1, inputs.rank), "it is folded into the batch").placed(
+        return inputs.unlimited(range(1, inputs.rank), "it is folded into the batch").placed(
             {}, shape
         )
     return reshaped(inputs, shape)
@@ -324,7 +326,7 @@ def reshape(op: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule("keras.src.ops.nn.AveragePool", "keras.src.ops.nn.MaxPool")
 def pooling(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Mean or maximum of windows."""
+    """Take the mean or maximum of windows."""
     first = op.data_format == "channels_first"
     dims = range(2, inputs.rank) if first else range(1, inputs.rank - 1)
     inputs = inputs.as_channels(1 if first else -1)
@@ -339,13 +341,13 @@ def pooling(op: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(*numpy_ops("Split"))
 def split(op: Any, inputs: TensorField, call: Call) -> list[TensorField]:
-    """Parts of a dimension."""
+    """Split a dimension into parts."""
     dim, parts = inputs.dim(op.axis), op.indices_or_sections
     length = inputs.shape[dim]
     if isinstance(parts, int):
         if length is None:
-            why = "where its parts begin is not known"
-            return [inputs.everywhere(dim, why).resized(dim, None)] * parts
+            why = "the start of its parts is unknown"
+            return [inputs.unlimited(dim, why).resized(dim, None)] * parts
         parts = range(length // parts, length, length // parts)
     bounds = [0, *parts, length]
     return [_sliced(inputs, dim, slice(*pair)) for pair in itertools.pairwise(bounds)]
@@ -353,7 +355,7 @@ def split(op: Any, inputs: TensorField, call: Call) -> list[TensorField]:
 
 @register_rule(*numpy_ops("Pad"))
 def pad(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Values added at the ends; mirrored ones are taken for constant ones, as at a border."""
+    """Add values at the ends; mirrored values count as constants, as at a border."""
     widths = op.pad_width * inputs.rank if len(op.pad_width) == 1 else op.pad_width
     for dim, (before, after) in enumerate(widths):
         inputs = inputs.pad(dim, before, after) if before or after else inputs
@@ -362,18 +364,18 @@ def pad(op: Any, inputs: TensorField, call: Call) -> TensorField:
 
 @register_rule(*numpy_ops("Repeat"))
 def repeat(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Every position several times."""
+    """Repeat every position."""
     if op.axis is None or not isinstance(op.repeats, int):
         raise ConfigError(
-            f"{call.name!r}: keras.ops.repeat is followed along one axis, with one number "
-            f"of repeats. Received: repeats={op.repeats!r}, axis={op.axis!r}."
+            f"{call.name!r}: keras.ops.repeat needs a single axis and a single number of "
+            f"repeats here. Received: repeats={op.repeats!r}, axis={op.axis!r}."
         )
     return inputs.read(op.axis, tensor.enlarged(inputs.shape[inputs.dim(op.axis)], op.repeats))
 
 
 @register_rule(*numpy_ops("GetItem"))
 def get_item(op: Any, inputs: TensorField, call: Call) -> TensorField:
-    """x[...]: positions, slices, new dimensions."""
+    """Index with positions, slices, None and ... as in x[...]."""
     key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     keys = list(key) if isinstance(key, tuple | list) else [key]
     used = sum(part is not None and part is not Ellipsis for part in keys)
@@ -390,8 +392,8 @@ def get_item(op: Any, inputs: TensorField, call: Call) -> TensorField:
             continue
         else:
             raise ConfigError(
-                f"{call.name!r}: only whole numbers, slices, None and ... are followed "
-                f"between the brackets of x[...]. Received: {part!r}."
+                f"{call.name!r}: x[...] supports only whole numbers, slices, None and ... "
+                f"here. Received: {part!r}."
             )
         dim += 1
     return inputs
@@ -402,14 +404,14 @@ def _sliced(seen: TensorField, dim: int, part: slice) -> TensorField:
         return seen
     reading = tensor.sliced(seen.shape[dim], part)
     if reading is None:
-        why = "a slice of it is counted from its end, whose place is not known, or backwards"
-        return seen.everywhere(dim, why).resized(dim, None)
+        why = "its slice is reversed, or counted from an end at an unknown position"
+        return seen.unlimited(dim, why).resized(dim, None)
     return seen.read(dim, reading)
 
 
 def _picked(seen: TensorField, dim: int, position: int) -> TensorField:
     length = seen.shape[dim]
     if position < 0 and length is None:
-        why = "one position is counted from its end, whose place is not known"
-        return seen.everywhere(dim, why).dropped((dim,))
+        why = "the selected position is counted from an end at an unknown position"
+        return seen.unlimited(dim, why).dropped((dim,))
     return seen.position(dim, position % length if length else position)

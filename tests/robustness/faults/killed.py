@@ -1,11 +1,11 @@
-"""Script: kill what writes files at every moment, and read what is left there.
+"""Script: kill processes at every point while they write files, and read what is left.
 
-`python -m tests.robustness.faults.killed FOLDER` writes a line of JSON: for each writer of
-`tests.robustness.faults.writers`, what was there after each moment.
+`python -m tests.robustness.faults.killed FOLDER` prints a line of JSON: for each writer in
+`tests.robustness.faults.writers`, the state of its files after each fault.
 
-The moments are the events of Python's audit hooks (a file is opened, renamed, removed, ...)
-and sizes that no file may pass: at such a size the kernel kills the process in the middle of
-a write, also of a native library, or refuses the write.
+Faults happen at the events of Python's audit hooks (a file is opened, renamed, removed, ...)
+and at file size limits. At such a size the kernel kills the process in the middle of a write,
+also in native libraries, or refuses the write.
 """
 
 import json
@@ -17,12 +17,12 @@ import sys
 import traceback
 from pathlib import Path
 
-from rfkeras.utils.files import ASIDE, remove_leftovers
+from rfkeras.utils.files import PARTIAL, remove_leftovers
 from tests.robustness.faults.writers import WRITERS
 
 SIZES = (0, 1, 100, 1999, 4096, 8192, 10_500)
 MOST_EVENTS = 60
-TOLD = 7  # exit status: the error said which file, and why
+REPORTED = 7  # exit status: the error names the file and the reason
 
 
 def kill_at_event(number):
@@ -45,27 +45,27 @@ def kill_at_size(size):
 
 
 def refuse_at_size(size):
-    """As a full disk does: the write fails, and the process goes on."""
+    """Let writes fail without ending the process, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def status_of(action, folder):
-    """How a child process that does it ends."""
+    """Run an action in a child process; return its exit status."""
     child = os.fork()
     if child == 0:
         try:
             action()
         except OSError as error:
-            os._exit(TOLD if f"File too large: '{folder}/" in str(error) else 98)
-        except BaseException:  # noqa: BLE001 (a child must not go on)
+            os._exit(REPORTED if f"File too large: '{folder}/" in str(error) else 98)
+        except BaseException:  # noqa: BLE001 (the child must not return)
             traceback.print_exc()
             os._exit(99)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def moments(root, name):
-    """(how it was killed, exit status, value read afterwards, files left aside)."""
+def faults(root, name):
+    """Return [kind of fault, its argument, exit status, value, leftover files, final value]."""
     write, read = WRITERS[name]
     begun = root / "begun"
     begun.mkdir()
@@ -81,14 +81,14 @@ def moments(root, name):
 
         status = status_of(action, folder)
         if how is refuse_at_size:
-            assert not any(ASIDE in path.name for path in folder.iterdir())
+            assert not any(PARTIAL in path.name for path in folder.iterdir())
         remove_leftovers(folder)
-        left = [path.name for path in folder.iterdir() if ASIDE in path.name]
+        left = [path.name for path in folder.iterdir() if PARTIAL in path.name]
         try:
             value = float(read(folder))
-        except Exception as error:  # noqa: BLE001 (told in the table)
+        except Exception as error:  # noqa: BLE001 (it becomes a result)
             value = repr(error)
-        write(folder, 2)  # the next process goes on from there
+        write(folder, 2)  # the next process starts from there
         last = float(read(folder))
         shutil.rmtree(folder)
         return [how.__name__, *arguments, status, value, left, last]
@@ -106,7 +106,7 @@ def main(root):
     for number, name in enumerate(WRITERS):
         folder = root / str(number)
         folder.mkdir()
-        results[name] = moments(folder, name)
+        results[name] = faults(folder, name)
     print(json.dumps(results))
 
 

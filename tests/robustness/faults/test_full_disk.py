@@ -1,4 +1,4 @@
-"""A disk without room, or that takes no writes: what is said, what is kept, how to go on."""
+"""Full and read-only disks: messages, files that are kept, and how to resume."""
 
 import os
 import shutil
@@ -24,20 +24,20 @@ def mount(*arguments):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of 6 MB."""
+    """Mount a disk of 6 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if (
         shutil.which("mount") is None
         or mount("-t", "tmpfs", "-o", "size=6m", "tmpfs", folder).returncode
     ):
-        pytest.skip("a disk for the test cannot be mounted here")
+        pytest.skip("this test needs permission to mount a disk")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
 
 def fill(disk):
-    """Take all room that is left; the file that holds it."""
+    """Fill the disk; return the file that fills it."""
     path = disk / "full"
     with path.open("wb", buffering=0) as file:
         for size in (4096, 1):
@@ -50,7 +50,7 @@ def fill(disk):
 
 
 @pytest.mark.slow
-def test_training_on_a_full_disk_goes_on_after_the_last_step_saved(disk, tone_folder):
+def test_training_on_a_full_disk_can_be_resumed(disk, tone_folder):
     folder = disk / "run"
     flags = [*FLAGS, "--epochs", "40", "--data-dir", tone_folder, "--run-dir", folder]
     process = start("train.py", *flags)
@@ -61,7 +61,7 @@ def test_training_on_a_full_disk_goes_on_after_the_last_step_saved(disk, tone_fo
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     assert "No space left on device" in err
-    assert f"Go on from the last step saved by: train.py --resume {folder}" in err
+    assert f"Resume from the last saved step with: rfkeras train --resume {folder}" in err
     assert "Traceback" not in err
     steps = steps_done(folder)
     assert steps > 0
@@ -76,7 +76,7 @@ def test_training_on_a_full_disk_goes_on_after_the_last_step_saved(disk, tone_fo
     assert process.returncode == 130
 
 
-def test_no_room_for_tags_is_said_and_what_was_there_stays(disk, tmp_path, capsys, monkeypatch):
+def test_tagging_on_a_full_disk_keeps_old_files(disk, tmp_path, capsys, monkeypatch):
     tagger = StreamTagger(make_model(tmp_path / "tiny.keras"))
     monkeypatch.setattr("rfkeras.cli.tag.open_tagger", lambda options: tagger)
     songs = make_songs(tmp_path / "songs")
@@ -94,7 +94,7 @@ def test_no_room_for_tags_is_said_and_what_was_there_stays(disk, tmp_path, capsy
     assert len((disk / "tags.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_disk_that_takes_no_writes(disk, tone_folder, capsys):
+def test_a_read_only_disk_is_reported(disk, tone_folder, capsys):
     write_text(disk / "tags.json", "old")
     assert mount("-o", "remount,ro", disk).returncode == 0
     with pytest.raises(OSError, match=r"Read-only file system: '.*/tags.json'"):
@@ -110,39 +110,39 @@ def test_a_disk_that_takes_no_writes(disk, tone_folder, capsys):
 
 
 @pytest.fixture
-def begun(tmp_path, tone_folder):
-    """The folder of a run that has begun, and its flags."""
+def run_folder(tmp_path, tone_folder):
+    """Create the folder of a run."""
     from rfkeras.config.train_config import TrainConfig
 
     config = TrainConfig(dataset="folder", data_dir=str(tone_folder))
     return create_run_folder(config, tmp_path / "run")
 
 
-def test_the_second_process_on_a_run_is_told_of_the_first(begun, capsys):
-    with begun.locked():
-        assert main.run(["train", "--resume", str(begun.root)]) == 1
+def test_a_second_process_on_a_run_gets_an_error_that_names_the_first(run_folder, capsys):
+    with run_folder.locked():
+        assert main.run(["train", "--resume", str(run_folder.root)]) == 1
         err = capsys.readouterr().err
     holder = f"Process {os.getpid()} on {socket.gethostname()}"
-    assert f"{holder} is writing to {begun.root}. Wait for it" in err
-    assert begun.config.exists()  # it is the other's folder
-    with begun.locked():
-        pass  # free again
+    assert f"{holder} is writing to {run_folder.root}. Wait for it" in err
+    assert run_folder.config.exists()  # the folder of the other process is unchanged
+    with run_folder.locked():
+        pass  # the lock is free again
 
 
-def test_a_lock_dies_with_its_holder(begun):
-    process = start("-c", HOLD, begun.root)
+def test_a_lock_is_released_when_its_holder_dies(run_folder):
+    process = start("-c", HOLD, run_folder.root)
     deadline = time.monotonic() + 60
-    while not (begun.root / "held").exists():
+    while not (run_folder.root / "held").exists():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    with pytest.raises(Exception, match=f"Process {process.pid} on"), begun.locked():
+    with pytest.raises(Exception, match=f"Process {process.pid} on"), run_folder.locked():
         pass
     process.send_signal(9)
     process.communicate(timeout=60)
-    (begun.root / ".config.json.999.partial").write_text("{")
-    with begun.locked():
-        assert not list(begun.root.glob("*.partial"))
+    (run_folder.root / ".config.json.999.partial").write_text("{")
+    with run_folder.locked():
+        assert not list(run_folder.root.glob("*.partial"))
 
 
 HOLD = """
@@ -155,7 +155,9 @@ with RunFolder(Path(sys.argv[1])).locked():
 """
 
 
-def test_two_packings_and_two_evaluations_do_not_mix(begun, tmp_path, tone_folder, capsys):
+def test_concurrent_packing_or_evaluation_is_rejected(
+    run_folder, tmp_path, tone_folder, capsys
+):
     data = ["--dataset", "folder", "--data-dir", str(tone_folder)]
     packed = tmp_path / "packed"
     with sole_writer(packed / LOCK, packed):

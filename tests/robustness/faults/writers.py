@@ -1,4 +1,4 @@
-"""What writes files, each with an old and a new state that can be read back."""
+"""Functions that write files with an old or a new state, and read the state back."""
 
 import csv
 import json
@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from rfkeras.beam.runner import write_whole
+from rfkeras.beam.runner import write_file
 from rfkeras.datasets.base import Split
-from rfkeras.datasets.pack import ShardWriter, StoredClip
+from rfkeras.datasets.pack import EncodedClip, ShardWriter
 from rfkeras.evaluation.result import write_scores
 from rfkeras.inference import FrameTimes
 from rfkeras.inference.audio_files import FoundFile
@@ -17,8 +17,8 @@ from rfkeras.inference.batch import Job, open_journal
 from rfkeras.inference.features import features_file
 from rfkeras.inference.output import Outcome, TagRules
 from rfkeras.inference.stream import TagResult
-from rfkeras.synthesis.generate import Journal
-from rfkeras.training.run_dir import _read, save_snapshot
+from rfkeras.synthesis.generate import ClipJournal
+from rfkeras.training.run_dir import _read_snapshot, save_snapshot
 from rfkeras.utils.files import write_text
 from rfkeras.utils.plotting import save_png
 
@@ -40,7 +40,7 @@ def snapshot(folder, value):
 
 
 def read_snapshot(folder):
-    meta, arrays = _read(folder / "last.npz", with_values=True)
+    meta, arrays = _read_snapshot(folder / "last.npz", with_values=True)
     (value,) = {meta["record"]["steps_done"], *(v for a in arrays for v in np.unique(a))}
     return value
 
@@ -86,7 +86,7 @@ def features(folder, value):
 
 
 def read_features(folder):
-    if not (folder / "x.npy").exists():  # killed before new rows stand beside new names
+    if not (folder / "x.npy").exists():  # killed before both new files were in place
         return 0
     array = np.load(folder / "x.npy")
     (value,) = np.unique(array)
@@ -98,7 +98,7 @@ def read_features(folder):
 
 
 def tags(folder, value):
-    """A journal that was begun with `old.wav` and goes on with `new.wav`."""
+    """Write `old.wav` to a new journal, or resume it with `new.wav`."""
     job = Job("tiny", "0123")
     with (
         open_journal(folder / "tags.jsonl", job, {"x"}, resume=True) as journal,
@@ -117,13 +117,13 @@ def read_tags(folder):
 
 
 def generated(folder, value):
-    """The checksums of generated clips, one of which is added."""
-    journal = Journal(folder / "clips.sha256")
+    """Add a clip to the checksums of generated clips."""
+    journal = ClipJournal(folder / "clips.sha256")
     journal.append([(f"clip{value}.ogg", str(value) * 64)])
 
 
 def read_generated(folder):
-    sums = Journal(folder / "clips.sha256").read()
+    sums = ClipJournal(folder / "clips.sha256").read()
     assert all(path == f"clip{value[0]}.ogg" for path, value in sums.items())
     return len(sums)
 
@@ -133,7 +133,7 @@ def shard(folder, value):
     split = Split(("a", "b", "c"), (folder,) * 3, labels, labels)
     writer = ShardWriter(folder / "train-00000.tfrecord", split)
     for row in range(3):
-        writer.add(StoredClip(row, bytes([value]) * 2000, 1000, False))
+        writer.add(EncodedClip(row, bytes([value]) * 2000, 1000, False))
     writer.finish()
 
 
@@ -145,7 +145,7 @@ def read_shard(folder):
 
 
 def dead_letters(folder, value):
-    write_whole(str(folder / "dead.jsonl"), f"{value}\n".encode() * 3000)
+    write_file(str(folder / "dead.jsonl"), f"{value}\n".encode() * 3000)
 
 
 def read_dead_letters(folder):

@@ -1,4 +1,4 @@
-"""Damaged files for the readers, see `tests/robustness/fuzz/__main__.py`."""
+"""Fuzzing of the file readers, see `tests/robustness/fuzz/__main__.py`."""
 
 import os
 

@@ -1,11 +1,10 @@
-"""Hundred thousand damaged files for the readers of tables, archives and checkpoints.
+"""Feed damaged files to the readers of tables, archives and checkpoints.
 
-`python -m tests.robustness.fuzz --cases 100000` prints what each reader made of its
-cases: they were read, refused by an error of rfkeras that names the file, or something
-else, which is wrong.
-Of the cases 40 % come from hypothesis, which changes a file as its format allows, 20 % from
-blind changes of bytes, 40 % from atheris, which looks for bytes that lead the reader along new
-paths. The exit status is 1 if a case went wrong.
+`python -m tests.robustness.fuzz --cases 100000` prints the outcomes for each reader. A case is
+read, or rejected with an error of rfkeras that names the file. Anything else is a failure.
+40 % of the cases come from hypothesis, which makes changes that fit the format, 20 % are random
+changes of bytes, and 40 % come from atheris, which searches for bytes that reach new code. The
+exit status is 1 if a case failed.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from tests.robustness.fuzz.readers import READERS
 
 
 def shares(cases):
-    """Cases of each reader and engine; they add up."""
+    """Divide the cases among readers and engines; the numbers add up."""
     whole = sum(reader.share for reader in READERS.values())
     each = {name: int(cases * reader.share / whole) for name, reader in READERS.items()}
     first = next(iter(each))
@@ -38,11 +37,11 @@ def shares(cases):
 
 
 def in_child(name, engine, cases, seed):
-    """Outcomes of an engine in a process of its own, which a native reader may end."""
+    """Run an engine in a separate process, which native code may crash; return the outcomes."""
     with tempfile.TemporaryDirectory(
         dir="/dev/shm" if Path("/dev/shm").is_dir() else None
-    ) as told:
-        path = Path(told) / "outcome.json"
+    ) as folder:
+        path = Path(folder) / "outcome.json"
         arguments = [name, engine, str(cases), str(seed), str(path)]
         process = subprocess.run(
             [sys.executable, "-m", "tests.robustness.fuzz.engines", *arguments],
@@ -62,7 +61,7 @@ def in_child(name, engine, cases, seed):
             }
         lost = cases - sum(outcomes.counts.values())
         if process.returncode or lost > 0:
-            outcomes.counts[f"process ended with {process.returncode}"] += max(lost, 1)
+            outcomes.counts[f"process ended with status {process.returncode}"] += max(lost, 1)
             outcomes.wrong["process"] = ("", b"", process.stderr[-3000:])
         return outcomes
 
@@ -73,10 +72,10 @@ def main():
     )
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reader", choices=READERS, help="only this one")
+    parser.add_argument("--reader", choices=READERS, help="test only this reader")
     options = parser.parse_args()
     begin, failed, total = time.monotonic(), False, 0
-    heading = ("engine", 12), ("cases", 9), ("read", 8), ("refused", 9), ("wrong", 7)
+    heading = ("engine", 12), ("cases", 9), ("read", 8), ("rejected", 9), ("failed", 7)
     titles = "".join(f"{title:>{width}}" for title, width in heading)
     print(f"{'reader':28}{titles}{'slowest ms':>12}")
     for name, engines in shares(options.cases).items():
@@ -85,11 +84,11 @@ def main():
         for engine, cases in engines.items():
             outcomes = in_child(name, engine, cases, options.seed)
             counts = outcomes.counts
-            wrong = sum(counts.values()) - counts["read"] - counts["refused"]
+            wrong = sum(counts.values()) - counts["read"] - counts["rejected"]
             total += sum(counts.values())
             print(
                 f"{name:28}{engine:>12}{sum(counts.values()):>9,}{counts['read']:>8,}"
-                f"{counts['refused']:>9,}{wrong:>7,}{outcomes.slowest_ms:>12.0f}",
+                f"{counts['rejected']:>9,}{wrong:>7,}{outcomes.slowest_ms:>12.0f}",
                 flush=True,
             )
             for kind, (path, content, message) in outcomes.wrong.items():

@@ -1,4 +1,4 @@
-"""Damage that knows the format: strategies of hypothesis that change one whole file."""
+"""Damage files in ways that fit their format, with strategies of hypothesis."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ YAML = (
 
 
 def damaged(draw, path, content):
-    """A damaged form of a file's content, by its ending."""
+    """Damage the content of a file according to its extension."""
     kind = path.suffix
     if kind in (".json", ".jsonl"):
         return _json(draw, content)
@@ -78,7 +78,7 @@ def _json(draw, content):
 
 
 def _changed(draw, value):
-    """A tree of values in which one is another."""
+    """Change one value in a tree of values."""
     items = (
         list(value.items() if isinstance(value, dict) else enumerate(value))
         if isinstance(value, dict | list)
@@ -127,7 +127,7 @@ def _array(draw, content):
     out = io.BytesIO()
     np.save(out, array)
     data = out.getvalue()
-    if how == 5:  # a header that promises what is not there
+    if how == 5:  # a header that does not match the data
         shape = draw(st.sampled_from(("(10000000000000,)", "(-1,)", "(3,", "('a',)", "(9,)*9")))
         data = header(shape, draw(st.sampled_from(("<f8", "|O", "<U999999999", "x"))))
     elif how == 6:
@@ -142,7 +142,7 @@ def header(shape, kind):
 
 
 def _archive(draw, content):
-    """One member of an archive damaged, dropped, doubled, renamed or far too large."""
+    """Damage, drop, rename or inflate one member of an archive."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = draw(st.sampled_from(sorted(members)))
@@ -160,7 +160,7 @@ def _archive(draw, content):
     elif name.endswith(".npy"):
         try:
             members[name] = _array(draw, members[name])
-        except ValueError:  # the pickled one
+        except ValueError:  # strings that cannot be converted to numbers
             at = draw(st.integers(0, len(members[name]) - 1))
             members[name] = members[name][:at] + b"\xff" + members[name][at + 1 :]
     elif name.endswith(".json"):

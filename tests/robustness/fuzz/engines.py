@@ -1,7 +1,7 @@
-"""What makes cases: hypothesis, blind changes of bytes, and atheris.
+"""Create cases with hypothesis, with random changes of bytes, and with atheris.
 
-`python -m tests.robustness.fuzz.engines READER ENGINE CASES SEED FILE` runs one in this
-process and writes what became of the cases.
+`python -m tests.robustness.fuzz.engines READER ENGINE CASES SEED FILE` runs one engine in this
+process and writes the outcomes to FILE.
 """
 
 import json
@@ -17,11 +17,11 @@ from tests.robustness.fuzz.damage import damaged
 from tests.robustness.fuzz.outcome import Outcomes, limit_memory
 from tests.robustness.odd_files.mutations import mutated
 
-TOLD_EVERY = 200
+SAVE_EVERY = 200
 
 
 def blind(reader, root, paths, cases, seed, outcomes):
-    """Changes of bytes that know no format."""
+    """Change bytes at random."""
     whole = [path.read_bytes() for path in paths]
     for number in range(cases):
         which, _, content = mutated(whole, number, seed)
@@ -29,10 +29,10 @@ def blind(reader, root, paths, cases, seed, outcomes):
 
 
 def structured(reader, root, paths, cases, seed, outcomes):
-    """Changes that know the format."""
+    """Make changes that fit the format."""
     whole = {path: path.read_bytes() for path in paths}
 
-    # It may find that it has tried everything before it has done so many.
+    # Hypothesis may run out of new examples before it reaches the number of cases.
     while (left := cases - sum(outcomes.counts.values())) > 0:
 
         @seeded(seed)
@@ -54,8 +54,8 @@ def structured(reader, root, paths, cases, seed, outcomes):
         seed += 1
 
 
-def covering(reader, root, paths, cases, seed, outcomes, told):
-    """Bytes that lead along new paths; libFuzzer ends the process itself."""
+def covering(reader, root, paths, cases, seed, outcomes, save):
+    """Search for bytes that reach new code; libFuzzer ends the process itself."""
     import atheris
 
     whole = [path.read_bytes() for path in paths]
@@ -66,8 +66,8 @@ def covering(reader, root, paths, cases, seed, outcomes, told):
         which = data[0] % len(paths)
         outcomes.take(reader, root, paths[which], data[1:])
         done = sum(outcomes.counts.values())
-        if done % TOLD_EVERY == 0 or done == cases:
-            told()
+        if done % SAVE_EVERY == 0 or done == cases:
+            save()
 
     with tempfile.TemporaryDirectory() as corpus:
         for number, content in enumerate(whole):
@@ -89,7 +89,7 @@ def covering(reader, root, paths, cases, seed, outcomes, told):
         atheris.Fuzz()
 
 
-def main(name, engine, cases, seed, told_path):
+def main(name, engine, cases, seed, output):
     if engine == "atheris":
         import atheris
 
@@ -99,26 +99,26 @@ def main(name, engine, cases, seed, told_path):
         from tests.robustness.fuzz.readers import READERS
     outcomes = Outcomes()
 
-    def told():
+    def save():
         content = {
             "counts": dict(outcomes.counts),
             "slowest_ms": outcomes.slowest_ms,
             "wrong": {k: (f, c.hex(), m) for k, (f, c, m) in outcomes.wrong.items()},
         }
-        Path(told_path).write_text(json.dumps(content))
+        Path(output).write_text(json.dumps(content))
 
     reader = READERS[name]
-    with tempfile.TemporaryDirectory(dir=Path(told_path).parent) as folder:
+    with tempfile.TemporaryDirectory(dir=Path(output).parent) as folder:
         root = Path(folder)
         paths = reader.make(root)
-        reader.read(root)  # whole, it is read
+        reader.read(root)  # the undamaged files can be read
         limit_memory()
         if engine == "atheris":
-            covering(reader, root, paths, int(cases), int(seed), outcomes, told)
+            covering(reader, root, paths, int(cases), int(seed), outcomes, save)
         else:
             run = structured if engine == "hypothesis" else blind
             run(reader, root, paths, int(cases), int(seed), outcomes)
-    told()
+    save()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One case: what a reader makes of a damaged file."""
+"""Run one case: a reader with a damaged file."""
 
 import contextlib
 import io
@@ -13,21 +13,21 @@ from pathlib import Path
 from rfkeras.errors import RFKerasError
 
 LONGEST_SECONDS = 10
-MEMORY_BYTES = 2 << 30  # more than there is when the first case begins
+MEMORY_BYTES = 2 << 30  # in addition to what is in use before the first case
 
 
 class TooLongError(BaseException):
-    """The reader did not come back."""
+    """The reader did not finish in time."""
 
 
 @dataclass
 class Outcomes:
-    """What became of the cases of a reader.
+    """The outcomes of all cases of a reader.
 
     Attributes:
-        counts: "read", "refused", or what is wrong.
-        wrong: The first case of each kind that is wrong: (file, content, message).
-        slowest_ms: Of the longest case.
+        counts: Number of cases per outcome: "read", "rejected", or the kind of failure.
+        wrong: The first case of each kind of failure: (file, content, message).
+        slowest_ms: Time of the slowest case.
     """
 
     counts: Counter = field(default_factory=Counter)
@@ -35,7 +35,7 @@ class Outcomes:
     slowest_ms: float = 0.0
 
     def take(self, reader, root, path, content):
-        """Damage a file, read, and mend it again; True if the reader did as promised."""
+        """Damage a file, read it and restore it; return False if the reader failed."""
         whole = path.read_bytes()
         path.write_bytes(content)
         begin = time.perf_counter()
@@ -46,14 +46,14 @@ class Outcomes:
         except RFKerasError as error:
             message = str(error)
             named = str(root) in message or not reader.names_file
-            outcome = "refused" if named else "file not named"
-        except (Exception, TooLongError) as error:  # noqa: BLE001 (it is what is looked for)
+            outcome = "rejected" if named else "file not named"
+        except (Exception, TooLongError) as error:  # noqa: BLE001 (these are the failures we search for)
             outcome, message = type(error).__name__, str(error)
         finally:
             path.write_bytes(whole)
         self.slowest_ms = max(self.slowest_ms, 1000 * (time.perf_counter() - begin))
         self.counts[outcome] += 1
-        good = outcome in ("read", "refused")
+        good = outcome in ("read", "rejected")
         if not good:
             self.wrong.setdefault(outcome, (str(path), content, message))
         return good
@@ -81,7 +81,7 @@ def _limited():
 
 
 def limit_memory():
-    """From now on, memory far above what is used now cannot be had."""
+    """Limit the memory of this process to far more than it uses now."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

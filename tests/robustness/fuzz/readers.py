@@ -1,6 +1,5 @@
-"""The readers of files from elsewhere: a folder of whole files, and what reads one of them."""
+"""The readers to be tested: functions that write undamaged files and that read them."""
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from rfkeras.datasets.load import load_dataset
 from rfkeras.datasets.packed import load_packed
 from rfkeras.evaluation.result import read_scores, write_scores
 from rfkeras.inference.batch import Job, open_journal
-from rfkeras.interop.torch import read_state, told_options
+from rfkeras.interop.torch import infer_options, read_state
 from rfkeras.training.run_dir import load_snapshot, save_snapshot
 from rfkeras.utils.files import write_npz
 from tests.helpers import layouts
@@ -33,11 +32,11 @@ class Reader:
     """A reader of files.
 
     Attributes:
-        make: Writes whole files into a folder; returns those that are to be damaged.
-        read: Reads what lies in the folder.
-        share: Of all cases, by weight.
-        names_file: Whether its errors name the file; those of options that came together
-            from several places, and of weights that were read before, cannot.
+        make: Function that writes undamaged files into a folder, and returns those to damage.
+        read: Function that reads the files in the folder.
+        share: Weight of the reader in the number of cases.
+        names_file: Whether its errors name the file. Errors about options merged from several
+            files, or about weights that are already in memory, cannot.
     """
 
     make: Callable[[Path], list[Path]]
@@ -58,16 +57,10 @@ def _openmic_npz(root):
     shutil.rmtree(folder / "audio")
     (folder / "audio").mkdir()
     (folder / "openmic-2018-aggregated-labels.csv").unlink()
-    keys = np.array([f"{number:06d}_{number * 30}" for number in range(6)], object)
-    pickled = io.BytesIO()
-    np.save(pickled, keys)
+    keys = np.array([f"{number:06d}_{number * 30}" for number in range(6)])
     labels = np.linspace(0, 1, 120).reshape(6, 20)
     path = folder / "openmic-2018.npz"
-    write_npz(path, {"Y_true": labels, "Y_mask": labels > 0.3})
-    import zipfile
-
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("sample_key.npy", pickled.getvalue())
+    write_npz(path, {"Y_true": labels, "Y_mask": labels > 0.3, "sample_key": keys})
     return [path]
 
 
@@ -182,12 +175,12 @@ def _recipe(root):
 
 
 def _read_recipe(root):
-    from rfkeras.config.train_config import resolve
+    from rfkeras.config.resolve import merge_options
 
     options = {}
     for _, own in read_recipe(str(root / "recipe.yaml")):
         options |= own
-    return resolve(TrainConfig, options)
+    return merge_options(options)
 
 
 def _config(root):
@@ -251,14 +244,12 @@ READERS = {
     ),
     "PyTorch weights: .npz": Reader(
         _torch_npz,
-        lambda r: told_options(read_state(r / "state.npz")),
+        lambda r: infer_options(read_state(r / "state.npz")),
         4,
         names_file=False,
     ),
     "recipe: YAML": Reader(_recipe, _read_recipe, 10, names_file=False),
-    "configuration: JSON": Reader(
-        _config, lambda r: from_json(TrainConfig, r / "config.json"), 10
-    ),
+    "configuration: JSON": Reader(_config, lambda r: from_json(r / "config.json"), 10),
     "tags: JSON lines": Reader(_journal, _read_journal, 8),
     "clips of weights: JSON": Reader(
         _clip_record, lambda r: recorded_clips(r / "clips.json", "tones", ["a"]), 4

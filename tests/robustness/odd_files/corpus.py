@@ -1,4 +1,4 @@
-"""Audio files that programs stumble over, made here, and what must become of each."""
+"""Create audio files that often break programs, with the expected outcome of each."""
 
 import os
 import struct
@@ -8,22 +8,22 @@ import numpy as np
 
 from tests.robustness.odd_files.sounds import encoded, sound, tone
 
-READ, REFUSED, EITHER = "read", "refused", "either"  # either: finite output or an error
+READ, REFUSED, EITHER = "read", "refused", "either"  # EITHER: finite output or an error
 HOURS_10 = 10 * 3600
 SCIPY_WAVS = "io/tests/datasets"
 WHOLE = ("pcm16.wav", "pcm16.flac", "vorbis.ogg", "opus.opus", "layer3.mp3", "pcm16.aiff")
 
 
 def contents():
-    """{file name: (bytes, what must become of it)}."""
+    """Return {file name: (bytes, expected outcome)}."""
     wav, flac, mp3 = sound("pcm16.wav"), sound("pcm16.flac"), sound("layer3.mp3")
     beep = tone(0.3, 44100)
     files = {
         "ten_hours_by_header.wav": (_long_wav(wav), REFUSED),
         "ten_hours_by_header.flac": (_long_flac(flac), REFUSED),
         "ten_hours_by_header.mp3": (_long_mp3(mp3), REFUSED),
-        "flac_by_another_name.mp3": (flac, READ),
-        "mp3_by_another_name.wav": (mp3, READ),
+        "flac_with_wrong_extension.mp3": (flac, READ),
+        "mp3_with_wrong_extension.wav": (mp3, READ),
         "text.wav": (b"This is a letter about a sound, and no sound. " * 20, REFUSED),
         "picture.flac": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, REFUSED),
         "zeros.mp3": (bytes(5000), REFUSED),
@@ -47,7 +47,7 @@ def contents():
         whole = sound(name)
         files[f"whole_{stem}.{suffix}"] = (whole, READ)
         files[f"empty_{stem}.{suffix}"] = (b"", REFUSED)
-        files[f"header_alone_{stem}.{suffix}"] = (whole[:44], REFUSED)
+        files[f"only_header_{stem}.{suffix}"] = (whole[:44], REFUSED)
         for eighth in range(1, 8):
             cut = whole[: len(whole) * eighth // 8]
             files[f"cut_at_{eighth}_{stem}.{suffix}"] = (cut, EITHER)
@@ -55,10 +55,10 @@ def contents():
 
 
 def write(folder):
-    """Write all files, and what is none but has the name of one.
+    """Write all files, and paths with audio names that are not audio files.
 
     Returns:
-        {path: what must become of it}
+        {path: expected outcome}
     """
     expected = {}
     for name, (data, outcome) in contents().items():
@@ -81,7 +81,7 @@ def write(folder):
 
 
 def scipy_wavs():
-    """Odd WAV files that come with SciPy: {path: `EITHER`}."""
+    """Return the unusual WAV files that come with SciPy: {path: `EITHER`}."""
     import scipy
 
     folder = Path(scipy.__file__).parent / SCIPY_WAVS
@@ -93,20 +93,20 @@ def _wav(samples, rate_hz=44100):
 
 
 def _long_wav(wav):
-    """16-bit stereo at 44.1 kHz that declares ten hours of data."""
+    """Return 16-bit stereo at 44.1 kHz whose header declares ten hours of data."""
     data_bytes = min(HOURS_10 * 44100 * 4, 2**32 - 100)
     riff = wav[:4] + struct.pack("<I", data_bytes + 36) + wav[8:40]
     return riff + struct.pack("<I", data_bytes) + wav[44:]
 
 
 def _long_flac(flac):
-    """The 36 bits of STREAMINFO that count the samples, set to ten hours."""
+    """Set the sample count in STREAMINFO (36 bits) to ten hours."""
     packed = int.from_bytes(flac[18:26], "big") >> 36 << 36 | HOURS_10 * 44100
     return flac[:18] + packed.to_bytes(8, "big") + flac[26:]
 
 
 def _long_mp3(mp3):
-    """The header that encoders leave in the first frame, with the frames of ten hours."""
+    """Set the frame count in the encoder's header (first frame) to ten hours."""
     at = max(mp3.find(b"Xing"), mp3.find(b"Info"))
     assert at > 0
     return mp3[: at + 8] + struct.pack(">I", HOURS_10 * 44100 // 1152) + mp3[at + 12 :]

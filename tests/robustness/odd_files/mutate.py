@@ -1,8 +1,7 @@
-"""Script: thousands of damaged audio files, each decoded in a process that may die.
+"""Script: decode thousands of damaged audio files in a separate process.
 
-`python -m tests.robustness.odd_files.mutate --files 10000` prints what became of them.
-Each is checked, opened and read whole. Those that kill the decoder, or that it does not
-finish, are kept.
+`python -m tests.robustness.odd_files.mutate --files 10000` prints the outcomes. Each file is
+checked, opened and read completely. Files that crash or block the decoder are kept.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from rfkeras.audio.io import AudioFormat
-from rfkeras.audio.sandbox import Decoders, Limits
+from rfkeras.audio.sandbox import DecoderPool, Limits
 from rfkeras.errors import AudioError
 from tests.robustness.odd_files.mutations import mutated
 from tests.robustness.odd_files.sounds import FORMATS, sound
@@ -26,20 +25,20 @@ from tests.robustness.odd_files.sounds import FORMATS, sound
 AUDIO = AudioFormat(22050)
 LIMITS = Limits(seconds=10.0, memory_mb=2048)
 FINITE = "finite samples"
-# No answer about the file: each is to be looked into.
-FATAL = ("the decoder died", "the decoder gave no answer", "an error that names")
+# Outcomes that show a bug: the decoder gave no answer about the file.
+FATAL = ("the decoder crashed", "the decoder did not answer", "an error that names")
 
 
 @dataclass
 class Outcomes:
-    """What became of the files.
+    """The outcomes of all files.
 
     Attributes:
-        read: Files by outcome of reading them: `FINITE`, or the error with # for numbers.
-        checked: The same of `check_file`, which decodes no more than it must.
-        fatal: (file, outcome) of those that killed the decoder or that it did not finish.
-        memory_mb: Resident memory of the decoding process, every 1000 files.
-        slowest: The longest time for a file, in seconds, and its number.
+        read: Number of files per outcome of reading: `FINITE`, or the error with # for numbers.
+        checked: The same for `check_file`, which decodes as little as possible.
+        fatal: (file, outcome) of the files that crashed or blocked the decoder.
+        memory_mb: Resident memory of the decoding process, after every 1000 files.
+        slowest: The longest time for one file in seconds, and the number of that file.
     """
 
     read: Counter = field(default_factory=Counter)
@@ -50,17 +49,17 @@ class Outcomes:
 
 
 def campaign(folder, numbers, seed=0, limits=LIMITS, on_file=lambda path: None):
-    """Check and read damaged files, one after the other.
+    """Check and read damaged files one after the other.
 
     Args:
-        folder: Where they are written; those that are fatal stay there.
-        numbers: Which files.
-        seed: Of all of them.
-        limits: Of the decoding process.
-        on_file: Called with each path while the file is there.
+        folder: Folder for the files; fatal files are kept there.
+        numbers: Numbers of the files.
+        seed: Seed shared by all files.
+        limits: Limits of the decoding process.
+        on_file: Function called with each path before the file is removed.
     """
     outcomes = Outcomes()
-    decoders = Decoders(limits)
+    pool = DecoderPool(limits)
     names = list(FORMATS)
     sources = [sound(name) for name in names]
     try:
@@ -69,7 +68,7 @@ def campaign(folder, numbers, seed=0, limits=LIMITS, on_file=lambda path: None):
             path = folder / f"{number:06d}.{names[which]}"
             path.write_bytes(data)
             begin = time.monotonic()
-            found = checked(decoders, path), read(decoders, path)
+            found = checked(pool, path), read(pool, path)
             outcomes.slowest = max(outcomes.slowest, (time.monotonic() - begin, number))
             for outcome, counts in zip(found, (outcomes.checked, outcomes.read), strict=True):
                 counts[re.sub(r"\d[\d.]*", "#", outcome)] += 1
@@ -79,25 +78,25 @@ def campaign(folder, numbers, seed=0, limits=LIMITS, on_file=lambda path: None):
             else:
                 path.unlink()
             if number % 1000 == 0:
-                outcomes.memory_mb += [resident_mb(pid) for pid in decoders.waiting]
+                outcomes.memory_mb += [resident_mb(pid) for pid in pool.idle_pids]
     finally:
-        decoders.close()
+        pool.close()
     return outcomes
 
 
-def checked(decoders, path):
-    """`FINITE`, or why `check_file` says that the file cannot be used."""
+def checked(pool, path):
+    """Return `FINITE`, or the reason why `check_file` rejects the file."""
     try:
-        decoders.check(path)
+        pool.check(path)
     except AudioError as error:
         return error.reason if error.path == str(path) else f"an error that names {error.path}"
     return FINITE
 
 
-def read(decoders, path):
-    """`FINITE`, or why the whole of the file cannot be read."""
+def read(pool, path):
+    """Return `FINITE`, or the reason why the file cannot be read completely."""
     try:
-        with decoders.open(path, AUDIO) as file:
+        with pool.open(path, AUDIO) as file:
             samples = file.read()
         assert samples.dtype == np.float32
         assert samples.shape == (file.length,)
@@ -108,32 +107,34 @@ def read(decoders, path):
 
 
 def resident_mb(pid="self"):
-    """Resident memory of a process in MiB."""
+    """Return the resident memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return round(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024, 1)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=10000)
+    parser.add_argument("--files", type=int, default=10000, help="number of files")
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the fatal files")
-    parser.add_argument("--tag", type=int, default=0, metavar="N", help="tag every N-th too")
+    parser.add_argument(
+        "--tag", type=int, default=0, metavar="N", help="also tag every N-th file"
+    )
     options = parser.parse_args()
     import soundfile
 
-    tagged = None
+    tagger = None
     if options.tag:
         from tests.robustness.odd_files.tagging import EveryNth
 
-        tagged = EveryNth(options.tag)
+        tagger = EveryNth(options.tag)
     begin, before = time.monotonic(), resident_mb()
     with TemporaryDirectory() as aside:
         folder = options.keep or Path(aside)
         folder.mkdir(parents=True, exist_ok=True)
         numbers = range(options.first, options.first + options.files)
-        rest = {} if tagged is None else {"on_file": tagged}
+        rest = {} if tagger is None else {"on_file": tagger}
         outcomes = campaign(folder, numbers, options.seed, **rest)
     print(
         f"{platform.machine()}, Python {platform.python_version()}, soundfile "
@@ -147,8 +148,8 @@ def main():
     print(f"slowest: {outcomes.slowest[0]:.2f} s, file {outcomes.slowest[1]}")
     print(f"this process: {before} MB before, {resident_mb()} MB after")
     print(f"decoding process, every 1000 files: {outcomes.memory_mb} MB")
-    if tagged is not None:
-        print(f"tag: {dict(tagged.counts)}")
+    if tagger is not None:
+        print(f"tag: {dict(tagger.counts)}")
     for name, outcome in outcomes.fatal:
         print(f"FATAL {name}: {outcome}")
     return 1 if outcomes.fatal else 0

@@ -1,4 +1,4 @@
-"""Damage that is done to files: the same for the same numbers, on every machine."""
+"""Damage files, reproducibly for a given seed and number on every machine."""
 
 import numpy as np
 
@@ -6,24 +6,24 @@ HEADER_BYTES = 256
 
 
 def _extremes(size):
-    """Bytes of the numbers of so many bytes that code is least likely to be ready for."""
+    """Return the extreme numbers of this size, which code is least likely to handle."""
     top = 2 ** (8 * size)
     values = (0, 1, top // 2 - 1, top // 2, top - 2, top - 1)
     return [value.to_bytes(size, order) for value in values for order in ("little", "big")]
 
 
 def flip(data, rng, other):
-    """Some bits, anywhere."""
+    """Flip some bits anywhere."""
     return _flipped(data, rng, len(data))
 
 
 def flip_header(data, rng, other):
-    """Some bits among the first bytes."""
+    """Flip some bits among the first bytes."""
     return _flipped(data, rng, min(len(data), HEADER_BYTES))
 
 
 def extreme(data, rng, other):
-    """A number at the beginning, of any size, becomes the least, the greatest or nearly so."""
+    """Replace a number of any size near the start with an extreme value."""
     size = int(rng.choice([1, 2, 4, 8]))
     at = _place(rng, min(len(data), HEADER_BYTES))
     values = _extremes(size)
@@ -35,7 +35,7 @@ def truncate(data, rng, other):
 
 
 def splice(data, rng, other):
-    """The beginning of one file, the end of another."""
+    """Join the start of one file and the end of another."""
     return data[: _place(rng, len(data))] + other[_place(rng, len(other)) :]
 
 
@@ -45,7 +45,7 @@ def duplicate(data, rng, other):
 
 
 def insert(data, rng, other):
-    """A block of zeros, of ones or of noise."""
+    """Insert a block of zeros, of ones or of noise."""
     block = rng.integers(0, 256, int(rng.integers(1, 4096)), dtype=np.uint8).tobytes()
     filling = (block, bytes(len(block)), b"\xff" * len(block))[rng.integers(3)]
     at = _place(rng, len(data))
@@ -61,15 +61,15 @@ MUTATIONS = (flip, flip_header, extreme, truncate, splice, duplicate, insert, de
 
 
 def mutated(sources, number, seed=0):
-    """One damaged file.
+    """Damage one of several files.
 
     Args:
-        sources: Contents of whole files.
-        number: Of the damaged file.
-        seed: Of all of them.
+        sources: Contents of the undamaged files.
+        number: Number of the damaged file.
+        seed: Seed shared by all damaged files.
 
     Returns:
-        (which of the sources it was, names of what was done to it, its bytes)
+        (index of the source, names of the mutations, damaged bytes)
     """
     rng = np.random.default_rng([seed, number])
     which = int(rng.integers(len(sources)))

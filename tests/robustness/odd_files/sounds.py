@@ -1,4 +1,4 @@
-"""Short sounds in every container and codec that is read."""
+"""Create short sounds in every supported container and codec."""
 
 import io
 from functools import cache
@@ -27,20 +27,20 @@ FORMATS = {
 
 @cache
 def sound(name, seconds=0.3):
-    """Bytes of a file of `FORMATS`: a tone and some noise."""
+    """Return the bytes of an audio file in one of `FORMATS`: a tone with some noise."""
     container, subtype, rate_hz, channels = FORMATS[name]
     return encoded(tone(seconds, rate_hz, channels), rate_hz, container, subtype)
 
 
 def tone(seconds, rate_hz, channels=1):
-    """(samples, channels): a tone of 440 Hz in a little noise."""
+    """Return a tone of 440 Hz with a little noise, (samples, channels)."""
     t = np.arange(round(seconds * rate_hz))[:, None] / rate_hz
     noise = np.random.default_rng(rate_hz + channels).normal(0, 0.02, (len(t), channels))
     return (0.3 * np.sin(2 * np.pi * 440 * t) + noise).astype(np.float32)
 
 
 def encoded(samples, rate_hz, container, subtype):
-    """Bytes of a file with these samples."""
+    """Return the bytes of an audio file with these samples."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate_hz, subtype, None, container)
     return buffer.getvalue()

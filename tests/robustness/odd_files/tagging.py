@@ -1,4 +1,4 @@
-"""Damaged files through a small tagger."""
+"""Tag damaged files with a small model."""
 
 import contextlib
 import io
@@ -21,8 +21,8 @@ def small_tagger(decoder):
     return StreamTagger(model, CHUNK_SECONDS, decoder)
 
 
-def tagged(tagger, paths, write):
-    """Run a batch; its tally."""
+def tag_files(tagger, paths, write):
+    """Tag files; return the summary of the batch."""
     silent = contextlib.redirect_stderr(io.StringIO())
     with silent, Display(len(paths), quiet=True) as display:
         files = find_audio(paths)
@@ -30,10 +30,10 @@ def tagged(tagger, paths, write):
 
 
 class EveryNth:
-    """Tags every so-manieth file that it is told of.
+    """Tags every n-th file.
 
     Attributes:
-        counts: Files by outcome: "scores" or "error".
+        counts: Number of files per outcome: "scores" or "error".
     """
 
     def __init__(self, n):
@@ -44,7 +44,7 @@ class EveryNth:
     def __call__(self, path):
         self._seen += 1
         if self._seen % self._n == 0:
-            tagged(self._tagger, [path], self._write)
+            tag_files(self._tagger, [path], self._write)
 
     def _write(self, outcome):
         if outcome.error is None:

@@ -1,4 +1,4 @@
-"""Whatever lies in a folder: finite numbers or an error that names the file."""
+"""Every file in a folder gives finite numbers or an error that names the file."""
 
 import contextlib
 import csv
@@ -19,10 +19,10 @@ from rfkeras.errors import DatasetError
 from tests.helpers.taggers import RATE_HZ, zoo_tagger
 from tests.robustness.odd_files.corpus import READ, REFUSED, scipy_wavs, write
 from tests.robustness.odd_files.mutate import campaign, resident_mb
-from tests.robustness.odd_files.tagging import small_tagger, tagged
+from tests.robustness.odd_files.tagging import small_tagger, tag_files
 
 AUDIO = AudioFormat(RATE_HZ)
-SECONDS_A_FILE = 5.0  # far more than any takes, far less than ten hours of anything
+SECONDS_PER_FILE = 5.0  # far more than any file needs, far less than decoding ten hours
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def split_of(corpus):
 
 
 def check(corpus, refused):
-    """Compare the files that were refused with what must become of each."""
+    """Compare the rejected files with the expected outcomes."""
     refused = {str(path) for path in refused}
     assert refused <= {str(path) for path in corpus}
     for path, expected in corpus.items():
@@ -63,7 +63,7 @@ def within(seconds):
 
 
 def tag(model_file, corpus, output, *flags):
-    # A folder is searched, not read; what is searched is tested with the tagger.
+    # Folders are searched, not read; the tests of the tagger cover that.
     files = [str(path) for path in corpus if not path.is_dir()]
     with contextlib.redirect_stderr(io.StringIO()) as err:
         arguments = ["tag", *files, "--model", str(model_file), "--chunk-seconds", "2", *flags]
@@ -73,7 +73,7 @@ def tag(model_file, corpus, output, *flags):
 
 @pytest.mark.parametrize("decoder", ["soundfile", "isolated"])
 def test_tagging_gives_every_file_scores_or_an_error(corpus, model_file, tmp_path, decoder):
-    with within(SECONDS_A_FILE * len(corpus)):
+    with within(SECONDS_PER_FILE * len(corpus)):
         status, err, records = tag(
             model_file, corpus, tmp_path / "tags.jsonl", "--decoder", decoder
         )
@@ -91,17 +91,17 @@ def test_tagging_gives_every_file_scores_or_an_error(corpus, model_file, tmp_pat
         assert path.name in err
 
 
-def test_tagging_again_and_again_takes_no_more_memory(corpus):
+def test_tagging_repeatedly_does_not_increase_memory(corpus):
     tagger = small_tagger("soundfile")
     files = [path for path in corpus if not path.is_dir()]
     used = []
     for _ in range(4):
-        tagged(tagger, files, lambda outcome: None)
+        tag_files(tagger, files, lambda outcome: None)
         used.append(resident_mb())
-    assert used[3] - used[1] < 10, used  # the first makes threads and buffers
+    assert used[3] - used[1] < 10, used  # the first pass creates threads and buffers
 
 
-def test_embedding_leaves_out_what_cannot_be_read(corpus, model_file, tmp_path):
+def test_embedding_leaves_out_unreadable_files(corpus, model_file, tmp_path):
     files = {path: outcome for path, outcome in corpus.items() if not path.is_dir()}
     output = tmp_path / "features.npy"
     with contextlib.redirect_stderr(io.StringIO()):
@@ -122,7 +122,7 @@ def test_embedding_leaves_out_what_cannot_be_read(corpus, model_file, tmp_path):
 
 
 @pytest.mark.parametrize("decoder", ["soundfile", "isolated"])
-def test_packing_leaves_out_and_lists_what_cannot_be_read(corpus, tmp_path, decoder):
+def test_packing_leaves_out_and_lists_unreadable_files(corpus, tmp_path, decoder):
     dataset = AudioDataset("nasty", ("a", "b", "c"), {"train": split_of(corpus)})
     with pytest.raises(DatasetError, match="--max-bad-share"):
         pack(dataset, AUDIO, tmp_path / "strict", progress=False, decoder=decoder)
@@ -145,7 +145,7 @@ def log(corpus):
 
 
 @pytest.mark.parametrize("decoder", ["soundfile", "isolated"])
-def test_training_and_evaluation_go_on_without_what_cannot_be_read(corpus, decoder):
+def test_training_and_evaluation_skip_unreadable_files(corpus, decoder):
     split = split_of(corpus)
     bad = log(corpus)
     steps = -(-len(split) // 8)
@@ -160,17 +160,17 @@ def test_training_and_evaluation_go_on_without_what_cannot_be_read(corpus, decod
         bad_files=bad,
         decoder=decoder,
     )
-    with within(SECONDS_A_FILE * len(corpus)):
+    with within(SECONDS_PER_FILE * len(corpus)):
         shapes = []
         for waveforms, _, _ in batches.as_numpy_iterator():
             assert np.isfinite(waveforms).all()
             shapes.append(waveforms.shape)
     assert shapes == [(8, 800)] * steps
-    # An excerpt may end before the place where a file is broken: all of them may be read.
+    # An excerpt may end before the damaged part, so these files may also be read.
     partly = ("ten_hours", "nan", "infinite", "huge_numbers")
     files = {p: o for p, o in corpus.items() if not p.name.startswith(partly)}
     check(files, {file.path for file in bad.files} & {str(path) for path in files})
-    # Ten hours by header are 72,000 windows, all of them empty.
+    # Ten hours in the header mean 72,000 windows, all of them empty.
     short = {p: o for p, o in corpus.items() if not p.name.startswith("ten_hours")}
     bad = log(short)
     windows, plan = evaluation_batches(
@@ -181,9 +181,9 @@ def test_training_and_evaluation_go_on_without_what_cannot_be_read(corpus, decod
     assert 0 < len(plan.kept_rows) == len(short) - len({file.path for file in bad.files})
 
 
-def test_damaged_files_by_the_hundred(tmp_path):
+def test_hundreds_of_damaged_files_are_read_or_rejected(tmp_path):
     outcomes = campaign(tmp_path, range(1000, 1400))
     assert outcomes.fatal == []
     assert outcomes.read["finite samples"] > 100
     assert sum(outcomes.read.values()) == sum(outcomes.checked.values()) == 400
-    assert outcomes.slowest[0] < SECONDS_A_FILE
+    assert outcomes.slowest[0] < SECONDS_PER_FILE

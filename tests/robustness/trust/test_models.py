@@ -1,4 +1,4 @@
-"""Files of models and data cannot make Python run what is in them."""
+"""Files of models and data cannot make Python run code."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from zoo.pretrained import load_model
 
 
 class Attack:
-    """Unpickled, it makes a file."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -30,13 +30,13 @@ class Attack:
 
 @pytest.fixture
 def canary(tmp_path):
-    """A folder that is there if something ran."""
+    """Return a folder that exists only if an attack ran; check that it does not."""
     path = tmp_path / "canary"
     yield path
     assert not path.exists()
 
 
-def test_the_attack_works_where_pickles_are_loaded(tmp_path):
+def test_the_attack_works_with_plain_pickle(tmp_path):
     pickle.loads(pickle.dumps(Attack(tmp_path / "made")))
     assert (tmp_path / "made").is_dir()
 
@@ -45,7 +45,7 @@ def test_the_attack_works_where_pickles_are_loaded(tmp_path):
     "name",
     ["OpenMIC: .npz", "scores to evaluate: .npy", "report's scores: .npz", "checkpoint: .npz"],
 )
-def test_no_array_of_a_data_set_or_checkpoint_is_unpickled(name, tmp_path, canary):
+def test_arrays_of_data_sets_and_checkpoints_are_not_unpickled(name, tmp_path, canary):
     reader = READERS[name]
     (root := tmp_path / "files").mkdir()
     (path,) = (
@@ -70,7 +70,7 @@ def test_no_array_of_a_data_set_or_checkpoint_is_unpickled(name, tmp_path, canar
             reader.read(root)
 
 
-def test_no_pytorch_file_is_unpickled(tmp_path, canary):
+def test_pytorch_files_are_not_unpickled(tmp_path, canary):
     torch = pytest.importorskip("torch")
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": Attack(canary)}, path)
@@ -85,7 +85,7 @@ def test_snapshots_are_read_without_pickle(tmp_path, canary):
         load_snapshot(path, [])
 
 
-def test_no_recipe_makes_an_object(tmp_path, canary):
+def test_recipes_cannot_create_objects(tmp_path, canary):
     path = tmp_path / "evil.yaml"
     path.write_text(f"rho: !!python/object/apply:os.mkdir ['{canary}']\n")
     with pytest.raises(RFKerasError, match=r"evil\.yaml cannot be read"):
@@ -101,7 +101,7 @@ def saved(tmp_path_factory):
 
 
 def rewritten(saved, path, change):
-    """The model, its dense layer's configuration changed."""
+    """Copy the model with a changed configuration of its dense layer."""
     with zipfile.ZipFile(saved) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(members["config.json"])
@@ -152,16 +152,16 @@ ATTACKS = {
     ),
     "function of the standard library": lambda _: as_activation("os", "mkdir"),
     "function of Keras that loads": lambda _: as_activation("keras.models", "load_model"),
-    "function of Keras that fetches": lambda _: as_activation("keras.utils", "get_file"),
+    "function of Keras that downloads": lambda _: as_activation("keras.utils", "get_file"),
     "SavedModel": lambda _: as_importable("keras.layers", "TFSMLayer"),
 }
 
 
 @pytest.mark.parametrize("unsafe", [False, True])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_no_model_makes_python_run_functions(saved, tmp_path, canary, attack, unsafe):
+def test_models_cannot_run_functions(saved, tmp_path, canary, attack, unsafe):
     path = rewritten(saved, tmp_path / "evil.keras", ATTACKS[attack](canary))
-    if unsafe:  # an application may have told Keras so, for files of its own
+    if unsafe:  # an application may have enabled this for its own files
         keras.config.enable_unsafe_deserialization()
     try:
         with pytest.raises(CheckpointError, match=r"evil\.keras cannot be loaded"):
@@ -170,7 +170,7 @@ def test_no_model_makes_python_run_functions(saved, tmp_path, canary, attack, un
         keras.src.backend.common.global_state.set_global_attribute("safe_mode_saving", None)
 
 
-def test_layers_that_were_registered_are_known(tmp_path):
+def test_registered_layers_can_be_loaded(tmp_path):
     @keras.saving.register_keras_serializable("trust")
     class Mine(keras.layers.Dense):
         pass
@@ -180,7 +180,7 @@ def test_layers_that_were_registered_are_known(tmp_path):
     assert type(load_model(tmp_path / "mine.keras").get_layer("mine")) is Mine
 
 
-def test_a_damaged_member_is_named_before_hdf5_reads_it(saved, tmp_path):
+def test_a_damaged_member_is_detected_before_hdf5_reads_it(saved, tmp_path):
     content = bytearray(saved.read_bytes())
     with zipfile.ZipFile(saved) as archive:
         at = archive.getinfo("model.weights.h5").header_offset

@@ -1,4 +1,4 @@
-"""What is fetched, from where, and who can reach what is served."""
+"""Downloads use HTTPS only, and the serving example is not exposed."""
 
 import http.server
 import threading
@@ -13,7 +13,7 @@ from zoo import pretrained
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """A server on this machine that answers by what `answers` holds."""
+    """Run a local server that responds with the contents of `answers`."""
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))
     answers = {}
 
@@ -38,7 +38,7 @@ def server(monkeypatch, tmp_path):
 
 
 def fetch(url):
-    return pretrained.fetch(url, "0" * 64, "w.keras")
+    return pretrained.download(url, "0" * 64, "w.keras")
 
 
 @pytest.mark.parametrize(
@@ -50,29 +50,29 @@ def fetch(url):
         "http://127.0.0.1.org/w",
     ],
 )
-def test_weights_come_by_https_alone(url):
-    with pytest.raises(CheckpointError, match="https:// alone"):
+def test_weights_are_downloaded_over_https_only(url):
+    with pytest.raises(CheckpointError, match="only downloaded over https://"):
         fetch(url)
 
 
 @pytest.mark.parametrize("place", ["http://example.org/w", "file:///etc/hosts"])
-def test_no_redirection_leads_off_https(server, place):
+def test_redirections_away_from_https_are_rejected(server, place):
     url, answers = server
     answers["/w"] = (302, {"Location": place}, b"")
-    with pytest.raises(CheckpointError, match=r"https:// alone|cannot be fetched"):
+    with pytest.raises(CheckpointError, match=r"over https://|cannot be downloaded"):
         fetch(f"{url}/w")
 
 
-def test_a_download_without_end_is_ended(server, monkeypatch, tmp_path):
+def test_a_download_that_is_too_large_is_stopped(server, monkeypatch, tmp_path):
     url, answers = server
     monkeypatch.setattr(pretrained, "MAX_BYTES", 1000)
     answers["/w"] = (200, {}, bytes(5_000_000))
-    with pytest.raises(CheckpointError, match="more than 1,000 bytes"):
+    with pytest.raises(CheckpointError, match="larger than 1,000 bytes"):
         fetch(f"{url}/w")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_the_serving_example_listens_on_this_machine_alone():
+def test_the_serving_example_listens_on_localhost_only():
     text = (ROOT / "examples/serving/docker-compose.yml").read_text(encoding="utf-8")
     ports = yaml.safe_load(text)["services"]["tagger"]["ports"]
     assert ports

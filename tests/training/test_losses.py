@@ -1,0 +1,109 @@
+"""Losses and class weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_class_weight
+
+from rfkeras.errors import ConfigError
+from rfkeras.evaluation import metrics
+from rfkeras.training.losses import (
+    MaskedBinaryCrossentropy,
+    SoftmaxCrossentropy,
+    class_weights,
+    loss_for,
+)
+
+
+def some_labels(seed=0, shape=(6, 5)):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, shape).astype("float32")
+    mask = rng.integers(0, 2, shape).astype("float32")
+    return labels, mask, rng.normal(0, 3, shape).astype("float32")
+
+
+def test_masked_loss_is_the_sum_over_known_labels_divided_by_all_entries():
+    labels, mask, logits = some_labels()
+    p = 1 / (1 + np.exp(-logits.astype("float64")))
+    terms = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+    loss = MaskedBinaryCrossentropy()(labels, logits, sample_weight=mask)
+    assert float(loss) == pytest.approx((terms * mask).sum() / terms.size, rel=1e-6)
+    validation_loss = metrics.log_loss(p, labels, mask, "multi_label")
+    assert validation_loss == pytest.approx(float(loss), rel=1e-6)
+
+
+def test_unknown_labels_have_no_gradient():
+    labels, mask, logits = some_labels()
+    x = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = MaskedBinaryCrossentropy()(labels, x, sample_weight=mask)
+    gradient = tape.gradient(loss, x).numpy()
+    p = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(gradient, (p - labels) * mask / labels.size, atol=1e-7)
+    assert not gradient[mask == 0].any()
+
+
+def test_loss_is_finite_for_any_logit():
+    logits = np.array([[-1e4, 1e4, 0.0]], "float32")
+    for value in (0.0, 1.0):
+        loss = MaskedBinaryCrossentropy()(np.full((1, 3), value, "float32"), logits)
+        assert np.isfinite(loss)
+
+
+def test_softmax_loss_equals_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (50, 4)).astype("float32")
+    classes = rng.integers(0, 4, 50)
+    p = np.exp(logits.astype("float64"))
+    p /= p.sum(axis=1, keepdims=True)
+    loss = SoftmaxCrossentropy()(np.eye(4, dtype="float32")[classes], logits)
+    assert float(loss) == pytest.approx(log_loss(classes, p, labels=range(4)), rel=1e-6)
+    soft = rng.dirichlet(np.ones(4), 50).astype("float32")
+    expected = -(soft * np.log(p)).sum(axis=1).mean()
+    assert float(SoftmaxCrossentropy()(soft, logits)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_softmax_loss_is_finite_and_float32_for_any_logit():
+    logits = tf.constant([[-6e4, 6e4, 0.0]], tf.float16)
+    loss = SoftmaxCrossentropy()([[1.0, 0.0, 0.0]], logits)
+    assert loss.dtype == "float32"
+    assert float(loss) == pytest.approx(2 * 6e4, rel=1e-3)
+
+
+def test_balanced_class_weights_equal_those_of_scikit_learn():
+    classes = np.random.default_rng(0).choice(4, 200, p=[0.6, 0.3, 0.08, 0.02])
+    labels = np.eye(5)[classes]  # the last class has no clip
+    names = list("abcde")
+    weights = class_weights("balanced", labels, np.ones_like(labels), names, "single_label")
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=classes)
+    np.testing.assert_allclose(weights[:4], expected * 4 / 5, rtol=1e-6)
+    assert weights[4] == 1.0
+
+
+def test_balanced_tag_weights_balance_positives_and_negatives():
+    labels = np.zeros((100, 4))
+    labels[:20, 0] = labels[:90, 1] = labels[:1, 2] = 1
+    mask = np.ones_like(labels)
+    mask[50:, 0] = 0
+    weights = class_weights("balanced", labels, mask, list("abcd"), "multi_label")
+    np.testing.assert_allclose(weights, [30 / 20, 10 / 90, 20.0, 20.0], rtol=1e-6)
+
+
+def test_weights_from_a_table():
+    labels = np.zeros((4, 3))
+    weights = class_weights({"b": 2.5}, labels, labels, ["a", "b", "c"], "multi_label")
+    np.testing.assert_array_equal(weights, np.float32([1, 2.5, 1]))
+    assert class_weights("none", labels, labels, list("abc"), "multi_label") is None
+    with pytest.raises(ConfigError, match="Did you mean 'drums'"):
+        class_weights({"drum": 2.0}, labels, labels, ["a", "drums"], "multi_label")
+
+
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+def test_loss_survives_a_config_round_trip(task):
+    loss = keras.losses.deserialize(keras.losses.serialize(loss_for(task)))
+    labels, mask, logits = some_labels()
+    expected = loss_for(task)(labels, logits, sample_weight=mask)
+    assert float(loss(labels, logits, sample_weight=mask)) == float(expected)

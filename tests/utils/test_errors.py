@@ -1,0 +1,33 @@
+"""Messages of errors."""
+
+import pytest
+
+from rfkeras.errors import AudioError, ConfigError, did_you_mean, located, unknown_name
+
+
+def test_an_unknown_name_lists_the_allowed_ones_and_the_nearest():
+    assert unknown_name("task", "multi-label", ["single_label", "multi_label"]) == (
+        "Unknown task 'multi-label'. Did you mean 'multi_label'? "
+        "Allowed: multi_label, single_label."
+    )
+    assert unknown_name("task", "x", ["ab"]) == "Unknown task 'x'. Allowed: ab."
+
+
+def test_nothing_is_suggested_for_a_name_that_is_unlike_all():
+    assert did_you_mean("banjo", ["flute", "guitar"]) == ""
+
+
+def test_a_place_is_added_to_messages_that_lack_it():
+    with pytest.raises(ConfigError, match=r"^runs/a: bad$"), located("runs/a"):
+        raise ConfigError("bad")
+    with pytest.raises(ConfigError, match=r"^bad runs/a$"), located("runs/a"):
+        raise ConfigError("bad runs/a")
+
+
+def test_an_audio_error_has_path_and_reason():
+    error = AudioError("a.wav", "empty file")
+    assert (str(error), error.path, error.reason) == (
+        "a.wav: empty file",
+        "a.wav",
+        "empty file",
+    )
