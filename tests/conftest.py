@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures shared by all tests."""
 
 import os
 from pathlib import Path
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 
-# TensorFlow's native start-up notes are not about what is tested.
+# Hide the log messages of TensorFlow's start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Several workers test at once: threads beyond one each would wait for each other.
+# Several workers run tests at the same time, so more than one thread each would only wait.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
-# The modules that take longest, longest first.
+# The slowest modules, slowest first.
 LONGEST = (
     "benchmarks/test_short_form.py",
     "zoo/test_every_model.py",
@@ -30,24 +30,24 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Long modules first, so that no worker is left alone with one at the end."""
+    """Run slow modules first, so that no worker has to finish one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in slow))
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (ranks.get(item.path, len(LONGEST)), item.path not in slow))
 
 
 @pytest.fixture(scope="session")
 def shared_folder():
-    """Folder with real metadata of the data sets, where a machine has it."""
+    """Return the folder with real metadata of the data sets, or skip if there is none."""
     folder = Path(os.environ.get("RFKERAS_SHARED", Path(__file__).parents[2] / "shared"))
     if not folder.is_dir():
-        pytest.skip(f"no real metadata here: {folder} is missing (set RFKERAS_SHARED)")
+        pytest.skip(f"this test needs real metadata in {folder} (or set RFKERAS_SHARED)")
     return folder
 
 
 @pytest.fixture(scope="session")
 def tone_folder(tmp_path_factory):
-    """A data set of one-second tones, low, middle and high: one sub-folder a class."""
+    """Create a data set of one-second tones (low, mid, high) with one subfolder per class."""
     root = tmp_path_factory.mktemp("tones")
     rng = np.random.default_rng(0)
     t = np.arange(22050) / 22050
@@ -62,7 +62,7 @@ def tone_folder(tmp_path_factory):
 
 @pytest.fixture
 def averaging_pools(monkeypatch):
-    """Networks built with mean pooling, whose gradients show the whole window."""
+    """Build networks with mean pooling, whose gradients show the whole window."""
     import keras
 
     from tests.helpers.receptive_field import MeanPooling

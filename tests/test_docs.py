@@ -1,4 +1,4 @@
-"""What README.md and the pages in docs/ say, run."""
+"""Run the code and check the commands in README.md and in the pages of docs/."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 SCRIPTS = {"train.py": "train", "evaluate.py": "evaluate", "tune.py": "tune"}
 
-# What the snippets of a page would need too long or too much for: said there, run here.
+# Parts of examples that need too much time or data, and what the tests run instead.
 REPLACED = {
     "pytorch_checkpoints.md": {
         '"model.npz"': repr(str(ROOT / "tests/fixtures/cp_resnet_rho5_w8_c1_n20.npz"))
@@ -35,7 +35,7 @@ REPLACED = {
         'Path("/data"), size=20_000': 'Path("data"), size=3',
     },
 }
-RUN_BY = {"export.md": "tests/cli/test_export.py"}  # it converts, which is slow
+RUN_BY = {"export.md": "tests/cli/test_export.py"}  # its conversions are slow
 NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*$")
 
 
@@ -44,7 +44,7 @@ def text_of(page):
 
 
 def blocks(page, language):
-    """The fenced blocks of a page, but for those after <!-- not run: REASON -->."""
+    """Yield the fenced blocks of a page, except those after <!-- not run: REASON -->."""
     text = text_of(page)
     for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.S | re.M):
         if found[1] == language and not NOT_RUN.search(text[: found.start()]):
@@ -53,7 +53,7 @@ def blocks(page, language):
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    """What the snippets find in their folder: a model, a run, a song, data sets."""
+    """Create the files that the examples use: a model, a run, a song, data sets."""
     import zoo
     from rfkeras.frontend import create_frontend
 
@@ -86,24 +86,24 @@ def workshop(tmp_path_factory):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page not in RUN_BY and any(blocks(page, "python"))]
 )
-def test_the_python_examples_of_a_page_run_in_order(page, workshop, tmp_path, monkeypatch):
+def test_the_python_examples_of_a_page_run(page, workshop, tmp_path, monkeypatch):
     shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))
     code = "\n".join(blocks(page, "python"))
-    for said, run in REPLACED.get(page, {}).items():
-        assert said in code
-        code = code.replace(said, run)
+    for original, replacement in REPLACED.get(page, {}).items():
+        assert original in code
+        code = code.replace(original, replacement)
     out = StringIO()
     with redirect_stdout(out), redirect_stderr(StringIO()):
         exec(compile(code, page, "exec"), {"__name__": page})
     printed = out.getvalue().splitlines()
-    for said in re.findall(r"^print\(.*\)  # (\(?[\w, .]+?\)?)(?::.*)?$", code, flags=re.M):
-        if re.match(r"[\d(T]|logits", said):
-            assert said in printed, said
+    for expected in re.findall(r"^print\(.*\)  # (\(?[\w, .]+?\)?)(?::.*)?$", code, flags=re.M):
+        if re.match(r"[\d(T]|logits", expected):
+            assert expected in printed, expected
 
 
-def test_pages_that_are_run_elsewhere_are():
+def test_pages_run_by_other_tests_are_mentioned_there():
     for page, test in RUN_BY.items():
         assert f"docs/{page}" in (ROOT / test).read_text(encoding="utf-8")
 
@@ -117,20 +117,20 @@ def test_flags_and_links_exist(page):
 
 
 @pytest.mark.parametrize("page", ["../README.md", *PAGES])
-def test_command_lines_are_understood(page):
-    """Every call of the program: sub-command, flags, and the values that flags may take."""
+def test_the_parser_accepts_all_commands(page):
+    """Subcommands, flags and values of all commands are valid."""
     from rfkeras.cli.main import build_parser
 
     parser = build_parser()
     for words in calls(page):
-        refused = StringIO()
-        with redirect_stdout(StringIO()), redirect_stderr(refused):
+        errors = StringIO()
+        with redirect_stdout(StringIO()), redirect_stderr(errors):
             status = status_of(parser, words)
-        assert status == 0, f"{shlex.join(words)}: {refused.getvalue()}"
+        assert status == 0, f"{shlex.join(words)}: {errors.getvalue()}"
 
 
 def status_of(parser, words):
-    """0 where the parser takes these arguments, or prints its help."""
+    """Parse arguments; return 0 if they are valid or ask for help."""
     try:
         parser.parse_args(words)
     except SystemExit as end:
@@ -139,7 +139,7 @@ def status_of(parser, words):
 
 
 def calls(page):
-    """The arguments of `rfkeras` in every shell block of a page."""
+    """Yield the arguments of `rfkeras` for every command in the shell blocks of a page."""
     for block in (*blocks(page, "sh"), *blocks(page, "")):
         for line in block.replace("\\\n", " ").splitlines():
             line = re.split(r"\s[|>&]", line.partition(" #")[0])[0]
@@ -157,14 +157,14 @@ def calls(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_tables_of_options_can_be_read(page):
+def test_yaml_and_json_blocks_can_be_parsed(page):
     for block in blocks(page, "yaml"):
         yaml.safe_load(block)
     for block in blocks(page, "json"):
         json.loads(block)
 
 
-def test_the_recipe_of_the_training_page_is_one():
+def test_the_recipe_on_the_training_page_is_valid():
     from rfkeras.config.resolve import merge_options
 
     (recipe,) = blocks("train.md", "yaml")
@@ -172,7 +172,7 @@ def test_the_recipe_of_the_training_page_is_one():
     assert (config.model, config.rho, config.epochs) == ("resnet_rf_small", (7, 3), 40)
 
 
-def test_the_windows_of_the_tagging_page_are_the_arithmetic():
+def test_the_frame_lengths_on_the_tagging_page_are_correct():
     from rfkeras.frontend.presets import scale_of_preset
     from rfkeras.rf import rf_of_rho
 
@@ -186,7 +186,7 @@ def test_the_windows_of_the_tagging_page_are_the_arithmetic():
 
 
 def points_of(path):
-    """The points of a summary.csv."""
+    """Read the points of a summary.csv."""
     kinds = {"str": str, "int": int, "float": float, "bool": lambda text: text == "True"}
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -195,7 +195,7 @@ def points_of(path):
     ]
 
 
-def test_the_tables_of_the_experiment_are_those_of_its_files():
+def test_the_tables_of_the_experiment_match_its_files():
     text = text_of("receptive_field_experiment.md")
     assert markdown_tables(points_of(DOCS / "rf_sweep/summary.csv")) in text
     for point in points_of(DOCS / "rf_sweep/training_summary.csv"):

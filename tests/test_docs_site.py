@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, and holds what it should."""
+"""The documentation site builds without warnings and is complete."""
 
 import ast
 import os
@@ -14,7 +14,7 @@ import yaml
 
 from tests.helpers.processes import ROOT
 
-ROOMS = (  # those that say by __all__ what is public
+PACKAGES = (  # with a public API in __all__
     "rfkeras.datasets",
     "rfkeras.export",
     "rfkeras.frontend",
@@ -29,7 +29,7 @@ ELSEWHERE = re.compile(r"(?:https?:)?//")
 
 
 class Page(HTMLParser):
-    """Ids, links and loaded files of an HTML page."""
+    """The ids, links and loaded files of an HTML page."""
 
     def __init__(self, path):
         super().__init__()
@@ -77,20 +77,20 @@ def pages(site):
     return {path: Page(path) for path in sorted(site.rglob("*.html"))}
 
 
-def test_every_page_and_picture_is_there(site):
+def test_every_page_and_picture_exists(site):
     for source in (ROOT / "docs").rglob("*"):
         path = source.relative_to(ROOT / "docs")
         if source.suffix in (".md", ".ipynb"):
             assert (site / path.with_suffix(".html")).is_file(), path
         elif source.is_file() and path.parts[0] != "site":
             assert (site / path).read_bytes() == source.read_bytes(), path
-    for made in ("command_line", "changelog", "contributing"):
-        assert (site / f"{made}.html").is_file()
+    for generated in ("command_line", "changelog", "contributing"):
+        assert (site / f"{generated}.html").is_file()
 
 
 def test_internal_links_and_files_exist(site, pages):
     for path, page in pages.items():
-        if path.name == "404.html":  # its addresses are those of a server's root
+        if path.name == "404.html":  # its links are relative to the root of a server
             continue
         for link in [*page.links, *page.loaded]:
             if re.match(r"[a-z]+:|//", link):
@@ -117,17 +117,17 @@ def test_nothing_is_loaded_from_other_hosts(site, pages):
         assert not re.search(r"""(?:url\(|@import)\s*["']?(?:https?:)?//""", text), style
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_public_class_and_function_has_an_entry(pages, site, room):
-    page = pages[site / f"api/{room.rpartition('.')[2]}.html"]
-    for name in public_names(ROOT / room.replace(".", "/") / "__init__.py"):
-        # A function that has the name of its module stands under its full name.
-        entries = {f"{room}.{name}", f"{room}.{name}.{name}"}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_class_and_function_has_an_entry(pages, site, package):
+    page = pages[site / f"api/{package.rpartition('.')[2]}.html"]
+    for name in public_names(ROOT / package.replace(".", "/") / "__init__.py"):
+        # A function with the name of its module has its full name as id.
+        entries = {f"{package}.{name}", f"{package}.{name}.{name}"}
         assert entries & page.ids, name
 
 
 def public_names(path):
-    """Classes and functions in a package's __all__, without importing it."""
+    """List the classes and functions in a package's __all__ without importing it."""
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and statement.targets[0].id == "__all__":
             return [name for name in ast.literal_eval(statement.value) if not name.isupper()]
@@ -140,11 +140,11 @@ def test_entries_have_their_sections_and_examples(site):
     assert "frequency_aware" in block
     assert "Parameters:" in block
     assert "ResidualBlock</span>" in block or "ResidualBlock" in block
-    assert "&gt;&gt;&gt; block" not in block  # a nested quotation in place of code
+    assert "&gt;&gt;&gt; block" not in block  # a nested quotation instead of code
     assert "(1, 50, 16, 64)" in block
 
 
-def test_the_command_line_page_has_every_command_and_flag(site):
+def test_the_command_line_page_lists_every_command(site):
     from rfkeras.cli.main import COMMANDS
 
     text = (site / "command_line.html").read_text(encoding="utf-8")
@@ -155,15 +155,15 @@ def test_the_command_line_page_has_every_command_and_flag(site):
         assert flag in text
 
 
-def test_the_navigation_names_every_page():
+def test_the_navigation_lists_every_page():
     class Loader(yaml.SafeLoader):
-        """Of mkdocs.yml."""
+        """Loader for mkdocs.yml."""
 
-    def named(node):
+    def paths(node):
         if isinstance(node, str):
             return [node]
         values = node.values() if isinstance(node, dict) else node
-        return [path for value in values for path in named(value)]
+        return [path for value in values for path in paths(value)]
 
     settings = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
     known = {
@@ -171,6 +171,6 @@ def test_the_navigation_names_every_page():
         for path in (ROOT / "docs").rglob("*")
         if path.suffix in (".md", ".ipynb")
     }
-    made = {"command_line.md", "changelog.md", "contributing.md"}
-    assert set(named(settings["nav"])) == known | made
+    generated = {"command_line.md", "changelog.md", "contributing.md"}
+    assert set(paths(settings["nav"])) == known | generated
     assert Path(ROOT / settings["hooks"][0]).is_file()

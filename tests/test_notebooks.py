@@ -1,14 +1,14 @@
-"""The notebooks of the documentation: their outputs are what their cells give."""
+"""The outputs saved in the notebooks of the documentation are up to date."""
 
 import nbformat
 import pytest
 
-from tests.helpers.notebooks import NOTEBOOKS, executed, pictures, printed, words_and_numbers
+from tests.helpers.notebooks import NOTEBOOKS, execute, pictures, split_numbers, text_outputs
 from tests.helpers.processes import ROOT
 
 NAMES = ["custom_model.ipynb", "look_inside.ipynb"]
 LARGEST_BYTES = 500_000
-# Training repeats itself only roughly on another processor; scores are printed with 2 digits.
+# Training gives slightly different results on other processors; scores have 2 digits.
 ABSOLUTE, RELATIVE = 0.05, 0.02
 
 
@@ -17,7 +17,7 @@ def test_all_notebooks_are_tested():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_are_kept_and_small(name):
+def test_outputs_are_saved_and_small(name):
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     assert (NOTEBOOKS / name).stat().st_size < LARGEST_BYTES
     assert pictures(notebook)
@@ -32,19 +32,19 @@ def test_outputs_are_kept_and_small(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of the ended kernel
-def test_cells_give_the_outputs_that_are_kept(name, tmp_path):
-    kept = nbformat.read(NOTEBOOKS / name, as_version=4)
-    fresh = executed(NOTEBOOKS / name, tmp_path)
-    for cell, said, found in zip(
-        [cell for cell in kept.cells if cell.cell_type == "code"],
-        printed(kept),
-        printed(fresh),
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Jupyter's packages
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of the stopped kernel
+def test_cells_give_the_saved_outputs(name, tmp_path):
+    saved = nbformat.read(NOTEBOOKS / name, as_version=4)
+    fresh = execute(NOTEBOOKS / name, tmp_path)
+    for cell, expected, found in zip(
+        [cell for cell in saved.cells if cell.cell_type == "code"],
+        text_outputs(saved),
+        text_outputs(fresh),
         strict=True,
     ):
-        words, numbers = words_and_numbers(said)
-        found_words, found_numbers = words_and_numbers(found)
+        words, numbers = split_numbers(expected)
+        found_words, found_numbers = split_numbers(found)
         assert found_words == words, cell.source
         assert found_numbers == pytest.approx(numbers, abs=ABSOLUTE, rel=RELATIVE), cell.source
-    assert len(pictures(fresh)) == len(pictures(kept))
+    assert len(pictures(fresh)) == len(pictures(saved))

@@ -1,4 +1,4 @@
-"""The runs and commands whose results `fingerprints.py` hashes, and what is read of them."""
+"""The runs and commands whose results `fingerprints.py` hashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import soundfile
 
 RATE_HZ = 22050
 PATH_OPTIONS = ("data_dir", "audio_dir", "sound_font")
-CLEANED = ("TF_", "KERAS_", "RFKERAS_", "PYTHON", "CUDA_", "OMP_")  # in names of variables
+CLEANED = ("TF_", "KERAS_", "RFKERAS_", "PYTHON", "CUDA_", "OMP_")  # prefixes of variables
 
 TRAIN = (
     "--width 8 --epochs 2 --batch-size 4 --excerpt-seconds 0.5 --window-seconds 1 "
@@ -31,7 +31,7 @@ TRAIN = (
 )
 FOLDER = "--dataset folder --data-dir {data} "
 SMALL = FOLDER + "--rho 4 "
-# Options of each run, beside those of TRAIN.
+# Options of each run, in addition to TRAIN.
 TRAININGS = {
     "resnet_rf": SMALL,
     "shake_aware_damped": SMALL + "--shake --frequency-aware --damping 0.1 --optimizer adamw",
@@ -93,7 +93,7 @@ Items = dict[str, str]
 
 
 class Failed(Exception):
-    """A command did not end as it should; the text is what it said last."""
+    """A command failed; the text is the end of its output."""
 
 
 def sha(content: str | bytes) -> str:
@@ -112,7 +112,7 @@ def sha_arrays(arrays: Iterable[tuple[str, Any]]) -> str:
 
 
 def sha_json(content: Any, without: Sequence[str] = ()) -> str:
-    """Hash what JSON says, whatever its layout; keys named in `without` are left out."""
+    """Hash JSON content independent of its formatting, without the keys in `without`."""
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
@@ -129,7 +129,7 @@ def npz_items(path: Path) -> list[tuple[str, Any]]:
 
 
 def make_audio(work: Path) -> None:
-    """Write the clips of three classes, and a longer one: the same bytes each time."""
+    """Write the clips of three classes and a longer clip, with the same bytes each time."""
     rng = np.random.default_rng(0)
     seconds = np.arange(RATE_HZ) / RATE_HZ
     for name, low_hz, high_hz in (("high", 1500, 3000), ("low", 100, 300), ("noise", 0, 0)):
@@ -147,9 +147,9 @@ class Checkout:
     """Runs commands with the code of a folder.
 
     Args:
-        root: The checkout.
-        work: Where the data lies and the runs go: an absolute path, the same for all
-            checkouts, as it gets into files.
+        root: Folder of the checkout.
+        work: Folder for data and runs: an absolute path that is the same for all checkouts,
+            because it is written into files.
     """
 
     def __init__(self, root: Path, work: Path):
@@ -165,17 +165,17 @@ class Checkout:
         self._entry = self._find_entry()
         found = self.python("-c", "import rfkeras; print(rfkeras.__file__)").strip()
         if not Path(found).is_relative_to(root):
-            raise SystemExit(f"The code that runs would be {found}, not that of {root}.")
+            raise SystemExit(f"Python imports {found} instead of the code in {root}.")
 
     def _find_entry(self) -> str:
-        """Find the module and function behind `rfkeras` in what describes the package."""
+        """Find the module and function behind `rfkeras` in the packaging files."""
         for name in ("setup.py", "pyproject.toml", "setup.cfg"):
             path = self.root / name
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
             match = re.search(r"\brfkeras[\"']?\s*=\s*[\"']?(rfkeras[\w.]*:\w+)", text)
             if match:
                 return match[1]
-        raise SystemExit(f"{self.root} does not say what the command rfkeras runs.")
+        raise SystemExit(f"No entry point for the command rfkeras found in {self.root}.")
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Python in the checkout."""
@@ -190,7 +190,7 @@ class Checkout:
         )
 
     def python(self, *arguments: str) -> str:
-        """Run Python in the checkout to its end; returns its standard output.
+        """Run Python in the checkout; return its standard output.
 
         Raises:
             Failed: The exit status is not 0.
@@ -206,7 +206,7 @@ class Checkout:
         return self.python("-c", COMMAND, self._entry, *arguments)
 
     def arrays(self, code: str, paths: Sequence[Path]) -> dict[str, list[tuple[str, Any]]]:
-        """Run code that reads files and writes arrays; returns those of each file."""
+        """Run code that reads files and writes arrays; return the arrays of each file."""
         result: dict[str, list[tuple[str, Any]]] = {str(path): [] for path in paths}
         if paths:
             output = self.work / "arrays.npz"
@@ -217,7 +217,7 @@ class Checkout:
         return result
 
     def train(self, name: str) -> Items:
-        """Make a training run; returns nothing yet, as its files are read in `read_run`."""
+        """Train; return no items, because `read_run` reads the files."""
         words = TRAININGS[name].format(data=self.work / "data", work=self.work).split()
         arguments = [*TRAIN.split(), *words, "--run-dir", str(self.work / name)]
         if name == "packed":
@@ -240,14 +240,14 @@ class Checkout:
         return {}
 
     def evaluate(self, name: str) -> Items:
-        """Evaluate a run on another split, by the script of its own."""
+        """Evaluate a run on another split with evaluate.py."""
         output = self.work / name
         run = str(self.work / "resnet_rf")
         self.python("evaluate.py", "--run", run, "--split", "train", "--output", str(output))
         return read_report(output)
 
     def tag(self, name: str) -> Items:
-        """Tag a file by the ready weights, into JSON lines."""
+        """Tag a file with pretrained weights and write JSON lines."""
         output = self.work / "tags.jsonl"
         self.rfkeras(
             *("tag", str(self.work / "glide.wav"), "--frames", "--output", str(output)),
@@ -257,7 +257,7 @@ class Checkout:
         return {"JSON lines": sha_json([json.loads(line) for line in lines])}
 
     def embed(self, name: str) -> Items:
-        """Embed a file by the ready weights, frame by frame."""
+        """Embed a file with pretrained weights, frame by frame."""
         output = self.work / "embedding.npz"
         self.rfkeras(
             *("embed", str(self.work / "glide.wav"), "--per", "frame", "--output", str(output)),
@@ -266,7 +266,7 @@ class Checkout:
         return {"arrays": sha_arrays(npz_items(output))}
 
     def tables(self, name: str) -> Items:
-        """Print what networks see, as JSON."""
+        """Print the receptive fields of networks as JSON."""
         printed = {
             title: self.rfkeras("rf", *words.split(), "--json", "--no-plots")
             for title, words in TABLES.items()
@@ -274,7 +274,7 @@ class Checkout:
         return {title: sha_json(json.loads(text)) for title, text in printed.items()}
 
     def read_models(self, runs: Sequence[str]) -> dict[str, Items]:
-        """Hash weights and SavedModels of runs, each kind in one process of its own."""
+        """Hash the weights and SavedModels of runs, with one process for each kind."""
         models = [self.work / name / "model.keras" for name in runs]
         exports = [self.work / name / "saved_model/1" for name in runs]
         weights, served = self.arrays(WEIGHTS, models), self.arrays(SERVED, exports)
@@ -282,7 +282,7 @@ class Checkout:
         for name, model, export in zip(runs, models, exports, strict=True):
             found = weights[str(model)]
             outputs = served[str(export)]
-            # Seeds that are not stored are drawn anew by every process that loads the model.
+            # Every process that loads the model draws new values for seeds that are not stored.
             lasting = [array for key, array in found if not key.endswith(SEED_STATE)]
             items[name] = {
                 "weights: names": sha("\n".join(key for key, _ in found)),
@@ -302,7 +302,7 @@ COMMANDS: dict[str, Callable[[Checkout, str], Items]] = {
 
 
 def read_report(folder: Path) -> Items:
-    """Hash scores and figures of an evaluation."""
+    """Hash the scores and metrics of an evaluation."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return {
         "scores": sha_arrays(npz_items(folder / "scores.npz")),
@@ -311,10 +311,10 @@ def read_report(folder: Path) -> Items:
 
 
 def read_run(folder: Path) -> Items:
-    """Hash what a run left, but for its models' arrays."""
+    """Hash the files of a run, except the arrays of its models."""
     with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
         log = list(csv.DictReader(file))
-    # A loss is summed anew from where the run was stopped: its last bits tell that step.
+    # A resumed run sums its loss from the step where it stopped, which affects the last bits.
     passing = ["seconds", *(["loss"] if folder.name == "resumed" else [])]
     items = {"log.csv": sha_json(log, without=passing)}
     for path in sorted(folder.glob("checkpoints/*.npz")):
@@ -336,8 +336,8 @@ def read_run(folder: Path) -> Items:
                 )
             )
         items["model.keras: stored arrays"] = sha_arrays(stored)
-        # Where the code of a layer lies may change; the name it is registered by must not.
-        # A shared object's number is its address in memory.
+        # The module of a layer may change, but its registered name must not. The id of a shared
+        # object is its address in memory.
         items["model.keras: layers"] = sha_json(
             json.loads(archive.read("config.json")), ["module", "shared_object_id"]
         )

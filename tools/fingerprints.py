@@ -1,15 +1,15 @@
-"""Hash what the code of a checkout computes, so that two versions can be held together.
+"""Hash the results of a checkout, to compare two versions of the code.
 
-Small training runs and commands are run with the code of a checkout, by its command line
-alone, and everything they leave that counts is written down as SHA-256: weights, scores,
-snapshots, outputs of SavedModels, tags. The same tool so works for any layout of the code::
+The tool runs small trainings and commands with the code of a checkout, using only its command
+line, and writes the SHA-256 of all results: weights, scores, snapshots, outputs of SavedModels
+and tags. It therefore works for any layout of the code::
 
     python tools/fingerprints.py --checkout DIR --output A.json [--only NAME ...] [--repeat 2]
     python tools/fingerprints.py --compare A.json B.json
 
-Compare files of one machine only: processors differ in the last bits. With `--repeat 2`
-every run is made twice, and what differs between the two is marked as varying; it is named
-when files are compared, and not counted as a difference.
+Compare only files from the same machine, because processors differ in the last bits. With
+`--repeat 2` everything runs twice, and results that differ are marked as varying. A comparison
+lists them but does not count them as differences.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from typing import Any
 from fingerprint_runs import COMMANDS, TRAININGS, Checkout, Failed, Items, make_audio, read_run
 
 FORMAT = 1
-LOCK = ".fingerprints.lock"  # also tells that the folder is ours to empty
+LOCK = ".fingerprints.lock"  # also marks the folder as safe to empty
 VARIES = "varies"
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """Print to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def run_all(checkout: Checkout, names: Sequence[str]) -> dict[str, Items]:
-    """Run all from a clean folder, and hash what they leave."""
+    """Run everything in a clean folder, and hash the results."""
     for path in checkout.work.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -59,20 +59,20 @@ def run_all(checkout: Checkout, names: Sequence[str]) -> dict[str, Items]:
             found[name] = {"failed": str(error)}
         state = f"FAILED, {found[name]['failed']}" if "failed" in found[name] else "done"
         seconds = time.monotonic() - begun
-        say(f"[{number}/{len(names)}] {name}: {state} in {seconds:.0f} s")
+        report(f"[{number}/{len(names)}] {name}: {state} in {seconds:.0f} s")
     trained = [name for name in names if name in TRAININGS and "failed" not in found[name]]
     try:
         for name, items in checkout.read_models(trained).items():
             found[name] |= items
     except Failed as error:
-        say(f"Models of the runs cannot be read: {error}")
+        report(f"Cannot read the models of the runs: {error}")
         for name in trained:
-            found[name]["failed"] = f"models cannot be read: {error}"
+            found[name]["failed"] = f"cannot read the models: {error}"
     return found
 
 
 def merge(rounds: Sequence[Mapping[str, Items]]) -> dict[str, Items]:
-    """Keep what came out the same in every round, and mark what did not as varying."""
+    """Keep the results that are equal in all rounds, and mark the others as varying."""
     merged: dict[str, Items] = {}
     for name in rounds[0]:
         items = sorted({item for found in rounds for item in found[name]})
@@ -84,15 +84,17 @@ def merge(rounds: Sequence[Mapping[str, Items]]) -> dict[str, Items]:
 
 
 def record(root: Path, output: Path, only: Sequence[str], repeat: int, work: Path) -> int:
-    """Run a checkout and write its fingerprints; returns the exit status."""
+    """Run a checkout and write its fingerprints; return the exit status."""
     names = [name for name in COMMANDS if not only or name in only]
     if "evaluate" in names and "resnet_rf" not in names:
         names.insert(0, "resnet_rf")
     work.mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()) and not (work / LOCK).exists():
-        raise SystemExit(f"{work} holds something else, which would be deleted.")
+        raise SystemExit(
+            f"{work} contains other files, which would be deleted. Use another --work-dir."
+        )
     with (work / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # runs of two checkouts would mix
+        fcntl.flock(lock, fcntl.LOCK_EX)  # runs of two checkouts must not overlap
         checkout = Checkout(root, work)
         runs = merge([run_all(checkout, names) for _ in range(repeat)])
     packages = {name: version(name) for name in ("tensorflow", "keras", "numpy")}
@@ -109,19 +111,19 @@ def record(root: Path, output: Path, only: Sequence[str], repeat: int, work: Pat
     for name, items in runs.items():
         varying = [item for item, value in items.items() if value == VARIES]
         if varying:
-            say(f"Not deterministic: {name}: {', '.join(varying)}")
+            report(f"Not deterministic: {name}: {', '.join(varying)}")
     if repeat == 1:
-        say("Whether all of it repeats was not looked at; --repeat 2 does.")
+        report("Determinism was not checked; use --repeat 2 to check it.")
     return int(any("failed" in items for items in runs.values()))
 
 
 def is_left_out(found: Mapping[str, Any], name: str) -> bool:
-    """Tell whether a run is missing because others alone were asked for."""
+    """Return whether a run is missing because --only selected others."""
     return bool(found.get("only")) and name not in found["runs"]
 
 
 def compare(first: Path, second: Path) -> int:
-    """Print what two files of fingerprints agree on; returns 1 if anything differs."""
+    """Compare two files of fingerprints; return 1 if anything differs."""
     one, other = (json.loads(p.read_text(encoding="utf-8")) for p in (first, second))
     for key in ("format", "machine", "work"):
         if one[key] != other[key]:
@@ -132,7 +134,7 @@ def compare(first: Path, second: Path) -> int:
         pair = [found["runs"].get(name, {}) for found in (one, other)]
         left_out = [p for p, f in zip("AB", (one, other), strict=True) if is_left_out(f, name)]
         if left_out:
-            print(f"{name:<22}not asked for in {left_out[0]}")
+            print(f"{name:<22}not selected in {left_out[0]}")
             continue
         states: dict[str, list[str]] = {"equal": [], "different": [], VARIES: []}
         for item in dict.fromkeys([*pair[0], *pair[1]]):
@@ -148,32 +150,38 @@ def compare(first: Path, second: Path) -> int:
                 where = "".join(f" ({s} in {p})" for s, p in zip(sides, "AB", strict=True) if s)
                 print(f"  {state}: {item}{where}")
         different += counts[1]
-    print("All equal." if not different else f"{different} different.")
+    print("All equal." if not different else f"Differences: {different}.")
     return int(different > 0)
 
 
 def main() -> int:
-    """Read the command line and do what it says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--checkout", type=Path, metavar="DIR", help="folder of the code")
-    parser.add_argument("--output", type=Path, metavar="FILE", help=".json to write")
+    parser.add_argument(
+        "--checkout", type=Path, metavar="DIR", help="folder of the code to run"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     parser.add_argument("--only", nargs="+", default=[], choices=COMMANDS, metavar="NAME")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="rounds (1)")
+    parser.add_argument(
+        "--repeat", type=int, default=1, metavar="N", help="number of rounds (default: 1)"
+    )
     parser.add_argument(
         "--work-dir",
         type=Path,
         default=Path(tempfile.gettempdir(), "rfkeras-fingerprints"),
         metavar="DIR",
-        help="data and runs; the same for files that are to be compared (%(default)s). Its "
-        "content is deleted first",
+        help="folder for data and runs, emptied first. Use the same folder for all files to be "
+        "compared (default: %(default)s)",
     )
-    parser.add_argument("--compare", nargs=2, type=Path, metavar="FILE", help="two files")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar="FILE", help="compare two files"
+    )
     parser.epilog = f"Names: {', '.join(COMMANDS)}."
     options = parser.parse_args()
     if options.compare:
         return compare(*options.compare)
     if options.checkout is None or options.output is None or options.repeat < 1:
-        parser.error("give --checkout and --output, or --compare")
+        parser.error("use --checkout with --output, or --compare")
     paths = [path.resolve() for path in (options.checkout, options.output, options.work_dir)]
     return record(paths[0], paths[1], options.only, options.repeat, paths[2])
 

@@ -1,4 +1,4 @@
-"""How the reference reads this library's docstrings."""
+"""Extension of griffe for the docstrings of this library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import griffe
 
 
 class Examples(griffe.Extension):
-    """Take "Example:" for the section that Google's style calls "Examples:"."""
+    """Treat "Example:" like the section "Examples:" of Google's style."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Change one docstring (called by griffe)."""

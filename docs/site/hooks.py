@@ -1,8 +1,8 @@
-"""Pages of the site that are made at the build, from what they describe.
+"""Generate pages of the site during the build.
 
-The command line reference comes from the parsers, so it cannot fall behind them; the
-changelog and the guide for contributors are files of the repository's root. Links work in the
-repository as well as on the site.
+The command line reference comes from the parsers, so it is always up to date. The changelog
+and the guide for contributors are files in the root folder of the repository. Links work both
+in the repository and on the site.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mkdocs.structure.files import File, Files
 
 from rfkeras.cli.main import build_parser
 
-_WIDTH = "90"  # columns; what fits beside the site's two menus
+_WIDTH = "90"  # columns that fit between the two menus of the site
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
-_PAGES = {  # of the site, for files of the repository that lie outside of docs/
+_PAGES = {  # pages for files outside docs/
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "README.md": "index.md",
@@ -43,34 +43,34 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
-    """Turn links out of docs/, which serve readers of the repository (called by MkDocs)."""
+    """Rewrite links to files outside docs/, which work in the repository (called by MkDocs)."""
     source = Path(page.file.src_uri).parent
 
-    def turned(link: re.Match[str]) -> str:
+    def rewrite(link: re.Match[str]) -> str:
         path = os.path.normpath(source / link[2])
         return site_link(link, path[3:]) if path.startswith("../") else link[0]
 
-    return _LINK.sub(turned, markdown)
+    return _LINK.sub(rewrite, markdown)
 
 
 def root_page(path: Path) -> str:
-    """A page of the repository's root, with its links as they are from docs/."""
+    """Read a page in the root folder, and make its links relative to docs/."""
 
-    def turned(link: re.Match[str]) -> str:
+    def rewrite(link: re.Match[str]) -> str:
         inside = link[2].removeprefix("docs/")
         if inside != link[2]:
             return f"[{link[1]}]({inside}{link[3] or ''})"
         return site_link(link, link[2])
 
-    return _LINK.sub(turned, path.read_text(encoding="utf-8"))
+    return _LINK.sub(rewrite, path.read_text(encoding="utf-8"))
 
 
 def site_link(link: re.Match[str], path: str) -> str:
-    """A link to a file outside of docs/: to its page, or its name where it has none.
+    """Link a file outside docs/ to its page, or show only its name if it has no page.
 
     Args:
-        link: A match of text, address and fragment.
-        path: The file, from the repository's root.
+        link: Match with the text, the address and the fragment of a link.
+        path: Path of the file, relative to the root of the repository.
     """
     if path in _PAGES:
         return f"[{link[1]}]({_PAGES[path]}{link[3] or ''})"
@@ -78,11 +78,10 @@ def site_link(link: re.Match[str], path: str) -> str:
 
 
 def on_post_page(output: str, page: Any, **kwargs: Any) -> str:
-    """Mend the pages of notebooks (called by MkDocs).
+    """Fix the pages of notebooks (called by MkDocs).
 
-    Their links name files of docs/, which MkDocs turns into pages of the site only in
-    Markdown. And nbconvert adds a script that draws Mermaid diagrams with code from a CDN; the
-    notebooks have no such diagram.
+    Their links point to files in docs/, which MkDocs converts only in Markdown. And nbconvert
+    adds a script that loads Mermaid from a CDN, but the notebooks have no Mermaid diagrams.
     """
     if not page.file.src_uri.endswith(".ipynb"):
         return output
@@ -92,13 +91,13 @@ def on_post_page(output: str, page: Any, **kwargs: Any) -> str:
 
 
 def command_line_page() -> str:
-    """The help of every command, as Markdown."""
+    """Return the help of every command as Markdown."""
     parts = [
         "# Command line",
-        "`pip install .` gives the command `rfkeras`. From a checkout, `train.py` is "
-        "`rfkeras train`, `evaluate.py` is `rfkeras evaluate` and `tune.py` is "
-        "`rfkeras tune`. All end with status 0 only when everything was done; 1 after an "
-        "error that the message explains, 2 for wrong flags, 130 after Ctrl-C.",
+        "`pip install .` installs the command `rfkeras`. In a checkout, `train.py` is the same "
+        "as `rfkeras train`, `evaluate.py` as `rfkeras evaluate`, and `tune.py` as "
+        "`rfkeras tune`. The exit status is 0 only if everything succeeded, 1 after an error "
+        "explained by the message, 2 for invalid flags, and 130 after Ctrl-C.",
     ]
     with patch.dict(os.environ, COLUMNS=_WIDTH):
         for depth, parser in _parsers(build_parser()):
@@ -111,7 +110,7 @@ def command_line_page() -> str:
 def _parsers(
     parser: argparse.ArgumentParser, depth: int = 0
 ) -> Iterator[tuple[int, argparse.ArgumentParser]]:
-    """A parser and all parsers of its sub-commands, each with its depth."""
+    """Yield a parser and the parsers of its subcommands, each with its depth."""
     yield depth, parser
     for action in parser._actions:
         if isinstance(action.choices, dict):

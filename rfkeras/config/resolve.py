@@ -59,7 +59,8 @@ def add_flags(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) ->
         leave_out: Options that get no flag.
     """
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
-    for part in TrainConfig.__mro__[1:-1]:
+    parts: tuple[Any, ...] = TrainConfig.__mro__[1:-1]
+    for part in parts:
         group = parser.add_argument_group(part.group_title)
         for name in part.__annotations__:
             if name in fields and name not in leave_out:

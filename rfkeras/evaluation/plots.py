@@ -78,13 +78,13 @@ def _bar_column(axes: Axes, rows: list[TagRow], shown_rows: int, report: Report)
     if not math.isnan(mean):
         axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=2.5)
 
-    def beside(place: float, text: str, align: str) -> None:
+    def write_right(place: float, text: str, align: str) -> None:
         transform = axes.get_yaxis_transform()
         axes.text(1.03, place, text, transform=transform, fontsize=7, color=GREY, va=align)
 
-    beside(-0.75, "positives\n/ clips", "bottom")
+    write_right(-0.75, "positives\n/ clips", "bottom")
     for place, row in enumerate(rows):
-        beside(place, f"{row.positive:,} / {row.annotated:,}", "center")
+        write_right(place, f"{row.positive:,} / {row.annotated:,}", "center")
         if math.isnan(row.average_precision):
             axes.text(0.01, place, row.undefined, fontsize=8, color=GREY, va="center")
             continue

@@ -304,10 +304,8 @@ class FrequencyChannel(keras.layers.Layer):
     A convolution cannot distinguish absolute frequencies, and with a small receptive field
     the network cannot infer them from the borders either. This channel provides them. The
     value starts at -1 and does not reach 1, as in the published networks. (kapre's
-    `ConcatenateFrequencyMap` runs from 0 to 1.)
-
-    Args:
-        **kwargs: Arguments of `keras.layers.Layer`.
+    `ConcatenateFrequencyMap` runs from 0 to 1.) The layer takes the arguments of
+    `keras.layers.Layer`.
 
     Input shape:
         (batch, time, frequency, channels).

@@ -152,7 +152,9 @@ class Workers:
     @property
     def part(self) -> WorkerPart:
         """The part of the data that this worker reads."""
-        return WorkerPart(self.index, self.count, self.strategy.num_replicas_in_sync // self.count)
+        return WorkerPart(
+            self.index, self.count, self.strategy.num_replicas_in_sync // self.count
+        )
 
     def batches(self, of_part: Callable[[WorkerPart], tf.data.Dataset]) -> Any:
         """Return batches for `fit`, of which each worker reads its part.

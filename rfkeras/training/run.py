@@ -117,11 +117,8 @@ def train(
         not the chief.
 
     Raises:
-        ConfigError: As in `fit`.
-        DatasetError: As in `fit`.
-        CheckpointError: As in `fit`.
+        RFKerasError: As in `fit`.
         Interrupted: As in `fit`.
-        WorkerLost: As in `fit`.
         ExportError: The exported model differs from the trained one.
     """
     workers = workers or open_workers(config.devices)

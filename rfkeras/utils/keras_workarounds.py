@@ -29,10 +29,8 @@ class ReplicaSeedGenerator(keras.random.SeedGenerator):
     numbers. This one adds the replica's number to the seed. On a single device, and on
     Keras' other backends, it draws the same numbers as Keras' generator.
 
-    Args:
-        seed: Integer; None takes one from Python's generator, which
-            `keras.utils.set_random_seed` seeds.
-        **kwargs: Arguments of `keras.random.SeedGenerator`.
+    It takes the arguments of `keras.random.SeedGenerator`. Without a seed it draws one from
+    Python's generator, which `keras.utils.set_random_seed` seeds.
     """
 
     def next(self, ordered: bool = True) -> Any:

@@ -159,6 +159,6 @@ def shades_of(colour: str) -> LinearSegmentedColormap:
 
 
 def save_png(figure: Figure, path: str | Path) -> None:
-    """Write the figure as PNG, whole or not at all."""
+    """Write a figure as PNG atomically."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)

@@ -168,16 +168,16 @@ def test_a_bad_file_is_recorded_and_the_next_clip_takes_its_place(ramps):
     whole = listing(train(split))
     break_file(split, 5)
     bad = log(limit=0.1)
-    mended = listing(train(split, bad_files=bad))
+    repaired = listing(train(split, bad_files=bad))
     assert [file.path for file in bad.files] == [str(split.paths[5])]
     assert bad.files[0].stage == "training"
-    for before, after in zip(flat(whole), flat(mended), strict=True):
+    for before, after in zip(flat(whole), flat(repaired), strict=True):
         assert (before == after) if before[0] != 5 else (after[0] != 5)
     first_epoch = [clip for clip, _ in flat(whole[:3])]
-    substitute = [clip for clip, _ in flat(mended[:3])][first_epoch.index(5)]
+    substitute = [clip for clip, _ in flat(repaired[:3])][first_epoch.index(5)]
     assert substitute == first_epoch[(first_epoch.index(5) + 1) % 12]
     # It is the same after resuming, when the list of bad files is still empty.
-    assert listing(train(split, start_step=4, bad_files=log(limit=0.1))) == mended[4:]
+    assert listing(train(split, start_step=4, bad_files=log(limit=0.1))) == repaired[4:]
 
 
 def test_substitutes_carry_their_own_labels(ramps):

@@ -69,6 +69,7 @@ def serve(listening, owner):
         if os.fork():  # the server waits for this process: end at once
             os._exit(0)
         listening.close()
+        os.close(owner)
         length, files, _, _ = socket.recv_fds(connection, 4, 2)
         if not length:  # a client that only checked the address
             os._exit(0)

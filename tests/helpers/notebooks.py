@@ -1,8 +1,8 @@
-"""The notebooks of the documentation, run: by the tests, and to refresh their outputs.
+"""Run the notebooks of the documentation, for the tests and to refresh their outputs.
 
     python -m tests.helpers.notebooks [NAME.ipynb ...]
 
-runs them (all of docs/notebooks without names) and keeps the outputs in the files.
+runs the notebooks (default: all in docs/notebooks) and saves the outputs in the files.
 """
 
 import os
@@ -19,8 +19,8 @@ NOTEBOOKS = ROOT / "docs/notebooks"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-def executed(path, folder):
-    """A copy of the notebook with fresh outputs; it runs in `folder`, on one core."""
+def execute(path, folder):
+    """Run a notebook in `folder` on one core; return a copy with fresh outputs."""
     notebook = nbformat.read(path, as_version=4)
     quiet = {
         "PYTHONPATH": str(ROOT),
@@ -37,7 +37,7 @@ def executed(path, folder):
             resources={"metadata": {"path": str(folder)}},
         ).execute()
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times of day
+        cell.metadata.pop("execution", None)  # timestamps
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -45,8 +45,8 @@ def executed(path, folder):
     return notebook
 
 
-def printed(notebook):
-    """The text that each code cell printed or returned."""
+def text_outputs(notebook):
+    """Return the text that each code cell printed or returned."""
     return [
         "".join(
             output.get("text", "") or output.get("data", {}).get("text/plain", "")
@@ -59,7 +59,7 @@ def printed(notebook):
 
 
 def pictures(notebook):
-    """The PNG images of all cells, base64."""
+    """Return the PNG images of all cells as base64."""
     return [
         output.data["image/png"]
         for cell in notebook.cells
@@ -69,18 +69,18 @@ def pictures(notebook):
     ]
 
 
-def words_and_numbers(text):
-    """A text with its numbers taken out, and the numbers."""
+def split_numbers(text):
+    """Split a text into its words, with # for numbers, and its numbers."""
     return NUMBER.sub("#", text).split(), [float(number) for number in NUMBER.findall(text)]
 
 
 def refresh(paths):
-    """Run notebooks and keep their outputs."""
+    """Run notebooks and save their outputs."""
     import tempfile
 
     for path in paths:
         with tempfile.TemporaryDirectory() as folder:
-            notebook = executed(path, folder)
+            notebook = execute(path, folder)
         nbformat.write(notebook, path)
         print(path)
 

@@ -29,7 +29,7 @@ class Forked:
         self.returncode = None
         self._printed = [os.memfd_create(name) for name in ("out", "err")]
         self._server = socket.socket(socket.AF_UNIX)
-        self._server.connect(_server_address())
+        self._server.connect(_server()[0])
         request = json.dumps([arguments, str(cwd), environment]).encode()
         socket.send_fds(self._server, [len(request).to_bytes(4)], self._printed)
         self._server.sendall(request)
@@ -67,8 +67,8 @@ class Forked:
 
 
 @cache
-def _server_address():
-    """Start the fork server unless another worker has; return the address of its socket."""
+def _server():
+    """Start the fork server unless another worker has; return (address, process)."""
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     owner = os.getppid() if session else os.getpid()  # the parent of all workers, or this
     name = f"rfkeras-tests-{session or owner}"
@@ -84,7 +84,7 @@ def _server_address():
     while True:
         with socket.socket(socket.AF_UNIX) as connection, suppress(ConnectionRefusedError):
             connection.connect(address)
-            return address
+            return address, process
         assert not process.poll(), f"tests.helpers.forking ended with {process.returncode}"
         assert time.monotonic() < deadline, "tests.helpers.forking does not start"
         time.sleep(0.05)

@@ -91,9 +91,9 @@ def test_killing_workers_at_random_steps_gives_the_same_weights(whole, tone_fold
     broken = tmp_path / "broken"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", broken, "--auto-resume"]
     steps_to_kill = sorted(random.Random().sample(range(1, steps_done(whole) - 4), 2))
-    for victim, moment in enumerate(steps_to_kill):
+    for victim, stop_at in enumerate(steps_to_kill):
         processes = start_workers("train.py", *flags)
-        while steps_done(broken) < moment:
+        while steps_done(broken) < stop_at:
             assert all(process.poll() is None for process in processes)
             time.sleep(0.01)
         processes[victim].send_signal(signal.SIGKILL)
@@ -148,8 +148,8 @@ def test_launch_restarts_killed_workers(whole, tone_folder, tmp_path):
     launched = tmp_path / "launched"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", launched]
     process = start("-m", "rfkeras.cli", "launch", "--workers", 2, *flags)
-    moment = random.Random().randrange(1, steps_done(whole) - 4)
-    while steps_done(launched) < moment:
+    stop_at = random.Random().randrange(1, steps_done(whole) - 4)
+    while steps_done(launched) < stop_at:
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(random.Random().choice(workers_of(process.pid)), signal.SIGKILL)

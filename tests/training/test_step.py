@@ -175,16 +175,16 @@ def test_class_weights_equal_numpy():
 def test_a_model_of_spectrograms_trains_but_has_no_waveform_to_augment():
     tagger = small_tagger()
     inputs = keras.Input((None, 16, 1))
-    trunk = keras.Model(
+    network = keras.Model(
         inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(inputs))
     )
-    model = training_model(trunk, augmentation=[RandomTimeRoll()])
+    model = training_model(network, augmentation=[RandomTimeRoll()])
     waveform, labels, mask = batch()
     spectrogram = tagger.get_layer("frontend")(waveform).numpy()
     losses = fit(model, steps=10, data=(spectrogram, labels, mask))
     assert losses[-1] < losses[0]
     with pytest.raises(ConfigError, match="no waveform to augment"):
-        training_model(trunk, waveform_augmentation=[RandomGain()])
+        training_model(network, waveform_augmentation=[RandomGain()])
 
 
 ON_THE_HOST = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "Print", "PrintV2")
