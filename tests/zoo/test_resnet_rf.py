@@ -166,7 +166,7 @@ def test_all_variants_in_one_call():
         ({"decomposition": 0}, "from 1 to"),
         ({"decomposition": 64}, "from 1 to the 8 channels"),
         ({"blocks": (4, 4, 4), "rho": (23, 0)}, "rho"),
-        ({"blocks": (4, 1, 3), "rho": 14}, "whose kernels"),
+        ({"blocks": (4, 1, 3), "rho": 14}, "leaves out block 2 of stage 2, which affects"),
     ],
 )
 def test_wrong_variant_options(options, message):
