@@ -14,11 +14,11 @@ KEPT_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
     ":glibc.malloc.trim_threshold=17179869184"
 }
-PLAIN = "as it is"
+PLAIN = "default"
 
 TEXT = f"""
 A training step of `resnet_rf` at rho 7 with batches of {TRAINING_BATCH} clips of 10 s, as in
-the section on the network, with one change each. "as it is": no change. "huge pages":
+the section on the network, with one change each. "default": no change. "huge pages":
 `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` in the environment makes glibc (2.35 or newer) request
 pages of 2 MB from the kernel. "kept memory": also sets `mmap_threshold` and `trim_threshold`
 so high that the process keeps freed memory. This does nothing for TensorFlow, which has its own

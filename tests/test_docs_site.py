@@ -141,7 +141,7 @@ def test_entries_have_their_sections_and_examples(site):
     assert "Parameters:" in block
     assert "ResidualBlock</span>" in block or "ResidualBlock" in block
     assert "&gt;&gt;&gt; block" not in block  # a nested quotation instead of code
-    assert "(1, 50, 16, 64)" in block
+    assert "TensorShape([1, 50, 16, 64])" in block
 
 
 def test_the_command_line_page_lists_every_command(site):

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     fields = TrainConfig.__dataclass_fields__
     given = {name: fields[name].metadata["parse"](name, given[name]) for name in given}
     if hasattr(options, "num_classes"):
-        given["num_classes"] = whole(1)("num_classes", options.num_classes)
+        given["num_classes"] = whole(1)("--num-classes", options.num_classes)
     if hasattr(options, "task"):
         given["task"] = options.task
 

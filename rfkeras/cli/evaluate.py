@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.main import COMMANDS, add_train_flags
+from rfkeras.cli.main import COMMANDS, add_train_flags, join_flags
 from rfkeras.config.resolve import DATA_SET_OPTIONS, complete, merge_options
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError, DatasetError
@@ -113,12 +113,8 @@ def run(options: argparse.Namespace) -> int:
         return _evaluate_arrays(options)
     given = [n for n in (*ARRAY_FLAGS, "task") if getattr(options, n) is not None]
     if given:
-        raise ConfigError(f"{_flags(given)}: only with --predictions.")
+        raise ConfigError(f"{join_flags(given)}: only with --predictions.")
     return _evaluate_model(options)
-
-
-def _flags(names: list[str]) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
 def _evaluate_arrays(options: argparse.Namespace) -> int:
@@ -130,7 +126,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
     given = [name for name in DATA_FLAGS if hasattr(options, name)]
     given += [] if options.thresholds is None else ["thresholds"]
     if given:
-        raise ConfigError(f"{_flags(given)}: only with --run or --model-path.")
+        raise ConfigError(f"{join_flags(given)}: only with --run or --model-path.")
     files = [options.predictions, *(getattr(options, name) for name in ARRAY_FLAGS)]
     arrays = load_arrays(*files)
     report = evaluate(

@@ -10,13 +10,13 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
 from rfkeras import __version__
 from rfkeras.config.parsing import metavar, switch
-from rfkeras.config.train_config import TrainConfig
+from rfkeras.config.train_config import TrainConfig, flag
 from rfkeras.errors import RFKerasError
 
 COMMANDS = {  # with their descriptions in the list of commands
@@ -88,6 +88,11 @@ def build_parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParse
     return parser
 
 
+def join_flags(names: Iterable[str]) -> str:
+    """Return the flags of options, separated by commas."""
+    return ", ".join(map(flag, names))
+
+
 def add_train_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Add flags of `rfkeras train` to another command.
 
@@ -100,17 +105,19 @@ def add_train_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> No
     for name in names:
         field = TrainConfig.__dataclass_fields__[name]
         metadata = field.metadata
-        flag = "--" + name.replace("_", "-")
         if metadata["parse"] is switch:
             parser.add_argument(
-                flag,
+                flag(name),
                 default=argparse.SUPPRESS,
                 action=argparse.BooleanOptionalAction,
                 help=metadata["help"],
             )
         else:
             parser.add_argument(
-                flag, default=argparse.SUPPRESS, metavar=metavar(field), help=metadata["help"]
+                flag(name),
+                default=argparse.SUPPRESS,
+                metavar=metavar(field),
+                help=metadata["help"],
             )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.cli.main import COMMANDS, add_train_flags
+from rfkeras.cli.main import COMMANDS, add_train_flags, join_flags
 from rfkeras.config.options import ModelOptions
 from rfkeras.errors import ConfigError
 from rfkeras.rf.rho import RULES, Pair, Plan, RhoStep, explain_rho, rho_for
@@ -226,8 +226,8 @@ def open_subject(options: argparse.Namespace) -> Subject:
         )
     if given := [name for name in names if getattr(options, name, None) is not None]:
         raise ConfigError(
-            f"{path} is a finished model, so these flags have no effect: {_flags(given)}. Use "
-            "them with a name of the zoo (see `rfkeras models`)."
+            f"{path} is a finished model, so these flags have no effect: {join_flags(given)}. "
+            "Use them with a name of the zoo (see `rfkeras models`)."
         )
     return _from_run(path) if path.is_dir() else _from_file(path)
 
@@ -244,7 +244,7 @@ def _from_zoo(options: argparse.Namespace) -> Subject:
     chosen_by = ""
     if rho is not None:
         config = merge_options({"model": options.model, **flags, "rho": rho})
-        chosen_by = f"{_flags(_given_rho_flags(options))} ({options.rule or 'at_most'})"
+        chosen_by = f"{join_flags(_given_rho_flags(options))} ({options.rule or 'at_most'})"
     config = complete(config)
     settings = config.model_options()
     if config.initialization == "published" and "initialization" not in flags:
@@ -284,11 +284,11 @@ def requested_rho(options: argparse.Namespace, plan: Plan, frontend: str) -> int
     }
     if not wanted:
         if options.rule is not None:
-            raise ConfigError(f"--rule needs one of {_flags(RHO_FLAGS)}.")
+            raise ConfigError(f"--rule needs one of {join_flags(RHO_FLAGS)}.")
         return None
     if hasattr(options, "rho"):
         raise ConfigError(
-            f"--rho and {_flags(_given_rho_flags(options))} both choose rho. Use only one."
+            f"--rho and {join_flags(_given_rho_flags(options))} both choose rho. Use only one."
         )
     if "bandwidth_hz" in wanted:
         wanted["bandwidth_hz"], wanted["centre_hz"] = wanted["bandwidth_hz"]
@@ -297,10 +297,6 @@ def requested_rho(options: argparse.Namespace, plan: Plan, frontend: str) -> int
 
 def _given_rho_flags(options: argparse.Namespace) -> list[str]:
     return [flag for flag in RHO_FLAGS if getattr(options, flag) is not None]
-
-
-def _flags(names: Iterable[str]) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
 def _plan(architecture: str, options: Mapping[str, Any]) -> Plan:

@@ -14,7 +14,7 @@ from rfkeras.cli.main import COMMANDS
 from rfkeras.config.parsing import number, whole
 from rfkeras.config.recipes import list_recipes
 from rfkeras.config.resolve import add_flags, resolve
-from rfkeras.config.train_config import TrainConfig
+from rfkeras.config.train_config import TrainConfig, flag
 from rfkeras.errors import ConfigError
 
 # Flags of the search itself. A resumed search already has them.
@@ -120,11 +120,11 @@ def run(options: argparse.Namespace) -> int:
     from rfkeras.experiments.search_workers import SINGLE, read_role
 
     role = read_role(os.environ)
-    timeout = number(5.0)("worker_timeout", options.worker_timeout)
+    timeout = number(5.0)("--worker-timeout", options.worker_timeout)
     if options.resume is not None:
         search, folder = _resumed(options)
     else:
-        search, folder = _new(options, alone=role.kind == SINGLE)
+        search, folder = _new(options, is_single=role.kind == SINGLE)
     from rfkeras.experiments.search_run import run_search
 
     run_search(search, folder, role, timeout, options.retry_failed)
@@ -148,11 +148,11 @@ def _resumed(options: argparse.Namespace) -> Any:
     search = read_search(folder)
     if options.trials is not None:
         _check_method(search.method, {"trials"})
-        search = replace(search, trials=_WHOLE["trials"]("trials", options.trials))
+        search = replace(search, trials=_WHOLE["trials"]("--trials", options.trials))
     return search, folder
 
 
-def _new(options: argparse.Namespace, alone: bool) -> Any:
+def _new(options: argparse.Namespace, is_single: bool) -> Any:
     """Return the search that the flags describe; its folder may already contain it."""
     from rfkeras.experiments.search import HYPERBAND, Search, SearchFolder
 
@@ -160,14 +160,14 @@ def _new(options: argparse.Namespace, alone: bool) -> Any:
     base = resolve(flags, options.recipe, shared=True)
     method = options.method or HYPERBAND
     numbers = {
-        name.removeprefix("search_"): parse(name, getattr(options, name))
+        name.removeprefix("search_"): parse(flag(name), getattr(options, name))
         for name, parse in _WHOLE.items()
         if getattr(options, name) is not None
     }
     _check_method(method, set(numbers))
     root = options.search_dir
     if root is None:
-        if not alone:
+        if not is_single:
             raise ConfigError("Coordinator and workers need the same --search-dir.")
         now = time.strftime("%Y%m%d-%H%M%S")
         root = Path("searches", f"{base.model}-{base.dataset}-{method}-{now}")

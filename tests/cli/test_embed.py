@@ -41,7 +41,7 @@ def test_a_file_next_to_the_npy_names_its_rows(place, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == list(place[2])
     np.testing.assert_allclose(
-        features, [said[2] for said in place[2].values()], rtol=1e-5, atol=1e-4
+        features, [outputs[2] for outputs in place[2].values()], rtol=1e-5, atol=1e-4
     )
 
 
@@ -51,8 +51,8 @@ def test_frames_in_npz(place, tmp_path):
         assert list(archive["paths"]) == list(place[2])
         assert archive["stride_s"] > 0
         for number, path in enumerate(archive["paths"]):
-            said = place[2][str(path)][3]
-            np.testing.assert_allclose(archive[str(number)], said, rtol=1e-5, atol=1e-4)
+            outputs = place[2][str(path)][3]
+            np.testing.assert_allclose(archive[str(number)], outputs, rtol=1e-5, atol=1e-4)
 
 
 def test_parquet_in_row_groups(place, tmp_path, monkeypatch):
@@ -65,8 +65,8 @@ def test_parquet_in_row_groups(place, tmp_path, monkeypatch):
         assert table.column_names == ["path", when, "features"]
         paths = np.array(table["path"].to_pylist())
         features = np.array(table["features"].to_pylist(), "float32")
-        for name, said in place[2].items():
-            wanted = said[2][None] if per == "clip" else said[3]
+        for name, outputs in place[2].items():
+            wanted = outputs[2][None] if per == "clip" else outputs[3]
             np.testing.assert_allclose(features[paths == name], wanted, rtol=1e-5, atol=1e-4)
 
 

@@ -155,8 +155,8 @@ def test_another_threshold_does_not_change_the_report_of_the_run(multi_run, caps
     before = (multi_run.report / "report.json").read_bytes()
     assert run(["evaluate", "--run", str(multi_run.root), "--thresholds", "half"]) == 0
     assert (multi_run.report / "report.json").read_bytes() == before
-    said = capsys.readouterr().out
-    assert f"Report: {multi_run.root / 'report-folder-test-thresholds=half'}\n" in said
+    output = capsys.readouterr().out
+    assert f"Report: {multi_run.root / 'report-folder-test-thresholds=half'}\n" in output
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_each_evaluation_of_a_run_has_its_own_report(multi_run, flags, name):
 def test_another_data_set_inherits_no_data_options_of_the_run(single_run, tone_folder, capsys):
     flags = ["--dataset", "folder", "--data-dir", str(tone_folder), "--bootstrap", "0"]
     assert run(["evaluate", "--run", str(single_run.root), *flags]) == 1
-    said = capsys.readouterr().err
-    assert "The model and data set 'folder' have different tags" in said
-    assert "subset" not in said
+    output = capsys.readouterr().err
+    assert "The model and data set 'folder' have different tags" in output
+    assert "subset" not in output
 
 
 def saved_model(path, names, task):
@@ -224,9 +224,9 @@ def test_a_single_label_model_rejects_clips_with_several_tags(tone_folder, tmp_p
     assert run(flags) == 1
     assert "leads out of" in capsys.readouterr().err
     assert run([*flags, "--allow-absolute"]) == 1
-    said = capsys.readouterr().err
-    assert "a single-label clip must have exactly one class" in said
-    assert "has 2 classes" in said
+    output = capsys.readouterr().err
+    assert "a single-label clip must have exactly one class" in output
+    assert "has 2 classes" in output
 
 
 def test_a_model_of_the_other_task_is_rejected(scenes, tmp_path, capsys):

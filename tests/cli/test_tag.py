@@ -61,9 +61,9 @@ def names(songs):
 
 
 def check_record(record, place):
-    songs, _, _, said = place
+    songs, _, _, outputs = place
     name = str(record["path"]).removeprefix(f"{songs}/")
-    clip = said[name][0]
+    clip = outputs[name][0]
     assert record["seconds"] == pytest.approx(SECONDS[name], abs=1e-3)
     np.testing.assert_allclose([record["scores"][n] for n in LABELS], clip, atol=2e-6)
     applied = {n for n, s, t in zip(LABELS, clip, THRESHOLDS, strict=True) if s >= t}
@@ -116,8 +116,8 @@ def test_csv_has_one_row_per_file_or_per_frame(tag, place, broken):
     assert rows[-1]["error"].startswith("undecodable")
     assert {rows[-1][name] for name in LABELS} == {""}
     for row in rows[:-1]:
-        said = place[3][row["path"].removeprefix(f"{place[0]}/")][0]
-        np.testing.assert_allclose([float(row[n]) for n in LABELS], said, atol=2e-6)
+        outputs = place[3][row["path"].removeprefix(f"{place[0]}/")][0]
+        np.testing.assert_allclose([float(row[n]) for n in LABELS], outputs, atol=2e-6)
     _, out, _ = tag(place[0] / "low.wav", "--format", "csv", "--frames")
     rows = list(csv.DictReader(io.StringIO(out)))
     given = [[float(row[n]) for n in LABELS] for row in rows]
@@ -127,17 +127,17 @@ def test_csv_has_one_row_per_file_or_per_frame(tag, place, broken):
 
 def test_the_table_marks_tags_that_apply_and_shows_when(tag, place):
     path = place[0] / "low.wav"
-    said = place[3]["low.wav"][0]
+    outputs = place[3]["low.wav"][0]
     status, out, _ = tag(path, "--threshold", "0", "--frames", "--top", "2")
     heading, _, _, *rows = [line for line in out.splitlines() if line.strip()]
     assert (status, heading) == (0, f"{path}  0:01")
     assert len(rows) == 2
     assert all(row.startswith("*") and row.rstrip().endswith("0:00-0:01") for row in rows)
-    best = LABELS[int(said.argmax())]
+    best = LABELS[int(outputs.argmax())]
     _, out, _ = tag(path, "--threshold", "1", "--top", "1")
     row = out.splitlines()[3]
-    marked = "*" if said.max() >= 1 else ""  # a score can be 1 in float32
-    assert row.split(f"{said.max():.3f}")[0].split() == [*marked, *best.split()]
+    marked = "*" if outputs.max() >= 1 else ""  # a score can be 1 in float32
+    assert row.split(f"{outputs.max():.3f}")[0].split() == [*marked, *best.split()]
 
 
 def interrupt(monkeypatch, at):

@@ -107,7 +107,7 @@ def is_free(folder):
             "--factor cannot be combined with --method random",
         ),
         (["--method", "random", "--trials", "0"], "trials must be a whole number"),
-        (["--worker-timeout", "1"], "worker_timeout must be a number of at least 5"),
+        (["--worker-timeout", "1"], "--worker-timeout must be a number of at least 5"),
         (["--search", "hold_epochs=1,2"], "Hyperband cannot search hold_epochs"),
         (["--epochs", "1", "--prune-share", "0.5"], "Pruning must end before"),
         (["--resume", "absent"], "holds no search"),

@@ -124,19 +124,6 @@ def test_only_folder_data_sets_take_the_task_of_a_model(tone_folder, tmp_path):
     assert open_dataset(other, "multi_label").task == "single_label"
 
 
-def test_he_initialisation_starts_without_zeros():
-    model = zoo.create_model("resnet_rf_tiny", 3, initialization="he", frontend=None)
-    second = next(
-        v.numpy()
-        for v in model.get_layer("stage2_block2").trainable_variables
-        if v.path.endswith("conv2/kernel")
-    )
-    assert second.std() == pytest.approx(np.sqrt(2 / (second.shape[0] ** 2 * 64)), rel=0.1)
-    assert model.get_layer("classifier_conv").kernel.numpy().std() > 0
-    with pytest.raises(ConfigError, match="Did you mean 'he'"):
-        zoo.create_model("resnet_rf_tiny", 3, initialization="hee", frontend=None)
-
-
 def test_a_file_damaged_during_scoring_is_not_a_tensorflow_error(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=0)
     inputs = open_inputs(configure(folder, cache_gb=0), AUDIO, None, ("test",))

@@ -173,7 +173,7 @@ def test_launch_rejects_invalid_options(tone_folder, tmp_path):
     arguments = ("--data-dir", tone_folder, "--run-dir", tmp_path / "run", *FLAGS)
     status, _, err = run("-m", "rfkeras.cli", "launch", "--workers", 3, *arguments)
     assert status == 1
-    assert "--batch-size must be a multiple of the 3 workers. Received: 4." in err
+    assert "--batch-size must be a multiple of --workers 3. Received: 4." in err
     status, _, err = run("-m", "rfkeras.cli", "launch", "--workers", 0, *arguments)
     assert status == 1
     assert "--workers" in err

@@ -101,7 +101,7 @@ def parameters(name):
 def test_full_size_networks_of_the_recipes():
     counts = {name: parameters(name) for name in RECIPES}
     assert counts["openmic_resnet_rf"] == 3_961_768  # as published for 20 classes
-    assert counts["dcase2020_1b_decomposed"] == 18_390  # as their comments say
+    assert counts["dcase2020_1b_decomposed"] == 18_390  # as in their comments
     assert counts["dcase2020_1b_damped"] == counts["dcase2020_1b_pruned"] == 245_958
     assert counts["openmic_resnet_rf_shake"] > 1.9 * counts["openmic_resnet_rf"]
 

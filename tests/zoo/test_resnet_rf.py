@@ -164,7 +164,7 @@ def test_all_variants_in_one_call():
         ({"damping": 1.5}, "from 0 to 1"),
         ({"damping": True}, "from 0 to 1"),
         ({"decomposition": 0}, "from 1 to"),
-        ({"decomposition": 64}, "from 1 to the 8 channels"),
+        ({"decomposition": 64}, "from 1 to 8, the channels of"),
         ({"blocks": (4, 4, 4), "rho": (23, 0)}, "rho"),
         ({"blocks": (4, 1, 3), "rho": 14}, "leaves out block 2 of stage 2, which affects"),
     ],
@@ -252,3 +252,16 @@ def test_wrong_weights(tmp_path):
 def test_a_name_cannot_be_registered_twice():
     with pytest.raises(ConfigError, match="already registered"):
         zoo.register_alias("resnet_rf_tiny", "resnet_rf", "again")
+
+
+def test_he_initialisation_starts_without_zeros():
+    model = zoo.create_model("resnet_rf_tiny", 3, initialization="he", frontend=None)
+    second = next(
+        v.numpy()
+        for v in model.get_layer("stage2_block2").trainable_variables
+        if v.path.endswith("conv2/kernel")
+    )
+    assert second.std() == pytest.approx(np.sqrt(2 / (second.shape[0] ** 2 * 64)), rel=0.1)
+    assert model.get_layer("classifier_conv").kernel.numpy().std() > 0
+    with pytest.raises(ConfigError, match="Did you mean 'he'"):
+        zoo.create_model("resnet_rf_tiny", 3, initialization="hee", frontend=None)

@@ -26,7 +26,7 @@ def tag_files(tagger, paths, write):
     silent = contextlib.redirect_stderr(io.StringIO())
     with silent, Display(len(paths), quiet=True) as display:
         files = find_audio(paths)
-        return run_batch(tagger, files, write, display, chunk_seconds=CHUNK_SECONDS)
+        return run_batch(tagger, files, write, display)
 
 
 class EveryNth:
