@@ -191,12 +191,14 @@ class TrainingModel(CollectiveModel):
                 "no waveform to augment."
             )
         inputs = tagger.inputs[0] if self.frontend is None else self.frontend.output
-        self.network = keras.Model(inputs, tagger.outputs[0], name="network")
+        # TensorFlow orders sums over replicas by operation names, so these names decide the
+        # last bits of the statistics. They are those of version 0.1.0.
+        self.network = keras.Model(inputs, tagger.outputs[0], name="trunk")
         self.may_freeze = may_freeze
         self.is_frozen = False
         if may_freeze:
             features = classifier_input(tagger)
-            self.backbone = keras.Model(inputs, features, name="backbone")
+            self.backbone = keras.Model(inputs, features, name="features")
             self.classifier = keras.Model(features, tagger.outputs[0], name="classifier")
         self.waveform_augmentation = list(waveform_augmentation)
         self.augmentation = list(augmentation)
