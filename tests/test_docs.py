@@ -118,7 +118,7 @@ def test_flags_and_links_exist(page):
 
 @pytest.mark.parametrize("page", ["../README.md", *PAGES])
 def test_the_parser_accepts_all_commands(page):
-    """Subcommands, flags and values of all commands are valid."""
+    """Check the subcommands, flags and values of all commands."""
     from rfkeras.cli.main import build_parser
 
     parser = build_parser()

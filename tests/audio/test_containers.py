@@ -26,7 +26,7 @@ DECODER_DELAY = 529  # samples of delay in every layer III decoder; some remove 
 
 @pytest.fixture(scope="module", params=["frame count in the header", "no frame count"])
 def track(request, tmp_path_factory):
-    """A minute of MP3, with and without a Xing header."""
+    """Return a minute of MP3, with and without a Xing header."""
     path = tmp_path_factory.mktemp("track") / "track.mp3"
     write_tone(path, SECONDS, rate_hz=RATE_HZ)
     if request.param == "no frame count":

@@ -246,7 +246,7 @@ CHECKED_FORMATS = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Folder with a complete file in each format."""
+    """Return a folder with a complete file in each format."""
     folder = tmp_path_factory.mktemp("whole")
     for name, (container, subtype, rate) in CHECKED_FORMATS.items():
         soundfile.write(folder / name, music(2.0, rate), rate, subtype, None, container)

@@ -22,7 +22,7 @@ STEREO = AudioFormat(16000, 2)
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory):
-    """Folder of files that differ only in name and container."""
+    """Return a folder of files that differ only in name and container."""
     folder = tmp_path_factory.mktemp("songs")
     names = ("good.flac", "segfault.wav", "endless.wav", "greedy.wav", "unexpected.wav")
     for name in names:

@@ -59,7 +59,7 @@ def split_of(labels, groups=None, folder=None, mask=None, prefix="clip"):
 
 @pytest.fixture
 def ramps(tmp_path: Path) -> Callable[..., AudioDataset]:
-    """Function that writes ramps to float WAV files at 1000 Hz, all in the split train."""
+    """Return a function that writes ramps to float WAV files at 1000 Hz, in the split train."""
 
     def make(clips: int, samples: int | list[int] = 800) -> AudioDataset:
         lengths = [samples] * clips if isinstance(samples, int) else samples

@@ -50,7 +50,7 @@ def assert_same(batches, others):
 
 @pytest.fixture
 def shards(ramps, tmp_path):
-    """Function that packs ramps into about the given number of shards."""
+    """Return a function that packs ramps into about the given number of shards."""
 
     def make(count):
         folder = tmp_path / f"{count}_shards"

@@ -47,7 +47,7 @@ def labels():
 
 @pytest.fixture
 def openmic(tmp_path, labels):
-    """Folder in the published layout: 15 training and 5 test clips, pickled keys, no audio."""
+    """Return a folder in the published layout: 20 clips, pickled keys, no audio."""
     root = tmp_path / "openmic-2018"
     (root / "audio").mkdir(parents=True)
     (root / "partitions").mkdir()

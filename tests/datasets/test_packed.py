@@ -29,7 +29,7 @@ HALF_STEP = 0.5 / 32768
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> AudioDataset:
-    """Data set with 21 training and 4 test clips of 0.5 to 1 s in four formats."""
+    """Return a data set of 21 training and 4 test clips of 0.5 to 1 s in four formats."""
     folder = tmp_path_factory.mktemp("source")
     formats = [("wav", "PCM_24"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", None)]
     paths = []

@@ -62,7 +62,7 @@ if ending == "raise":
 
 @pytest.fixture(scope="module")
 def server():
-    """Base URL of an S3 server (moto) in a separate process."""
+    """Return the base URL of an S3 server (moto) in a separate process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -87,7 +87,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def packed(server, tmp_path_factory):
-    """Local folder of a packed data set that is also in the server's bucket."""
+    """Return the local folder of a packed data set that is also in the server's bucket."""
     folder = tmp_path_factory.mktemp("remote")
     paths = []
     for row in range(12):

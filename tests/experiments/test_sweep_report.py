@@ -37,7 +37,7 @@ def scores_of(labels, skill, seed):
 
 @pytest.fixture(scope="module")
 def runs(truth, tmp_path_factory):
-    """Two variants, three receptive fields, two seeds. rho 7 and shake score best."""
+    """Return two variants, three fields and two seeds, of which rho 7 and shake score best."""
     labels, keys = truth
     folder = tmp_path_factory.mktemp("scores")
     made = []

@@ -138,7 +138,7 @@ def shares_and_partners(x, mixed):
 
 
 def test_mixup_of_labels_and_masks_by_numbers():
-    """Each known label has the defined share of the loss."""
+    """Check that each known label has the defined share of the loss."""
     _, labels, mask = mixup_inputs()
     own = np.arange(64.0)
     x = tf.stack([own, own**2], axis=1)  # float64, so that the draws can be recovered
@@ -184,7 +184,7 @@ def test_values_of_unknown_labels_have_no_effect():
 
 
 def test_class_weights_follow_their_labels():
-    """With weights above 1 in the mask, the loss is the weighted loss of both clips."""
+    """Check weights above 1 in the mask: the loss is the weighted loss of both clips."""
     own = np.arange(16.0)
     x = tf.stack([own, own**2], axis=1)
     labels = np.eye(4, dtype="float32")[np.arange(16) % 4]

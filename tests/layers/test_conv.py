@@ -120,7 +120,7 @@ def test_block_of_every_variant_survives_save_and_load(tmp_path, options, policy
 
 
 def test_decomposed_convolution_keeps_the_scale_of_its_gradient():
-    """The three convolutions keep the scale of activations, like a single one."""
+    """Check that the three convolutions keep the scale of activations, like a single one."""
     keras.utils.set_random_seed(0)
     x = tf.random.stateless_normal((4, 16, 16, 64), (0, 0))
     spreads = []

@@ -95,7 +95,7 @@ def test_global_seed_applies_without_a_seed_argument():
 
 
 def test_compiled_by_xla():
-    """XLA uses a different generator; its draws are also uniform, independent, repeatable."""
+    """Check XLA's generator: its draws are also uniform, independent and repeatable."""
     inputs = branches()
     upstream = tf.ones_like(inputs[0])
 

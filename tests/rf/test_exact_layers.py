@@ -182,7 +182,7 @@ def test_layers_without_effect_at_inference():
 
 
 def test_features_over_time():
-    """A spectrogram read as a sequence of features has only a time axis."""
+    """Read a spectrogram as a sequence of features, which has only a time axis."""
     inputs = keras.Input((40, 64))
     x = layers.Conv1D(8, 5, strides=2, padding="causal", name="conv")(inputs)
     rf = rfkeras.receptive_field(keras.Model(inputs, layers.GlobalMaxPooling1D()(x)))
@@ -196,7 +196,7 @@ def test_features_over_time():
 
 
 def test_channels_first():
-    """The same network with channels_first has the same field."""
+    """Check that the same network with channels_first has the same field."""
 
     def network(x, layout):
         x = layers.ZeroPadding2D(((1, 0), (2, 3)), data_format=layout)(x)

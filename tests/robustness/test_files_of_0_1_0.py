@@ -42,7 +42,7 @@ def expected():
 
 @pytest.fixture
 def files(tmp_path):
-    """A copy of the files, which may be changed; a run names its data by a relative path."""
+    """Copy the files, so that a test may change them. The run has a relative data path."""
     return Path(shutil.copytree(FILES, tmp_path / "files"))
 
 
@@ -61,7 +61,7 @@ def python(*arguments, cwd):
 
 
 def below(arrays, prefix):
-    """The arrays under a name, by the rest of their names."""
+    """Return the arrays under a name, by the rest of their names."""
     return {
         name.removeprefix(prefix): array
         for name, array in arrays.items()

@@ -14,14 +14,14 @@ SMALL = 24
 
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The openmic-2018 folder of 24 clips that two workers made without interruption."""
+    """Return the openmic-2018 folder of 24 clips that two workers made without interruption."""
     root = tmp_path_factory.mktemp("gm_instruments")
     return synthesis.generate(root, size=SMALL, workers=2, progress=False)
 
 
 @pytest.fixture(scope="session")
 def many_clips() -> dict[str, list[Composition]]:
-    """The compositions of 1,600 clips by split, enough for statistics."""
+    """Return the compositions of 1,600 clips by split, enough for statistics."""
     train, test = clip_indices(1600)
     return {
         "train": [compose(0, index) for index in train],

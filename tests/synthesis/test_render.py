@@ -86,7 +86,7 @@ def test_page_checksum_matches_the_encoder(tmp_path: Path) -> None:
 
 
 def test_level_of_every_clip_is_the_target_plus_its_jitter(small_set: Path) -> None:
-    """The level is CLIP_RMS plus a random gain; the rest is far smaller than that gain."""
+    """Check that the level is CLIP_RMS plus a random gain, and the rest far smaller."""
     rest = []
     for path in sorted(small_set.rglob("*.ogg")):
         samples, rate = soundfile.read(path)

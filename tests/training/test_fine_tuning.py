@@ -133,7 +133,7 @@ def test_variables_that_start_later_are_updated_as_by_a_new_optimizer():
 
 
 def test_a_later_start_works_with_steps_that_were_not_counted():
-    """A float16 step that overflows is skipped and not counted."""
+    """Check that a float16 step that overflows is skipped and not counted."""
     variables = [keras.Variable(np.ones(2, "float32"))]
     optimizer = Adam(0.1)
     optimizer.hold_back([0], 1.0, begins_at=10)

@@ -233,7 +233,7 @@ def test_recomputed_statistics_are_the_mean_over_the_batches():
 
 
 def test_statistics_are_recomputed_with_inputs_normalised_by_the_batch():
-    """The second layer's statistics depend on the first layer using those of the batch."""
+    """Check a second layer, whose statistics depend on the first using those of the batch."""
     inputs = keras.Input((8, 4, 2))
     first, second = keras.layers.BatchNormalization(), keras.layers.BatchNormalization()
     outputs = keras.layers.GlobalAveragePooling2D()(second(first(inputs) * 3.0 + 1.0))
@@ -247,7 +247,7 @@ def test_statistics_are_recomputed_with_inputs_normalised_by_the_batch():
 
 
 def test_every_batch_has_separate_random_draws():
-    """Shake-Shake turns x and -x into (2a - 1) x with a in [0, 1): a third of the power."""
+    """Check that x and -x become (2a - 1) x with a in [0, 1): a third of the power."""
     inputs = keras.Input((8, 4, 2))
     norm = keras.layers.BatchNormalization()
     x = ShakeShake(per="batch", seed=1)([inputs, inputs * -1.0])
