@@ -10,6 +10,11 @@ NEXT_TESTS := tests/layers/test_residual.py tests/frontend/test_layer.py \
   tests/training/test_step.py tests/training/test_run_dir.py \
   tests/training/test_replicas.py tests/inference/test_stream.py \
   tests/export/test_signatures.py tests/zoo/test_tagger.py tests/cli/test_tag.py
+# Rooms whose tests take seconds. `make test` runs everything.
+CHECK_TESTS := tests/test_architecture.py tests/test_readme.py tests/audio tests/config \
+  tests/datasets tests/frontend tests/layers tests/utils \
+  tests/rf/test_exact_graph.py tests/rf/test_exact_layers.py tests/rf/test_rho.py \
+  tests/inference/test_frames.py tests/inference/test_stream.py
 SBOM ?= sbom.cdx.json
 PIP_AUDIT := pip-audit==2.10.1
 
@@ -22,7 +27,7 @@ HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras"
-	@echo "make train  train resnet_rf on the embedded data set, evaluate, export"
+	@echo "make train  train resnet_rf on the built-in data set, evaluate, export"
 	@echo "make check  lint, type check and the quick tests: under 90 seconds"
 	@echo "make test   lint, type check, all tests"
 	@echo "make test-long  the tests of benchmarks and soak, which take minutes"
@@ -52,6 +57,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not long" $(CHECK_TESTS)
 
 test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not long"

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="processors to use (default: all)",
     )
     result.add_argument(
-        "--short", action="store_true", help="use tiny sizes, to check only that it runs"
+        "--short", action="store_true", help="use tiny sizes, only to check that it works"
     )
     return result
 

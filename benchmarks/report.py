@@ -85,7 +85,7 @@ def page(folder: Path) -> str:
     """Return the page of all sections in a folder."""
     parts = [
         "# Benchmarks\n\nWritten by `make bench`. The results of a section come from one run. "
-        "All sides were measured in turns, and times are medians over all calls.\n"
+        "All implementations took turns, and times are medians over all calls.\n"
     ]
     for name in SECTIONS:
         path = folder / f"{name}.json"

@@ -50,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
         help="folder for the results",
     )
     result.add_argument(
-        "--short", action="store_true", help="run for seconds, to check only that it runs"
+        "--short",
+        action="store_true",
+        help="run for a few seconds, only to check that it works",
     )
     result.add_argument(
         "--page",

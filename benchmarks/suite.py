@@ -30,7 +30,7 @@ class Settings:
     Attributes:
         threads: Number of processors that every side may use.
         rounds: Turns of each side; medians are taken over these.
-        short: Use sizes so small that the results mean nothing, to check that it runs.
+        short: Use sizes so small that the results mean nothing, only to check that it works.
         folder: Folder for the results, pictures included.
         scratch: An empty folder for temporary files.
     """

@@ -118,7 +118,7 @@ class _Worker:
         return float(self._ask({"calls": 0})["peak_mb"])
 
     def kill(self) -> None:
-        """Kill the process, whatever its state."""
+        """Kill the process in any state."""
         self._process.kill()
         self._process.communicate()
 

@@ -19,7 +19,7 @@ STARTED = time.perf_counter()
 
 
 def main() -> None:
-    """Answer requests until told to stop."""
+    """Answer requests until one asks for 0 calls."""
     responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries must not mix with the responses
 

@@ -47,7 +47,7 @@ class AudioError(RFKerasError):
 
 @contextmanager
 def located(place: object) -> Iterator[None]:
-    """Put a file or folder in front of error messages of the block that do not name it.
+    """Prefix errors raised in the block with a file or folder, unless they name it.
 
     Raises:
         RFKerasError: The same error, with the place in its message.

@@ -1,7 +1,7 @@
 """Fold a model for inference: the same outputs with fewer operations.
 
-`fold` is the entry. `Convolution` is the arithmetic, and `Builder` creates the layers of the
-copy.
+`fold` is the entry point. `Convolution` contains the arithmetic, and `Builder` creates the
+layers of the copy.
 """
 
 from __future__ import annotations

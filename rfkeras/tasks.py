@@ -11,7 +11,7 @@ from rfkeras.errors import ConfigError, unknown_name
 
 MULTI_LABEL, SINGLE_LABEL = "multi_label", "single_label"
 TASKS = (MULTI_LABEL, SINGLE_LABEL)
-DEFAULT_THRESHOLD = 0.5  # the score from which a tag applies
+DEFAULT_THRESHOLD = 0.5  # a tag applies if its score is at least this
 
 
 def check_task(task: str) -> str:

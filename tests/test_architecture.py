@@ -1,4 +1,4 @@
-"""The rooms of the library: which may import which, and what a room may hold.
+"""The rooms of the library (its packages): which may import which, and what each contains.
 
 `python -m tests.test_architecture` prints the numbers of the tree; with `--write` it also
 writes the table of rooms into CONTRIBUTING.md.
@@ -30,7 +30,7 @@ ORDER = (
         "exact and effective receptive field of any Keras model, rho to RF and back",
     ),
     ("rfkeras.folding", "batch normalisation, damping and branches folded into convolutions"),
-    ("rfkeras.interop", "published PyTorch weights onto a given model"),
+    ("rfkeras.interop", "published PyTorch weights loaded into a model"),
     ("rfkeras.synthesis", "music composed and rendered: the built-in data set"),
     ("rfkeras.datasets", "one file per data set; excerpts, pipelines, packed shards, checks"),
     ("rfkeras.evaluation", "metrics, intervals, thresholds, reports, plots"),
@@ -47,11 +47,11 @@ ROOMS = tuple(name for name, _ in ORDER)
 LOOSE_MODULES = 3
 MAX_FILES, MAX_LINES, MEDIAN_LINES = 165, 700, (200, 350)
 
-# Names that two rooms share because each room's own vocabulary asks for it, such as the
+# Names that two rooms share because the name is right in both, such as the
 # command `tag` and the pipeline `tag`.
 SHARED_NAMES = frozenset({"convert", "data", "launch", "pack", "plots", "sweep", "tag"})
 
-# What is not yet as it should be. Only to become shorter.
+# Known exceptions. These lists must not grow.
 KNOWN_UPWARD = frozenset[tuple[str, str]]()
 KNOWN_CYCLES = frozenset[str]()
 

@@ -50,7 +50,7 @@ def test_the_citation_names_the_version_and_the_paper():
     assert paper["authors"][0]["family-names"] == "Koutini"
 
 
-def test_receptive_field_table_is_the_arithmetic():
+def test_receptive_field_table_matches_the_arithmetic():
     from rfkeras.rf import rf_of_rho
 
     rhos, sizes = (

@@ -121,10 +121,10 @@ def _use(published: Published) -> str:
     synthetic = published.config.dataset == "gm_instruments"
     limits = (
         "It was only trained on synthetic audio: music composed by a program and rendered with "
-        "General MIDI sound fonts, with one to five instruments at once. It has not heard real "
-        "instruments, rooms, mixes or playing styles and was not evaluated on real recordings "
-        'here, so check its scores on yours. The tag "voice" means the choir sounds of a sound '
-        "font; the training audio contains no singing with words."
+        "General MIDI sound fonts, with one to five instruments playing together. It was "
+        "neither trained nor evaluated on real recordings, so check its scores on yours. "
+        'The tag "voice" means the choir sounds of a sound font; the training audio contains '
+        "no singing with words."
         if synthetic
         else "It only knows sounds like those in its training data."
     )

@@ -45,7 +45,7 @@ def tagger(
         label_names: Names of the tags, saved in the model.
         task: "multi_label" or "single_label".
         initialization: "published" (the classifier starts at zero) or "he".
-        head: How frames become a clip, see `HEADS`.
+        head: How frames are pooled to a clip, see `HEADS`.
         frontend: Preset, layer, or None for a model that takes spectrograms.
         input_channels: 1 or 2.
 
@@ -69,7 +69,7 @@ def _classifier(
     initialization: str,
     head: str,
 ) -> Any:
-    """Apply a 1x1 convolution to the tags, batch normalisation, and pooling."""
+    """Apply a 1x1 convolution to one channel per tag, batch normalisation, and pooling."""
     import keras
 
     from rfkeras.layers import BatchNormalization, ClipLogits
@@ -100,7 +100,7 @@ def _classifier(
 
 
 def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = False) -> Any:
-    """Apply a 5x5 convolution with stride 2, padded by 1 on each side; BN; ReLU."""
+    """Apply a 5x5 convolution (stride 2, padding 1), batch normalisation and ReLU."""
     import keras
 
     from rfkeras.layers import BatchNormalization, make_conv

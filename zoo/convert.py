@@ -262,7 +262,7 @@ def compare(network: Any, reference: str | Path) -> tuple[float, float]:
         raise CheckpointError(
             f"The converted network's logits differ from {reference} by {difference:.2g}. The "
             f"largest logit is {largest:.2g}, and {_AGREEMENT:g} of it is allowed. Was the "
-            "network trained with another --damping? The weights do not show that."
+            "network trained with another --damping? The weights do not contain it."
         )
     return difference, largest
 

@@ -12,7 +12,7 @@ Choices of this library:
   beyond the end of the map, so no spectrogram is too small and no last frames are lost.
 - The classifier is applied to every state of the last recurrent layer and its logits are
   averaged over time, as in the other networks of the zoo. So late parts of a clip do not count
-  more, and tags can be read every 96 frames. `summary="last"` is the published way.
+  more, and tags can be read every 96 frames. `summary="last"` is as published.
 - The classifier has batch normalisation and no bias, as in the other networks. The
   convolutions have no bias either, because batch normalisation follows. The front-end
   standardises each mel band, in place of batch normalisation of the input.

@@ -83,7 +83,7 @@ def densenet_rf(
             damping.
         damp_time: Damp along time as well.
         decomposition: Divide the channels by this factor inside the second convolution of
-            each dense layer; None for whole convolutions.
+            each dense layer; None for no decomposition.
         initialization: "published": the classifier starts at zero, as in the published
             residual networks; "he": it starts He-normal, like all other convolutions.
         head: How frames are pooled to a clip: "average" (as in the paper), "max",

@@ -185,8 +185,8 @@ def load_model(source: str | Path) -> Any:
         out.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or names unknown layers. Known are the
-            layers of Keras and rfkeras, and those that were registered with
+        CheckpointError: The file is missing or damaged, or names unknown layers. Other
+            layers than those of Keras and rfkeras must be registered with
             `keras.saving.register_keras_serializable`. Loading never runs Python code from the
             file, even if Keras was configured to allow that.
         ConfigError: The source is neither a run folder, nor a .keras file, nor a model with
@@ -328,7 +328,7 @@ class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _check_address(url: str) -> None:
-    """Reject an address whose content others could read or change on the way.
+    """Reject an address whose content could be read or changed in transit.
 
     Raises:
         CheckpointError: It is neither https:// nor http:// on this machine.

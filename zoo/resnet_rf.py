@@ -67,7 +67,7 @@ def resnet_rf(
         rho: Receptive field, 0 to 22: the number of 3-wide convolutions after the first
             block, or (rho_time, rho_frequency).
         width: Channels of the first stage; the others have 2 and 4 times as many.
-        blocks: Number of blocks kept in each stage.
+        blocks: Number of blocks in each stage.
         allow_rf_change: Allow removing blocks that affect the receptive field.
         shake: Shake-Shake: mix two branches per block with random weights in training. None:
             only if there are two branches. False averages them.
@@ -79,7 +79,7 @@ def resnet_rf(
             0.1); None or 1 for no damping.
         damp_time: Damp along time as well.
         decomposition: Divide the channels by this factor (published: 4) inside each
-            convolution of the blocks; None for whole convolutions.
+            convolution of the blocks; None for no decomposition.
         initialization: "published": the classifier and the last convolution of each block
             start at zero. "he": they start He-normal, which learns faster in short runs,
             because with batch normalisation Adam's steps are large compared to weights that

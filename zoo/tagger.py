@@ -186,7 +186,7 @@ def model_head(model: keras.Model) -> ClipLogits:
 
 
 def tag_thresholds(model: keras.Model) -> tuple[float, ...] | None:
-    """Return the score from which each tag applies.
+    """Return the lowest score at which each tag applies.
 
     Returns:
         The thresholds saved in the model's head, or 0.5 for every tag; None if classes

@@ -42,7 +42,7 @@ FREE_OPTIONS = (
 )
 """Options of a model that do not affect its weights."""
 
-# Settings of a layer that only matter in training, before it, or for audio that is too short.
+# Settings of a layer that only matter for initialisation, training or audio that is too short.
 # (Not the same as FREE_OPTIONS: `shake` decides a model's branches, but not a built layer's.)
 _FREE_SETTINGS = (
     "name",
@@ -321,7 +321,7 @@ class InitialWeights:
         except CheckpointError as error:
             if self.entry is None:
                 raise
-            # The file is known to be good, so it is the options that do not fit.
+            # The file is known to be good, so the options must be wrong.
             raise ConfigError(f"{self.entry}: {error}") from error
         fresh = [name for name in transferred.fresh if name != "frontend"]
         if fresh:

@@ -89,7 +89,7 @@ def vgg_rf(
             damping.
         damp_time: Damp along time as well.
         decomposition: Divide the channels by this factor inside each convolution after the
-            stem; None for whole convolutions.
+            stem; None for no decomposition.
         initialization: "published": the classifier starts at zero, as in the published
             residual networks; "he": it starts He-normal, like all other convolutions.
         head: How frames are pooled to a clip: "average" (as in the paper), "max",

@@ -135,7 +135,7 @@ def mp3_declared_frames(stream: BinaryIO) -> int | None:
 
 
 def mp3_ends_as_declared(stream: BinaryIO) -> bool:
-    """Return whether a frame ends exactly where the header says that the audio ends.
+    """Return whether a frame ends exactly where the header declares the end of the audio.
 
     If so, the file is complete. Only the first and the last frame are read. False proves
     nothing: the file may have no Xing, Info or VBRI header, or one that counts bytes

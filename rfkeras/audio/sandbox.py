@@ -54,7 +54,7 @@ class Limits:
         seconds: Time for one request (open, check or read). Reads get a fifth of the length
             of their audio on top.
         memory_mb: Address space of the decoding process in MiB, without its libraries. An
-            hour of stereo at 44.1 kHz, read at once, needs about 2500.
+            hour of stereo at 44.1 kHz, read in one request, needs about 2500.
     """
 
     seconds: float = 60.0

@@ -67,7 +67,7 @@ def add_decoder_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         choices=_DECODERS,
-        help="isolated: decode in a separate process (for untrusted files): a file that "
+        help="isolated: decode untrusted files in a separate process, so that a file that "
         "crashes, hangs or needs too much memory is reported and skipped (default: soundfile; "
         "isolated with --beam)",
     )

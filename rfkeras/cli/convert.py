@@ -39,7 +39,10 @@ def add_parser(commands: Any) -> None:
         "model_state_dict.pth",
     )
     parser.add_argument(
-        "--model", default="resnet_rf", metavar="NAME", help="model (default: resnet_rf)"
+        "--model",
+        default="resnet_rf",
+        metavar="NAME",
+        help="model of the zoo (default: resnet_rf)",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help=".keras file to write"

@@ -62,7 +62,9 @@ def add_parser(commands: Any) -> None:
         help="front-end preset; the shards have its sample rate",
     )
     pack.add_argument(
-        "--input-channels", default=argparse.SUPPRESS, help="1 mono, 2 stereo (default: 1)"
+        "--input-channels",
+        default=argparse.SUPPRESS,
+        help="1 for mono, 2 for stereo (default: 1)",
     )
     pack.add_argument(
         "--shard-mb", default=128.0, metavar="MB", help="shard size (default: 128)"
@@ -75,7 +77,7 @@ def add_parser(commands: Any) -> None:
         help="check a data set without training",
         description=(
             "Count the clips and labels of every split, compare them with the published "
-            "counts, find clips and artists that are in two splits, and check every audio "
+            "counts, find clips and artists in more than one split, and check every audio "
             "file. The exit status is 1 if anything is missing, broken or not as published."
         ),
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP_SAMPLES = 1000
 ARRAY_FLAGS = ("groundtruth", "decisions", "mask", "label_names")
-# Options of a run that may differ in the evaluation. Their order is that in folder names.
+# Options of a run that may differ in the evaluation. Folder names list them in this order.
 DATA_FLAGS = (
     "dataset",
     "data_dir",
@@ -60,10 +60,13 @@ def add_parser(commands: Any) -> None:
         "--predictions", type=Path, metavar="FILE", help=".npy, (clips, classes) scores"
     )
     parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="default: test"
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="split to score (default: test)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder of the report (default: see below)"
+        "--output", type=Path, metavar="DIR", help="folder for the report (default: see below)"
     )
     parser.add_argument(
         "--bootstrap",
@@ -81,7 +84,7 @@ def add_parser(commands: Any) -> None:
         "--task",
         choices=("auto", "multi_label", "single_label"),
         help="with --predictions: single_label if each clip has exactly one class (default: "
-        "auto, which is multi_label); a model has its own task",
+        "auto, which is multi_label); models record their own task",
     )
     add_train_flags(parser, DATA_FLAGS)
     for name in ARRAY_FLAGS:
@@ -100,7 +103,7 @@ _ARRAY_HELP = {
     "groundtruth": ".npy, (clips, classes) of 0 and 1",
     "decisions": ".npy, (clips, classes) of 0 and 1 (default: score >= 0.5; single_label: "
     "the highest score)",
-    "mask": ".npy, (clips, classes), 1 where the label is known (default: everywhere)",
+    "mask": ".npy, (clips, classes), 1 where the label is known (default: all known)",
     "label_names": "text file with one tag per line",
 }
 

@@ -64,7 +64,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--without-frontend",
         action="store_true",
-        help="take spectrograms of the front-end as input, not audio",
+        help="take spectrograms as input instead of audio",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument(

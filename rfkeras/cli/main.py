@@ -48,10 +48,10 @@ def run(arguments: Sequence[str]) -> int:
 
     Returns:
         Exit status: 0 if everything was done, 1 after an error that the message explains, 130
-        after Ctrl-C, 143 after a SIGTERM that was obeyed. (For wrong flags argparse exits
+        after Ctrl-C, 143 after SIGTERM. (For wrong flags argparse exits
         with status 2.)
     """
-    # No flag before the command takes a value, so the first word that names a command is it.
+    # No flag before the command takes a value, so the first word that names one is the command.
     named = next((word for word in arguments if word in COMMANDS), None)
     options = build_parser(() if named is None else (named,)).parse_args(arguments)
     # TensorFlow's native messages at start-up (such as CUDA factories that are registered
@@ -71,8 +71,8 @@ def build_parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParse
     """Build the parser of the command line.
 
     Args:
-        complete: Commands that get their flags. Of the others the parser only knows the
-            name, which is enough to list them.
+        complete: Commands that get their flags. The parser only lists the names
+            of the others.
     """
     parser = argparse.ArgumentParser(
         prog="rfkeras",

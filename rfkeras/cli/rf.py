@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rfkeras.rf.field import ReceptiveField
 
 MODEL_FLAGS = (*ModelOptions.model_option_names(), "frontend", "input_channels")
-COUNTED_TAGS = 20  # of the models whose parameters are counted, as in OpenMIC
+COUNTED_TAGS = 20  # of the models whose parameters are counted; as in OpenMIC
 # Flags that choose rho, and their arguments of `rho_for`.
 RHO_FLAGS = {
     "for_rf_time": "rf_time",
@@ -49,13 +49,13 @@ def add_parser(commands: Any) -> None:
         help=COMMANDS["rf"],
         description=(
             "Show what one output position of a model sees: the exact receptive field of every "
-            "layer, and the effective one, measured with gradients on audio. MODEL is a name "
-            "of the zoo, a .keras file or a run folder."
+            "layer, and the effective one, measured with gradients on audio. MODEL is the "
+            "name of a zoo model, a .keras file or a run folder."
         ),
         epilog=(
             "Pictures and receptive_field.json are written to --output (default: "
             "rf-MODEL-rhoRHO for a name, DIR/receptive_field for a run folder, FILE-rf next to "
-            "a .keras file). Models that are given by name have random weights."
+            "a .keras file). Models given by name have random weights."
         ),
     )
     parser.add_argument("model", metavar="MODEL", help="name, .keras file or run folder")
@@ -98,7 +98,7 @@ def add_parser(commands: Any) -> None:
     shown.add_argument(
         "--tags", metavar="NAMES", help='measure these tags one by one: "piano,drums", or all'
     )
-    shown.add_argument("--output", type=Path, metavar="DIR", help="folder of the pictures")
+    shown.add_argument("--output", type=Path, metavar="DIR", help="folder for the pictures")
     shown.add_argument("--no-plots", action="store_true", help="draw and write nothing")
     shown.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_train_flags(parser.add_argument_group("model"), MODEL_FLAGS)
@@ -183,8 +183,8 @@ class Subject:
         """
         if self.architecture is None:
             raise ConfigError(
-                "--all-rho needs a run folder or a name of the zoo (see `rfkeras models`). "
-                f"Received: {self.name}."
+                "--all-rho needs a run folder or the name of a zoo model (see `rfkeras "
+                f"models`). Received: {self.name}."
             )
         return _plan(self.architecture, self.options)
 
@@ -221,13 +221,13 @@ def open_subject(options: argparse.Namespace) -> Subject:
     names = (*MODEL_FLAGS, *RHO_FLAGS, "rule")
     if not path.is_dir() and path.suffix not in _MODEL_SUFFIXES:
         raise ConfigError(
-            "MODEL must be a name of the zoo (see `rfkeras models`), a .keras file or a run "
-            f"folder. Received: {path}{'' if path.exists() else ', which does not exist'}."
+            "MODEL must be the name of a zoo model (see `rfkeras models`), a .keras file or a "
+            f"run folder. Received: {path}{'' if path.exists() else ', which does not exist'}."
         )
     if given := [name for name in names if getattr(options, name, None) is not None]:
         raise ConfigError(
             f"{path} is a finished model, so these flags have no effect: {join_flags(given)}. "
-            "Use them with a name of the zoo (see `rfkeras models`)."
+            "Use them with the name of a zoo model (see `rfkeras models`)."
         )
     return _from_run(path) if path.is_dir() else _from_file(path)
 
@@ -623,7 +623,7 @@ def summary_table(exact: ReceptiveField) -> Table:
 def rho_table(
     steps: Sequence[RhoStep], scale: SpectrogramScale | None, chosen: Sequence[int]
 ) -> Table:
-    """Return one row per rho, with a mark at those of the present model."""
+    """Return one row per rho, with a mark at those of this model."""
     units = () if scale is None else ("ms", "mel")
     headings = ("rho", "RF", *units, "added", "layer made wider", "parameters", "added")
     table = Table(headings, right=("RF", "ms", "mel", "rho", "added", "parameters"))

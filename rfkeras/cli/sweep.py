@@ -55,7 +55,8 @@ def add_parser(commands: Any) -> None:
         dest="rhos",
         required=True,
         metavar="RHOS",
-        help='such as "0:22:2" (first, last, step), "0,3,7" or "7x5,7x7" (time x frequency)',
+        help='values of rho: "0:22:2" (first, last, step), "0,3,7" or "7x5,7x7" (time x '
+        "frequency)",
     )
     parser.add_argument(
         "--seeds", type=int, default=3, metavar="N", help="use seeds 0 to N-1 (default: 3)"
@@ -80,7 +81,7 @@ def add_parser(commands: Any) -> None:
         type=Path,
         default=Path("sweep"),
         metavar="DIR",
-        help="folder (default: sweep)",
+        help="folder of the sweep (default: sweep)",
     )
     parser.add_argument(
         "--jobs",

@@ -57,7 +57,7 @@ def add_parser(commands: Any) -> None:
         help=COMMANDS["tag"],
         description=(
             "Show which tags (instruments, moods, ...) apply to audio files and, with "
-            "--frames, when. A tag applies if its score reaches its threshold; it then has a *."
+            "--frames, when. Tags that apply (score at or above the threshold) have a *."
         ),
         epilog=(
             "Formats: json is one document. jsonl has one line per file, written as soon as "
@@ -82,19 +82,24 @@ def add_parser(commands: Any) -> None:
     shown.add_argument(
         "--format",
         choices=_FORMATS,
-        help="default: table, or the format of the --output file (.txt, .json, .jsonl, .csv)",
+        help="output format (default: that of the --output file: .txt, .json, .jsonl or .csv; "
+        "otherwise table)",
     )
     shown.add_argument(
         "--top", type=int, default=_TOP, metavar="N", help=f"tags per table (default: {_TOP})"
     )
     where = shown.add_mutually_exclusive_group()
     where.add_argument(
-        "--output", type=Path, metavar="FILE", help="write to this file, not to standard output"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write to this file instead of standard output",
     )
     where.add_argument(
         "--output-dir",
         metavar="DIR",
-        help="write one file per audio file, such as song.ogg.tags.json, in the same tree",
+        help="write one file per audio file, such as song.ogg.tags.json, in the same "
+        "folder structure",
     )
     shown.add_argument(
         "--skip-existing",

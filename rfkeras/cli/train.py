@@ -33,7 +33,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         metavar="FILE",
         help="YAML table of the options below, or the name of a recipe in zoo/recipes "
-        "(default: the data set's own, if there is one)",
+        "(default: the recipe of the data set, if there is one)",
     )
     parser.add_argument(
         "--run-dir",

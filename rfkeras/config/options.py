@@ -27,7 +27,7 @@ from rfkeras.config.parsing import (
 
 @dataclass(frozen=True)
 class AugmentationOptions:
-    """Random changes of the training clips. All are off by default."""
+    """Random changes to the training clips. All are off by default."""
 
     group_title: ClassVar[str] = "augmentation"
 
@@ -71,13 +71,12 @@ class OptimizerOptions:
         "linear",
         choice("linear", "published"),
         "when the decay ends: linear (at the last epoch) or published (after 5/7 of the "
-        "epochs, as 250 of 350)",
+        "epochs)",
     )
     hold_epochs: float | None = option(
         None,
         number(0.0),
-        "epochs at the initial learning rate, before the linear decay (default: 1/7 of all, "
-        "as 50 of 350)",
+        "epochs at the initial learning rate, before the linear decay (default: 1/7 of all)",
     )
     decay_end_epoch: float | None = option(
         None, number(0.0), "epoch at which the decay ends (default: set by --schedule)"
@@ -86,29 +85,29 @@ class OptimizerOptions:
         1e-6, number(0.0, 10.0), "learning rate after the decay"
     )
     weight_decay: float | None = option(
-        None, number(0.0, 1.0), "decay of the kernels, only with adamw (default there: 0.01)"
+        None, number(0.0, 1.0), "weight decay of the kernels (adamw only; its default: 0.01)"
     )
     clip_norm: float | None = option(
-        None, number(1e-6), "largest norm of the gradient of a whole step (default: no limit)"
+        None, number(1e-6), "clip the gradient of each step to this norm (default: no limit)"
     )
     class_weights: str | Mapping[str, float] = option(
-        "none", weights, "none, balanced, or in a recipe a table from tag to weight"
+        "none", weights, "none, balanced or (in recipes only) a table of tags and weights"
     )
     prior_bias: bool = option(
         False,
         switch,
-        "initialise the classifier with the tags' frequencies instead of the published zeros",
+        "initialise the classifier's bias from the tag frequencies (published: zeros)",
     )
     seed: int = option(
-        0, whole(0, 2**31 - 1), "seed of initialisation, order of clips and excerpts"
+        0, whole(0, 2**31 - 1), "seed for initialisation, clip order and excerpts"
     )
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which weights a run keeps, and when it stops."""
+    """Choice of the weights that a run keeps, and early stopping."""
 
-    group_title: ClassVar[str] = "averaging and choice of weights"
+    group_title: ClassVar[str] = "averaging and selection of weights"
 
     monitor: str = option("val_mAP", text, "metric in log.csv that selects the best epoch")
     early_stop_epochs: int | None = option(
@@ -123,7 +122,7 @@ class SelectionOptions:
     swa_start_epoch: int | None = option(
         None,
         whole(1),
-        "first averaged epoch (default: 5/7 of all, as 250 of 350; never while pruning)",
+        "first averaged epoch (default: after 5/7 of all; never while pruning)",
     )
     swa_every: int = option(3, whole(1), "epochs between two averaged epochs", needs=SWA)
     ema_decay: float = option(
@@ -151,7 +150,7 @@ class PruningOptions:
         None, number(0.0, 0.9999), "share of the kernel weights that are zero at the end"
     )
     prune_to_parameters: int | None = option(
-        None, whole(1), "number of non-zero parameters at the end, of all kinds together"
+        None, whole(1), "number of non-zero parameters of the whole model at the end"
     )
     prune_scope: str = option(
         "global",
@@ -175,7 +174,7 @@ class PruningOptions:
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Devices, number formats, checkpoints and files."""
+    """Devices, precision, checkpoints and files."""
 
     group_title: ClassVar[str] = "machine"
 
@@ -185,10 +184,10 @@ class MachineOptions:
     precision: str = option(
         "float32",
         choice("float32", "mixed_bfloat16", "mixed_float16"),
-        "number format during training; the finished model is float32",
+        "numeric precision during training; the finished model is float32",
     )
     jit: bool = option(False, switch, "compile the network's step with XLA")
-    checkpoint_steps: int = option(50, whole(1), "steps between two checkpoints")
+    checkpoint_steps: int = option(50, whole(1), "steps between checkpoints")
     export: bool = option(
         True, switch, "export a SavedModel and verify it in a separate process"
     )
@@ -196,7 +195,7 @@ class MachineOptions:
 
 @dataclass(frozen=True)
 class FineTuningOptions:
-    """Which weights a run starts from, and which of them it trains."""
+    """Initial weights, and which of them a run trains."""
 
     group_title: ClassVar[str] = "fine-tuning"
 
@@ -242,7 +241,7 @@ class ModelOptions:
     )
     width: int | None = option(None, whole(1), "channels of the first stage")
     blocks: tuple[int, ...] | None = option(
-        None, whole_numbers(3), "blocks kept in each stage, such as 4,4,4"
+        None, whole_numbers(3), "number of blocks per stage, such as 4,4,4"
     )
     allow_rf_change: bool | None = option(
         None, switch, "allow removing blocks that affect the receptive field"
@@ -308,7 +307,7 @@ class DataOptions:
         "gm_instruments, openmic, mtg_jamendo, dcase, magnatagatune, gtzan, folder or packed",
     )
     data_dir: str | None = option(
-        None, text, "folder of the data set (gm_instruments: folder of its cache)"
+        None, text, "folder of the data set (gm_instruments: cache folder)"
     )
     audio_dir: str | None = option(
         None, text, "folder of the audio files, if they are not in --data-dir"
@@ -317,7 +316,7 @@ class DataOptions:
         None, text, "part of the data set, such as moodtheme (mtg_jamendo) or 2020-1b (dcase)"
     )
     fold: int | None = option(
-        None, whole(0), "official split or fold of a data set that has several"
+        None, whole(0), "official split or fold, for data sets with several"
     )
     task: str = option(
         "auto",
@@ -359,7 +358,7 @@ class DataOptions:
         "(only packed shards)",
     )
     cache_gb: float = option(
-        2.0, number(0.0), "GB of memory for decoded audio, which later epochs reuse"
+        2.0, number(0.0), "GB of memory for caching decoded audio between epochs"
     )
 
 
@@ -381,5 +380,7 @@ class FrontendOptions:
     excerpt_seconds: float = option(10.0, number(0.1, 600.0), "length of training excerpts")
     excerpts_per_clip: int = option(1, whole(1), "excerpts per clip and epoch")
     window_seconds: float = option(
-        10.0, number(0.1, 600.0), "length of the windows in which longer files are scored"
+        10.0,
+        number(0.1, 600.0),
+        "length of the windows into which longer files are split for scoring",
     )

@@ -92,7 +92,7 @@ def resolve(
         flags: Options from the command line. The values may be text.
         recipe: Path or name of the recipe. None: the recipe named like the data set, if
             there is one.
-        shared: Several runs share this configuration and each adds options of its own, as
+        shared: Several runs share this configuration and each adds its own options, as
             in a search. Call `complete` on the configuration of each run.
 
     Raises:
@@ -199,10 +199,10 @@ def merge_options(flags: Mapping[str, Any], recipes: Sequence[Recipe] = ()) -> T
 
 
 def _check_needs(given: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Refuse options that have no effect because another option is off.
+    """Reject options that have no effect because another option is off.
 
     A flag may turn off what a recipe turns on, and a recipe what the recipe it extends
-    turns on. The details given by the overridden source are then ignored, not refused.
+    turns on. The details given by the overridden source are then ignored, not rejected.
 
     Args:
         given: Sources with their parsed options, each overriding those before it.

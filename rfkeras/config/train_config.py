@@ -284,7 +284,7 @@ def from_text(text: str, source: str) -> TrainConfig:
 def differing_options(there: TrainConfig, now: TrainConfig) -> list[str]:
     """Return the options that differ between two configurations, with both values.
 
-    Options that only say how the machine is used may differ, and are left out.
+    Options that only affect how the machine is used may differ, and are left out.
     """
     names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in _MACHINE_ONLY]
     return [

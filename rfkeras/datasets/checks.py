@@ -24,9 +24,9 @@ from rfkeras.utils.progress import track
 from rfkeras.utils.text import count, first_few
 
 # Durations in metadata are rounded and come from another decoder, which may count padding or
-# estimate from the bit rate. What a broken download lacks is longer.
+# estimate from the bit rate. Broken downloads lack more than that.
 METADATA_TOLERANCE_SECONDS = 2.0
-_PROGRESS_FROM_FILES = 200  # shorter scans end before anybody could read a progress bar
+_PROGRESS_FROM_FILES = 200  # shorter scans need no progress bar
 _LOOKUP_THREADS = 16  # on a network file system each lookup costs a round trip
 _SPLIT_ADJECTIVES = {"train": "training"}
 
@@ -152,7 +152,7 @@ def check_present(
         max_bad_share: Largest tolerated share of missing files, 0 to 1.
 
     Raises:
-        DatasetError: More files are missing. The message has their number, the first paths
+        DatasetError: More files are missing. The message states their number, the first paths
             and where to get the files.
     """
     paths = [

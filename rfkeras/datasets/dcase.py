@@ -1,4 +1,4 @@
-"""DCASE acoustic scenes: 10-second city recordings, one of 10 scenes (or 3) each.
+"""DCASE acoustic scenes: 10-second city recordings of 10 (or 3) scenes.
 
 Subsets, and the folders that their archives unpack to:
 
@@ -13,8 +13,9 @@ lists `evaluation_setup/fold1_train.csv` and `fold1_evaluate.csv` (in 2018 `.txt
 header), and `audio/`. The identifier names the recording location.
 
 The list "evaluate" is the test split. Validation is held out of train by location, as in the
-organisers' baselines. Published numbers of clips come from the data sets' own documents. If
-none were found, only the total is checked (2018-1a, 2020-1b), or nothing (2019-1b).
+organisers' baselines. Published numbers of clips come from the data sets' documentation.
+Where it has no numbers per split, only the total is checked (2018-1a, 2020-1b), or nothing
+(2019-1b).
 """
 
 from __future__ import annotations

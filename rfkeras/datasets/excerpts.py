@@ -457,7 +457,7 @@ class WaveformCache:
 
 
 def parallel_reads() -> int:
-    """Return the number of files to read at once: one per processor.
+    """Return the number of files to read in parallel: one per processor.
 
     tf.data's AUTOTUNE reads one file at a time if each takes only a millisecond, as short
     excerpts of WAV files do, and leaves the other processors idle.

@@ -66,7 +66,7 @@ def load(
         A multi-label data set.
 
     Raises:
-        DatasetError: A file or folder is missing or malformed. The message has the line.
+        DatasetError: A file or folder is missing or malformed. The message names the line.
         ConfigError: There are too few clips to divide.
     """
     if source.is_dir():

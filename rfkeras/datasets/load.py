@@ -72,7 +72,7 @@ def _data_dir_help(name: str) -> str:
         case "packed":
             return "the folder or URL of its shards (`rfkeras data pack` writes them)"
         case _:
-            return "the folder you unpacked it to (docs/datasets.md says where to get it)"
+            return "the folder you unpacked it to (docs/datasets.md lists where to get it)"
 
 
 def _gm_instruments(

@@ -242,7 +242,7 @@ def to_wav(waveform: Waveform, audio: AudioFormat) -> tuple[bytes, bool]:
     integers = np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
     buffer = io.BytesIO()
     soundfile.write(buffer, integers, audio.sample_rate_hz, format="WAV", subtype="PCM_16")
-    # Rounding +1.0 to the largest step does not count as clipping: nobody could hear it.
+    # Rounding +1.0 to the largest step does not count as clipping, because it is inaudible.
     return buffer.getvalue(), bool((np.abs(scaled) > _FULL_SCALE).any())
 
 

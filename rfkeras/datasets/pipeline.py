@@ -58,7 +58,7 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Create the batches of a training run: random excerpts with labels.
 
-    Step s of epoch e has the same clips and excerpts whatever start_step is. A clip shorter
+    Step s of epoch e has the same clips and excerpts for any start_step. A clip shorter
     than the excerpt is repeated circularly. If a file cannot be read, it is recorded in
     bad_files and the next clip of the epoch takes its place. If there are too many bad
     files, iterating raises a TensorFlow error; `bad_files.raise_if_stopped()` then raises

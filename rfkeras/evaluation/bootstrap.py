@@ -1,7 +1,7 @@
 """Bootstrap confidence intervals of ranking metrics, by resampling clips.
 
 Method: draw as many clips as there are, with replacement, and compute the metrics again. Each
-resample serves all tags at once, because a clip keeps its labels together. The macro metric of
+resample is used for all tags, because a clip keeps its labels together. The macro metric of
 a resample is the mean over the tags that have positives in it. The interval of a tag runs
 between percentiles of its values (2.5 and 97.5 for 95 %).
 
@@ -90,7 +90,7 @@ def bootstrap_intervals(
             has a wrong shape or value.
     """
     if not 0 < confidence < 1:
-        raise ConfigError(f"confidence must be between 0 and 1. Received {confidence}.")
+        raise ConfigError(f"confidence must be between 0 and 1. Received: {confidence}.")
     precision, auc = bootstrap_replicates(scores, labels, mask, samples=samples, seed=seed)
 
     def bounds(replicates: FloatArray) -> FloatArray:
@@ -215,7 +215,7 @@ def bootstrap_replicates(
     `bootstrap_intervals`.
     """
     if samples < 0:
-        raise ConfigError(f"samples must be 0 or more. Received {samples}.")
+        raise ConfigError(f"samples must be 0 or more. Received: {samples}.")
     scored = check_scored(scores, labels, mask)
     rankings = [_Ranking.of(scored, tag) for tag in range(scored.scores.shape[1])]
     precision = np.full((samples, len(rankings)), np.nan)
@@ -265,7 +265,7 @@ def percentiles(values: FloatArray, confidence: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """A tag's annotated clips by falling score, divided into bins.
+    """A tag's annotated clips by score, best first, divided into bins.
 
     Clips with equal scores form a bin if one of them is positive. The negatives between two
     such bins form one bin, because only their number matters.

@@ -420,10 +420,10 @@ def check_scores(scores: ArrayLike) -> FloatArray:
     if values.ndim != 2 or 0 in values.shape:
         raise ConfigError(
             "scores must be a table (clips, classes) with at least one clip and one class. "
-            f"Received shape {values.shape}. For a single tag, reshape to (clips, 1)."
+            f"Received: shape {values.shape}. For a single tag, reshape to (clips, 1)."
         )
     if values.dtype.kind not in "biuf":
-        raise ConfigError(f"scores must be real numbers. Received dtype {values.dtype}.")
+        raise ConfigError(f"scores must be real numbers. Received: dtype {values.dtype}.")
     values = values.astype(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
@@ -454,10 +454,10 @@ def check_binary(
     array = np.asarray(values)
     if array.shape != shape:
         raise ConfigError(
-            f"{name} must have the shape of the scores, {shape}. Received {array.shape}."
+            f"{name} must have the shape of the scores, {shape}. Received: {array.shape}."
         )
     if array.dtype.kind not in "biuf":
-        raise ConfigError(f"{name} must be 0 and 1. Received dtype {array.dtype}.")
+        raise ConfigError(f"{name} must be 0 and 1. Received: dtype {array.dtype}.")
     counted = np.ones(shape, dtype=np.bool_) if where is None else where
     bad = counted & (array != 0) & (array != 1)
     if bad.any():
@@ -481,10 +481,10 @@ def check_threshold(threshold: ArrayLike, classes: int) -> FloatArray:
     if values.dtype.kind not in "iuf" or values.shape not in ((), (classes,)):
         raise ConfigError(
             f"threshold must be one number or one number per class ({classes}). "
-            f"Received shape {values.shape}, dtype {values.dtype}."
+            f"Received: shape {values.shape}, dtype {values.dtype}."
         )
     if not np.isfinite(values).all():
-        raise ConfigError(f"threshold must be finite. Received {values.tolist()}.")
+        raise ConfigError(f"threshold must be finite. Received: {values.tolist()}.")
     return np.broadcast_to(values, (classes,)).astype(np.float64)
 
 

@@ -121,7 +121,7 @@ def precision_recall_curves(
     if scored.scores.shape[1] != len(report.tags):
         raise ConfigError(
             f"The scores must have the report's {len(report.tags)} classes. "
-            f"Received {scored.scores.shape[1]}."
+            f"Received: {scored.scores.shape[1]}."
         )
     tags = {row.name: tag for tag, row in enumerate(report.tags)}
     rows = by_average_precision(report)
@@ -332,7 +332,7 @@ def training_curves(
     if not set(values) & set(COLUMNS) or len(lengths) != 1 or 0 in lengths:
         raise ConfigError(
             f"Training curves need columns of equal length, at least one of {COLUMNS}. "
-            f"Received { {name: len(column) for name, column in history.items()} }."
+            f"Received: { {name: len(column) for name, column in history.items()} }."
         )
     epochs = values.get("epoch", np.arange(1.0, lengths.pop() + 1))
     panels = [panel for panel in _PANELS if any(column in values for column, _, _ in panel[2])]
@@ -401,7 +401,7 @@ def _panel(
 def _label_ends(
     axes: Axes, epochs: FloatArray, lines: list[tuple[FloatArray, str, str]]
 ) -> None:
-    """Name the lines at their right ends, with the names apart even where lines meet."""
+    """Label the lines at their right ends, with the labels apart even where lines meet."""
     ends = []
     for column, name, colour in lines:
         defined = np.flatnonzero(~np.isnan(column))

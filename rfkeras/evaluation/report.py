@@ -145,12 +145,12 @@ def evaluate(
 
 
 def _check_names(label_names: Sequence[str], classes: int) -> tuple[str, ...]:
-    """Return the names of the classes if there is a different one for each."""
+    """Return the class names, checked to be one per class and all different."""
     names = tuple(str(name) for name in label_names)
     if len(names) != classes:
         raise ConfigError(
             f"label_names must have {count(classes, 'name')}, one per class. "
-            f"Received {len(names)}."
+            f"Received: {len(names)}."
         )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -203,7 +203,7 @@ def _class_summary(metrics: ClassMetrics) -> dict[str, float]:
 
 
 def _class_chance(metrics: ClassMetrics) -> dict[str, float]:
-    """Return what the best answer without looking at the clips reaches."""
+    """Return the metrics that the best guess without looking at the clips reaches."""
     per_class = metrics.confusion.sum(axis=1)
     return {
         "accuracy": float(per_class.max() / per_class.sum()),
@@ -244,7 +244,7 @@ def _notes_on_resamples(names: Sequence[str], intervals: Intervals, samples: int
 
 
 def _notes_on_scores(low: float, high: float) -> list[str]:
-    """Warn if scores between `low` and `high` are no probabilities."""
+    """Warn if scores between `low` and `high` are not probabilities."""
     if low >= 0 and high <= 1:
         return []
     return [
@@ -254,7 +254,7 @@ def _notes_on_scores(low: float, high: float) -> list[str]:
 
 
 def _notes_on_classes(metrics: ClassMetrics) -> list[str]:
-    """Warn if the scores of a single-label task are no probabilities."""
+    """Warn if the scores of a single-label task are not probabilities."""
     if not math.isnan(metrics.log_loss):
         return []
     return [

@@ -46,12 +46,12 @@ def print_report(
 
 
 def tag_table(report: Report, *, unicode: bool = True) -> Table:
-    """Return a table of one row per tag, sorted by falling average precision.
+    """Return a table of one row per tag, sorted by average precision, best first.
 
-    It shows clips, average precision and its interval, ROC-AUC and F1, and in the column
-    `cut` the thresholds if any differs from 0.5. Tags without average precision come last,
+    It shows clips, average precision and its interval, ROC-AUC and F1, and the thresholds in
+    the column `cut` if any differs from 0.5. Tags without average precision come last,
     with the reason in place of the bar. In a single-label table, classes are sorted by
-    falling recall, which is the accuracy of the class.
+    recall (the accuracy of the class), best first.
 
     Args:
         report: The report.
@@ -154,12 +154,12 @@ def summary_lines(report: Report, *, title: str = "Test", unicode: bool = True) 
 
 
 def by_recall(report: Report) -> list[TagRow]:
-    """Return the rows by falling recall, those without recall last."""
+    """Return the rows by recall, best first; those without recall come last."""
     return _by_falling(report, [row.recall for row in report.tags])
 
 
 def by_average_precision(report: Report) -> list[TagRow]:
-    """Return the rows by falling average precision, those without it last."""
+    """Return the rows by average precision, best first; those without it come last."""
     return _by_falling(report, [row.average_precision for row in report.tags])
 
 

@@ -31,8 +31,8 @@ class TagRow:
         average_precision: Average precision; `_low` and `_high` bound its 95 % interval.
         roc_auc: ROC-AUC, with bounds as well.
         f1: F1 of the decisions; precision and recall too.
-        threshold: Score from which the tag applies; NaN if decisions were given, or if the
-            highest score decides (single-label).
+        threshold: Lowest score with which the tag applies; NaN if decisions were given, or if
+            the highest score decides (single-label).
         undefined: Why average precision or ROC-AUC is undefined; "" if both are defined.
     """
 
@@ -64,14 +64,14 @@ class Report:
             - "counts": clips, tags, annotated and positive labels;
             - "macro": means over the tags. average_precision and roc_auc have bounds `_low`
               and `_high`. Multi-label reports have f1_at_half, the F1 with a threshold of 0.5
-              for every tag (NaN if the scores are no probabilities);
+              for every tag (NaN if the scores are not probabilities);
             - "tags_in_macro": number of tags in each mean;
             - "micro": metrics of all annotated labels pooled;
             - "chance": metrics that guessing reaches;
             - "bootstrap": samples, seed and confidence;
             - "single_label", only there: accuracy and macro_accuracy (mean recall of the
               classes) with bounds, and log_loss in nats.
-        notes: Sentences that help to read the metrics correctly.
+        notes: Sentences needed to interpret the metrics correctly.
         task: "multi_label" or "single_label".
         confusion: Single-label: number of clips by true class (rows) and predicted class
             (columns); multi-label: None.

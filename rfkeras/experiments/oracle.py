@@ -2,7 +2,7 @@
 
 All code that depends on keras-tuner is here. The oracle chooses the values of each trial and
 keeps the state of the search, the tuner trains the trials, and `serve` is the coordinator of
-several workers. Faults that are worked around; comments in the code refer to the numbers:
+several workers. Comments in the code refer to these faults by number:
 
 1. State and trials are overwritten in place, so a kill can leave half a file.
 2. The state is saved before an ended trial is removed from the running ones, so after a kill
@@ -68,7 +68,7 @@ class DurableOracle(keras_tuner.Oracle):
     """An oracle that survives kills at any time and dead workers.
 
     Attributes:
-        max_failures: Number of trials in a row whose failure ends the search.
+        max_failures: Number of consecutive failed trials that ends the search.
         has_run_out: Whether a process asked for a trial when there was none left.
     """
 
@@ -141,7 +141,7 @@ class DurableOracle(keras_tuner.Oracle):
         else:
             trial = super().create_trial(tuner_id)
             if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
-                # Fault 6: stay, because the trial of a dead worker may have to be taken.
+                # Fault 6: stay, because a dead worker's trial may need a new worker.
                 trial.status = TrialStatus.IDLE
                 self.tuner_ids.add(tuner_id)
         self.has_run_out |= trial.status == TrialStatus.STOPPED
@@ -275,7 +275,7 @@ class SearchTuner(BaseTuner):
             own.reload()
 
     def save(self) -> None:
-        """Save the oracle, which holds all of the state. Workers have none."""
+        """Save the oracle, which holds all of the state. Workers have no state."""
         if not self._is_worker():
             self.oracle.save()
 

@@ -33,7 +33,7 @@ class Search:
         factor: Hyperband promotes one in `factor` trials, with `factor` times the epochs.
         iterations: Number of times that Hyperband runs all its brackets.
         seed: Seed of the values that are tried.
-        max_failures: Number of trials in a row whose failure ends the search.
+        max_failures: Number of consecutive failed trials that ends the search.
         command: Command line that started the search.
     """
 
@@ -200,7 +200,7 @@ def _open_locked(search: Search, folder: SearchFolder) -> None:
 
 
 def _may_precede(path: Path, folder: SearchFolder) -> bool:
-    """Return whether a kill may have left this in a folder whose search is not written yet."""
+    """Return whether a start that was killed early may have left this file in the folder."""
     return path.name.startswith(".") or path in (folder.base, folder.workers)
 
 
@@ -356,7 +356,7 @@ def default_space(base: TrainConfig, fixed: Mapping[str, Any]) -> SearchSpace:
     """Return the space that is searched by default.
 
     It has rho on each axis, the width and half of it, Shake-Shake, frequency awareness,
-    damping, mixup and the learning rate, as far as the model has these options.
+    damping, mixup and the learning rate, where the model has these options.
 
     Args:
         base: The options that all trials share.

@@ -40,7 +40,7 @@ def run_search(
     retry_failed: bool = False,
     runner: TrialRunner = run_trial,
 ) -> None:
-    """Do what is left of a search, or the part of this process.
+    """Finish a search, or this process's part of it.
 
     Args:
         search: The search.

@@ -206,7 +206,7 @@ def check_name(name: str) -> None:
     """Check that an option can be searched.
 
     Raises:
-        ConfigError: The option does not exist or cannot be searched. The message says why.
+        ConfigError: The option does not exist or cannot be searched; the message says why.
     """
     if name in NOT_SEARCHED:
         raise ConfigError(f"{name} cannot be searched: {NOT_SEARCHED[name]}.")
@@ -392,7 +392,7 @@ def range_of_table(name: str, table: Mapping[str, Any]) -> tuple[Any, Any, Any, 
 
 
 def range_of_text(name: str, text: str) -> tuple[str, str, str | None, bool]:
-    """Return the same from "MIN:MAX[:STEP][:log]".
+    """Return lowest value, highest value, step and log of "MIN:MAX[:STEP][:log]".
 
     Raises:
         ConfigError: The text has another form.

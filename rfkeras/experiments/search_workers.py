@@ -103,7 +103,7 @@ class HeartbeatMonitor:
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def dead(self, names: Collection[str]) -> list[str]:
-        """Return those of these workers whose file has not changed for too long."""
+        """Return the workers among these whose file has not changed for too long."""
         now = self.clock()
         for name in names:
             content = self._read(name)

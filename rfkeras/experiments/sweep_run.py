@@ -129,7 +129,7 @@ class _RunProcess:
 
 
 def main(root: str) -> int:
-    """Do what is left of the run in a folder; return the exit status."""
+    """Finish the run in a folder; return the exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
     end_with_parent()
     folder = RunFolder(Path(root))

@@ -1,4 +1,4 @@
-"""A trial of a search, in its own process: train, choose the weights, write down the score.
+"""A trial of a search, in its own process: train, choose the weights, record the score.
 
 `run_trial` starts the process, which runs this module:
 
@@ -126,13 +126,13 @@ def failure_file(folder: RunFolder) -> Path:
 
 
 def record_failure(folder: RunFolder, reason: str) -> TrialOutcome:
-    """Write down why a trial failed and return its outcome."""
+    """Record why a trial failed and return its outcome."""
     write_text(failure_file(folder), reason + "\n")
     return TrialOutcome(None, reason)
 
 
 def main(root: str) -> int:
-    """Train what is left of the trial in a folder; return the exit status."""
+    """Finish the trial in a folder; return the exit status."""
     end_with_parent()
     folder = RunFolder(Path(root))
     try:

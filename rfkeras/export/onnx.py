@@ -37,7 +37,7 @@ def onnx(
     """Write a model as an .onnx file and verify the file with ONNX Runtime.
 
     Inputs, outputs and arguments are those of `rfkeras.export.tflite`; batch size and length
-    are free. Only standard operators of opset 17 are used. The content of `model.json` is in
+    can vary. Only standard operators of opset 17 are used. The content of `model.json` is in
     the file's metadata, each value as JSON: `labels`, `sample_rate_hz`, `thresholds` and so on.
 
     Args:

@@ -32,8 +32,8 @@ class PortableModel:
     the branches of a block, and they are faster on the smaller graph.
 
     Args:
-        model: Functional, with a `ClipLogits` layer of its own at its end. Layers with reduced
-            precision compute in float32 here.
+        model: Functional, ending in a `ClipLogits` layer that is not in a nested model. Layers
+            with reduced precision compute in float32 here.
         labels: Tag of each output; defaults to the names in the model.
         frontend: Take waveforms if the model does. False: take the standardised spectrogram
             that the model's front-end computes.

@@ -59,11 +59,11 @@ def saved_model(
     with more than 32 MiB of weights, keeps its weights as variables. The signatures:
 
     - `serving_default`: `waveform`, float32 (batch, samples) for mono and (batch, samples, 2)
-      for stereo. Batch size and length are free; the sample rate is in `assets/model.json`.
+      for stereo. Batch size and length can vary; the sample rate is in `assets/model.json`.
       Audio that is too short for the network is padded with zeros. A model without a front-end
       takes `spectrogram` instead. Returns `scores`, float32 (batch, classes): the probability
       of each tag in `assets/labels.txt`. This is the sigmoid of its logit, or the softmax if
-      classes exclude each other. A model with the head "frames" returns (batch, frames,
+      classes are mutually exclusive. A model with the head "frames" returns (batch, frames,
       classes).
     - `frames`: the same input. Returns `frame_scores`, (batch, frames, classes), and for models
       with a front-end `frame_times_s`, (batch, frames): the centre of each frame's window in
@@ -75,10 +75,10 @@ def saved_model(
       each file separately. Returns `scores`, (batch, classes).
 
     Empty batches and unreadable audio raise InvalidArgument errors. A model without a front-end
-    has no `audio_bytes`, and a model without its own `ClipLogits` layer has only
+    has no `audio_bytes`, and a model without a top-level `ClipLogits` layer has only
     `serving_default`. The reasons are in `assets/model.json` under "signatures_missing". The
-    same file has the task, the score from which each tag applies ("thresholds", null if only
-    the highest score decides), and the times of frames.
+    same file has the task, the threshold of each tag ("thresholds", null if only the highest
+    score decides), and the times of frames.
 
     Args:
         model: A zoo model, or one with the same input and a `ClipLogits` output. A model
@@ -156,7 +156,7 @@ class Signatures:
 
     Attributes:
         functions: By name. `serving_default` always exists. `frames` and `embed` need a
-            `ClipLogits` layer of the model's own, preceded by the convolution or dense layer
+            `ClipLogits` layer outside nested models, preceded by the convolution or dense layer
             that computes the logits; `audio_bytes` also needs a front-end and an input of any
             length.
         missing: Reasons for missing signatures, by name.

@@ -38,7 +38,7 @@ def tflite(
     The file has one signature, `serving_default`. Its input is `waveform` float32 (batch,
     samples) or (batch, samples, channels); without a front-end it is `spectrogram`. Its outputs
     are `scores` (batch, classes), `frame_scores` (batch, time', classes) and `embedding`
-    (batch, features). Batch size and length are free: `Interpreter.get_signature_runner()`
+    (batch, features). Batch size and length can vary: `Interpreter.get_signature_runner()`
     resizes automatically, otherwise call `resize_tensor_input`. Only built-in operations of
     TFLite are used. `labels.txt` and `model.json` (sample rate, thresholds and so on) are
     appended as a zip archive, where TFLite metadata usually is; `read_card` reads the latter.
@@ -231,9 +231,8 @@ def _kept_in_float(operations: Sequence[tuple[str, str]]) -> list[str]:
     """Return the names of outputs that int8 does not quantise.
 
     These are all operations outside the network, and those of the network up to its first
-    convolution:
-    spectrograms of near silence are far outside the range of music, which integers cannot
-    represent. After the first normalisation this no longer matters.
+    convolution. Spectrograms of near silence are far outside the range of music, which integers
+    cannot represent. After the first normalisation this no longer matters.
 
     Args:
         operations: (operation, name of its output), in order.

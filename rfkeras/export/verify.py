@@ -3,7 +3,7 @@
 All three outputs are compared on audio of several lengths and batch sizes, with the Keras
 model's own graph on the CPU. The allowed difference of a score depends on what was rounded:
 
-float32: 1e-5. The same numbers in another order; at most 2e-6 was observed. float16: 5e-3.
+float32: 1e-5. Only the order of operations differs; at most 2e-6 was observed. float16: 5e-3.
 Weights keep 11 binary digits, an average error of 2.4e-4 of each weight, and the errors partly
 cancel; at most 1e-3 was observed. int8: 0.1 for clips, 0.2 for frames, and a rank correlation
 of at least 0.9. Weights and activations keep 8 digits. The pretrained `resnet_rf_tiny`,
@@ -139,7 +139,7 @@ def _expected(
     spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
 
     def compute(batch: Any) -> Any:
-        with tf.device("/cpu:0"):  # the device of the clean process, whatever trained the model
+        with tf.device("/cpu:0"):  # the clean process also runs on the CPU
             return head.scores(model(batch, training=False))
 
     scores = tf.function(compute, input_signature=[spec])

@@ -228,14 +228,14 @@ class Frontend(keras.layers.Layer):
             mel = bands(x)
         else:
             # Clip by clip: the spectrum of one clip fits in the processor's caches, that of a
-            # batch does not. A GPU is faster on the whole batch, and map_fn is slow eagerly.
+            # batch does not. A GPU is faster on the whole batch, and eager map_fn is slow.
             mel = tf.map_fn(
                 lambda index: bands(x[index][None])[0],
                 tf.range(tf.shape(x)[0]),
                 fn_output_signature=tf.TensorSpec([shape[3], shape[1], self.n_mels]),
             )
         mel = tf.transpose(mel, (0, 2, 3, 1))
-        mel.set_shape(shape)  # map_fn loses the length, where it is known
+        mel.set_shape(shape)  # map_fn loses a known length
         return mel
 
     def _log(self, values: Any) -> Any:
@@ -468,7 +468,7 @@ def floored_log(values: Any, amin: float, range_db: float | None) -> Any:
     """
     floor = amin
     if range_db is not None:
-        # 0 if float32 cannot represent the ratio, which is then no limit.
+        # 0 (no limit) if float32 cannot represent the ratio.
         ratio = np.float32(10.0 ** (-range_db / 10.0))
         loudest = tf.reduce_max(values, axis=list(range(1, values.shape.rank)), keepdims=True)
         floor = tf.maximum(amin, loudest * ratio)

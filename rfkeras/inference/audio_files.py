@@ -41,10 +41,10 @@ class FoundFile:
 def find_audio(arguments: Sequence[str | Path]) -> list[FoundFile]:
     """List the audio files that the arguments name, in a fixed order.
 
-    A file given by name is included whatever its suffix, even if it does not exist; reading it
-    reports the error. Folders are searched at any depth for audio suffixes, sorted by name.
-    Hidden files and folders are skipped. Links are followed, but a folder reached twice, for
-    example in a loop of links, is read once.
+    A file given by name is always included, even with another suffix or if it does not exist;
+    reading it reports the error. Folders are searched at any depth for audio suffixes, sorted
+    by name. Hidden files and folders are skipped. Links are followed, but a folder reached
+    twice, for example in a loop of links, is read once.
 
     Args:
         arguments: Files and folders.
@@ -65,7 +65,7 @@ def find_audio(arguments: Sequence[str | Path]) -> list[FoundFile]:
         folders = ", ".join(printable(argument) for argument in arguments)
         raise ConfigError(
             f"Found no audio in {folders}: no file name ends in {', '.join(SUFFIXES)}. To read "
-            "a file with another suffix, give its own path."
+            "a file with another suffix, give its path."
         )
     return list(found.values())
 

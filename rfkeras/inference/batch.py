@@ -37,7 +37,7 @@ from zoo.pretrained import load_model, model_path
 if TYPE_CHECKING:
     from rfkeras.inference import StreamTagger, TagResult
 
-_LONG_SECONDS = 120.0  # files from this length get a bar of their own
+_LONG_SECONDS = 120.0  # files at least this long get a separate bar
 SIDECAR_SUFFIX = ".tags.json"
 
 

@@ -64,7 +64,7 @@ def frame_times(model: keras.Model) -> FrameTimes | None:
         whose number of frames does not depend on the length of the audio.
 
     Raises:
-        ConfigError: The model has no `ClipLogits` layer of its own.
+        ConfigError: The model has no `ClipLogits` layer outside nested models.
     """
     frontend = find_frontend(model)
     return None if frontend is None else FrameGrid(model, frontend).times()

@@ -57,8 +57,8 @@ class TagRules:
     Attributes:
         model: The model as named by the user.
         names: The tags.
-        thresholds: (classes,) lowest score with which each tag applies; None if classes exclude
-            each other and the class with the highest score applies whatever its score.
+        thresholds: (classes,) lowest score with which each tag applies; None if classes are
+            mutually exclusive and the class with the highest score always applies.
         exclusive: Whether only the tag with the highest score can apply.
         sample_rate_hz: Sample rate of the model.
         frames: Times of the model's frames.

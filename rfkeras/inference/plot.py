@@ -50,8 +50,8 @@ def plot_tags(
 ) -> None:
     """Plot the tags of a file over time, below its spectrogram.
 
-    Reads the file again, in blocks, so memory does not grow with its length. Shows the 16 most
-    important tags at most.
+    Reads the file again, in blocks, so memory does not grow with its length. Shows at most the
+    16 most important tags.
 
     Args:
         path: PNG file to write.

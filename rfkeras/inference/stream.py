@@ -95,8 +95,8 @@ class StreamTagger:
         chunk_seconds: Approximate amount of new audio per chunk.
         decoder: Decoder for files.
         label_names: Name of each tag.
-        thresholds: Lowest score with which each tag applies, (classes,); None if tags exclude
-            each other.
+        thresholds: Lowest score with which each tag applies, (classes,); None if tags are
+            mutually exclusive.
         audio_format: Format of the input waveforms.
         frames: Times of the frames.
         exact: Whether chunks give the same results as a single pass.

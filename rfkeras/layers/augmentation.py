@@ -1,7 +1,7 @@
 """Layers that act only in training: augmentation and dropout.
 
-Augmentation layers draw separately for each sample, in float32 whatever the dtype of the
-inputs, and differently on each replica of a distributed step. The state of the seed
+Augmentation layers draw random numbers for each sample, always in float32, and differently on
+each replica of a distributed step. The state of the seed
 generator is one of the layer's variables. Outputs have the dtypes of the inputs under every
 dtype policy.
 """
@@ -21,7 +21,7 @@ TINY = 1e-30  # avoids a division by 0
 
 
 def unchanged(layer: Any, inputs: Any, call: Any) -> Any:
-    """Return the inputs: the `trace_receptive_field` of a layer without effect at inference.
+    """Return the inputs: `trace_receptive_field` for layers that do nothing at inference.
 
     Each class assigns it next to its own `call`, because it is not inherited by subclasses
     that override `call`. See `rfkeras.rf.register_rule`.
@@ -260,7 +260,7 @@ class Mixup(Augmentation):
     gradient, as without mixup. If both labels are known, this is the usual mixup. If both
     are unknown, the weight is 0. If only one is known, the label keeps its value and its
     weight is the share of its clip. So a tag that is absent from one clip and unknown in
-    the other is neither denied with full weight nor guessed. Weights may include class
+    the other counts as absent only with the share of the first. Weights may include class
     weights, which then follow their labels.
 
     Args:

@@ -1,6 +1,6 @@
-"""Convolutions and batch normalisation: the parts of which the residual blocks are made.
+"""Convolutions, batch normalisation and the frequency channel, the parts of all blocks.
 
-`make_conv` creates a convolution: plain, damped or decomposed.
+`make_conv` creates plain, damped and decomposed convolutions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def make_conv(
     initializer: Any = "glorot_uniform",
     **kwargs: Any,
 ) -> keras.layers.Layer:
-    """Create a convolution without bias: plain, damped, decomposed, or both of these.
+    """Create a convolution without bias: plain, damped, decomposed, or damped and decomposed.
 
     Args:
         filters: Output channels.
@@ -42,7 +42,7 @@ def make_conv(
         decomposition: Factor of a `DecomposedConv2D`; None for a single convolution. A
             decomposed convolution keeps the map's size, so `strides` and `padding` cannot
             be combined with it.
-        initializer: Of the kernel; for a decomposed convolution, of its last kernel.
+        initializer: Initialiser of the kernel; if decomposed, of the last kernel.
         **kwargs: Other arguments of `keras.layers.Conv2D`, such as name, dtype and
             strides; padding is "same" by default.
 
@@ -193,7 +193,7 @@ class DecomposedConv2D(keras.layers.Layer):
         factor: Divides the number of channels.
         damping: See `DampedConv2D`; None for no damping.
         damp_time: See `DampedConv2D`.
-        initializer: Of the last convolution.
+        initializer: Initialiser of the last convolution.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:

@@ -1,4 +1,4 @@
-"""The head: pool a map of logits over time and frequency to logits of the clip."""
+"""The head, which pools a map of logits over time and frequency to clip logits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ClipLogits(keras.layers.Layer):
     """Pools a map of logits over time and frequency to one logit per tag, in float32.
 
     It also stores what is needed to interpret the outputs wherever the model is loaded: the
-    names of the tags, whether they exclude each other, and their thresholds.
+    names of the tags, whether they are mutually exclusive, and their thresholds.
 
     Args:
         label_names: Tag of each channel; None if unknown.

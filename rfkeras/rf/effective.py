@@ -1,4 +1,4 @@
-"""The effective receptive field: where in its window a trained model really looks.
+"""The effective receptive field: where in its window a trained model actually looks.
 
 The exact receptive field is the set of pixels that can affect one position of a map. The
 gradient of that position with respect to the spectrogram shows how much each pixel affects
@@ -76,7 +76,7 @@ def effective_receptive_field(
         tags: Channels of the map to measure separately: names or numbers of tags, or "all".
             `energy` is then their sum. None: all channels together.
         positions: Approximate number of positions, spread evenly over those whose exact
-            window is inside the spectrogram (on an axis where none is, all are at the
+            window is inside the spectrogram (on an axis without any, all are in the
             middle); or the positions themselves, (time, frequency) on the map.
         spectrogram_layer: Name of the layer whose output is the spectrogram. None: the
             front-end, or the model's input if it has none.

@@ -1,4 +1,4 @@
-"""The result of `effective_receptive_field`: where in its window a model really looks."""
+"""The result of `effective_receptive_field`: where in its window a model actually looks."""
 
 from __future__ import annotations
 

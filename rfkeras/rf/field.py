@@ -261,6 +261,6 @@ def mel_percent(frequency: AxisField | None, scale: SpectrogramScale) -> str:
 
 
 def _both_axes(values: Iterable[str]) -> str:
-    """Return "135 x 87" for the values of two axes; equal values only once."""
+    """Return the values of two axes as "135 x 87"; equal values are shown once."""
     different = list(values)
     return different[0] if len(set(different)) == 1 else " x ".join(different)

@@ -156,7 +156,7 @@ def check_positions(axes: tuple[AxisMap, AxisMap], positions: Sequence[Any]) -> 
 def disjoint_groups(axes: tuple[AxisMap, AxisMap], positions: Positions) -> list[Positions]:
     """Group positions so that windows within a group do not overlap.
 
-    The gradients of a group can be computed at once, because each pixel belongs to only one
+    The gradients of a group can be computed together, because each pixel belongs to only one
     of its windows.
     """
     groups: list[list[Pair]] = []

@@ -25,7 +25,7 @@ POOLED_BLOCKS = (1, 2, 4)  # of stage 1
 STEM_KERNEL, STEM_STRIDE, STEM_PADDING = 5, 2, 1
 POOL_SIZE = 2
 RULES = ("at_most", "at_least", "nearest")
-_MAX_TRIED = 1000  # for plans without a largest rho; larger fields have no use
+_MAX_TRIED = 1000  # limit for plans that accept any rho; larger fields are useless
 _AXES = ("time", "frequency")
 Pair = tuple[int, int]
 Plan = Callable[[int | Pair], LayerChain]
@@ -317,8 +317,8 @@ def _only_request(requests: list[_Request], axis: int) -> _Request | None:
     given = [each for each in requests if each.axis == axis and each.value is not None]
     if len(given) > 1:
         raise ConfigError(
-            f"{' and '.join(each.name for each in given)} are both about {_AXES[axis]}. "
-            "Leave out one of them."
+            f"{' and '.join(each.name for each in given)} both request a field "
+            f"along {_AXES[axis]}. Leave out one of them."
         )
     for request in given:
         value = request.value

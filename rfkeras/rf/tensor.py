@@ -1,7 +1,7 @@
-"""Tensors whose positions know what they see: what rules take and return.
+"""What the positions of tensors see: the arguments and results of rules.
 
-`TensorField` is one tensor; its methods say what a layer does with each dimension. The
-functions that return a `Reading` describe how layers read along one dimension, and `join`
+`TensorField` describes one tensor; its methods express what a layer does with each dimension.
+The functions that return a `Reading` describe how layers read along one dimension, and `join`
 combines tensors position by position.
 """
 
@@ -66,7 +66,7 @@ class Unlimited:
     """Everything is seen, or can be seen.
 
     Attributes:
-        why: The reason, such as "its state remembers what was before".
+        why: The reason, such as "its state depends on all earlier steps".
         by: Name of the layer.
     """
 
@@ -126,7 +126,7 @@ class Source:
 
 Length = int | None
 
-# Input positions read on either side of a position between two of them.
+# Number of input positions read on either side of an interpolated position.
 INTERPOLATIONS = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
 
 
@@ -266,7 +266,7 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class TensorField:
-    """What the positions of a tensor see: what rules take and return.
+    """What the positions of a tensor see. Rules take and return such objects.
 
     Dimensions are counted from 0 (the batch); negative numbers count from the end. Tensors
     are immutable: every method returns a new one. What a position sees along one axis does
@@ -354,7 +354,7 @@ class TensorField:
 
         Args:
             dims: The dimensions, which keep their positions.
-            why: The reason, for the notes, such as "its state remembers what was before".
+            why: The reason, for the notes, such as "its state depends on all earlier steps".
         """
         result = self
         for dim in (dims,) if isinstance(dims, int) else dims:
@@ -578,7 +578,7 @@ def _joined(one: AxisState, other: AxisState) -> AxisState:
         case (Pooled(), Pooled()):
             return _joined_pools(one, other)
         case (Pooled() as pooled, _) | (_, Pooled() as pooled):
-            return Unlimited(f"what {pooled.pooler} pooled over all positions is given to each")
+            return Unlimited(f"all positions receive what {pooled.pooler} pooled over them")
         case (Broadcast(), Broadcast()):
             return Broadcast(one.field.joined(other.field))
         case (Along(), Along()) if one.dim == other.dim:
@@ -586,7 +586,7 @@ def _joined(one: AxisState, other: AxisState) -> AxisState:
         case (Along(), Along()):
             return Unlimited("it is combined with another axis")
         case _:
-            return Unlimited("what a fixed position sees is given to each")
+            return Unlimited("all positions receive what a fixed position sees")
 
 
 def _joined_pools(one: Pooled, other: Pooled) -> Pooled:

@@ -1,6 +1,6 @@
 """The exact receptive field: trace what every output sees through a model's layers.
 
-`receptive_field` is the entry. `Walk` applies the rule of each layer in the order of
+`receptive_field` is the entry point. `Walk` applies the rule of each layer in the order of
 computation.
 """
 
@@ -53,7 +53,7 @@ def receptive_field(
         input_shape: Shape of the input without the batch, if the model leaves lengths open.
             The zero padding of strided layers with padding="same" depends on it. An unknown
             length is assumed to be a multiple of their strides; if that matters, the
-            layer's note says so.
+            layer's note mentions it.
         input_name: Name of the input to analyse, if there are several.
 
     Returns:
@@ -90,7 +90,7 @@ def receptive_field(
 def _inputs(
     graph: Any, input_shape: Sequence[int | None] | None, input_name: str | None
 ) -> list[TensorField]:
-    """Return what the inputs see: each position of the chosen one itself, others nothing."""
+    """Return what the inputs see: the chosen one its own positions, others nothing."""
     names = [tensor.name for tensor in graph.inputs]
     if input_name is None and len(names) > 1:
         raise ConfigError(

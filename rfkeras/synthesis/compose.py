@@ -30,7 +30,7 @@ _GATES = {
     "kit": (1.0, 1.0),
 }
 
-# A part counts as heard with this many onsets, seconds of sound, and no longer rest.
+# A part counts as heard with at least this many onsets and seconds, and no longer rest.
 _MIN_ONSETS = 4
 _MIN_SECONDS = 1.0
 _MAX_REST_SECONDS = 2.5

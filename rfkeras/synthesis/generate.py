@@ -1,4 +1,4 @@
-"""Make the built-in data set in a folder, complete it, or find it complete.
+"""Generate the built-in data set in a folder, or complete a partial one.
 
 The folder has the layout of OpenMIC-2018. Clips are made by worker processes, and a journal
 lists the finished ones, so that `generate` can be killed at any time and continued later.

@@ -1,7 +1,7 @@
-"""Sound fonts, and the way from a composition to the bytes of an audio file.
+"""Load sound fonts, and turn compositions into audio files.
 
-`render` plays each part on its own, balances the parts by loudness, adds them and sets the
-level of the clip. `encode_ogg` encodes the result in the same bytes every time.
+`render` plays each part separately, balances the parts by loudness, adds them and sets the
+level of the clip. `encode_ogg` encodes the result, always in the same bytes.
 """
 
 from __future__ import annotations

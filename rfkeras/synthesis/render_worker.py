@@ -29,7 +29,7 @@ from rfkeras.utils.files import write_bytes
 
 def main(arguments: list[str]) -> None:
     """Make clips until standard input ends."""
-    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+    # Ctrl-C reaches every process of the terminal; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder, seed = Path(arguments[0]), int(arguments[1])
     fonts = [Path(path) for path in arguments[2:]]

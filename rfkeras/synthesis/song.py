@@ -1,6 +1,6 @@
-"""What all parts of a clip share: style, key, tempo, harmony, and the basic note types.
+"""Style, key, tempo and harmony, which all parts of a clip share, and the note types.
 
-`draw_song` draws this frame before any instrument is chosen. The other functions are small
+`draw_song` draws these before any instrument is chosen. The other functions are small
 rules of music theory on pitches, chords and rhythm patterns.
 """
 
@@ -136,7 +136,7 @@ class Chord:
 
 @dataclass(frozen=True)
 class Song:
-    """The frame that every part is written into.
+    """The style, key, tempo and harmony that every part follows.
 
     Attributes:
         style: Style of the music.

@@ -1,4 +1,4 @@
-"""Between steps and epochs: metrics, best weights, snapshots, log files and progress."""
+"""Callbacks of a run: metrics, best weights, snapshots, log files and progress."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def make_selection(config: TrainConfig, metrics: Collection[str]) -> Selection:
         metrics: Names of the validation metrics.
 
     Raises:
-        ConfigError: The monitored metric does not exist, or not for averaged weights.
+        ConfigError: The monitored metric does not exist, or is not available for
+            averaged weights.
     """
     allowed = ("loss", *metrics)
     if config.monitor not in allowed:
@@ -273,7 +274,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         if number == signal.SIGTERM and not self.writes:
             return  # job systems signal all workers; this one continues until the chief saved
         if self._stopped_by is not None:
-            raise KeyboardInterrupt  # the second signal: stop at once
+            raise KeyboardInterrupt  # the second signal: stop immediately
         self._stopped_by = number
 
     def _stop_if_interrupted(self) -> None:

@@ -123,7 +123,7 @@ class Inputs:
     def reporting_bad_files(self) -> Iterator[None]:
         """Raise a `DatasetError` within the block if reading stops at unusable files.
 
-        TensorFlow hides the error of a pipeline behind one of its own.
+        TensorFlow replaces the error of a pipeline with its own.
         """
         import tensorflow as tf
 
@@ -189,8 +189,8 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
 
     Args:
         config: Names the data set, its options, and its task unless that is "auto".
-        task: Task of a `folder` data set (also packed) if the configuration says "auto",
-            because such data does not say whether clips can have several tags. None:
+        task: Task of a `folder` data set (also packed) if the configuration has "auto",
+            because such data does not show whether clips can have several tags. None:
             multi_label. Other data sets define their task.
 
     Raises:

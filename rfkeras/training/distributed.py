@@ -128,7 +128,7 @@ def detecting_lost_workers() -> Iterator[None]:
 class Workers:
     """The processes that train together, and messages between them.
 
-    A process without others is one worker of one. All workers must call the same methods in
+    A single process counts as one worker. All workers must call the same methods in
     the same order.
 
     Attributes:
@@ -201,7 +201,7 @@ class Workers:
             return [message]
         with detecting_lost_workers():
             sizes = self._gather_vectors(np.array([len(message)], np.int32))
-            # int32 works on every device and with every means of communication.
+            # int32 works on every device and with every communication backend.
             words = np.zeros(_padded_length(-(-int(sizes.max()) // 4)), np.int32)
             words.view(np.uint8)[: len(message)] = np.frombuffer(message, np.uint8)
             everyone = self._gather_vectors(words).reshape(self.count, -1)

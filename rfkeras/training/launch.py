@@ -1,4 +1,4 @@
-"""Child processes: runs in their own process, and the workers of one run on this host."""
+"""Child processes: whole runs, and the workers of one run on this host."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def command(module: str, folder: RunFolder) -> list[str]:
 
 
 def end_with_parent() -> None:
-    """End this process from now on when its standard input is closed."""
+    """End this process as soon as its standard input is closed."""
     threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
 
 

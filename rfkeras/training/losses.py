@@ -91,7 +91,7 @@ def class_weights(
     """Return the weight of each tag; None if all weights are 1.
 
     For tags, "balanced" gives positives as much weight as negatives: the weight is the
-    number of known negatives divided by the number of positives, limited to 1/20 and 20. (A
+    number of known negatives divided by the number of positives, limited to 1/20 to 20. (A
     tag without positives gets 20, which has no effect.) For classes that exclude each other
     the formula is that of scikit-learn, clips / (classes * clips of the class). A class
     without clips gets 1.

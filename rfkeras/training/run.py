@@ -357,7 +357,7 @@ def _load_initial_weights(
 ) -> Transferred:
     """Load the weights that the configuration names into the tagger, and record them.
 
-    The data may have other classes than the weights.
+    The classes of the data and of the weights may differ.
     """
     weights = str(inputs.config.init_weights)
     path = weights_file(weights, inputs.config.model)
@@ -405,7 +405,7 @@ def fit_calls(
     """Return the calls of `model.fit` that finish a run, as (first step, step after the last).
 
     `fit` counts the steps of an epoch from its beginning, so the rest of an interrupted epoch
-    needs a separate call. So do the epochs with a frozen backbone, which have another step.
+    needs a separate call. So do the epochs with a frozen backbone, which use a different step.
 
     Args:
         start: Steps done.

@@ -99,7 +99,7 @@ class RunFolder:
 
     @property
     def final_weights(self) -> Path:
-        """Which weights the run kept, and the metrics that were compared."""
+        """The choice of final weights, and the metrics that were compared."""
         return self.root / "final_weights.json"
 
     @property

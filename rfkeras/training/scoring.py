@@ -1,4 +1,4 @@
-"""Score a model on the splits of a data set: after each epoch, at the end of a run, later."""
+"""Score a model on the splits of a data set: after each epoch, after a run, or later."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def score_model(
 
 
 def check_not_trained_on(folder: RunFolder, config: TrainConfig, inputs: Inputs) -> None:
-    """Reject clips that a run was trained on, unless the split "train" is to be scored.
+    """Reject clips that a run was trained on, unless the split "train" is scored.
 
     Clips are recognised by their keys, independent of folder, fold, subset and shares, also
     in a packed copy. Keys of a `folder` data set are paths, which other data may share, so
@@ -329,7 +329,7 @@ def check_not_trained_on(folder: RunFolder, config: TrainConfig, inputs: Inputs)
         folder: The run's folder. Without a record of its training clips, only its own data
             is compared.
         config: The configuration of the evaluation.
-        inputs: The splits to be scored.
+        inputs: The splits to score.
 
     Raises:
         DatasetError: The run was trained on some of the clips, or a split of its own data

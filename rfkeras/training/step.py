@@ -1,6 +1,6 @@
 """One training step: a batch through augmentation, network, loss, gradients and optimizer.
 
-`build_training_model` builds the model of a run and everything around it that trains it.
+`build_training_model` builds the model of a run and everything needed to train it.
 `TrainingModel.train_step` is the step that Keras calls for every batch.
 """
 
@@ -143,7 +143,7 @@ class TrainingModel(CollectiveModel):
         averaging: Which average of the weights to keep. "swa": the mean over the calls of
             `average_epoch`. "ema": an exponential moving average over the steps. "none".
         ema_decay: Share of the old moving average that is kept at each step. In the first
-            steps it is at most (step - 1) / (step + 8), to forget the initial weights soon.
+            steps it is at most (step - 1) / (step + 8), to forget the initial weights quickly.
         prune: Keep a mask for each kernel, initially all ones, and multiply the kernel by it
             after every step.
         jit: Compile the forward and backward pass of the network with XLA.

@@ -1,1 +1,1 @@
-"""Helpers for all rooms: files and locks, progress, tables, text and plot style."""
+"""Helpers for all packages: files and locks, progress, tables, text and plot style."""

@@ -1,7 +1,7 @@
 """Files that are written atomically, read safely and locked.
 
-A reader of a file from here finds the old content or the new one, never a part. Reading a
-damaged file raises ValueError or OSError, whatever the parser raises, and never unpickles.
+Readers see either the old or the new content of such a file, never a part of it. Reading never
+unpickles, and a damaged file always raises ValueError or OSError.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def remove_leftovers(folder: Path) -> None:
 def naming_write_errors(path: str | Path) -> Iterator[None]:
     """Raise an OSError that names `path` if the block cannot write to the disk.
 
-    Libraries report a full disk with errors of their own, some without the file's name.
+    Libraries report a full disk with their own errors, some without the file's name.
 
     Raises:
         OSError: The disk is full or cannot be written.

@@ -1,6 +1,6 @@
 """The style that all plots share, and how a figure is saved.
 
-Places and sizes are in inches, so that a figure can grow with its content. The colours are
+Positions and sizes are in inches, so that a figure can grow with its content. The colours are
 from the Okabe-Ito palette, which can be distinguished with every kind of colour vision.
 """
 
@@ -29,7 +29,7 @@ _LONG_NAME = 32  # characters; longer names are set smaller
 def new_figure(
     width_inches: float, height_inches: float, title: str = "", *captions: str
 ) -> Figure:
-    """Return an empty white figure that draws to a raster, whatever backend is set.
+    """Return an empty white figure that is rendered to pixels with any backend.
 
     Args:
         width_inches: Width.
@@ -57,7 +57,7 @@ def add_text(
     bold: bool = False,
     align: str = "left",
 ) -> None:
-    """Write text with its top that far below the top of the figure.
+    """Write text at a distance below the top of the figure.
 
     Args:
         figure: The figure.
@@ -127,7 +127,7 @@ def style_axes(
 
 
 def name_rows(axes: Axes, names: Sequence[str], size: float = 8.5) -> None:
-    """Name rows 0, 1, 2, ... of the y axis, with a "$" in a name shown as it is."""
+    """Name rows 0, 1, 2, ... of the y axis, showing any "$" in a name literally."""
     axes.set_yticks(range(len(names)))
     axes.tick_params(axis="y", length=0)
     for text, name in zip(axes.set_yticklabels(list(names)), names, strict=True):

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, otherwise occasional lines."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ class ProgressBar:
         Args:
             done: Amount done so far, including what was done before the start.
             note: Shown after the counts, such as "loss 0.6931".
-            label: New label; None keeps the present one.
-            total: New total; None keeps the present one.
+            label: New label; None keeps the current one.
+            total: New total; None keeps the current one.
         """
         before, self.done, self._note = self.done, done, note
         if label is not None:
@@ -174,7 +174,7 @@ class ProgressBar:
         """
         self._part_total, self._part_show = total, show
         if self._live and bar:
-            # The end of a path says more than its beginning.
+            # The end of a path is more informative than its beginning.
             shown = shorten(name[::-1], _NAME_CHARACTERS, "...")[::-1]
             self._part = self._bar.add_task(shown, total=total, count="")
 

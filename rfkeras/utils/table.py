@@ -128,8 +128,8 @@ def open_console(
     Args:
         file: Where to print; None is standard output.
         width: Columns; None takes the terminal's.
-        least_width: Columns that the console has at least if `width` is None.
-        piped_width: Columns if the output is no terminal; None treats it like one.
+        least_width: Minimum number of columns if `width` is None.
+        piped_width: Columns if the output is not a terminal; None treats it like one.
         wrap: Wrap long lines. Cells of tables wrap in any case.
     """
     from rich.console import Console

@@ -69,7 +69,7 @@ def test_a_complete_file_is_recognised_by_its_first_and_last_frame(tmp_path):
         assert stream.total <= 2**16 + 1500
 
 
-def test_truncation_or_another_byte_count_is_not_recognised_by_two_frames(tmp_path):
+def test_truncation_or_a_wrong_byte_count_is_not_taken_as_complete(tmp_path):
     path = tmp_path / "a.mp3"
     write_tone(path, 2.0, rate_hz=RATE_HZ)
     data = path.read_bytes()
@@ -86,7 +86,7 @@ def test_truncation_or_another_byte_count_is_not_recognised_by_two_frames(tmp_pa
         assert check_file(path).duration_seconds == pytest.approx(2.0, abs=0.001)
 
 
-def test_checking_a_complete_track_does_not_walk_it(tmp_path, monkeypatch):
+def test_checking_a_complete_track_does_not_scan_it(tmp_path, monkeypatch):
     path = tmp_path / "a.mp3"
     write_tone(path, 2.0, rate_hz=RATE_HZ)
     monkeypatch.setattr(audio_io, "mp3_file_layout", None)
@@ -144,7 +144,7 @@ def test_reading_an_excerpt_decodes_little_more_than_the_excerpt(track, monkeypa
     assert sum(frames) <= RATE_HZ + RESERVOIR_SAMPLES + 4096  # 3 of 60 seconds
 
 
-def test_a_track_is_walked_once_until_it_changes(track, tmp_path, monkeypatch):
+def test_a_track_is_scanned_once_until_it_changes(track, tmp_path, monkeypatch):
     path = tmp_path / "copy.mp3"
     path.write_bytes(track.read_bytes())
     before = mp3_file_layout(path)

@@ -117,7 +117,7 @@ def test_receptive_field_requested_in_hz(rf):
     assert SCALE.bandwidth_hz(found, 4000) <= 2500 < SCALE.bandwidth_hz(wider, 4000)
 
 
-def test_a_run_folder_knows_its_architecture_and_gets_the_pictures(rf, clip, tmp_path):
+def test_a_run_folder_gives_the_architecture_and_receives_the_pictures(rf, clip, tmp_path):
     config = complete(replace(TrainConfig(), model="vgg_rf", width=2, rho=3))
     run_folder = tmp_path / "run"
     run_folder.mkdir()
@@ -165,13 +165,13 @@ def test_layer_in_the_middle(rf):
         (["no/such/model"], "which does not exist"),
         (["gone.keras"], "There is no model gone.keras"),
         (["text.keras"], "text.keras cannot be loaded"),
-        (["notes.txt"], "MODEL must be a name of the zoo"),
+        (["notes.txt"], "MODEL must be the name of a zoo model"),
         (["empty"], "is not a run folder"),
         (["notes.keras", "--rho", "3"], "these flags have no effect: --rho"),
         (["vgg_rf", "--shake"], "Unknown option of vgg_rf 'shake'"),
         (["vgg_rf", "--rho", "9"], "from 0 to 7"),
         (["vgg_rf", "--rho", "3", "--for-ms", "900"], "--rho and --for-ms both choose rho"),
-        (["vgg_rf", "--for-ms", "900", "--for-rf-time", "9"], "both about time"),
+        (["vgg_rf", "--for-ms", "900", "--for-rf-time", "9"], "both request a field"),
         (["vgg_rf", "--for-ms", "5"], "the smallest (rho 0) is 604 ms"),
         (["vgg_rf", "--rule", "nearest"], "--rule needs one of --for-rf-time"),
         (["crnn", "--for-ms", "900"], "unlimited along time"),

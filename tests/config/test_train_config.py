@@ -10,7 +10,7 @@ from rfkeras.config.train_config import TrainConfig, from_json, to_json
 from rfkeras.errors import ConfigError
 
 
-def test_a_configuration_comes_back_from_json(tmp_path):
+def test_a_configuration_survives_a_json_round_trip(tmp_path):
     config = TrainConfig(
         rho=(3, 5), blocks=(4, 3, 2), class_weights={"drums": 2.0}, prune_share=0.5, mixup=0.3
     )

@@ -24,7 +24,7 @@ from tests.helpers.layouts import write_tone
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Split of ten files: 0 to 6 good (three at 44.1 kHz), 7 empty, 8 truncated, 9 missing."""
+    """Return ten files: 0 to 6 good (three at 44.1 kHz), 7 empty, 8 truncated, 9 missing."""
     paths = [tmp_path / f"{row}.wav" for row in range(10)]
     for row, path in enumerate(paths[:9]):
         soundfile.write(path, music(0.2, 8000, 1), 44100 if row < 3 else 22050)
@@ -51,7 +51,7 @@ def test_scan_returns_good_rows_bad_files_and_resampling(mixed):
     ]
 
 
-def test_a_long_scan_leaves_standard_output_alone(mixed, capsys):
+def test_a_long_scan_prints_nothing_to_standard_output(mixed, capsys):
     result = scan_split(mixed.select([0] * 250), progress=True)
     assert len(result.good_rows) == 250
     captured = capsys.readouterr()
@@ -157,7 +157,7 @@ def test_missing_audio_is_one_error_with_three_names(tmp_path):
     check_present(dataset, ("train",), max_bad_share=0.0)  # the test split is not checked
 
 
-def test_the_error_suspects_the_folder_if_all_files_are_missing(tmp_path):
+def test_the_error_questions_the_folder_if_all_files_are_missing(tmp_path):
     dataset = AudioDataset("set", ("a", "b"), {"test": split_of(np.eye(2), folder=tmp_path)})
     with pytest.raises(DatasetError, match=r"2 of the 2 .*Is the folder right .*--audio-dir"):
         check_present(dataset, max_bad_share=0.5)

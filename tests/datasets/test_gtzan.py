@@ -1,4 +1,4 @@
-"""GTZAN: the fault-filtered split, your own lists, folder layouts."""
+"""GTZAN: the fault-filtered split, custom lists, folder layouts."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_missing_files_of_a_genre_are_counted(tmp_path):
     assert tmp_path / "jazz" / "jazz.00054.wav" in dataset.splits["train"].paths
 
 
-def test_your_own_lists_replace_the_published_ones(tmp_path):
+def test_custom_lists_replace_the_published_ones(tmp_path):
     write_gtzan(tmp_path / "genres")
     write_gtzan_lists(tmp_path)
     dataset = load(tmp_path)
@@ -90,7 +90,7 @@ def test_malformed_lists(tmp_path, line, message):
         load(tmp_path)
 
 
-def test_errors_for_missing_lists_and_folders_say_where_to_get_them(tmp_path):
+def test_errors_for_missing_lists_and_folders_give_the_source(tmp_path):
     with pytest.raises(
         DatasetError, match=r"no folders blues, classical, country and 7 more.*mars"
     ):

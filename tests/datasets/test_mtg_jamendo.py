@@ -142,7 +142,7 @@ def test_errors_for_malformed_rows_have_the_line(tmp_path, row, message):
         load(tmp_path)
 
 
-def test_errors_for_missing_and_wrong_files_say_where_to_get_them(tmp_path):
+def test_errors_for_missing_and_wrong_files_give_the_source(tmp_path):
     with pytest.raises(
         DatasetError, match=r"does not have split 0 of MTG-Jamendo moodtheme.*github\.com/MTG"
     ):

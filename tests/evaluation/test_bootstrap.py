@@ -41,7 +41,7 @@ def test_replicates_equal_scikit_learn_on_the_drawn_clips(partly_labelled, monke
 
 @pytest.mark.parametrize("decimals", [0, 1, 9])
 @pytest.mark.parametrize("prior", [0.02, 0.5, 0.98])
-def test_replicates_hold_with_few_and_many_positives_and_ties(decimals, prior):
+def test_replicates_are_correct_with_few_and_many_positives_and_ties(decimals, prior):
     rng = np.random.default_rng(11)
     labels = rng.random((60, 3)) < prior
     scores = np.round(rng.normal(size=(60, 3)) + labels, decimals)
@@ -134,7 +134,7 @@ def test_without_resamples_all_bounds_are_undefined(partly_labelled):
     assert np.isnan(intervals.macro_average_precision).all()
 
 
-def test_the_interval_contains_the_true_value_as_often_as_promised():
+def test_the_interval_has_the_documented_coverage():
     # 100 test sets of 300 clips; the documented simulation found 94.9 %.
     rng = np.random.default_rng(0)
     labels = rng.random((400_000,)) < 0.1

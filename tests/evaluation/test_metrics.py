@@ -64,7 +64,7 @@ def test_all_equal_scores_give_the_positive_rate_and_one_half(partly_labelled):
     assert roc_auc(scores, labels, mask).values[2] == 0.5
 
 
-def test_undefined_tags_are_nan_with_a_reason_and_out_of_the_macro_mean(partly_labelled):
+def test_undefined_tags_have_a_reason_and_are_left_out_of_the_macro_mean(partly_labelled):
     precision = average_precision(*partly_labelled)
     auc = roc_auc(*partly_labelled)
     assert precision.reasons == ("", "", "", "no positives", "", "not annotated")
@@ -90,7 +90,7 @@ def test_mean_average_precision_is_the_macro_mean_and_nan_without_positives(part
     assert np.isnan(mean_average_precision([[0.1], [0.2]], [[0], [0]]))
 
 
-def test_the_mean_positive_rate_is_over_the_tags_of_the_map():
+def test_the_mean_positive_rate_covers_the_same_tags_as_the_map():
     labels = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]])
     mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0]])
     np.testing.assert_allclose(positive_rate(labels, mask).values, [0.5, np.nan, 2 / 3])
@@ -145,7 +145,7 @@ def test_micro_metrics_equal_scikit_learn_over_all_annotated_entries(partly_labe
     assert micro_metrics(scores, labels, mask, decisions) == pytest.approx(expected)
 
 
-def test_micro_metrics_of_nothing_annotated_are_nan():
+def test_micro_metrics_without_annotations_are_nan():
     pooled = micro_metrics([[0.1]], [[0]], [[0]], [[0]])
     assert len(pooled) == 5
     assert all(np.isnan(value) for value in pooled.values())
@@ -165,7 +165,7 @@ def test_micro_metrics_of_nothing_annotated_are_nan():
         ([[0.1, 0.2]], [[0, 1]], [[2, 1]], "mask must be 0 or 1"),
     ],
 )
-def test_wrong_arrays_are_rejected_with_value_and_place(scores, labels, mask, says):
+def test_wrong_arrays_are_rejected_with_value_and_position(scores, labels, mask, says):
     with pytest.raises(ConfigError, match=says):
         average_precision(scores, labels, mask)
 
@@ -193,7 +193,7 @@ def test_large_logits_do_not_tie():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_head_of_a_model_computes_the_same(task):
+def test_clip_logits_computes_the_same_scores(task):
     from rfkeras.layers.head import ClipLogits
 
     logits = 4 * np.random.default_rng(1).normal(size=(40, 5)).astype(np.float32)
@@ -201,7 +201,7 @@ def test_the_head_of_a_model_computes_the_same(task):
     np.testing.assert_allclose(probabilities(logits, task), of_head, atol=3e-7)
 
 
-def test_loss_of_classes_is_scikit_learns():
+def test_loss_of_classes_equals_scikit_learn():
     rng = np.random.default_rng(2)
     truth = rng.integers(0, 4, 60)
     scores = rng.dirichlet(np.ones(4), 60)
@@ -209,13 +209,13 @@ def test_loss_of_classes_is_scikit_learns():
     assert ours == pytest.approx(metrics.log_loss(truth, scores, labels=range(4)), rel=1e-9)
 
 
-def test_loss_of_a_certain_error_is_finite():
+def test_loss_of_a_confident_error_is_finite():
     assert log_loss([[0, 1]], [[1, 0]], [[1, 1]], "single_label") == pytest.approx(
         16.118, abs=1e-3
     )
 
 
-def test_loss_of_tags_counts_known_labels_over_all():
+def test_loss_of_tags_is_the_sum_over_known_labels_divided_by_all():
     scores, labels = np.array([[0.9, 0.4]]), np.array([[1, 1]])
     assert log_loss(scores, labels, [[1, 0]], "multi_label") == pytest.approx(-np.log(0.9) / 2)
 
@@ -240,7 +240,7 @@ def test_classes_are_read_from_labels():
         ([[1, 0.5]], None, "labels must be 0 or 1"),
     ],
 )
-def test_labels_that_are_not_single_are_rejected(labels, mask, says):
+def test_clips_without_exactly_one_class_are_rejected(labels, mask, says):
     with pytest.raises(ConfigError, match=says):
         check_single_label(labels, mask)
 
@@ -301,7 +301,7 @@ def test_a_tag_with_only_positives_gets_a_threshold_below_all_scores():
     assert best_f1_thresholds([[-2.0], [1.0]], [[1], [1]])[0] == -2  # logits: no space below
 
 
-def test_tags_without_known_positives_keep_one_half(partly_labelled):
+def test_tags_without_known_positives_keep_the_threshold_one_half(partly_labelled):
     chosen = best_f1_thresholds(*partly_labelled)
     assert chosen[[3, 5]].tolist() == [0.5, 0.5]
     assert chosen[2] == pytest.approx(0.25)  # one score for all: the tag applies to all

@@ -83,7 +83,7 @@ def test_bars_whiskers_and_ticks_show_the_report(partly_labelled):
     assert "not annotated" in shown
 
 
-def test_195_tags_take_several_columns_and_lose_none():
+def test_195_tags_are_all_shown_in_several_columns():
     report, *_ = example(195, clips=40)
     figure = per_tag_bars(report)
     names = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
@@ -125,7 +125,7 @@ def test_undefined_tags_have_an_empty_panel_with_the_reason(partly_labelled):
     assert all(not axes.lines for axes in panels[-2:])
 
 
-def test_a_report_with_nothing_defined_can_be_plotted():
+def test_a_report_without_defined_metrics_can_be_plotted():
     zeros = np.zeros((3, 2))
     report = evaluate(zeros, zeros, label_names=["a", "b"], bootstrap_samples=5)
     assert math.isnan(report.mean_average_precision)
@@ -135,7 +135,7 @@ def test_a_report_with_nothing_defined_can_be_plotted():
 
 def test_arrays_that_do_not_fit_the_report_are_rejected():
     report, *_ = example(3)
-    with pytest.raises(ConfigError, match=r"report's 3 classes\. Received 2"):
+    with pytest.raises(ConfigError, match=r"report's 3 classes\. Received: 2"):
         precision_recall_curves(report, np.zeros((4, 2)), np.zeros((4, 2)))
 
 

@@ -108,7 +108,7 @@ def test_tags_missing_from_some_resamples_are_noted():
     assert "rare (" in report.notes[0]
 
 
-def test_scores_that_are_no_probabilities_are_noted_if_a_threshold_decides():
+def test_scores_that_are_not_probabilities_are_noted_if_a_threshold_decides():
     logits, labels = [[-2.0], [3.0]], [[0], [1]]
     options = {"label_names": ["a"], "bootstrap_samples": 0}
     assert "from -2 to 3" in evaluate(logits, labels, **options).notes[0]
@@ -180,7 +180,7 @@ def test_without_epochs_there_is_no_training_plot(report, partly_labelled, tmp_p
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"label_names": ["a"]}, "must have 2 names, one per class. Received 1"),
+        ({"label_names": ["a"]}, "must have 2 names, one per class. Received: 1"),
         ({"label_names": ["a", "a"]}, "Repeated: a"),
         ({"label_names": ["a", "b"], "decisions": [[0, 1]]}, "decisions must have the shape"),
         ({"label_names": ["a", "b"], "decisions": [[0, 1], [3, 0]]}, "decisions must be 0 or"),
@@ -188,7 +188,7 @@ def test_without_epochs_there_is_no_training_plot(report, partly_labelled, tmp_p
         ({"label_names": ["a", "b"], "bootstrap_samples": -3}, "samples must be 0 or more"),
     ],
 )
-def test_wrong_arguments_are_refused(options, says):
+def test_wrong_arguments_are_rejected(options, says):
     with pytest.raises(ConfigError, match=says):
         evaluate([[0.1, 0.2], [0.3, 0.4]], [[0, 1], [1, 0]], **options)
 
@@ -207,7 +207,7 @@ def test_matplotlib_loads_only_for_plots_and_tensorflow_never_loads():
     assert done.returncode == 0, done.stderr
 
 
-def test_f1_at_one_half_is_reported_with_f1_at_own_thresholds(partly_labelled):
+def test_f1_is_reported_at_one_half_and_at_the_given_thresholds(partly_labelled):
     thresholds = np.linspace(0.2, 0.7, 6)
     own = evaluate(
         *partly_labelled, label_names=NAMES, threshold=thresholds, bootstrap_samples=0

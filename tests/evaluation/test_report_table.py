@@ -104,7 +104,7 @@ def test_counts_agree_in_number():
     assert "1 clip, 1 tag, 1 known label, 1 positive" in text
 
 
-def test_own_thresholds_add_a_column_and_a_line_with_f1_at_one_half(partly_labelled, report):
+def test_thresholds_add_a_column_and_a_line_with_f1_at_one_half(partly_labelled, report):
     thresholds = [0.3, 0.45, 0.5, 0.5, 0.5, 0.5]
     own = evaluate(
         *partly_labelled, label_names=NAMES, threshold=thresholds, bootstrap_samples=30

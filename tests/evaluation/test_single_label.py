@@ -69,7 +69,7 @@ def test_intervals_are_percentiles_over_the_drawn_clips():
     np.testing.assert_allclose(ours.macro_accuracy_interval, np.quantile(macros, [0.05, 0.95]))
 
 
-def test_the_interval_contains_the_true_accuracy_as_often_as_promised():
+def test_the_interval_has_the_documented_coverage():
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(100):
@@ -149,7 +149,7 @@ def test_files_contain_the_confusion_matrix(tmp_path):
     assert content["tags"][0]["threshold"] is None
 
 
-def test_scores_that_are_no_softmax_have_no_log_loss():
+def test_scores_that_do_not_sum_to_1_have_no_log_loss():
     scores, labels, _ = example(3)
     options = {"label_names": list("abc"), "task": "single_label", "bootstrap_samples": 0}
     sigmoids = evaluate(np.clip(1.5 * scores, 0, 1), labels, **options)
@@ -179,7 +179,7 @@ def test_arguments_that_do_not_fit_the_task_are_rejected(options, says):
         evaluate(np.eye(3), np.eye(3), **settings)
 
 
-def test_the_table_has_one_row_per_class_by_recall_and_then_the_accuracy():
+def test_the_table_is_sorted_by_recall_and_ends_with_the_accuracy():
     report, *_ = single_report(10, names=SCENES)
     file = io.StringIO()
     print_report(report, file=file, title="Test")
@@ -226,7 +226,7 @@ def test_the_confusion_matrix_shows_counts_and_shades_of_the_rows():
     assert f"{shades[1, 1]:.0%}" in texts
 
 
-def test_fifty_classes_fit_and_zeros_stay_blank():
+def test_fifty_classes_fit_and_zeros_are_blank():
     report, *_ = single_report(50)
     figure = confusion_matrix(report)
     counts = np.array(report.confusion)

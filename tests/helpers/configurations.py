@@ -1,4 +1,4 @@
-"""The different networks of the zoo: its models without those that only differ in width."""
+"""The different networks of the zoo, without models that differ only in width."""
 
 import zoo
 

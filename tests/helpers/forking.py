@@ -1,7 +1,7 @@
 """Script: import what the commands need, then fork a process for each request.
 
 `python -m tests.helpers.forking NAME OWNER` listens on the abstract socket NAME until the
-process with the id OWNER ends. If another server has that name, the script ends at once.
+process with the id OWNER ends. If another server has that name, the script ends immediately.
 
 A request is a JSON list, preceded by its length: the arguments of `python`, the working folder
 and the environment. File descriptors for the output come with it. The responses are the process
@@ -66,7 +66,7 @@ def serve(listening, owner):
             connection.close()
             os.waitpid(watcher, 0)
             continue
-        if os.fork():  # the server waits for this process: end at once
+        if os.fork():  # the server waits for this process: end immediately
             os._exit(0)
         listening.close()
         os.close(owner)

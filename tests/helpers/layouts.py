@@ -159,7 +159,7 @@ def write_gtzan(root, suffix=".wav"):
 
 
 def write_gtzan_lists(root, per_split=2):
-    """Write your own lists: the first clips of the published ones."""
+    """Write custom lists with the first clips of the published ones."""
     files = {"train": "train", "validation": "valid", "test": "test"}
     for split, file in files.items():
         lines = [

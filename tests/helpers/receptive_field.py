@@ -91,7 +91,7 @@ def seen_span(seen):
 
 
 def check_field(field, seen, border=0):
-    """Check that positions see only pixels of their windows, and inside the border all.
+    """Check that positions see only their windows, and all of them inside the border.
 
     Args:
         field: Computed field along one axis.

@@ -1,4 +1,4 @@
-"""Script that trains every network of the zoo for a step on two replicas; prints JSON."""
+"""Script: train every network of the zoo for a step on two replicas, and print JSON."""
 
 import json
 

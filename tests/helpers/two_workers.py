@@ -1,4 +1,4 @@
-"""Script: exchange messages between two workers, compare their steps with one device."""
+"""Script: exchange messages between two workers, and compare their steps with one device."""
 
 import json
 import sys

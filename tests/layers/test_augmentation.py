@@ -137,7 +137,7 @@ def shares_and_partners(x, mixed):
     return 1 - np.where(partner == own, 0, first / apart), partner
 
 
-def test_mixup_of_labels_and_masks_by_numbers():
+def test_mixup_gives_each_known_label_its_share_of_the_loss():
     """Check that each known label has the defined share of the loss."""
     _, labels, mask = mixup_inputs()
     own = np.arange(64.0)

@@ -64,7 +64,7 @@ def test_statistics_change_only_in_training():
     assert np.abs(layer.bn2.moving_mean.numpy()).max() > 0
 
 
-def test_he_normal_start():
+def test_he_normal_initialisation():
     keras.utils.set_random_seed(0)
     layer = DenseLayer(48, (3, 3))
     layer.build((None, None, None, 96))

@@ -170,7 +170,7 @@ def model():
     return tagger(num_classes=2, rho=0, width=2)
 
 
-def test_error_for_an_untrained_network_explains_it():
+def test_error_for_an_untrained_network_gives_the_reason():
     with pytest.raises(ConfigError, match='0 everywhere.*initialization="he"'):
         effective_receptive_field(
             tagger(num_classes=2, rho=0, width=2, initialization="published"), CLIP, positions=1

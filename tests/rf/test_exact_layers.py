@@ -102,7 +102,7 @@ def test_unlimited(name):
 def test_squeeze_and_excite_names_the_layers():
     rf = rfkeras.receptive_field(model_of(squeeze_and_excite))
     assert rf.notes[0] == (
-        "time is unlimited: 'excite': what 'squeeze' pooled over all positions is given to each"
+        "time is unlimited: 'excite': all positions receive what 'squeeze' pooled over them"
     )
     seen = seen_pixels(model_of(squeeze_and_excite), SHAPE, 0)
     assert seen.all()

@@ -1,8 +1,7 @@
-"""Files that version 0.1.0 wrote are opened, and give what they gave there.
+"""Files written by version 0.1.0 can be opened and give the same results as there.
 
-They lie in tests/fixtures/v0_1_0, whose README.md says how they were made. Only the public
-API and the command line are used. Numbers may differ in the last bits: the processor may be
-another one.
+They are in tests/fixtures/v0_1_0; its README.md shows how they were made. The tests use only
+the public API and the command line. Numbers may differ slightly on another processor.
 """
 
 import csv
@@ -47,7 +46,7 @@ def files(tmp_path):
 
 
 def python(*arguments, cwd):
-    """Run Python with the code that is tested; returns its standard output."""
+    """Run Python with the code under test; return its standard output."""
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
@@ -61,7 +60,7 @@ def python(*arguments, cwd):
 
 
 def below(arrays, prefix):
-    """Return the arrays under a name, by the rest of their names."""
+    """Return the arrays with this prefix, by name without the prefix."""
     return {
         name.removeprefix(prefix): array
         for name, array in arrays.items()
@@ -90,7 +89,7 @@ def assert_scores_equal(path, keys, labels, mask, scores, tolerance=1e-5):
         ("shake_aware_damped", "shake_aware_damped.keras"),
     ],
 )
-def test_a_model_gives_its_logits(name, path, expected):
+def test_a_model_gives_the_same_logits(name, path, expected):
     model = rfkeras.load_model(FILES / path)
     logits = np.asarray(model(waveform(expected), training=False))
     np.testing.assert_allclose(logits, expected[f"logits/{name}"], rtol=1e-5, atol=1e-5)
@@ -98,7 +97,7 @@ def test_a_model_gives_its_logits(name, path, expected):
     np.testing.assert_allclose(again, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_a_finished_run_is_a_tagger(expected):
+def test_a_finished_run_loads_as_a_tagger(expected):
     tagger = rfkeras.load_model(FILES / "finished/model.keras")
     assert tagger.head.label_names == LABELS
     wanted = below(expected, "served/")
@@ -108,12 +107,12 @@ def test_a_finished_run_is_a_tagger(expected):
         ("clip", tagger.embed, "embed/embedding"),
     ):
         values = np.asarray(method(waveform(expected), per=per))
-        # The SavedModel is folded, which rounds otherwise.
+        # The SavedModel is folded, which rounds differently.
         np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_evaluated(files):
+def test_evaluating_a_finished_run_gives_the_same_scores(files):
     python(ROOT / "evaluate.py", "--run", "finished", "--output", "again", cwd=files)
     with np.load(files / "finished/report/scores.npz") as then:
         arrays = {name: then[name] for name in ("keys", "labels", "mask", "scores")}
@@ -126,7 +125,7 @@ def test_a_finished_run_is_evaluated(files):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_its_end(files, expected):
+def test_a_killed_run_can_be_resumed(files, expected):
     assert not (files / "killed/model.keras").exists()
     python(ROOT / "train.py", "--resume", "killed", cwd=files)
     with (files / "killed/log.csv").open(newline="") as file:
@@ -135,14 +134,14 @@ def test_a_killed_run_goes_on_to_its_end(files, expected):
     wanted = below(expected, "resumed/")
     assert len(variables) == len(wanted)
     for variable, (name, value) in zip(variables, wanted.items(), strict=True):
-        # Other kernels differ by 1e-6, a run that repeats one step by 7e-2.
+        # Other kernels change the weights by 1e-6; repeating one step changes them by 7e-2.
         np.testing.assert_allclose(variable.numpy(), value, rtol=1e-4, atol=1e-4, err_msg=name)
     arrays = below(expected, "resumed_scores/")
     assert_scores_equal(files / "killed/report/scores.npz", **arrays, tolerance=1e-4)
 
 
 @pytest.mark.slow
-def test_shards_are_whole(files):
+def test_shards_pass_the_check(files):
     arguments = "data check --dataset packed --data-dir packed --json found.json".split()
     out = python("-m", "rfkeras.cli", *arguments, cwd=files)
     assert json.loads((files / "found.json").read_text()), out
@@ -150,7 +149,7 @@ def test_shards_are_whole(files):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_shards_hold_their_clips(split, files, expected):
+def test_scores_from_shards_are_the_same(split, files, expected):
     python(
         *(ROOT / "evaluate.py", "--model-path", "finished/model.keras", "--split", split),
         *("--dataset", "packed", "--data-dir", "packed", "--output", "report"),
@@ -161,7 +160,7 @@ def test_shards_hold_their_clips(split, files, expected):
 
 
 @pytest.mark.slow
-def test_a_saved_model_answers_in_a_process_without_this_library(tmp_path, expected):
+def test_a_saved_model_runs_without_this_library(tmp_path, expected):
     with tarfile.open(FILES / "saved_model.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     np.save(tmp_path / "waveform.npy", waveform(expected))

@@ -153,7 +153,7 @@ def _ends_within(seconds: float, argument: str) -> bool:
     return False
 
 
-def test_changed_and_missing_files_are_made_again(small_set: Path, tmp_path: Path) -> None:
+def test_changed_and_missing_files_are_generated_again(small_set: Path, tmp_path: Path) -> None:
     folder = _copy(small_set, tmp_path)
     spoiled = folder / "audio/000/000003_0.ogg"
     spoiled.write_bytes(spoiled.read_bytes()[:-100])

@@ -124,7 +124,7 @@ def test_only_folder_data_sets_take_the_task_of_a_model(tone_folder, tmp_path):
     assert open_dataset(other, "multi_label").task == "single_label"
 
 
-def test_a_file_damaged_during_scoring_is_not_a_tensorflow_error(tone_folder, tmp_path):
+def test_a_file_damaged_during_scoring_gives_a_clear_error(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=0)
     inputs = open_inputs(configure(folder, cache_gb=0), AUDIO, None, ("test",))
     model = zoo.create_model("resnet_rf", 3, width=2)

@@ -144,7 +144,7 @@ def test_a_later_start_works_with_steps_that_were_not_counted():
     np.testing.assert_allclose(variables[0], 0.9, rtol=1e-5)
 
 
-def test_the_configuration_determines_what_the_optimizer_holds_back():
+def test_the_configuration_determines_which_variables_start_later():
     config = TrainConfig(
         init_weights="w", freeze="trunk", unfreeze_after=2, trunk_lr_scale=0.1, epochs=4
     )

@@ -1,4 +1,4 @@
-"""The examples for Slurm and Kubernetes, with stubs of the programs of a cluster."""
+"""The examples for Slurm and Kubernetes, with stubs of the cluster's programs."""
 
 import json
 import os

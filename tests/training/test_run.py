@@ -120,7 +120,7 @@ def test_the_model_contains_thresholds_from_the_validation_split(finished, input
     assert find_head(trained).thresholds is None  # the trained model is unchanged
 
 
-def test_the_report_uses_them_and_also_contains_scores_at_one_half(finished, inputs):
+def test_the_report_uses_the_thresholds_and_also_one_half(finished, inputs):
     _, folder, result = finished
     model = load_model(folder.model)
     arrays = score_clips(model, inputs, "test")[:3]
@@ -149,7 +149,7 @@ def test_zeros_stay_zeros_in_the_saved_and_the_exported_model(finished):
     assert zeros_of_kernels(constants(folder.saved_model)) == kernels > 1000
 
 
-def test_with_half_the_model_has_no_thresholds(inputs, tmp_path, monkeypatch):
+def test_with_thresholds_half_the_model_stores_none(inputs, tmp_path, monkeypatch):
     half = replace(inputs, config=replace(inputs.config, thresholds="half"))
     monkeypatch.setattr(run, "verify", lambda *_: 0.0)
     folder = RunFolder(tmp_path)

@@ -227,7 +227,7 @@ def test_recomputed_statistics_are_the_mean_over_the_batches():
     np.testing.assert_allclose(norm.moving_mean.numpy(), means, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(norm.moving_variance.numpy(), variances, rtol=1e-4)
     assert norm.momentum == 0.9
-    for variable in state_variables(model):  # weights and seeds stay
+    for variable in state_variables(model):  # weights and seeds do not change
         if "moving" not in variable.path:
             np.testing.assert_array_equal(variable.numpy(), before[variable.path])
 
@@ -266,7 +266,7 @@ def test_every_batch_has_separate_random_draws():
             np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_no_batch_is_an_error_but_no_batch_normalisation_is_not():
+def test_recomputing_needs_a_batch_but_no_batch_normalisation():
     with pytest.raises(ConfigError, match="at least one batch"):
         recompute_statistics(training_model(small_tagger()), [])
     recompute_statistics(training_model(small_tagger(norm=False)), [])

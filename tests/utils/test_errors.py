@@ -13,7 +13,7 @@ def test_an_unknown_name_lists_the_allowed_ones_and_the_nearest():
     assert unknown_name("task", "x", ["ab"]) == "Unknown task 'x'. Allowed: ab."
 
 
-def test_nothing_is_suggested_for_a_name_that_is_unlike_all():
+def test_a_name_unlike_all_others_gets_no_suggestion():
     assert did_you_mean("banjo", ["flute", "guitar"]) == ""
 
 

@@ -122,7 +122,7 @@ def test_an_archive_that_would_unpack_to_far_more_is_rejected(monkeypatch):
             files.check_archive(file)
 
 
-def test_a_lock_has_one_holder_who_is_named(tmp_path):
+def test_a_lock_has_one_holder_which_the_error_names(tmp_path):
     holder = f"{os.getpid()} on {socket.gethostname()}"
     with files.try_exclusive(tmp_path / "lock") as first:
         assert first is None

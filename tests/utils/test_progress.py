@@ -12,7 +12,7 @@ from rfkeras.utils.text import clock
 
 @pytest.fixture
 def now(monkeypatch):
-    """Set the clock that plain lines go by."""
+    """Set the clock used for plain lines."""
     times = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: times[0])
 

@@ -43,7 +43,7 @@ def test_a_file_gets_plain_text_and_brackets_are_no_markup(table):
     assert len({len(line) for line in lines if line[-1] != " "}) == 1  # right-aligned
 
 
-def test_text_columns_fold_and_numbers_stay_whole(table):
+def test_text_columns_wrap_and_numbers_do_not(table):
     file = io.StringIO()
     open_console(file, width=16).print(table.to_rich())
     shown = file.getvalue()
@@ -59,7 +59,7 @@ def test_styles_appear_only_on_a_terminal(table):
     assert "\x1b[1m0.913" in console.file.getvalue()
 
 
-def test_a_row_of_another_length_is_refused(table):
+def test_a_row_of_another_length_is_rejected(table):
     with pytest.raises(ValueError, match="needs 2 cells"):
         table.add_row("flute")
 
@@ -79,7 +79,7 @@ def test_width_of_the_console(terminal, options, width, monkeypatch):
     assert open_console(io.StringIO(), **options).width == width
 
 
-def test_an_output_without_block_characters_is_noticed():
+def test_an_output_without_block_characters_is_detected():
     for encoding, expected in (("utf-8", True), ("latin-1", False)):
         file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         assert shows_unicode(open_console(file)) is expected

@@ -27,7 +27,7 @@ def test_first_few_counts_the_rest():
     assert first_few("abc", 1) == "a and 2 more"
 
 
-def test_shorten_keeps_short_text_and_marks_a_cut():
+def test_shorten_keeps_short_text_and_marks_shortened_text():
     assert shorten("flute", 5) == "flute"
     assert shorten("flutes", 5) == "flut…"
     assert shorten("mallet_percussion", 10, "...") == "mallet_..."

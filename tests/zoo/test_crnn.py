@@ -156,7 +156,7 @@ def test_xla_gives_the_same_results():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_published_start():
+def test_published_initialisation():
     check_published_start("crnn", **TINY)
 
 

@@ -96,7 +96,7 @@ def test_variants_reach_every_layer():
     assert isinstance(model.get_layer("stem_conv"), DampedConv2D)
 
 
-def test_published_start():
+def test_published_initialisation():
     check_published_start("densenet_rf", **TINY)
 
 

@@ -85,7 +85,7 @@ def entry(trained, tmp_path, monkeypatch):
     return made
 
 
-def test_pretrained_weights_decide_the_network_and_its_tags(entry, trained):
+def test_pretrained_weights_determine_the_network_and_its_tags(entry, trained):
     assert zoo.list_weights("resnet*") == ["resnet_rf_tiny:tones"]
     assert zoo.list_weights("vgg*") == []
     model = zoo.create_model("resnet_rf_tiny", weights="tones")

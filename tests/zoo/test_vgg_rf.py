@@ -75,7 +75,7 @@ def test_order_of_the_layers():
     assert names[-8:] == (end + "classifier_bn logits").split()
 
 
-def test_he_normal_start():
+def test_he_normal_initialisation():
     keras.utils.set_random_seed(0)
     model = zoo.create_model("vgg_rf", 2, width=24, frontend=None)
     for name in ("stage3_layer4_conv", "stage4_layer1_conv", "final_conv"):
@@ -100,7 +100,7 @@ def test_dropout_rates():
     assert rates == [0.2, 0.2, 0.2, 0.4, 0.4]
 
 
-def test_published_start():
+def test_published_initialisation():
     check_published_start("vgg_rf", **TINY)
 
 

@@ -37,7 +37,7 @@ ACROSS_LAST = ("softmax", "log_softmax", "sparsemax", "glu")
     layers.SpatialDropout3D,
 )
 def pointwise(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Keep the field: the same function at every position (none for dropout at inference)."""
+    """Keep the field: the layer works position by position, or does nothing at inference."""
     return inputs
 
 
@@ -96,7 +96,7 @@ def masking(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     "rfkeras.layers.conv.BatchNormalization",  # it overrides `call`
 )
 def batch_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorField:
-    """Keep the field at inference; with training=True the statistics are the batch's."""
+    """Keep the field at inference; with training=True, batch statistics make it unlimited."""
     if call.kwargs.get("training") is not True:
         return inputs
     others = set(range(1, inputs.rank)) - {inputs.dim(layer.axis)}
@@ -106,13 +106,13 @@ def batch_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorFi
 @register_rule(layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization)
 def layer_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """Normalise by statistics over some dimensions of each sample."""
-    return inputs.unlimited(layer.axis, "it is normalised by all its positions")
+    return inputs.unlimited(layer.axis, "it is normalised over all its positions")
 
 
 @register_rule(layers.GroupNormalization)
 def group_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """Normalise by statistics over all dimensions of each sample."""
-    return inputs.unlimited(range(1, inputs.rank), "it is normalised by all its positions")
+    return inputs.unlimited(range(1, inputs.rank), "it is normalised over all its positions")
 
 
 @register_rule(layers.SpectralNormalization)
@@ -271,7 +271,7 @@ def _each(value: Any, dims: range) -> tuple[int, ...]:
     return (value,) * len(dims) if isinstance(value, int) else tuple(value)
 
 
-REMEMBERS = "its state remembers what was before"
+REMEMBERS = "its state depends on all earlier steps"
 ATTENDS = "every position attends to all"
 
 
