@@ -1,6 +1,7 @@
 """Settings and fixtures shared by all tests."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,22 @@ def tone_folder(tmp_path_factory):
             tone += 0.02 * rng.normal(size=t.size)
             soundfile.write(root / name / f"{i:02d}.wav", tone.astype("float32"), 22050)
     return root
+
+
+@pytest.fixture(scope="session")
+def clean_process():
+    """Return a replacement of `subprocess.run`: verified exports share one clean process."""
+    from tests.helpers.clean_process import CleanProcess
+
+    process = CleanProcess()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def one_clean_process(clean_process, monkeypatch):
+    """Verify all exports in one clean process, because TensorFlow starts slowly."""
+    monkeypatch.setattr(subprocess, "run", clean_process)
 
 
 @pytest.fixture

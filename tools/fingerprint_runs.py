@@ -57,6 +57,7 @@ TABLES = {
 }
 
 SEED_STATE = "seed_generator_state"
+SENTENCES = ("notes", "note", "audio")  # keys with text for readers, which may be reworded
 
 COMMAND = """
 import sys
@@ -271,7 +272,7 @@ class Checkout:
             title: self.rfkeras("rf", *words.split(), "--json", "--no-plots")
             for title, words in TABLES.items()
         }
-        return {title: sha_json(json.loads(text)) for title, text in printed.items()}
+        return {title: sha_json(json.loads(text), SENTENCES) for title, text in printed.items()}
 
     def read_models(self, runs: Sequence[str]) -> dict[str, Items]:
         """Hash the weights and SavedModels of runs, with one process for each kind."""
@@ -306,7 +307,7 @@ def read_report(folder: Path) -> Items:
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return {
         "scores": sha_arrays(npz_items(folder / "scores.npz")),
-        "report.json": sha_json(report),
+        "report.json": sha_json(report, SENTENCES),
     }
 
 

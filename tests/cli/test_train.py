@@ -10,6 +10,7 @@ import yaml
 import zoo
 from rfkeras.cli.main import build_parser
 from rfkeras.cli.main import run as command
+from rfkeras.config.train_config import to_json
 from tests.helpers.processes import ROOT, run
 
 QUICK = (
@@ -26,7 +27,6 @@ def finished(tone_folder, tmp_path_factory):
     status, out, err = run(
         *("train.py", *QUICK, "--data-dir", tone_folder),
         *("--devices", "cpu:2", "--run-dir", folder),
-        fork=False,
     )
     assert status == 0, err
     return folder, out, err
@@ -173,30 +173,35 @@ def test_pack_then_train_and_evaluate_from_the_shards(tone_folder, tmp_path):
     assert status == 0, err
     assert out == f"Index: {shards / 'index.json'}\n"
     quick = [flag if flag != "folder" else "packed" for flag in QUICK]
-    for decoder in ("soundfile", "tfio"):
-        status, _, err = run(
-            *("train.py", *quick, "--epochs", "1", "--no-export", "--decoder", decoder),
-            *("--data-dir", shards, "--run-dir", tmp_path / decoder),
-        )
-        assert status == 0, err
+    run_folder = tmp_path / "run"
+    status, _, err = run(
+        *("train.py", *quick, "--epochs", "1", "--no-export", "--decoder", "tfio"),
+        *("--data-dir", shards, "--run-dir", run_folder),
+    )
+    assert status == 0, err
+    status, _, err = run(
+        *("evaluate.py", "--run", run_folder, "--decoder", "soundfile"),
+        *("--output", tmp_path / "report"),
+    )
+    assert status == 0, err
     scores = [
-        json.loads((tmp_path / decoder / "report/report.json").read_text())["summary"]["macro"]
-        for decoder in ("soundfile", "tfio")
+        json.loads((folder / "report.json").read_text())["summary"]["macro"]
+        for folder in (run_folder / "report", tmp_path / "report")
     ]
     assert scores[1] == pytest.approx(scores[0], rel=1e-6)
 
 
-def test_flags_override_the_recipe(tone_folder, tmp_path):
+def test_flags_override_the_recipe(tone_folder, tmp_path, monkeypatch):
     recipe = {"dataset": "folder", "width": 4, "rho": [2, 1], "epochs": 7, "batch_size": 8}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe | {"excerpt_seconds": 0.5}))
-    status, _, err = run(
-        "train.py",
-        *("--recipe", tmp_path / "r.yaml", "--data-dir", tone_folder, "--epochs", "1"),
-        *("--window-seconds", "1", "--no-export", "--run-dir", tmp_path / "run"),
-    )
-    assert status == 0, err
+    trained = []
+    monkeypatch.setattr("rfkeras.training.run.train", lambda config, *_: trained.append(config))
+    arguments = ["--recipe", tmp_path / "r.yaml", "--data-dir", tone_folder, "--epochs", "1"]
+    arguments += ["--window-seconds", "1", "--no-export", "--run-dir", tmp_path / "run"]
+    assert command(["train", *map(str, arguments)]) == 0
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert (config["epochs"], config["width"], config["batch_size"]) == (1, 4, 8)
+    assert json.loads(to_json(trained[0])) == config
 
 
 @pytest.mark.parametrize(

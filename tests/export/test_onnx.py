@@ -9,7 +9,16 @@ import pytest
 from rfkeras.errors import ConfigError
 from rfkeras.export import ExportError, onnx
 from rfkeras.export.onnx import OnnxRunner
-from tests.helpers.small_models import LABELS, VARIANT, music, noise, small, trials
+from rfkeras.export.portable import PortableModel
+from tests.helpers.small_models import (
+    LABELS,
+    VARIANT,
+    compare_outputs,
+    music,
+    noise,
+    small,
+    trials,
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,34 +28,38 @@ def model():
 
 @pytest.fixture(scope="module")
 def written(model, tmp_path_factory):
-    """Return files with all precisions, by precision."""
+    """Return files with all precisions, by precision, from one conversion."""
+    import onnx as onnx_package
+
     folder = tmp_path_factory.mktemp("onnx")
     audio = [music(24000, 2, seed=seed)[None] for seed in range(6)]
-    return {
-        precision: onnx(
-            model, folder / f"{precision}.onnx", precision=precision, calibration=audio
-        )
-        for precision in ("float32", "float16", "int8")
-    }
+    module = sys.modules[onnx.__module__]
+    portable = PortableModel(model)
+    content = module._convert(portable).SerializeToString()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PortableModel", lambda *_: portable)
+        patch.setattr(module, "_convert", lambda _: onnx_package.ModelProto.FromString(content))
+        return {
+            precision: onnx(
+                model, folder / f"{precision}.onnx", precision=precision, calibration=audio
+            )
+            for precision in ("float32", "float16", "int8")
+        }
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return trials(model)
 
 
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("float16", 3e-3), ("int8", 0.1)]
 )
-def test_scores_at_any_length_and_batch_size(model, written, precision, tolerance):
+def test_scores_at_any_length_and_batch_size(written, expected, precision, tolerance):
     exported = written[precision]
     assert exported.agreement.score <= tolerance
     run = OnnxRunner(exported.path.read_bytes())
-    for batch in trials(precision):
-        outputs = run(batch)
-        assert outputs["scores"].shape == (len(batch), len(LABELS))
-        frames = model.scores(batch, per="frame")
-        np.testing.assert_allclose(outputs["scores"], model.scores(batch), atol=tolerance)
-        np.testing.assert_allclose(outputs["frame_scores"], frames, atol=2 * tolerance)
-        embedding = model.embed(batch).numpy()
-        np.testing.assert_allclose(
-            outputs["embedding"], embedding, atol=3 * tolerance * np.abs(embedding).max()
-        )
+    compare_outputs(run, expected, precision, tolerance)
 
 
 def test_only_standard_operators_are_used(written):

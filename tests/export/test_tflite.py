@@ -8,8 +8,18 @@ import pytest
 
 from rfkeras.errors import ConfigError
 from rfkeras.export import ExportError, tflite
+from rfkeras.export.portable import PortableModel
 from rfkeras.export.tflite import TFLiteRunner, halve, read_card
-from tests.helpers.small_models import LABELS, SMALL, VARIANT, music, noise, small, trials
+from tests.helpers.small_models import (
+    LABELS,
+    SMALL,
+    VARIANT,
+    compare_outputs,
+    music,
+    noise,
+    small,
+    trials,
+)
 
 BUILTINS = {
     *"ADD AVERAGE_POOL_2D BROADCAST_TO CONCATENATION CONV_2D DELEGATE DEQUANTIZE".split(),
@@ -31,35 +41,34 @@ def audio():
 
 @pytest.fixture(scope="module")
 def written(model, audio, tmp_path_factory):
-    """Return files with all precisions, by precision."""
+    """Return files with all precisions, by precision, from one `PortableModel`."""
     folder = tmp_path_factory.mktemp("tflite")
-    return {
-        precision: tflite(
-            model, folder / f"{precision}.tflite", precision=precision, calibration=audio
-        )
-        for precision in ("float32", "float16", "int8")
-    }
+    portable = PortableModel(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[tflite.__module__], "PortableModel", lambda *_: portable)
+        return {
+            precision: tflite(
+                model, folder / f"{precision}.tflite", precision=precision, calibration=audio
+            )
+            for precision in ("float32", "float16", "int8")
+        }
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return trials(model)
 
 
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("float16", 3e-3), ("int8", 0.1)]
 )
-def test_scores_at_any_length_and_batch_size(model, written, precision, tolerance):
+def test_scores_at_any_length_and_batch_size(written, expected, precision, tolerance):
     exported = written[precision]
     assert exported.agreement.n_batches == 6
     assert exported.agreement.score <= tolerance
     assert exported.size == exported.path.stat().st_size
     run = TFLiteRunner(exported.path.read_bytes())
-    for batch in trials(precision):
-        outputs = run(batch)
-        assert outputs["scores"].shape == (len(batch), len(LABELS))
-        frames = model.scores(batch, per="frame")
-        np.testing.assert_allclose(outputs["scores"], model.scores(batch), atol=tolerance)
-        np.testing.assert_allclose(outputs["frame_scores"], frames, atol=2 * tolerance)
-        embedding = model.embed(batch).numpy()
-        np.testing.assert_allclose(
-            outputs["embedding"], embedding, atol=3 * tolerance * np.abs(embedding).max()
-        )
+    compare_outputs(run, expected, precision, tolerance)
 
 
 def test_only_builtin_operations_are_used(written):

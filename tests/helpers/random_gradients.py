@@ -1,8 +1,13 @@
 """Script: check that gradients of random networks are inside, and fill, the receptive field.
 
+`python -m tests.helpers.random_gradients N` checks N networks and prints how many of their
+gradients were compared with a whole window on both axes.
+
 It runs in a process without oneDNN, which corrupts the heap in TensorFlow 2.16 for the
 gradients of some convolutions, such as 1x1 with a stride of (2, 1).
 """
+
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -12,11 +17,9 @@ import rfkeras
 from tests.helpers.random_networks import BORDER, QUIET, SHAPE, build, networks, takes_maximum
 from tests.helpers.receptive_field import make_positive, seen_span
 
-NETWORKS = 80
 whole = 0  # number of gradients compared with a whole window on both axes
 
 
-@settings(max_examples=NETWORKS, **QUIET)
 @given(networks)
 def check(network):
     global whole
@@ -52,5 +55,5 @@ def gradient_of_the_middle(model):
 
 
 if __name__ == "__main__":
-    check()
+    settings(max_examples=int(sys.argv[1]), **QUIET)(check)()
     print(whole)

@@ -15,6 +15,7 @@ SMALL = {
     "allow_rf_change": True,
     "initialization": "he",
 }
+COMPARABLE = 2
 VARIANT = {  # all options at once, on stereo
     "shake": True,
     "frequency_aware": True,
@@ -63,13 +64,34 @@ def small(name="resnet_rf", **options):
     return model
 
 
-def trials(precision):
-    """Yield stereo batches of several lengths and sizes, different from the export's own.
+def trials(model):
+    """Return stereo batches different from the export's own, each with the model's outputs.
 
-    For int8 only batches similar to the calibration: random weights leave no margin.
+    They have several lengths and sizes. The first `COMPARABLE` are similar to the calibration,
+    which int8 needs: random weights leave no margin.
     """
-    yield music(33333, 2, seed=9)[None]
-    yield np.stack([music(20000, 2, seed=seed) for seed in (10, 11)])
-    if precision != "int8":
-        yield noise(3, 15000, 2)
-        yield noise(1, 50, 2)
+    batches = (
+        music(33333, 2, seed=9)[None],
+        np.stack([music(20000, 2, seed=seed) for seed in (10, 11)]),
+        noise(3, 15000, 2),
+        noise(1, 50, 2),
+    )
+    return [
+        (batch, model.scores(batch), model.scores(batch, per="frame"), model.embed(batch))
+        for batch in batches
+    ]
+
+
+def compare_outputs(run, trials, precision, tolerance):
+    """Compare what `run` returns for `trials` with the model's outputs."""
+    for batch, scores, frames, embedding in trials[
+        : COMPARABLE if precision == "int8" else None
+    ]:
+        outputs = run(batch)
+        assert outputs["scores"].shape == (len(batch), len(LABELS))
+        np.testing.assert_allclose(outputs["scores"], scores, atol=tolerance)
+        np.testing.assert_allclose(outputs["frame_scores"], frames, atol=2 * tolerance)
+        largest = np.abs(embedding).max()
+        np.testing.assert_allclose(
+            outputs["embedding"], embedding, atol=3 * tolerance * largest
+        )

@@ -69,10 +69,14 @@ def largest_difference(one, other):
 
 
 def recipe_differences(**options):
-    """Return differences between one and two replicas: weights, averages and so on."""
+    """Compare one and two replicas.
+
+    Returns:
+        The differences of weights, averages and so on, and the model on two replicas.
+    """
     one, one_losses = recipe(tf.distribute.get_strategy(), **options)
     two, two_losses = recipe(STRATEGY, **options)
-    return {
+    differences = {
         "weights": largest_difference(
             one.tagger.trainable_variables, two.tagger.trainable_variables
         ),
@@ -82,6 +86,7 @@ def recipe_differences(**options):
         "optimizer": largest_difference(one.optimizer.variables, two.optimizer.variables),
         "losses": float(np.abs(np.subtract(one_losses, two_losses)).max()),
     }
+    return differences, two
 
 
 def copies_agree(model):
@@ -131,6 +136,7 @@ expected = {
     "moving_variance": 0.9 + 0.1 * np.mean([half.var((0, 1, 2)) for half in halves], axis=0),
 }
 layer = normed.get_layer("bn")
+differences, replicated = recipe_differences()
 print(
     json.dumps(
         {
@@ -142,10 +148,10 @@ print(
                 for name, value in expected.items()
             },
             "block_losses": train_block(),
-            "recipe": recipe_differences(),
-            "recipe_jit": recipe_differences(jit=True),
-            "recipe_float16": recipe_differences(policy="mixed_float16", steps=1),
-            "copies_agree": copies_agree(recipe(STRATEGY)[0]),
+            "recipe": differences,
+            "recipe_jit": recipe_differences(jit=True)[0],
+            "recipe_float16": recipe_differences(policy="mixed_float16", steps=1)[0],
+            "copies_agree": copies_agree(replicated),
             "jit_losses": recipe(STRATEGY, steps=100, jit=True, norm=True)[1],
             "overflow_is_skipped": overflow_in_one_replica(),
             "draws": draws(),

@@ -6,7 +6,6 @@ the public API and the command line. Numbers may differ slightly on another proc
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,8 +16,8 @@ import numpy as np
 import pytest
 
 import rfkeras
+from tests.helpers.processes import ROOT, run
 
-ROOT = Path(__file__).parents[2]
 FILES = ROOT / "tests" / "fixtures" / "v0_1_0"
 LABELS = ("high", "low", "noise")
 SERVED = """
@@ -47,16 +46,9 @@ def files(tmp_path):
 
 def python(*arguments, cwd):
     """Run Python with the code under test; return its standard output."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=540,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    status, out, err = run(*arguments, cwd=cwd, PYTHONPATH=str(ROOT))
+    assert status == 0, err
+    return out
 
 
 def below(arrays, prefix):
@@ -164,7 +156,8 @@ def test_a_saved_model_runs_without_this_library(tmp_path, expected):
     with tarfile.open(FILES / "saved_model.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     np.save(tmp_path / "waveform.npy", waveform(expected))
-    python("-I", "-c", SERVED, cwd=tmp_path)
+    command = [sys.executable, "-I", "-c", SERVED]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=540)
     wanted = below(expected, "served/")
     with np.load(tmp_path / "served.npz") as served:
         assert set(served.files) == set(wanted)

@@ -1,7 +1,5 @@
 """The data of a run: its batches, damaged files, and options of the data set."""
 
-import json
-
 import numpy as np
 import pytest
 import soundfile
@@ -13,7 +11,6 @@ from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.training.data import open_dataset, open_inputs
 from rfkeras.training.scoring import score_split
 from tests.helpers.layouts import write_dcase
-from tests.helpers.processes import run
 
 AUDIO = AudioFormat(22050)
 
@@ -64,23 +61,6 @@ def test_too_many_damaged_files_are_an_error_at_the_start(tone_folder, tmp_path)
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     with pytest.raises(DatasetError, match=r"of 72 audio files .*--max-bad-share"):
         open_inputs(configure(folder), AUDIO, tmp_path / "bad.csv")
-
-
-@pytest.mark.slow
-def test_a_run_with_damaged_files_succeeds_and_lists_them(tone_folder, tmp_path):
-    folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
-    arguments = (
-        "--dataset folder --width 4 --rho 0 --blocks 1,1,1 --allow-rf-change --epochs 1 "
-        "--batch-size 8 --excerpt-seconds 0.5 "
-        f"--window-seconds 1 --max-bad-share 0.1 --data-dir {folder} --run-dir {tmp_path}/run "
-        "--no-export"
-    )
-    status, _, err = run("train.py", *arguments.split())
-    assert status == 0, err
-    assert "Skipping 3 unusable files" in err
-    environment = json.loads((tmp_path / "run/environment.json").read_text())
-    assert environment["data"]["bad_files"] == 3
-    assert len((tmp_path / "run/bad_files.csv").read_text().splitlines()) == 4
 
 
 def test_resampling_is_recorded(tmp_path):

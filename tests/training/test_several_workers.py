@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rfkeras.training.distributed import RESTART_STATUS, tf_config
+from rfkeras.training.launch import slot_environments
 from tests.helpers.processes import ROOT, run, start
 from tests.training.test_resume import final_state, steps_done
 
@@ -35,10 +36,16 @@ def addresses(count=2):
 
 
 def start_workers(*arguments):
-    """Start two processes that run the same command as workers of one job."""
+    """Start two processes that run the same command as workers of one job.
+
+    They have as many threads as those of `rfkeras launch`; with others, sums are rounded
+    differently.
+    """
     hosts = addresses()
+    threads = slot_environments(2, [], len(os.sched_getaffinity(0)))
     return [
-        start(*arguments, cwd=ROOT, TF_CONFIG=tf_config(hosts, index)) for index in range(2)
+        start(*arguments, cwd=ROOT, TF_CONFIG=tf_config(hosts, index), **threads[index])
+        for index in range(2)
     ]
 
 
@@ -82,35 +89,53 @@ def whole(tone_folder, tmp_path_factory):
     """Train with two workers without interruption."""
     folder = tmp_path_factory.mktemp("workers") / "whole"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", folder, "--auto-resume"]
-    statuses, _, errs = ended(start_workers("train.py", *flags))
+    statuses, outs, errs = ended(start_workers("train.py", *flags))
     assert statuses == [0, 0], errs
+    assert "Test mAP" in outs[0]
+    assert "mAP" not in outs[1] + errs[1]  # only the chief prints results
     return folder
 
 
+def wait_for(folder, steps, processes):
+    """Return once enough steps are saved."""
+    while steps_done(folder) < steps:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+
+
 def test_killing_workers_at_random_steps_gives_the_same_weights(whole, tone_folder, tmp_path):
+    """Kill a worker, resume with `rfkeras launch`, and kill the other one of its workers."""
     broken = tmp_path / "broken"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", broken, "--auto-resume"]
     steps_to_kill = sorted(random.Random().sample(range(1, steps_done(whole) - 4), 2))
-    for victim, stop_at in enumerate(steps_to_kill):
-        processes = start_workers("train.py", *flags)
-        while steps_done(broken) < stop_at:
-            assert all(process.poll() is None for process in processes)
-            time.sleep(0.01)
-        processes[victim].send_signal(signal.SIGKILL)
-        statuses, _, errs = ended(processes)
-        assert statuses[victim] == -signal.SIGKILL
-        assert statuses[1 - victim] == RESTART_STATUS, errs[1 - victim]
-        assert "Another worker has ended or cannot be reached" in errs[1 - victim]
-    statuses, outs, errs = ended(start_workers("train.py", *flags))
-    assert statuses == [0, 0], errs
+    victim = random.Random().randrange(2)
+    processes = start_workers("train.py", *flags)
+    wait_for(broken, steps_to_kill[0], processes)
+    processes[victim].send_signal(signal.SIGKILL)
+    statuses, _, errs = ended(processes)
+    assert statuses[victim] == -signal.SIGKILL
+    assert statuses[1 - victim] == RESTART_STATUS, errs[1 - victim]
+    assert "Another worker has ended or cannot be reached" in errs[1 - victim]
+
+    launcher = start("-m", "rfkeras.cli", "launch", "--workers", 2, *flags)
+    wait_for(broken, steps_to_kill[1], [launcher])
+    os.kill(workers_of(launcher.pid)[1 - victim], signal.SIGKILL)
+    out, err = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, err
+    assert f"Worker {1 - victim} ended with signal SIGKILL" in err
+    assert "Restarting all workers" in err
     # The chief may have finished before it noticed the second loss.
-    assert "Test mAP" in outs[0] or "The run is already finished" in outs[0]
-    assert "mAP" not in outs[1] + errs[1]  # only the chief prints results
+    assert "Test mAP" in out or "The run is already finished" in out
+    worker_output = (broken / "workers/worker-1.txt").read_text()
+    assert "mAP" not in worker_output
+    left = err if victim == 0 else worker_output  # of the worker that was not killed
+    assert "Another worker has ended or cannot be reached" in left
 
     arrays, rows, report, choice = final_state(whole)
     again, again_rows, again_report, again_choice = final_state(broken)
     for one, other in zip(arrays, again, strict=True):
         np.testing.assert_array_equal(other, one, err_msg=str(steps_to_kill))
+    assert steps_done(broken) == steps_done(whole)
     assert again_choice == choice
     assert choice["weights"] == "average"
     assert again_report["summary"]["macro"] == report["summary"]["macro"]
@@ -142,25 +167,6 @@ def test_workers_with_different_options_are_an_error(tone_folder, tmp_path):
     statuses, _, errs = ended(processes)
     assert statuses == [RESTART_STATUS, 1], errs
     assert "Worker 1 has other options than the chief: seed (0 there" in errs[1]
-
-
-def test_launch_restarts_killed_workers(whole, tone_folder, tmp_path):
-    launched = tmp_path / "launched"
-    flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", launched]
-    process = start("-m", "rfkeras.cli", "launch", "--workers", 2, *flags)
-    stop_at = random.Random().randrange(1, steps_done(whole) - 4)
-    while steps_done(launched) < stop_at:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(random.Random().choice(workers_of(process.pid)), signal.SIGKILL)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert "ended with signal SIGKILL" in err
-    assert "Restarting all workers" in err
-    assert "Test mAP" in out
-    # Each worker has half of the threads, so sums are rounded differently.
-    assert len(final_state(launched)[0]) == len(final_state(whole)[0])
-    assert steps_done(launched) == steps_done(whole)
 
 
 def workers_of(launcher):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tests.helpers.processes import run
+from tests.training.test_data import damaged_copy
 
 pytestmark = pytest.mark.slow
 
 FLAGS = (
-    "--dataset folder --width 4 --rho 0 --blocks 1,1,1 --allow-rf-change --batch-size 8 "
+    "--dataset folder --width 4 --rho 0 --blocks 1,0,0 --allow-rf-change --batch-size 8 "
     "--excerpt-seconds 0.5 "
     "--window-seconds 1 --learning-rate 0.01 --devices cpu --no-export"
 ).split()
@@ -65,27 +66,6 @@ def test_pruned_jit_bfloat16_run_with_early_stopping(tone_folder, tmp_path):
     assert "validation roc auc" in err
 
 
-@pytest.mark.parametrize("final", ["best", "average", "last"])
-def test_final_weights(final, tone_folder, tmp_path):
-    averaging = "" if final == "last" else "--averaging ema --ema-decay 0.5"
-    _, err = train(
-        tone_folder,
-        tmp_path / "run",
-        f"--epochs 3 {averaging} --final-weights {final} "
-        "--task single_label --monitor val_accuracy",
-    )
-    choice = json.loads((tmp_path / "run/final_weights.json").read_text())
-    candidates = choice["candidates"]
-    if final == "best":
-        better = candidates["average"]["val_accuracy"] > candidates["best"]["val_accuracy"]
-        assert choice["weights"] == ("average" if better else "best")
-    else:
-        assert choice["weights"] == final
-    assert f"Final weights: {choice['weights']}" in err
-    report = json.loads((tmp_path / "run/report/report.json").read_text())
-    assert "accuracy" in json.dumps(report)
-
-
 def test_an_unknown_metric_is_an_error_before_training(tone_folder, tmp_path):
     status, _, err = run(
         *("train.py", *FLAGS, "--data-dir", tone_folder, "--run-dir", tmp_path / "run"),
@@ -111,9 +91,32 @@ def test_options_of_another_architecture_are_errors(tone_folder, tmp_path):
 def test_two_devices_with_xla_clipping_and_averaging(tone_folder, tmp_path):
     options = (
         "--epochs 2 --devices cpu:2 --jit --clip-norm 1 --averaging swa --swa-every 1 "
-        "--swa-start-epoch 1 --final-weights average --mixup 0.3 --optimizer adamw"
+        "--swa-start-epoch 1 --final-weights average --mixup 0.3 --optimizer adamw "
+        "--task single_label --monitor val_accuracy"
     )
-    train(tone_folder, tmp_path / "run", options)
+    _, err = train(tone_folder, tmp_path / "run", options)
     choice = json.loads((tmp_path / "run/final_weights.json").read_text())
     assert choice["weights"] == "average"
+    assert "Final weights: average" in err
     assert 0.0 <= choice["candidates"]["average"]["val_mAP"] <= 1.0
+    report = json.loads((tmp_path / "run/report/report.json").read_text())
+    assert "accuracy" in json.dumps(report)
+
+
+def test_last_weights_of_a_run_with_damaged_files(tone_folder, tmp_path):
+    data = damaged_copy(tone_folder, tmp_path / "data", bad=1)
+    folder = tmp_path / "run"
+    options = (
+        "--epochs 1 --final-weights last --task single_label --monitor val_accuracy "
+        "--max-bad-share 0.1"
+    )
+    _, err = train(data, folder, options)
+    assert "Skipping 3 unusable files" in err
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["data"]["bad_files"] == 3
+    assert len((folder / "bad_files.csv").read_text().splitlines()) == 4
+    choice = json.loads((folder / "final_weights.json").read_text())
+    assert choice["weights"] == "last"
+    assert "Final weights: last" in err
+    report = json.loads((folder / "report/report.json").read_text())
+    assert "accuracy" in json.dumps(report)

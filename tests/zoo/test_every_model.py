@@ -1,8 +1,6 @@
 """Checks that every model of the zoo must pass."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -12,16 +10,17 @@ import tensorflow as tf
 import rfkeras
 import zoo
 from rfkeras.export import verify
-from tests.helpers.configurations import configurations
+from tests.helpers.configurations import combined_configurations, configurations, few_layers
 from tests.helpers.processes import ROOT, run
 from tests.helpers.receptive_field import gradient_support
 
 CONFIGURATIONS = configurations()
 LABELS = ("a", "b", "c")
 MIXED = ("mixed_float16", "mixed_bfloat16")
-# Each network in float32 and in one mixed policy; each layer is tested with both elsewhere.
+# Each network in float32, and each with the most options in one mixed policy. Each layer is
+# tested with both policies elsewhere.
 POLICIES = [(name, "float32") for name in CONFIGURATIONS] + [
-    (name, MIXED[place % 2]) for place, name in enumerate(CONFIGURATIONS)
+    (name, MIXED[place % 2]) for place, name in enumerate(combined_configurations())
 ]
 every_model = pytest.mark.parametrize("name", CONFIGURATIONS)
 
@@ -29,6 +28,11 @@ every_model = pytest.mark.parametrize("name", CONFIGURATIONS)
 def build(name, **options):
     options = {"initialization": "he", "label_names": LABELS, **CONFIGURATIONS[name], **options}
     return zoo.create_model(name, **options)
+
+
+def build_shallow(name, **options):
+    with few_layers(name) as few:
+        return build(name, **few, **options)
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def default_policy():
 def test_config_and_file_round_trip(name, policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(0)
-    model = build(name, task="single_label")
+    model = build_shallow(name, task="single_label")
     again = keras.Model.from_config(model.get_config())
     x = np.random.default_rng(0).normal(0, 0.1, (2, 30_000)).astype("float32")
     model.get_layer("frontend").adapt([x])
@@ -75,47 +79,11 @@ def test_every_trainable_weight_gets_a_gradient(name):
         assert np.abs(gradient).max() > 0, variable.path
 
 
-SERVE_MANY = """
-import json, runpy, sys
-
-main = runpy.run_path(sys.argv[1])["main"]
-for line in sys.stdin:
-    main(*json.loads(line))
-    print("done", flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def one_clean_process():
-    """Return a `subprocess.run` for `verify` that runs all networks in one process."""
-
-    def run_in_one_process(command, **options):
-        interpreter, flag, script, *paths = command
-        assert (interpreter, flag) == (sys.executable, "-I")
-        if not started:
-            started.append(
-                subprocess.Popen(
-                    [interpreter, flag, "-c", SERVE_MANY, script],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        print(json.dumps(paths), file=started[0].stdin, flush=True)
-        answered = started[0].stdout.readline() == "done\n"
-        return subprocess.CompletedProcess(command, int(not answered), "", "see above")
-
-    started = []
-    yield run_in_one_process
-    for process in started:
-        process.communicate()
-
-
 @every_model
-def test_export_equals_the_model(name, tmp_path, one_clean_process, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", one_clean_process)
+@pytest.mark.usefixtures("one_clean_process")
+def test_export_equals_the_model(name, tmp_path):
     keras.utils.set_random_seed(0)
-    model = build(name)
+    model = build_shallow(name)
     rfkeras.export.saved_model(model, tmp_path / "1")
     rng = np.random.default_rng(0)
     batches = [rng.normal(0, 0.1, shape).astype("float32") for shape in ((2, 40_000), (1, 99))]
@@ -150,7 +118,7 @@ def replica_metrics():
 
 
 @pytest.mark.slow
-@every_model
+@pytest.mark.parametrize("name", combined_configurations())
 def test_two_replicas_take_a_step(name, replica_metrics):
     metrics = replica_metrics[name]
     assert metrics["replicas"] == 2

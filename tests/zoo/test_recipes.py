@@ -23,6 +23,8 @@ RECIPES = [name for name in list_recipes() if not name.startswith("gm_instrument
 MOODS = ("happy", "dark", "sad")
 # Makes a recipe small without changing what it tests.
 SMALL = {"width": 8, "excerpt_seconds": 1.0, "batch_size": 4, "cache_gb": 0.0}
+# Whole networks are trained in test_every_model.py.
+SHALLOW = {"blocks": (1, 1, 1), "allow_rf_change": True}
 
 
 def tracks(first, count):
@@ -52,12 +54,14 @@ def resolved(name, **flags):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_trains_for_two_steps(name, folders):
-    config = resolved(name, **SMALL)
+    shallow = SHALLOW if resolved(name).blocks == (4, 4, 4) else {}
+    config = resolved(name, **SMALL, **shallow)
     config = dataclasses.replace(config, data_dir=str(folders[config.dataset]))
     audio = AudioFormat(preset_config(config.frontend)["sample_rate_hz"], config.input_channels)
     inputs = open_inputs(config, audio, None)
     model = build_training_model(inputs, make_strategy("cpu"))
     before = [v.numpy() for v in state_variables(model.tagger)]
+    model.run_eagerly = True  # tracing takes longer than the steps; the commands below trace
     history = model.fit(inputs.training_batches(0, 2), steps_per_epoch=2, verbose=0)
     assert np.isfinite(history.history["loss"][0])
     after = [v.numpy() for v in state_variables(model.tagger)]
@@ -67,6 +71,7 @@ def test_recipe_trains_for_two_steps(name, folders):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_clean_process")
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
@@ -79,7 +84,7 @@ def test_recipe_runs_from_the_command_line_to_the_export(name, flags, folders, t
     small = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
     arguments = ["train", "--recipe", name, "--data-dir", str(data_dir), *small, *flags]
     arguments += ["--run-dir", str(tmp_path / "run"), "--epochs=2", "--devices=cpu"]
-    arguments += ["--blocks=1,1,1", "--allow-rf-change"]  # whole networks are trained above
+    arguments += ["--blocks=1,1,1", "--allow-rf-change"]
     assert run(arguments) == 0
     assert (tmp_path / "run/saved_model/1/saved_model.pb").is_file()
     assert (tmp_path / "run/report/report.json").is_file()
