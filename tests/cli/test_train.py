@@ -27,6 +27,7 @@ def finished(tone_folder, tmp_path_factory):
     status, out, err = run(
         *("train.py", *QUICK, "--data-dir", tone_folder),
         *("--devices", "cpu:2", "--run-dir", folder),
+        fork=False,
     )
     assert status == 0, err
     return folder, out, err

@@ -44,9 +44,9 @@ def files(tmp_path):
     return Path(shutil.copytree(FILES, tmp_path / "files"))
 
 
-def python(*arguments, cwd):
+def python(*arguments, cwd, fork=True):
     """Run Python with the code under test; return its standard output."""
-    status, out, err = run(*arguments, cwd=cwd, PYTHONPATH=str(ROOT))
+    status, out, err = run(*arguments, cwd=cwd, fork=fork, PYTHONPATH=str(ROOT))
     assert status == 0, err
     return out
 
@@ -105,7 +105,8 @@ def test_a_finished_run_loads_as_a_tagger(expected):
 
 @pytest.mark.slow
 def test_evaluating_a_finished_run_gives_the_same_scores(files):
-    python(ROOT / "evaluate.py", "--run", "finished", "--output", "again", cwd=files)
+    arguments = ("--run", "finished", "--output", "again")
+    python(ROOT / "evaluate.py", *arguments, cwd=files, fork=False)
     with np.load(files / "finished/report/scores.npz") as then:
         arrays = {name: then[name] for name in ("keys", "labels", "mask", "scores")}
     assert_scores_equal(files / "again/scores.npz", **arrays)

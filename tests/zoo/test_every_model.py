@@ -23,6 +23,8 @@ POLICIES = [(name, "float32") for name in CONFIGURATIONS] + [
     (name, MIXED[place % 2]) for place, name in enumerate(combined_configurations())
 ]
 every_model = pytest.mark.parametrize("name", CONFIGURATIONS)
+# The layers of the other networks are also in one of these.
+every_combination = pytest.mark.parametrize("name", combined_configurations())
 
 
 def build(name, **options):
@@ -118,7 +120,7 @@ def replica_metrics():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", combined_configurations())
+@every_combination
 def test_two_replicas_take_a_step(name, replica_metrics):
     metrics = replica_metrics[name]
     assert metrics["replicas"] == 2
