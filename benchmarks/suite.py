@@ -25,7 +25,7 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """Options of a measurement.
 
     Attributes:
         threads: Number of processors that every side may use.
@@ -58,7 +58,7 @@ class Bar:
 
     @property
     def is_met(self) -> bool:
-        """Whether the measured value meets the target."""
+        """Return whether the measured value meets the target."""
         return self.value >= self.at_least
 
 

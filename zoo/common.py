@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FRAMES = "frames"
 HEADS = ("average", "max", "log_mean_exp", "attention", FRAMES)
-"""How the map of logits becomes the model's output. The first four pool it to the logits of a
+"""Ways from the map of logits to the model's output. The first four pool it to the logits of a
 clip (see `rfkeras.layers.ClipLogits`). "frames" only averages over frequency, which gives
 logits per frame, (batch, time, classes)."""
 

@@ -222,7 +222,7 @@ def _as_lists(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Transferred:
-    """What was copied from the weights.
+    """The parts that were copied from the weights.
 
     Attributes:
         fresh: Names of the layers that keep their own, untrained weights.

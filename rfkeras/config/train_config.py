@@ -97,7 +97,7 @@ class TrainConfig(
 
     @property
     def prunes(self) -> bool:
-        """Whether the model is pruned."""
+        """Return whether the model is pruned."""
         return self.prune_share is not None or self.prune_to_parameters is not None
 
     @property

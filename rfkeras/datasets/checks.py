@@ -356,7 +356,7 @@ class DatasetCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no bad files and no differences."""
+        """Return whether there are no bad files and no differences."""
         return not self.bad and not self.differences
 
     def to_json(self) -> str:

@@ -95,7 +95,7 @@ class Report:
 
     @property
     def has_own_thresholds(self) -> bool:
-        """Whether any tag has a threshold other than 0.5."""
+        """Return whether any tag has a threshold other than 0.5."""
         thresholds = [row.threshold for row in self.tags if not math.isnan(row.threshold)]
         return any(threshold != DEFAULT_THRESHOLD for threshold in thresholds)
 

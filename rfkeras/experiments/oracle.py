@@ -90,7 +90,7 @@ class DurableOracle(keras_tuner.Oracle):
 
     @property
     def has_given_up(self) -> bool:
-        """Whether too many trials in a row have failed since this process started."""
+        """Return whether too many trials in a row have failed since this process started."""
         # Fault 5: counted here, so that nothing is raised under a lock or after a restart.
         last = self.end_order[self._ended_before :][-self.max_failures :]
         failed = [self.trials[trial_id].status == TrialStatus.FAILED for trial_id in last]

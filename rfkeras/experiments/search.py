@@ -54,7 +54,7 @@ class Search:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether that metric is a loss."""
+        """Return whether that metric is a loss."""
         return self.monitor.endswith("loss")
 
     def better(self, score: float, best: float | None) -> bool:

@@ -262,7 +262,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is trained and all of its tests are scored."""
+        """Return whether the run is trained and all of its tests are scored."""
         reports = [report_file(self.folder, test) for test in self.tests]
         return self.folder.is_finished and all(path.exists() for path in reports)
 

@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended.
+    """The outcome of a run.
 
     Attributes:
         job: The run.

@@ -30,7 +30,7 @@ FAILED, BAD_DATA = 1, 3  # exit statuses
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended.
+    """The outcome of a trial.
 
     Attributes:
         score: The monitored metric on the validation split; None if the trial failed.

@@ -134,7 +134,7 @@ def checked_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[st
 
 
 class _Inference(tf.Module):
-    """What is saved besides the signatures: variables and assets.
+    """The variables and assets that are saved with the signatures.
 
     The Keras model itself is not an attribute, so its layers and optimiser are not tracked and
     saved.

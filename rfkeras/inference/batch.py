@@ -84,7 +84,7 @@ class TagOptions:
 
 @dataclass
 class BatchSummary:
-    """How a batch ended.
+    """The outcome of a batch.
 
     Attributes:
         total: Number of files to read.

@@ -110,7 +110,7 @@ class FrameGrid:
 
     @property
     def overlaps(self) -> bool:
-        """Whether chunks can overlap so that every frame is computed from its whole window."""
+        """Return whether chunks can overlap so that every frame has its whole window."""
         return self.field is not None and not self.field.windows and self.jump > 0
 
     def count(self, samples: int) -> int:

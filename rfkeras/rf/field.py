@@ -17,7 +17,7 @@ TIME, FREQUENCY = "time", "frequency"
 
 @dataclass(frozen=True)
 class LayerField:
-    """What one position of a layer's output sees.
+    """The input range that one position of a layer's output sees.
 
     Attributes:
         name: Name of the layer; "outer/inner" for one inside a nested model or layer;

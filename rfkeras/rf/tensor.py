@@ -1,4 +1,4 @@
-"""What the positions of tensors see: the arguments and results of rules.
+"""Fields of the positions of tensors, which are the arguments and results of rules.
 
 `TensorField` describes one tensor; its methods express what a layer does with each dimension.
 The functions that return a `Reading` describe how layers read along one dimension, and `join`
@@ -132,7 +132,7 @@ INTERPOLATIONS = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos3": 3, "lan
 
 @dataclass(frozen=True)
 class Reading:
-    """What a layer reads along one axis.
+    """The positions that a layer reads along one axis.
 
     Attributes:
         taps: The input positions that each output position reads.
@@ -266,7 +266,7 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class TensorField:
-    """What the positions of a tensor see. Rules take and return such objects.
+    """The field of each position of a tensor. Rules take and return such objects.
 
     Dimensions are counted from 0 (the batch); negative numbers count from the end. Tensors
     are immutable: every method returns a new one. What a position sees along one axis does

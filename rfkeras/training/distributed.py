@@ -40,7 +40,7 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes files and prints to the user."""
+        """Return whether this process writes files and prints to the user."""
         return self.index == 0
 
 
@@ -146,7 +146,7 @@ class Workers:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this worker writes files and prints to the user."""
+        """Return whether this worker writes files and prints to the user."""
         return self.index == 0
 
     @property

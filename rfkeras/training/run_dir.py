@@ -129,7 +129,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is complete."""
+        """Return whether the run is complete."""
         if self.saved_model.exists():
             return True
         return self.report_json.exists() and not self.read_config().export
