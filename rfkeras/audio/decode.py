@@ -35,6 +35,9 @@ class OpenAudio(Protocol):
     info: AudioInfo
     length: int
 
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -78,17 +81,19 @@ def check_audio(
     tolerance_seconds: float = TOLERANCE_SECONDS,
     *,
     decoder: str = "soundfile",
+    strict: bool = False,
 ) -> AudioInfo:
-    """Check that an audio file exists, is complete and can be read.
+    """Check that an audio file exists and can be read, and note what is damaged.
 
     Args:
         path: The file.
         expected_seconds: Length that the file should have; None accepts any length.
         tolerance_seconds: How much shorter than expected the file may be.
         decoder: One of `DECODERS`.
+        strict: Whether damage that can be read around (`AudioInfo.notes`) is an error.
 
     Returns:
-        Properties of the file.
+        Properties of the file, with notes about its damage.
 
     Raises:
         AudioError: The file cannot be used.
@@ -97,8 +102,8 @@ def check_audio(
     if _is_isolated(decoder):
         from rfkeras.audio.sandbox import shared_pool
 
-        return shared_pool().check(path, expected_seconds, tolerance_seconds)
-    return check_file(path, expected_seconds, tolerance_seconds)
+        return shared_pool().check(path, expected_seconds, tolerance_seconds, strict=strict)
+    return check_file(path, expected_seconds, tolerance_seconds, strict=strict)
 
 
 def _is_isolated(decoder: str) -> bool:

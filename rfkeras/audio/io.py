@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, gcd
 from pathlib import Path
 from types import TracebackType
@@ -106,6 +106,8 @@ class AudioInfo:
         frames: Samples per channel.
         duration_seconds: Length in seconds.
         container: Format and encoding, "WAV/PCM_16" for example.
+        notes: One sentence for each kind of damage that was found so far: an end that is
+            missing, audio that was skipped.
     """
 
     sample_rate_hz: int
@@ -113,6 +115,7 @@ class AudioInfo:
     frames: int
     duration_seconds: float
     container: str
+    notes: tuple[str, ...] = ()
 
 
 def read_audio(
@@ -165,13 +168,16 @@ def check_file(
     path: str | Path,
     expected_seconds: float | None = None,
     tolerance_seconds: float = TOLERANCE_SECONDS,
+    *,
+    strict: bool = False,
 ) -> AudioInfo:
-    """Check that an audio file exists, is complete and can be read.
+    """Check that an audio file exists and can be read, and note what is damaged.
 
     Args:
         path: The file.
         expected_seconds: Length that the file should have; None accepts any length.
         tolerance_seconds: How much shorter than expected the file may be.
+        strict: Whether damage that can be read around is an error.
 
     Returns:
         Properties of the file.
@@ -183,7 +189,9 @@ def check_file(
     info = probe(path, name)
     missing = _truncation(Path(path), info)
     if missing is not None:
-        raise AudioError(name, f"truncated: {missing}")
+        info = replace(info, notes=(f"truncated: {missing}",))
+    if strict and info.notes:
+        raise AudioError(name, "; ".join(info.notes))
     if (
         expected_seconds is not None
         and info.duration_seconds < expected_seconds - tolerance_seconds
@@ -241,6 +249,11 @@ class AudioFile:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about damage found so far; complete once all has been read."""
+        return self.info.notes
 
     def read(self, start: int = 0, count: int | None = None) -> Waveform:
         """Read samples [start, start + count) at the model's rate.

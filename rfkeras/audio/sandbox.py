@@ -91,6 +91,8 @@ class DecoderPool:
         path: str | Path,
         expected_seconds: float | None = None,
         tolerance_seconds: float = TOLERANCE_SECONDS,
+        *,
+        strict: bool = False,
     ) -> AudioInfo:
         """Run `rfkeras.audio.io.check_file` in a decoding process."""
         session = _Session(self, str(path))
@@ -101,11 +103,12 @@ class DecoderPool:
                     "path": str(path),
                     "expected_seconds": expected_seconds,
                     "tolerance_seconds": tolerance_seconds,
+                    "strict": strict,
                 }
             )
         finally:
             session.close()
-        return AudioInfo(**answer["info"])
+        return _audio_info(answer)
 
     @property
     def idle_pids(self) -> list[int]:
@@ -192,8 +195,14 @@ class IsolatedAudioFile:
         except BaseException:
             self._session.close()
             raise
-        self.info = AudioInfo(**answer["info"])
+        self.info = _audio_info(answer)
         self.length = int(answer["length"])
+        self._notes = self.info.notes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about damage found so far; see `AudioFile.notes`."""
+        return self._notes
 
     def __enter__(self) -> Self:
         return self
@@ -214,11 +223,12 @@ class IsolatedAudioFile:
         if 4 * math.prod(shape) > self._limits.memory_mb << 20:
             raise _out_of_memory(self.name, self._limits)
         samples = np.empty(shape, np.float32)
-        self._session.ask(
+        answer = self._session.ask(
             {"ask": "read", "start": start, "count": count},
             into=samples,
             extra_seconds=_EXTRA_SECONDS_PER_SECOND * len(samples) / self.audio.sample_rate_hz,
         )
+        self._notes = tuple(answer["notes"])
         return samples
 
 
@@ -441,6 +451,11 @@ class DecoderProcess:
         if status >= 0:
             return DecoderDied(f"exit status {status}")
         return DecoderDied(signal.Signals(-status).name)
+
+
+def _audio_info(answer: Fields) -> AudioInfo:
+    """Return the properties in an answer; JSON knows no tuples."""
+    return AudioInfo(**{**answer["info"], "notes": tuple(answer["info"]["notes"])})
 
 
 def _out_of_memory(name: str, limits: Limits) -> AudioError:

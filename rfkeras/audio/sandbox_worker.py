@@ -80,12 +80,14 @@ class RequestHandler:
             case "read":
                 assert self._file is not None
                 samples = self._file.read(request["start"], request["count"])
-                return {}, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data
+                fields = {"notes": self._file.notes}
+                return fields, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data
             case "check":
                 info = check_file(
                     request["path"],
                     request["expected_seconds"],
                     request["tolerance_seconds"],
+                    strict=request["strict"],
                 )
                 return {"info": asdict(info)}, nothing
             case _:
