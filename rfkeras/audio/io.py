@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 Source = str | Path | bytes
 Waveform = NDArray[np.float32]
 
-# Files with other suffixes can be read too, but are not looked for in folders of training data.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 TOLERANCE_SECONDS = 0.1  # encoders pad and trim by up to a few codec frames of 20-26 ms
 # A header that declares 1 Hz would turn a few kilobytes into hours of audio.
 RATES_HZ = (1000, 768000)

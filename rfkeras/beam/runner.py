@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import uuid
@@ -17,9 +18,9 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState
 
+from rfkeras.audio.find import AUDIO_SUFFIXES, FoundFile, find_audio
 from rfkeras.audio.io import Source
 from rfkeras.errors import AudioError, ConfigError, PipelineError
-from rfkeras.inference.audio_files import SUFFIXES, FoundFile, find_audio
 from rfkeras.utils.files import write_bytes
 
 # Beam's own default may download the binary of another runner.
@@ -162,21 +163,23 @@ def check_reachable(path: str) -> None:
         ) from error
 
 
-def find_files(argument: str) -> Iterator[FoundFile]:
+def find_files(argument: str, note: Callable[[str], None] | None = None) -> Iterator[FoundFile]:
     """Yield the files that an argument of the command line names.
 
     Args:
         argument: A local file; a local folder, searched at any depth; an address; or a pattern
             such as `gs://bucket/**.mp3`. A pattern that ends with `*` matches only files with
             an audio suffix.
+        note: Called with what was left out of a local folder.
     """
-    if Path(argument).is_dir():
+    if os.path.isdir(argument):  # noqa: PTH112 (Path.is_dir fails at too long names)
         try:
-            yield from find_audio([argument])
+            yield from find_audio([argument], note)
         except ConfigError as error:  # the folder contains no audio
             yield FoundFile(Path(argument), Path(), str(error))
         return
-    if not is_remote(argument) and (Path(argument).exists() or not _is_pattern(argument)):
+    exists = os.path.exists(argument)  # noqa: PTH110 (Path.exists fails at too long names)
+    if not is_remote(argument) and (exists or not _is_pattern(argument)):
         yield from find_audio([argument])
         return
     if not _is_pattern(argument):
@@ -190,7 +193,7 @@ def find_files(argument: str) -> Iterator[FoundFile]:
     chosen = [
         match.path
         for match in matches
-        if not argument.endswith("*") or match.path.lower().endswith(SUFFIXES)
+        if not argument.endswith("*") or match.path.lower().endswith(AUDIO_SUFFIXES)
     ]
     if not chosen:
         yield _remote(argument, "no file matches")

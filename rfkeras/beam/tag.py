@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.utils.shared import Shared
 
+from rfkeras.audio.find import FoundFile, read_path_list
 from rfkeras.beam.runner import (
     check_reachable,
     counter,
@@ -31,7 +34,6 @@ from rfkeras.beam.runner import (
     write_file,
 )
 from rfkeras.errors import ConfigError
-from rfkeras.inference.audio_files import FoundFile
 from rfkeras.inference.batch import Job, TagOptions, outcome_of
 from rfkeras.inference.output import Outcome, record_line
 from rfkeras.utils.files import sole_writer
@@ -64,6 +66,7 @@ def tag_files(
     lists: Sequence[str] = (),
     *,
     resume: bool = False,
+    quiet: bool = False,
     beam_arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Tag files with a pipeline.
@@ -71,8 +74,9 @@ def tag_files(
     Args:
         settings: What to compute and where to write it.
         arguments: Files, folders, addresses and patterns, see `rfkeras.beam.runner.find_files`.
-        lists: Text files with further arguments, one per line.
+        lists: Lists of further arguments, see `rfkeras.audio.find.read_path_list`.
         resume: Skip the files whose tags are already in the folder.
+        quiet: Print no notes on what was left out.
         beam_arguments: See `rfkeras.beam.runner.pipeline_options`.
 
     Returns:
@@ -90,9 +94,9 @@ def tag_files(
         check_reachable(path)
     job = settings.options.job()
     if is_remote(folder):
-        return _tag_files(settings, job, arguments, lists, resume, options)
+        return _tag_files(settings, job, arguments, lists, resume, quiet, options)
     with sole_writer(Path(folder) / ".lock", Path(folder)):
-        return _tag_files(settings, job, arguments, lists, resume, options)
+        return _tag_files(settings, job, arguments, lists, resume, quiet, options)
 
 
 def _tag_files(
@@ -101,18 +105,18 @@ def _tag_files(
     arguments: Sequence[str],
     lists: Sequence[str],
     resume: bool,
+    quiet: bool,
     options: Any,
 ) -> dict[str, Any]:
     finished, dead = earlier_shards(settings.output_dir, job, resume=resume)
     summary = FileSystems.join(settings.output_dir, SUMMARY)
 
     def build(pipeline: beam.Pipeline) -> None:
-        words = [pipeline | "Arguments" >> beam.Create(list(arguments))]
+        words = [pipeline | "Arguments" >> beam.Create(list(map(os.fsencode, arguments)))]
         if lists:
             texts = pipeline | "Lists" >> beam.Create(list(lists))
-            lines = texts | "Read lists" >> beam.io.ReadAllFromText()
-            words.append(lines | "Leave out blanks" >> beam.Filter(str.strip))
-        found = words | "All words" >> beam.Flatten() | "Find" >> beam.FlatMap(_find)
+            words.append(texts | "Read lists" >> beam.FlatMap(_listed, quiet))
+        found = words | "All words" >> beam.Flatten() | "Find" >> beam.FlatMap(_find, quiet)
         done = pipeline | "Finished shards" >> beam.Create(finished)
         keys = done | "Read finished" >> beam.FlatMap(_keys_done)
         grouped = {"found": found, "done": keys} | "By file" >> beam.CoGroupByKey()
@@ -212,10 +216,25 @@ def drop_retried(folder: str, run: str, dead: Mapping[str, Sequence[bytes]]) -> 
             FileSystems.delete([path])
 
 
-def _find(word: str) -> Iterator[tuple[str, FoundFile]]:
+def _listed(path: str, quiet: bool) -> Iterator[bytes]:
+    """Yield the paths in a list. They are bytes, because they need not be text."""
+    with FileSystems.open(path) as stream:
+        words, notes = read_path_list(path, stream.read())
+    for text in notes:
+        _note(text, quiet)
+    yield from map(os.fsencode, words)
+
+
+def _find(word: bytes, quiet: bool) -> Iterator[tuple[str, FoundFile]]:
     """Yield the files that an argument names, with their keys."""
-    for file in find_files(word.strip()):
+    for file in find_files(os.fsdecode(word), lambda text: _note(text, quiet)):
         yield file.key, file
+
+
+def _note(text: str, quiet: bool) -> None:
+    """Print a note on the worker's standard error."""
+    if not quiet:
+        print(f"Note: {text}", file=sys.stderr)
 
 
 def _keys_done(shard: str) -> Iterator[tuple[str, bool]]:

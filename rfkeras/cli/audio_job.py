@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "resnet_rf_tiny"
 DEFAULT_CHUNK_SECONDS = 30.0
+STANDARD_INPUT = "-"
 # FILE_DECODERS of rfkeras.audio.decode, without its imports.
 _DECODERS = ("soundfile", "isolated")
 
@@ -41,7 +41,8 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LIST",
-        help="read further paths from this file, one per line",
+        help="read further paths from this file, or from standard input with -: one per line, "
+        "separated by NUL (find -print0), or a playlist (.m3u, .m3u8)",
     )
     parser.add_argument(
         "--model",
@@ -85,15 +86,41 @@ def named_files(options: argparse.Namespace) -> list[FoundFile]:
     Raises:
         ConfigError: No file is named, or a list cannot be read.
     """
-    from rfkeras.inference.audio_files import find_audio
+    from rfkeras.audio.find import find_audio
 
-    words = list(options.audio)
-    for path in options.files_from:
-        text = os.fsdecode(path.read_bytes())
-        words += [line for line in text.splitlines() if line.strip()]
+    words = [*options.audio, *path_words(options, options.files_from)]
     if not words:
         raise ConfigError("Name audio files or folders, or give a list with --files-from.")
-    return find_audio(words)
+    return find_audio(words, note_of(options))
+
+
+def path_words(options: argparse.Namespace, lists: Sequence[Path]) -> list[str]:
+    """Return the paths in lists of --files-from; "-" is standard input.
+
+    Raises:
+        ConfigError: A list cannot be decoded.
+    """
+    from rfkeras.audio.find import read_path_list
+
+    words: list[str] = []
+    for path in lists:
+        piped = str(path) == STANDARD_INPUT
+        content = sys.stdin.buffer.read() if piped else path.read_bytes()
+        paths, notes = read_path_list(path, content)
+        words += paths
+        for text in notes:
+            note_of(options)(text)
+    return words
+
+
+def note_of(options: argparse.Namespace) -> Callable[[str], None]:
+    """Return the function that prints a note on standard error unless --quiet is given."""
+
+    def note(text: str) -> None:
+        if not options.quiet:
+            print(f"Note: {text}", file=sys.stderr)
+
+    return note
 
 
 def open_tagger(options: argparse.Namespace) -> StreamTagger:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfkeras.cli.audio_job import decoder_of, tag_options
+from rfkeras.cli.audio_job import STANDARD_INPUT, decoder_of, path_words, tag_options
 from rfkeras.errors import ConfigError, PipelineError
 from rfkeras.utils.text import count
 
@@ -41,6 +41,10 @@ def run_tag(options: argparse.Namespace) -> int:
     from rfkeras.beam.tag import DEAD, TAGS, TagSettings, tag_files
 
     folder = options.output_dir
+    standard_input = Path(STANDARD_INPUT)  # only this process can read it
+    piped = (
+        path_words(options, [standard_input]) if standard_input in options.files_from else []
+    )
     settings = TagSettings(
         options=tag_options(options),
         output_dir=folder,
@@ -51,9 +55,10 @@ def run_tag(options: argparse.Namespace) -> int:
     with _kept(f"Finished shards are kept in {folder}. Resume with --skip-existing."):
         counts = tag_files(
             settings,
-            options.audio,
-            [str(path) for path in options.files_from],
+            [*options.audio, *piped],
+            [str(path) for path in options.files_from if path != standard_input],
             resume=options.skip_existing,
+            quiet=options.quiet,
             beam_arguments=options.beam,
         )
     if not options.quiet:
@@ -85,7 +90,8 @@ def _check_tag(options: argparse.Namespace) -> None:
     if options.output_dir is None:
         raise ConfigError("--beam needs --output-dir DIR for its shards of JSON Lines.")
     for path in options.files_from:
-        path.open("rb").close()
+        if str(path) != STANDARD_INPUT:
+            path.open("rb").close()
     if not options.audio and not options.files_from:
         raise ConfigError("Name audio files or folders, or give a list with --files-from.")
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from rfkeras.audio.io import AUDIO_SUFFIXES
+from rfkeras.audio.find import AUDIO_SUFFIXES
 from rfkeras.datasets.base import SPLITS, AudioDataset, Split, hold_out
 from rfkeras.errors import DatasetError, did_you_mean, unknown_name
 from rfkeras.utils.text import count

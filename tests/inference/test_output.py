@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rfkeras.errors import ConfigError
 from rfkeras.inference import FrameTimes, TagResult
-from rfkeras.inference.audio_files import FoundFile, find_audio, output_paths, printable
+from rfkeras.inference.audio_files import FoundFile, output_paths, printable
 from rfkeras.inference.output import Outcome, TagRules, as_json, spans, spans_text
 from rfkeras.utils.text import clock
 
@@ -28,41 +28,6 @@ def result(frames, seconds=None):
     clip = frames.mean(axis=0)
     length = float(len(frames)) if seconds is None else seconds
     return TagResult(length, clip, clip, frames, np.zeros(3, "float32"), None)
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def test_folders_are_searched_once_and_in_order(tmp_path):
-    touch(tmp_path, "b/2.WAV", "b/1.mp3", "a.flac", "c/d/e.opus", "text.txt", ".hidden/x.wav")
-    touch(tmp_path, "b/._1.mp3")
-    (tmp_path / "a-loop").symlink_to(tmp_path)
-    (tmp_path / "c" / "link").symlink_to(tmp_path / "b")
-    found = find_audio([tmp_path, tmp_path / "a.flac", Path("gone.xyz")])
-    inside = ["a.flac", "b/1.mp3", "b/2.WAV", "c/d/e.opus", "gone.xyz"]
-    assert [str(file.inside) for file in found] == inside
-    assert found == find_audio([tmp_path, tmp_path / "a.flac", Path("gone.xyz")])
-
-
-def test_an_unreadable_folder_is_reported(tmp_path, monkeypatch):
-    touch(tmp_path, "a/1.wav", "b/2.wav")
-    real = os.scandir
-
-    def scandir(path):
-        if Path(path).name == "a":
-            raise PermissionError(13, "Permission denied")
-        return real(path)
-
-    monkeypatch.setattr("os.scandir", scandir)
-    first, second = find_audio([tmp_path])
-    assert (first.path, first.error) == (
-        tmp_path / "a",
-        "unreadable folder: Permission denied",
-    )
-    assert (second.path.name, second.error) == ("2.wav", None)
 
 
 def test_names_that_are_not_unicode_survive_json(tmp_path):

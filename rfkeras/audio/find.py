@@ -1,0 +1,393 @@
+"""Find audio files: suffixes, the walk over folders, and lists of paths.
+
+Tagging, data sets and pipelines find their files here, so that all follow the same rules.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from rfkeras.errors import ConfigError
+from rfkeras.utils.text import count, first_few
+
+# Suffixes that folders are searched for. Files with other suffixes are read when named.
+# fmt: off
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
+    ".3ga", ".3gp", ".aac", ".ac3", ".adts", ".aifc", ".alac", ".amr", ".ape", ".asf", ".au",
+    ".bwf", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".gsm", ".m4a", ".m4b", ".m4r", ".mka",
+    ".mp1", ".mp2", ".mp4", ".mpa", ".mpc", ".mpga", ".ogx", ".rf64", ".shn", ".snd", ".spx",
+    ".tak", ".tta", ".voc", ".w64", ".wave", ".weba", ".webm", ".wma", ".wv",
+)
+# Sounds that cannot be decoded: scores, modules, encrypted files and rare formats.
+UNREADABLE_SUFFIXES = (
+    ".aax", ".aaxc", ".it", ".kar", ".m4p", ".mid", ".midi", ".mod", ".ra", ".rmi",
+    ".s3m", ".sd2", ".sid", ".xm",
+)
+# fmt: on
+PLAYLIST_SUFFIXES = (".m3u", ".m3u8")
+# Folders of operating systems and storage devices, in lower case.
+_SYSTEM_FOLDERS = {
+    "__macosx",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "lost+found",
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+}
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
+_BOMS = (  # the mark of UTF-32 LE starts with that of UTF-16 LE
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def printable(path: Path | str) -> str:
+    """Return a path as text, with bytes that are not UTF-8 as escapes such as `\\udcff`."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file to read, or a folder or link that could not be read.
+
+    Attributes:
+        path: The path as given, or as found in a given folder.
+        inside: Path relative to the given folder; for a given file, its name.
+        error: Why the path cannot be read. None for files, which have not been opened yet.
+    """
+
+    path: Path
+    inside: Path
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The path as text that any Unicode encoding can represent."""
+        return printable(self.path)
+
+    @property
+    def key(self) -> str:
+        """The absolute path, independent of the current folder."""
+        return printable(os.path.realpath(self.path))  # Path.resolve fails at a loop of links
+
+
+# Folders
+
+
+class LeftOut:
+    """What a walk over folders left out, by kind, with paths.
+
+    Attributes:
+        hidden: Hidden folders, and hidden files with an audio suffix.
+        system: Folders of operating systems and storage devices.
+        repeated: Links to folders that were read already.
+        unreadable: Files of sound whose format cannot be decoded.
+        others: Number of files by suffix that is not one of audio, "" for none.
+    """
+
+    def __init__(self) -> None:
+        self.hidden: list[Path] = []
+        self.system: list[Path] = []
+        self.repeated: list[Path] = []
+        self.unreadable: list[Path] = []
+        self.others: Counter[str] = Counter()
+
+    def add(self, other: LeftOut) -> None:
+        """Add what another walk left out."""
+        self.hidden += other.hidden
+        self.system += other.system
+        self.repeated += other.repeated
+        self.unreadable += other.unreadable
+        self.others += other.others
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence per kind."""
+        kinds = (
+            (self.unreadable, "file of a sound format that cannot be decoded", "files of sound "
+             "formats that cannot be decoded"),
+            (self.hidden, "hidden file or folder", "hidden files or folders"),
+            (self.system, "folder of the operating system", "folders of the operating system"),
+            (self.repeated, "link to a folder that was read already", "links to folders that "
+             "were read already"),
+        )  # fmt: skip
+        notes = [
+            f"left out {count(len(paths), one, many)}: {first_few(map(printable, paths))}"
+            for paths, one, many in kinds
+            if paths
+        ]
+        if self.others:
+            files = self.others.total()
+            common = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+            suffixes = [
+                f"{times:,} {printable(suffix) or 'without suffix'}" for suffix, times in common
+            ]
+            notes.append(
+                f"left out {count(files, 'file')} without an audio suffix: "
+                f"{first_few(suffixes, 5)}"
+            )
+        return tuple(notes)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Result of a walk over a folder.
+
+    Attributes:
+        files: The audio files, and folders and links that cannot be read (with `error`),
+            sorted by path.
+        folders: All folders that were entered, relative to the root, without the root.
+        left_out: Everything else.
+    """
+
+    files: tuple[FoundFile, ...]
+    folders: tuple[Path, ...]
+    left_out: LeftOut
+
+
+def walk_audio(root: Path) -> Walk:
+    """Find the audio files in a folder, at any depth.
+
+    Files are chosen by suffix, regardless of case. Links are followed, but a folder reached
+    twice, for example in a loop of links, is read once. Hidden files and folders, and folders
+    of operating systems such as `__MACOSX`, are left out.
+
+    Args:
+        root: The folder. Its own name may be hidden.
+    """
+    # Follow links only after all real folders, so that a folder reachable both ways keeps its
+    # real path.
+    files: list[FoundFile] = []
+    folders: list[Path] = []
+    left_out = LeftOut()
+    seen: set[tuple[int, int]] = set()
+    linked = [root]
+    while linked:
+        waiting = [linked.pop(0)]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in seen:
+                    left_out.repeated.append(folder)
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                entries = _entries(folder)
+            except OSError as error:
+                reason = f"unreadable folder: {error.strerror}"
+                files.append(FoundFile(folder, folder.relative_to(root), reason))
+                continue
+            if folder != root:
+                folders.append(folder.relative_to(root))
+            for entry in entries:
+                path = folder / entry.name
+                suffix = path.suffix.lower()
+                if _is_folder(entry):
+                    if entry.name.startswith("."):
+                        left_out.hidden.append(path)
+                    elif entry.name.lower() in _SYSTEM_FOLDERS:
+                        left_out.system.append(path)
+                    else:
+                        (linked if entry.is_symlink() else waiting).append(path)
+                elif entry.name.startswith("."):
+                    if suffix in AUDIO_SUFFIXES:
+                        left_out.hidden.append(path)
+                elif suffix in AUDIO_SUFFIXES:
+                    files.append(FoundFile(path, path.relative_to(root), _fault(entry)))
+                elif suffix in UNREADABLE_SUFFIXES:
+                    left_out.unreadable.append(path)
+                elif entry.is_symlink() and not path.exists():
+                    files.append(FoundFile(path, path.relative_to(root), "broken link"))
+                else:
+                    left_out.others[suffix] += 1
+    files.sort(key=lambda file: file.path.parts)
+    return Walk(tuple(files), tuple(sorted(folders, key=lambda path: path.parts)), left_out)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a loop
+        return False
+
+
+def _fault(entry: os.DirEntry[str]) -> str | None:
+    """Return why an entry with an audio suffix is not a file; None if it is one."""
+    try:
+        if entry.is_file():
+            return None
+    except OSError as error:
+        return f"unreadable link: {error.strerror}"
+    return "broken link" if entry.is_symlink() else "not a file"
+
+
+def find_audio(
+    arguments: Sequence[str | Path], note: Callable[[str], None] | None = None
+) -> list[FoundFile]:
+    """List the audio files that the arguments name, in a fixed order.
+
+    A file given by name is always included, even with another suffix or if it does not exist;
+    reading it reports the error. Folders are searched as `walk_audio` does.
+
+    Args:
+        arguments: Files and folders.
+        note: Called with a sentence per kind of file or folder that was left out.
+
+    Raises:
+        ConfigError: No audio file and no unreadable folder was found.
+    """
+    found: dict[str, FoundFile] = {}
+    left_out = LeftOut()
+    for argument in map(Path, arguments):
+        files: Iterable[FoundFile] = [FoundFile(argument, Path(argument.name))]
+        if os.path.isdir(argument):  # noqa: PTH112 (Path.is_dir fails at too long names)
+            walk = walk_audio(argument)
+            files = walk.files
+            left_out.add(walk.left_out)
+        for file in files:
+            found.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100 (keeps links)
+    if not found:
+        folders = ", ".join(printable(argument) for argument in arguments)
+        notes = "".join(f" {text[0].upper()}{text[1:]}." for text in left_out.notes())
+        raise ConfigError(
+            f"Found no audio in {folders}: no file name ends in {', '.join(AUDIO_SUFFIXES)}."
+            f"{notes} To read a file with another suffix, give its path."
+        )
+    if note is not None:
+        for text in left_out.notes():
+            note(text)
+    return list(found.values())
+
+
+# Lists of paths
+
+
+def read_path_list(source: str | Path, content: bytes) -> tuple[list[str], tuple[str, ...]]:
+    """Read a list of paths, one per line, or a playlist.
+
+    A list is text in UTF-8, or in UTF-16 with a byte order mark. Lines end in "\\n" or
+    "\\r\\n"; other characters, white space included, belong to the paths. If the content has
+    NUL bytes, as the output of `find -print0`, they separate the paths instead. Bytes that are
+    not UTF-8 are kept, because file names need not be text.
+
+    In a playlist (`.m3u`, `.m3u8`, or a first line `#EXTM3U`), lines that start with "#" are
+    comments, paths are relative to the playlist, and addresses such as http:// are left out.
+
+    Args:
+        source: Name of the list: a path, or "-" for standard input.
+        content: The whole content.
+
+    Returns:
+        (paths, notes for the user)
+
+    Raises:
+        ConfigError: The content has a byte order mark, but is not text in that encoding.
+    """
+    items = _items(source, content)
+    first = next((item for item in items if item.strip()), "")
+    path = Path(source)
+    if path.suffix.lower() in PLAYLIST_SUFFIXES or first.strip().upper() == "#EXTM3U":
+        return _playlist(items, path.parent)
+    return [_without_url(item) for item in items if item.strip()], ()
+
+
+def _items(source: str | Path, content: bytes) -> list[str]:
+    """Decode a list and split it into its items, some of them blank."""
+    encoding = next((name for bom, name in _BOMS if content.startswith(bom)), None)
+    encoding = encoding or _utf16_without_mark(content)
+    if encoding is not None:
+        try:
+            text = content.decode(encoding, "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{printable(source)} starts as {encoding.upper()} text but is not: {error}. "
+                "Save the list as UTF-8."
+            ) from error
+        text = text.removeprefix("\ufeff")
+    else:
+        text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+    if "\0" in text:
+        return [item for item in text.split("\0") if item]
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _utf16_without_mark(content: bytes) -> str | None:
+    """Return the encoding of UTF-16 text without a mark, recognised by its line ends."""
+    even, odd = content[::2], content[1::2]
+    for encoding, low, high in (("utf-16-le", even, odd), ("utf-16-be", odd, even)):
+        if b"\n" in low and 0 not in low and high.count(0) > len(high) // 2:
+            return encoding
+    return None
+
+
+def _playlist(items: Iterable[str], folder: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Return the paths in a playlist, and notes."""
+    paths: list[str] = []
+    addresses: list[str] = []
+    for line in items:
+        item = line.strip(" \t")
+        if not item or item.startswith("#"):
+            continue
+        local = _without_url(item)
+        if local == item and _ADDRESS.match(item):
+            addresses.append(item)
+        else:
+            paths.append(str(_existing(folder, local)))
+    if not addresses:
+        return paths, ()
+    entries = count(len(addresses), "address", "addresses")
+    return paths, (f"left out {entries} in a playlist: {first_few(map(printable, addresses))}",)
+
+
+def _without_url(item: str) -> str:
+    """Return the path of a file:// URL, and any other item unchanged."""
+    scheme = _FILE_URL.match(item)
+    if scheme is None:
+        return item
+    return os.fsdecode(unquote_to_bytes(os.fsencode(item[scheme.end() :])))
+
+
+def _existing(folder: Path, item: str) -> Path:
+    """Return the path of an item in a playlist.
+
+    Some players write backslashes, percent-encoded paths, or `.m3u` files in the encoding of
+    Windows. These forms are tried if the item does not exist as it stands.
+    """
+    return next(
+        (path for form in _forms(item) if _exists(path := folder / form)), folder / item
+    )
+
+
+def _forms(item: str) -> Iterator[str]:
+    yield item
+    yield item.replace("\\", "/")
+    yield os.fsdecode(unquote_to_bytes(os.fsencode(item)))
+    old = os.fsencode(item).decode("cp1252", "replace")
+    yield old
+    yield old.replace("\\", "/")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for the file system, or with a NUL
+        return False
