@@ -24,6 +24,7 @@ from typing import Any
 
 from rfkeras.errors import CheckpointError, ConfigError, unknown_name
 from rfkeras.utils.files import atomic_write, check_archive, malformed, write_text
+from rfkeras.utils.user_code import explain_missing_class, import_user_code
 
 FOLDER = Path(__file__).parent / "weights"
 INDEX = "index.json"
@@ -187,8 +188,9 @@ def load_model(source: str | Path) -> Any:
     Raises:
         CheckpointError: The file is missing or damaged, or names unknown layers. Other
             layers than those of Keras and rfkeras must be registered with
-            `keras.saving.register_keras_serializable`. Loading never runs Python code from the
-            file, even if Keras was configured to allow that.
+            `keras.saving.register_keras_serializable`; on the command line, --import names the
+            file that does so. Loading never runs Python code from the file, even if Keras was
+            configured to allow that.
         ConfigError: The source is neither a run folder, nor a .keras file, nor a model with
             pretrained weights.
 
@@ -202,6 +204,7 @@ def load_model(source: str | Path) -> Any:
     import rfkeras.layers  # noqa: F401
     import zoo.tagger  # noqa: F401
 
+    import_user_code()  # in a process that a command with --import started
     path = model_path(source)
     if not path.is_file():
         raise CheckpointError(
@@ -213,7 +216,8 @@ def load_model(source: str | Path) -> Any:
             _check_file(path)
             return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be loaded: {error}") from error
+        reason = explain_missing_class(str(error))
+        raise CheckpointError(f"{path} cannot be loaded: {reason}") from error
 
 
 open_model = load_model  # deprecated name of version 0.1.0

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import paused_collector
+from rfkeras.cli.parser import add_model_argument
 from rfkeras.errors import ConfigError
 from rfkeras.utils.text import count
+from rfkeras.utils.user_code import import_user_code
 
 if TYPE_CHECKING:
     from rfkeras.inference import StreamTagger
@@ -44,13 +46,7 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         help="read further paths from this file, or from standard input with -: one per line, "
         "separated by NUL (find -print0), or a playlist (.m3u, .m3u8)",
     )
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="MODEL",
-        help="model with pretrained weights (see `rfkeras models`), .keras file or run folder "
-        f"(default: {DEFAULT_MODEL})",
-    )
+    add_model_argument(parser, default=DEFAULT_MODEL)
     parser.add_argument(
         "--chunk-seconds",
         type=float,
@@ -139,6 +135,7 @@ def tag_options(options: argparse.Namespace) -> TagOptions:
         frames=getattr(options, "frames", False),
         chunk_seconds=options.chunk_seconds,
         decoder=decoder_of(options),
+        imports=tuple(import_user_code()),
     )
 
 

@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from rfkeras import __version__
+from rfkeras.cli.parser import CommandParser, add_import_argument
 from rfkeras.config.parsing import metavar, switch
 from rfkeras.config.train_config import TrainConfig, flag
 from rfkeras.errors import RFKerasError
+from rfkeras.utils.user_code import import_user_code
 
 COMMANDS = {  # with their descriptions in the list of commands
     "train": "train a model, evaluate it and export it",
@@ -33,6 +35,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "data": "check data sets, or pack them into shards",
     "models": "list the models of the zoo",
 }
+WITHOUT_MODEL = ("data", "models")  # commands that load no model
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 
@@ -58,6 +61,7 @@ def run(arguments: Sequence[str]) -> int:
     # twice) do not help users. Real errors still arrive as Python exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        import_user_code(vars(options).pop("imports", ()))
         return int(options.run(options))
     except (RFKerasError, OSError) as error:
         print(f"rfkeras {options.command}: error: {error}", file=sys.stderr)
@@ -67,14 +71,14 @@ def run(arguments: Sequence[str]) -> int:
         return getattr(interrupt, "status", INTERRUPTED)
 
 
-def build_parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
+def build_parser(complete: Collection[str] = COMMANDS) -> CommandParser:
     """Build the parser of the command line.
 
     Args:
         complete: Commands that get their flags. The parser only lists the names
             of the others.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="rfkeras",
         description="Receptive-field-regularised CNNs for music tagging.",
     )
@@ -83,6 +87,8 @@ def build_parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParse
     for name, description in COMMANDS.items():
         if name in complete:
             import_module(f"rfkeras.cli.{name}").add_parser(commands)
+            if name not in WITHOUT_MODEL:
+                add_import_argument(commands.choices[name])
         else:
             commands.add_parser(name, help=description, add_help=False)
     return parser

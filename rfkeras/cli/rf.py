@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS, add_train_flags, join_flags
+from rfkeras.cli.parser import add_model_argument
 from rfkeras.config.options import ModelOptions
 from rfkeras.errors import ConfigError
 from rfkeras.rf.rho import RULES, Pair, Plan, RhoStep, explain_rho, rho_for
@@ -58,7 +59,9 @@ def add_parser(commands: Any) -> None:
             "a .keras file). Models given by name have random weights."
         ),
     )
-    parser.add_argument("model", metavar="MODEL", help="name, .keras file or run folder")
+    add_model_argument(
+        parser, required=True, help="name, .keras file or run folder", deprecated=["model"]
+    )
     wishes = parser.add_argument_group("choose rho by receptive field")
     wishes.add_argument("--for-rf-time", type=float, metavar="FRAMES", help="RF along time")
     wishes.add_argument(

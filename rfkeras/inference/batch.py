@@ -32,6 +32,7 @@ from rfkeras.utils.files import (
 )
 from rfkeras.utils.progress import ProgressBar
 from rfkeras.utils.text import clock
+from rfkeras.utils.user_code import import_user_code
 from zoo.pretrained import load_model, model_path
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class TagOptions:
         frames: Whether to record frame scores as well.
         chunk_seconds: See `StreamTagger`.
         decoder: See `StreamTagger`.
+        imports: Files or modules that register the user's layers.
     """
 
     model: str
@@ -58,11 +60,13 @@ class TagOptions:
     frames: bool = False
     chunk_seconds: float = 30.0
     decoder: str = "soundfile"
+    imports: tuple[str, ...] = ()
 
     def open_tagger(self) -> StreamTagger:
         """Load the model and return its tagger."""
         from rfkeras.inference import StreamTagger
 
+        import_user_code(self.imports)
         return StreamTagger(load_model(self.model), self.chunk_seconds, self.decoder)
 
     def rules(self, tagger: StreamTagger) -> TagRules:
