@@ -1,7 +1,6 @@
 """The user's own layers: `--import FILE.py`."""
 
 import json
-import subprocess
 import sys
 
 import keras
@@ -11,6 +10,7 @@ import pytest
 from rfkeras.errors import CheckpointError, ConfigError
 from rfkeras.utils import user_code
 from rfkeras.utils.user_code import VARIABLE, import_user_code
+from tests.helpers.processes import run
 from zoo.pretrained import load_model
 
 GAIN = """
@@ -69,11 +69,10 @@ def test_child_processes_import_what_their_parent_imported(tmp_path):
     path = own_layer(tmp_path, "Inherited")
     model = saved_by_another_process(tmp_path, path, "Inherited")
     import_user_code([str(path)])
-    code = f"from zoo import load_model; print(type(load_model({str(model)!r}).layers[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert "own_inherited.Inherited" in done.stdout, done.stderr
+    code = "from zoo.pretrained import load_model; "
+    code += f"print(type(load_model({str(model)!r}).layers[1]))"
+    _, out, err = run("-c", code, cwd=tmp_path)
+    assert "own_inherited.Inherited" in out, err
 
 
 def test_a_layer_that_is_not_registered_is_named(tmp_path):
