@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfkeras.datasets.base import AudioDataset, Split, hold_out_groups
+from rfkeras.datasets.base import AudioDataset, Split, hold_out, hold_out_groups
 from rfkeras.datasets.load import load_dataset
 from rfkeras.datasets.tables import FolderListing, safe_path
 from rfkeras.errors import ConfigError, DatasetError
@@ -101,6 +101,40 @@ def test_no_group_is_divided_and_both_parts_have_every_class(sizes, share, seed)
     backwards = split.select(range(len(split))[::-1])
     again = hold_out_groups(backwards, share, seed, names)[1]
     assert set(again.groups) == set(held_out.groups)
+
+
+@given(
+    st.integers(2, 40),
+    st.floats(0.05, 0.95),
+    st.integers(0, 2**31 - 1),
+    st.randoms(use_true_random=False),
+)
+def test_held_out_clips_do_not_depend_on_the_order_of_the_files(clips, share, seed, random):
+    split = split_of(np.eye(clips))
+    order = list(range(clips))
+    random.shuffle(order)
+    kept, held_out = hold_out(split, share, seed)
+    assert sorted(kept.keys + held_out.keys) == sorted(split.keys)
+    assert len(held_out) == min(clips - 1, max(1, round(share * clips)))
+    for part in (kept, held_out):  # each in the order of the files
+        assert list(part.keys) == [key for key in split.keys if key in part.keys]
+    kept_again, held_out_again = hold_out(split.select(order), share, seed)
+    assert set(held_out_again.keys) == set(held_out.keys)
+    assert set(kept_again.keys) == set(kept.keys)
+
+
+def test_the_seed_draws_other_clips():
+    split = split_of(np.eye(40))
+    drawn = {hold_out(split, 0.5, seed)[1].keys for seed in range(5)}
+    assert len(drawn) == 5
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
+def test_holding_out_needs_a_share_between_0_and_1(share):
+    with pytest.raises(ConfigError, match=f"share={share}, 2 clips"):
+        hold_out(split_of(np.eye(2)), share, 0)
+    with pytest.raises(ConfigError, match="at least 2 clips. Received: share=0.5, 1 clip"):
+        hold_out(split_of(np.eye(1)), 0.5, 0)
 
 
 def test_holding_out_groups_needs_groups_and_a_share():

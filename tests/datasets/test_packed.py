@@ -166,6 +166,19 @@ def test_order_depends_on_seed_and_epoch_and_can_be_resumed(packed):
                 np.testing.assert_array_equal(expected, received)
 
 
+def test_a_single_shard_is_shuffled_anew_in_every_epoch(source, tmp_path):
+    """Check the shuffle buffer alone: there is no order of shards."""
+    pack(source, AUDIO, tmp_path, shard_mb=10, workers=1, progress=False)
+    split = load_packed(str(tmp_path)).splits["train"]
+    assert len(split.shards) == 1
+    options = {"batch_size": 3, "steps_per_epoch": 7, "total_steps": 28}
+    rows = rows_of(train(split, **options).as_numpy_iterator())
+    epochs = [tuple(rows[start : start + 21]) for start in range(0, 84, 21)]
+    assert all(sorted(epoch) == list(range(21)) for epoch in epochs)
+    assert len(set(epochs)) == 4
+    assert rows_of(train(split, **options).as_numpy_iterator()) == rows
+
+
 def test_the_order_depends_on_no_other_seed_of_the_process(packed):
     orders = []
     for process_seed in (0, 1, 87654321):

@@ -123,6 +123,27 @@ def test_any_length(samples):
     assert np.isfinite(out).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "min_frames", "shortest"),
+    [
+        ("perceptual_mel_22k", 1, 1025),  # half a window and one sample, to reflect
+        ("mel_32k", 1, 401),
+        ("perceptual_mel_22k", 17, 16 * 512),
+        ("mel_32k", 17, 16 * 320),
+    ],
+)
+def test_short_audio_equals_audio_padded_with_zeros_to_the_shortest(name, min_frames, shortest):
+    layer = create_frontend(name, min_frames=min_frames)
+    assert layer.min_samples == shortest
+    waveform = music(layer.sample_rate_hz)[: shortest - 1]
+    padded = layer.mel_db(np.pad(waveform, (0, 1))[None]).numpy()
+    assert padded.shape[1] == max(min_frames, 1 + shortest // layer.hop_samples)
+    np.testing.assert_array_equal(layer.mel_db(waveform[None]), padded)
+    if shortest >= layer.n_fft:  # librosa warns about less
+        expected = librosa_mel(np.pad(waveform, (0, 1)), layer)
+        np.testing.assert_allclose(padded[0, :, :, 0], expected, atol=PARITY_DB)
+
+
 def test_stereo_channels_stay_separate():
     layer = create_frontend("mel_32k", fixed_floor=True)
     left, right = music(32000, 2.0), music(32000, 2.0)[::-1].copy()

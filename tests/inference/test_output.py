@@ -87,6 +87,17 @@ def test_tags_that_apply_longest_rank_first():
     assert multi_label.spans(scored) == [[(0.0, 1.0), (2.0, 4.0)], [(0.0, 2.0)]]
 
 
+def test_time_ranks_before_the_score_and_applying_before_time():
+    # "a" applies for 3 s with a lower score of the file than "b", which applies for 1 s.
+    long_and_low = result([[0.7, 0.1], [0.7, 0.1], [0.7, 2.6]])
+    assert long_and_low.scores[0] < long_and_low.scores[1]
+    assert rules(np.array([0.6, 0.6])).ranking(long_and_low) == [0, 1]
+    # With a threshold of 0.8, "a" no longer applies to the file.
+    assert rules(np.array([0.8, 0.6])).ranking(long_and_low) == [1, 0]
+    # In equal time, the higher score is first.
+    assert rules(np.array([0.6, 0.6])).ranking(result([[0.7, 0.8], [0.7, 0.8]])) == [1, 0]
+
+
 def test_padding_frames_of_a_short_file_are_in_no_span():
     assert rules(np.array([0.5, 0.5])).spans(result([[1, 0], [1, 0]], 0.4)) == [
         [(0.0, 0.4)],

@@ -183,6 +183,23 @@ def test_values_of_unknown_labels_have_no_effect():
         np.testing.assert_array_equal(once, again)
 
 
+def test_partners_of_mixup_are_a_new_uniform_permutation_at_every_call():
+    own = np.arange(6.0)
+    x = tf.stack([own, own**2], axis=1)
+    none = np.zeros((6, 1), "float32")
+    layer = Mixup(1.0, seed=3)
+    drawn = np.stack(
+        [
+            shares_and_partners(x.numpy(), layer([x, none, none], training=True)[0].numpy())[1]
+            for _ in range(400)
+        ]
+    )
+    assert (np.sort(drawn, axis=1) == np.arange(6)).all()
+    counts = np.array([np.bincount(column, minlength=6) for column in drawn.T])
+    assert stats.chisquare(counts.ravel()).pvalue > 1e-4
+    assert len({tuple(partners) for partners in drawn}) > 250  # of 720; one in 400 repeats
+
+
 def test_class_weights_follow_their_labels():
     """Check weights above 1 in the mask: the loss is the weighted loss of both clips."""
     own = np.arange(16.0)

@@ -158,6 +158,16 @@ def test_front_end_determines_milliseconds():
     assert rho_for(time_ms=1364, frontend="mel_32k") == 6
 
 
+@pytest.mark.parametrize(
+    ("wanted", "rho"),
+    [(1, 0), (26.9, 0), (27, 0), (27.1, 1), (35, 1), (47, 2), (119, 6), (9999, 22)],
+)
+def test_of_two_equally_near_fields_nearest_is_the_smaller(wanted, rho):
+    """Check requests halfway between the fields 23, 31, 39, 55 ... 103, 135."""
+    assert rho_for(rf_time=wanted, rule="nearest") == rho
+    assert rho_for(mel_bands=wanted, rule="nearest") == rho
+
+
 def test_removed_blocks_limit_rho():
     plan = partial(plan_backbone, blocks=(4, 1, 1))
     assert rho_for(rf_time=10_000, plan=plan) == 8

@@ -44,6 +44,14 @@ def test_an_epoch_has_the_chosen_number_of_excerpts_per_clip(tone_folder):
     assert np.abs(first - second).max() > 0.01  # different excerpts
 
 
+@pytest.mark.parametrize(("window", "windows"), [(0.2, 5), (0.4, 3), (1.0, 1)])
+def test_an_evaluation_reads_windows_of_the_chosen_length(tone_folder, window, windows):
+    inputs = open_inputs(configure(tone_folder, window_seconds=window), AUDIO, None)
+    batches, plan = inputs.evaluation_batches("test")
+    assert batches.element_spec.shape[1] == round(window * 22050)
+    assert plan.windows == windows * len(inputs.dataset.split("test"))
+
+
 def test_damaged_files_are_listed_with_the_reason_and_skipped(tone_folder, tmp_path):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     inputs = open_inputs(configure(folder, max_bad_share=0.1), AUDIO, tmp_path / "bad.csv")

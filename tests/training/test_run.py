@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import soundfile
 
 import zoo
 from rfkeras.audio.io import AudioFormat
@@ -18,7 +19,7 @@ from rfkeras.layers import find_head
 from rfkeras.training import run
 from rfkeras.training.data import open_inputs
 from rfkeras.training.run import finish, first_logits, fit_calls
-from rfkeras.training.run_dir import RunFolder
+from rfkeras.training.run_dir import RunFolder, create_run_folder
 from rfkeras.training.scoring import score_clips, score_split
 from tests.helpers.constants import constants, zeros_of_kernels
 from zoo.pretrained import load_model
@@ -76,6 +77,47 @@ def inputs(tone_folder):
     return open_inputs(config, AudioFormat(22050), None)
 
 
+def started(inputs, folder, prior_bias):
+    """Return a fresh tagger after `_start`."""
+    config = replace(inputs.config, prior_bias=prior_bias)
+    tagger = zoo.create_model(
+        "resnet_rf", 3, width=2, rho=0, blocks=(1, 0, 0), allow_rf_change=True
+    )
+    run._start(tagger, replace(inputs, config=config), folder)
+    return tagger
+
+
+def test_mel_statistics_come_from_the_training_clips_alone(inputs, tmp_path):
+    """Check the mean of every band, with other splits that are 40 dB quieter and louder."""
+    scaled = {}
+    for name, factor in (("train", 1.0), ("validation", 1e-2), ("test", 1e2)):
+        split = inputs.dataset.split(name)
+        paths = []
+        for row, path in enumerate(split.paths):
+            waveform, rate = soundfile.read(path, dtype="float32")
+            paths.append(tmp_path / f"{name}{row}.wav")
+            soundfile.write(paths[-1], factor * waveform, rate, subtype="FLOAT")
+        scaled[name] = replace(split, paths=tuple(paths))
+    inputs = replace(inputs, dataset=replace(inputs.dataset, splits=scaled))
+    frontend = started(inputs, RunFolder(tmp_path), prior_bias=False).get_layer("frontend")
+    # Excerpts are longer than the clips, which are repeated.
+    clips = [soundfile.read(path)[0] for path in scaled["train"].paths]
+    tiled = np.stack([np.tile(clip, 10) for clip in clips])
+    db = frontend.mel_db(tiled.astype("float32")).numpy()
+    np.testing.assert_allclose(frontend.mean_db, db.mean(axis=(0, 1, 3)), atol=0.2)
+    np.testing.assert_allclose(frontend.std_db, db.std(axis=(0, 1, 3)), rtol=0.02)
+
+
+@pytest.mark.parametrize("prior_bias", [True, False])
+def test_the_classifier_starts_at_the_frequencies_of_the_tags(inputs, tmp_path, prior_bias):
+    tagger = started(inputs, RunFolder(tmp_path), prior_bias)
+    split = inputs.dataset.split("train")
+    odds = first_logits(split.labels, split.mask, "multi_label") if prior_bias else np.zeros(3)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 11025)).astype("float32")
+    np.testing.assert_allclose(tagger(noise), np.stack([odds, odds]), rtol=1e-5)
+    assert np.abs(odds).max() > 0.5 or not prior_bias
+
+
 def pruned(inputs, task="multi_label"):
     """Return a small network with zeros in its kernels and scores far below 0.5."""
     keras.utils.set_random_seed(0)
@@ -100,6 +142,28 @@ def pruned(inputs, task="multi_label"):
             )
     model.get_layer("classifier_bn").beta.assign([-3.0, -3.0, -3.0])
     return model
+
+
+def test_the_share_of_zeros_grows_from_the_second_epoch_on(tone_folder, tmp_path, monkeypatch):
+    """Check what each epoch trains with: pruning is neither early nor late."""
+    begun = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        kernels = [kernel.numpy() for kernel, _ in self.model.masks]
+        zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
+        begun.append(zeros / sum(kernel.size for kernel in kernels))
+
+    monkeypatch.setattr(run.ProgressDisplay, "on_epoch_begin", on_epoch_begin)
+    config = merge_options(
+        {
+            **{"dataset": "folder", "data_dir": str(tone_folder), "batch_size": 16},
+            **{"width": 4, "rho": 0, "blocks": (1, 0, 0), "allow_rf_change": True},
+            **{"excerpt_seconds": 0.2, "window_seconds": 1.0, "initialization": "he"},
+            **{"epochs": 4, "prune_share": 0.8, "prune_epochs": 2, "devices": "cpu"},
+        }
+    )
+    run.fit(config, create_run_folder(config, tmp_path / "run"))
+    assert begun == pytest.approx([0.0, 0.4, 0.8, 0.8], abs=0.01)
 
 
 def zeros(model):

@@ -80,6 +80,58 @@ def test_aliases_are_options_of_one_architecture():
     assert zoo.model_info("resnet").options["rho"] == RHO_MAX
 
 
+def test_stem_starts_he_normal_by_its_inputs():
+    """Check the deviation sqrt(2 / fan-in) for 25 weights of each input channel."""
+    for channels in (1, 2):
+        model = zoo.create_model(
+            "resnet_rf",
+            2,
+            frontend=None,
+            input_channels=channels,
+            blocks=(1, 0, 0),
+            allow_rf_change=True,
+            rho=0,
+        )
+        kernel = model.get_layer("stem_conv").kernel.numpy()
+        assert kernel.std() == pytest.approx((2 / (25 * channels)) ** 0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("blocks", [(1, 0, 0), (4, 4, 4)])
+def test_published_blocks_start_smaller_in_deeper_networks(blocks):
+    """Check the deviation sqrt(2 / (depth * fan-out)) of the first convolution of a block."""
+    model = zoo.create_model(
+        "resnet_rf", 2, width=32, rho=0, blocks=blocks, allow_rf_change=True, frontend=None
+    )
+    kernel = model.get_layer("stage1_block1").residuals[0].conv1.kernel.numpy()
+    assert kernel.std() == pytest.approx((2 / (sum(blocks) * 9 * 32)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("damp_time", [False, True])
+def test_damping_reaches_every_convolution_along_the_chosen_axes(damp_time):
+    model = zoo.create_model(
+        "resnet_rf",
+        2,
+        width=4,
+        rho=2,
+        blocks=(2, 1, 1),
+        allow_rf_change=True,
+        damping=0.1,
+        damp_time=damp_time,
+        frontend=None,
+    )
+    stem = model.get_layer("stem_conv")
+    falling = np.array([0.1, 0.55, 1.0, 0.55, 0.1])
+    expected = np.outer(falling if damp_time else np.ones(5), falling)
+    np.testing.assert_allclose(stem.window[..., 0, 0], expected, rtol=1e-6)
+    damped = [
+        layer
+        for layer in model._flatten_layers()
+        if hasattr(layer, "damp_time") and hasattr(layer, "window")
+    ]
+    assert len(damped) == 4  # the stem, the first block and the first layer after it
+    assert {layer.damp_time for layer in damped} == {damp_time}
+
+
 # The published counts of the low-complexity networks are for stereo input and ten outputs: the
 # code counted them before it set the three classes of the task.
 @pytest.mark.parametrize(
