@@ -35,6 +35,7 @@ _DATASET_FLAGS = (
     "validation_share",
     "test_share",
     "allow_absolute",
+    "split_rule",
 )
 _LISTED_FILES = 10
 _LEAST_WIDTH = 100
@@ -77,8 +78,10 @@ def add_parser(commands: Any) -> None:
         help="check a data set without training",
         description=(
             "Count the clips and labels of every split, compare them with the published "
-            "counts, find clips and artists in more than one split, and check every audio "
-            "file. The exit status is 1 if anything is missing, broken or not as published."
+            "counts, find clips, artists and equal files in more than one split, decode "
+            "every audio file, and note what was left out and what looks wrong. The exit "
+            "status is 1 if anything is missing, damaged, in two splits or not as published; "
+            "notes do not change it."
         ),
     )
     add_train_flags(check, _DATASET_FLAGS)
@@ -179,8 +182,16 @@ def print_check(
         console.print(Text.assemble(heading, f" {len(bad):,} ({reasons})"))
         if check.homepage:
             console.print(f"Get them from: {check.homepage}")
+    for path in check.damaged[:_LISTED_FILES]:
+        line = f" {path.path}: {path.reason}"
+        console.print(Text.assemble((f"{path.stage}, damaged:", "red"), line))
+    if check.damaged:
+        heading = ("Damaged files, of which the rest is used:", "red")
+        console.print(Text.assemble(heading, f" {len(check.damaged):,}"))
     for difference in check.differences:
         console.print(Text.assemble(("Mismatch:", "red"), f" {difference}"))
+    for note in check.notes:
+        console.print(Text.assemble(("Note:", "yellow"), f" {note}"))
     if check.ok:
         checked = all(split.audio is not None for split in check.splits.values())
         console.print(

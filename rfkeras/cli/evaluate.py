@@ -36,6 +36,7 @@ DATA_FLAGS = (
     "validation_share",
     "test_share",
     "allow_absolute",
+    "split_rule",
     "batch_size",
     "window_seconds",
     "max_bad_share",

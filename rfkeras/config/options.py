@@ -335,6 +335,12 @@ class DataOptions:
     validation_share: float = option(
         0.15, number(0.01, 0.5), "fraction of the training clips held out for validation"
     )
+    split_rule: str = option(
+        "grouped",
+        choice("grouped", "clips"),
+        "how clips are held out: grouped (class folders by class, openmic by artist) or clips "
+        "(one by one, as version 0.1.0 did)",
+    )
     train_share: float = option(
         1.0,
         number(0.001, 1.0),

@@ -38,6 +38,7 @@ DATA_SET_OPTIONS = (
     "sound_font",
     "test_share",
     "allow_absolute",
+    "split_rule",
 )
 # Options of the network, which its weights imply.
 _NETWORK_OPTIONS = (

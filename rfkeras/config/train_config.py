@@ -31,6 +31,7 @@ LONGEST_PRUNING = 50  # default limit in epochs
 PUBLISHED_HOLD = 50 / 350
 PUBLISHED_DECAY_END = 250 / 350
 PUBLISHED_AVERAGED_FROM = 250 / 350
+_WITH_SPLIT_RULE = ("folder", "openmic")
 # Options about how a machine is used. They do not affect what a run computes.
 _MACHINE_ONLY = ("devices", "cache_gb", "checkpoint_steps")
 
@@ -276,6 +277,8 @@ def from_text(text: str, source: str) -> TrainConfig:
         raise ConfigError(f"{source} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{source} is not a configuration: it must be a JSON object.")
+    if values.get("dataset") in _WITH_SPLIT_RULE:
+        values.setdefault("split_rule", "clips")  # version 0.1.0 did not write the rule
     parsed = parse_options(values, source)
     with located(source):  # also errors about options that contradict each other
         return TrainConfig(**parsed)

@@ -25,6 +25,9 @@ from rfkeras.utils.files import malformed, read_json, write_bytes, write_text
 from rfkeras.utils.text import count
 
 SPLITS = ("train", "validation", "test")
+# Rules that choose the clips to hold out where a data set leaves it open: class by class or
+# artist by artist, or clip by clip as version 0.1.0 did.
+GROUPED, CLIPS = "grouped", "clips"
 _FILES_IN_ERROR = 5
 # With 12 digits, a false match between 100,000 clips and 100,000 others happens once in
 # 28,000 comparisons.
@@ -121,7 +124,9 @@ class AudioDataset:
             "single_label" (exactly one class per clip, all known).
         info: Further facts for the run folder, such as version, seed and subset.
         published: Facts stated by the publishers; None for your own data.
-        remarks: Notes for the user, one sentence each.
+        remarks: Differences from the published data set, one sentence each.
+        notes: What was left out or looks wrong, one sentence each. Unlike remarks, they are
+            not faults of the data set.
 
     Raises:
         ConfigError: The task is unknown.
@@ -137,6 +142,7 @@ class AudioDataset:
     info: dict[str, object] = field(default_factory=dict)
     published: Published | None = field(default=None, kw_only=True)
     remarks: tuple[str, ...] = field(default=(), kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         check_task(self.task)
@@ -192,17 +198,68 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     Raises:
         ConfigError: The share is not between 0 and 1, or there are fewer than 2 clips.
     """
-    if not 0 < share < 1 or len(split) < 2:
-        raise ConfigError(
-            "Holding out needs a share between 0 and 1 and at least 2 clips. Received: "
-            f"share={share}, {count(len(split), 'clip')}."
-        )
+    _check_divisible(split, share)
     by_key = np.argsort(np.array(split.keys), kind="stable")
     shuffled = by_key[np.random.default_rng(seed).permutation(len(split))]
     n_held_out = min(len(split) - 1, max(1, round(share * len(split))))
     return split.select(np.sort(shuffled[n_held_out:])), split.select(
         np.sort(shuffled[:n_held_out])
     )
+
+
+def hold_out_by_class(
+    split: Split, share: float, seed: int, reserve: int = 1
+) -> tuple[Split, Split]:
+    """Divide a split at random into (kept, held out), class by class.
+
+    About the given share of each class is held out, and as many clips in all as `hold_out`
+    does. The result depends only on the seed, the keys and the labels, not on the order of the
+    files.
+
+    Args:
+        split: The clips, with one class each.
+        share: Share to hold out, between 0 and 1.
+        seed: Seed of the random choice.
+        reserve: Of classes with more clips than this, at least one clip is held out and this
+            many are kept. Of smaller classes, at least one is kept.
+
+    Raises:
+        ConfigError: The share is not between 0 and 1, or there are fewer than 2 clips.
+    """
+    _check_divisible(split, share)
+    classes = split.labels.argmax(axis=1)
+    order = np.argsort(np.array(split.keys), kind="stable")
+    members = [order[classes[order] == column] for column in np.unique(classes)]
+    sizes = np.array([len(rows) for rows in members])
+    wanted = _apportion(share * sizes, max(1, round(share * len(split))))
+    least = np.where(sizes > reserve, 1, 0)
+    most = np.where(sizes > reserve, sizes - reserve, sizes - 1)
+    numbers = np.clip(wanted, least, most)
+    if not numbers.any():  # one clip per class
+        return hold_out(split, share, seed)
+    generator = np.random.default_rng(seed)
+    held_out = [
+        generator.permutation(rows)[:number]
+        for rows, number in zip(members, numbers, strict=True)
+    ]
+    mine = np.isin(np.arange(len(split)), np.concatenate(held_out))
+    return split.select(np.flatnonzero(~mine)), split.select(np.flatnonzero(mine))
+
+
+def _apportion(quotas: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    """Round quotas to integers with this sum: down, then up where most was lost."""
+    whole = np.floor(quotas + 1e-9).astype(np.int64)
+    missing = max(0, total - int(whole.sum()))
+    whole[np.argsort(whole - quotas, kind="stable")[:missing]] += 1
+    return whole
+
+
+def _check_divisible(split: Split, share: float) -> None:
+    if not 0 < share < 1 or len(split) < 2:
+        raise ConfigError(
+            "Holding out needs a share between 0 and 1 and at least 2 clips. Received: "
+            f"share={share}, {count(len(split), 'clip')}."
+        )
 
 
 def hold_out_groups(
@@ -245,6 +302,34 @@ def hold_out_groups(
             )
         held_out += _draw(members, counts.sum(axis=1)[members], share, generator)
     mine = np.isin(group_of, held_out)
+    return split.select(np.flatnonzero(~mine)), split.select(np.flatnonzero(mine))
+
+
+def hold_out_whole_groups(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Divide a split at random into (kept, held out), keeping each group together.
+
+    Unlike `hold_out_groups`, this ignores the labels, so clips may have any number of tags.
+    The result depends only on the seed and the groups, not on the order of the files.
+
+    Args:
+        split: The clips, with groups.
+        share: Share to hold out, between 0 and 1. At least one group is held out and one is
+            kept.
+        seed: Seed of the random choice.
+
+    Raises:
+        ConfigError: The share is not between 0 and 1, or there are fewer than 2 groups.
+    """
+    names, group_of, sizes = np.unique(
+        np.array(split.groups or ()), return_inverse=True, return_counts=True
+    )
+    if not 0 < share < 1 or len(names) < 2:
+        raise ConfigError(
+            "Holding out groups needs a share between 0 and 1 and at least 2 groups. Received: "
+            f"share={share}, {count(len(names), 'group')}."
+        )
+    drawn = _draw(np.arange(len(names)), sizes, share, np.random.default_rng(seed))
+    mine = np.isin(group_of, drawn)
     return split.select(np.flatnonzero(~mine)), split.select(np.flatnonzero(mine))
 
 

@@ -1,11 +1,13 @@
-"""Check a data set without training: audio files, numbers of clips, overlap of splits."""
+"""Check a data set without training: audio files, clips and tags, overlap of splits."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -20,6 +22,7 @@ from rfkeras.audio.io import AudioInfo
 from rfkeras.datasets.base import AudioDataset, BadFile, Split
 from rfkeras.datasets.packed import PackedSplit, damaged_shards
 from rfkeras.errors import AudioError, DatasetError
+from rfkeras.utils.label_names import label_name_notes
 from rfkeras.utils.progress import track
 from rfkeras.utils.text import count, first_few
 
@@ -27,6 +30,7 @@ from rfkeras.utils.text import count, first_few
 # estimate from the bit rate. Broken downloads lack more than that.
 METADATA_TOLERANCE_SECONDS = 2.0
 _PROGRESS_FROM_FILES = 200  # shorter scans need no progress bar
+_START_BYTES = 1 << 16  # distinguishes nearly all files of equal size
 _LOOKUP_THREADS = 16  # on a network file system each lookup costs a round trip
 _SPLIT_ADJECTIVES = {"train": "training"}
 
@@ -266,6 +270,144 @@ def overlaps(dataset: AudioDataset) -> dict[str, dict[str, list[str]]]:
     }
 
 
+# What looks wrong
+
+
+def notes(dataset: AudioDataset) -> list[str]:
+    """List what was left out of a data set and what looks wrong, one sentence per kind.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        Its notes, tags whose names look like mistakes, and tags that no clip of a split has.
+        Unlike `differences`, none of this means that the data set is broken.
+    """
+    found = [*dataset.notes, *label_name_notes(dataset.label_names)]
+    anywhere = np.any(
+        [_has_positive(split) for split in dataset.splits.values() if len(split)], axis=0
+    )
+    for name, split in dataset.splits.items():
+        without = np.flatnonzero(anywhere & ~_has_positive(split)) if len(split) else ()
+        if len(without):
+            tags = [dataset.label_names[column] for column in without]
+            found.append(
+                f"{count(len(tags), 'tag')} without clips in {name}: {first_few(tags)}"
+            )
+    return found
+
+
+def _has_positive(split: Split) -> NDArray[np.bool_]:
+    """Return which tags a clip of a split is known to have."""
+    positive: NDArray[np.bool_] = (split.labels * split.mask > 0).any(axis=0)
+    return positive
+
+
+@dataclass(frozen=True)
+class EqualFiles:
+    """Files with equal content.
+
+    Attributes:
+        pairs: For one split ("train") or two ("train, test"): pairs of keys of clips with the
+            same content, sorted.
+    """
+
+    pairs: dict[str, list[tuple[str, str]]]
+
+    @property
+    def across_splits(self) -> dict[str, list[tuple[str, str]]]:
+        """The pairs whose files are in different splits."""
+        return {where: pairs for where, pairs in self.pairs.items() if ", " in where}
+
+    def notes(self) -> list[str]:
+        """Return a sentence per split or pair of splits."""
+        return [
+            f"{count(len(pairs), 'file')} of {where.replace(', ', ' and ')} "
+            f"{'has' if len(pairs) == 1 else 'have'} the same content as another: "
+            f"{first_few(f'{one} = {other}' for one, other in pairs)}"
+            for where, pairs in self.pairs.items()
+        ]
+
+
+def equal_files(dataset: AudioDataset) -> EqualFiles:
+    """Find files with equal content, by size and checksum.
+
+    Only files of equal size are read, and only those with an equal beginning as a whole.
+
+    Args:
+        dataset: The data set. Packed splits are skipped, and so are missing and empty files.
+    """
+    clips = [
+        (name, key, path)
+        for name, split in dataset.splits.items()
+        if not isinstance(split, PackedSplit)
+        for key, path in zip(split.keys, split.paths, strict=True)
+    ]
+    paths = [path for _, _, path in clips]
+    groups = [list(range(len(clips)))]
+    with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
+        for measure in (_size, _digest_of_start, _digest):
+            groups = _divide(groups, paths, measure, pool)
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for group in groups:
+        first: dict[str, str] = {}  # by split
+        for row in group:
+            name, key, _ = clips[row]
+            for other, other_key in first.items():
+                where = name if name == other else f"{other}, {name}"
+                pairs.setdefault(where, []).append((other_key, key))
+            first.setdefault(name, key)
+    return EqualFiles({where: sorted(found) for where, found in pairs.items()})
+
+
+def _divide(
+    groups: list[list[int]],
+    paths: Sequence[Path],
+    measure: Callable[[Path], object],
+    pool: ThreadPoolExecutor,
+) -> list[list[int]]:
+    """Divide groups of files by a measure; drop files without one and groups of one file."""
+    rows = [row for group in groups for row in group]
+    measured = dict(
+        zip(rows, pool.map(measure, [paths[row] for row in rows], chunksize=64), strict=True)
+    )
+    divided: list[list[int]] = []
+    for group in groups:
+        by_measure: dict[object, list[int]] = {}
+        for row in group:
+            if measured[row] is not None:
+                by_measure.setdefault(measured[row], []).append(row)
+        divided += [members for members in by_measure.values() if len(members) > 1]
+    return divided
+
+
+def _size(path: Path) -> int | None:
+    """Return the size of a file; None if it is missing or empty."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size or None if stat.S_ISREG(status.st_mode) else None
+
+
+def _digest_of_start(path: Path) -> bytes | None:
+    """Return a checksum of the beginning of a file; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.blake2b(file.read(_START_BYTES)).digest()
+    except OSError:
+        return None
+
+
+def _digest(path: Path) -> bytes | None:
+    """Return a checksum of a file; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+    except OSError:
+        return None
+
+
 # Everything together
 
 
@@ -316,6 +458,7 @@ class SplitCheck:
         labels: Counts by tag.
         audio: Summary of the audio files; None if they were not checked.
         bad: Files that are missing or cannot be used.
+        damaged: Files that can be read in part, with what is damaged.
     """
 
     clips: int
@@ -323,6 +466,7 @@ class SplitCheck:
     labels: dict[str, LabelCount]
     audio: AudioSummary | None
     bad: tuple[BadFile, ...]
+    damaged: tuple[BadFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -337,7 +481,10 @@ class DatasetCheck:
         splits: Result for each split.
         published: (found, published) number of clips, see `published_clips`.
         overlaps: Clips and groups that are in two splits, see `overlaps`.
-        differences: Everything unexpected, see `differences`.
+        differences: Everything unexpected, see `differences`, and files of your own data that
+            are in two splits.
+        notes: What was left out or looks wrong, see `notes`, and other equal files.
+        equal_files: Pairs of clips with equal content, see `EqualFiles`.
     """
 
     name: str
@@ -348,6 +495,13 @@ class DatasetCheck:
     published: dict[str, tuple[int, int]]
     overlaps: dict[str, dict[str, list[str]]]
     differences: list[str]
+    notes: list[str] = field(default_factory=list)
+    equal_files: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    @property
+    def damaged(self) -> list[BadFile]:
+        """Files of all splits that can be read in part."""
+        return [file for split in self.splits.values() for file in split.damaged]
 
     @property
     def bad(self) -> list[BadFile]:
@@ -356,8 +510,8 @@ class DatasetCheck:
 
     @property
     def ok(self) -> bool:
-        """Return whether there are no bad files and no differences."""
-        return not self.bad and not self.differences
+        """Return whether there are no bad or damaged files and no differences."""
+        return not self.bad and not self.damaged and not self.differences
 
     def to_json(self) -> str:
         """Return the whole result as JSON text."""
@@ -378,6 +532,8 @@ class DatasetCheck:
             "homepage": self.homepage,
             "info": self.info,
             "differences": self.differences,
+            "notes": self.notes,
+            "equal_files": self.equal_files,
             "published": published,
             "overlaps": self.overlaps,
             "splits": splits,
@@ -410,6 +566,7 @@ def check_dataset(
     for name, split in dataset.splits.items():
         summary: AudioSummary | None = None
         bad: tuple[BadFile, ...] = ()
+        damaged: tuple[BadFile, ...] = ()
         if audio and isinstance(split, PackedSplit):
             summary, bad = _check_shards(split, name)
         elif audio:
@@ -421,6 +578,11 @@ def check_dataset(
                 stage=name,
             )
             bad = scan.bad
+            damaged = tuple(
+                BadFile(str(split.paths[row]), "; ".join(info.notes), name)
+                for row, info in zip(scan.good_rows, scan.infos, strict=True)
+                if info.notes
+            )
             summary = _summary(
                 [info.duration_seconds for info in scan.infos],
                 scan.sample_rates,
@@ -432,7 +594,11 @@ def check_dataset(
             labels=_label_counts(split, dataset.label_names),
             audio=summary,
             bad=bad,
+            damaged=damaged,
         )
+    equal = equal_files(dataset) if audio else EqualFiles({})
+    own = EqualFiles({} if dataset.published else equal.across_splits)
+    others = EqualFiles({k: v for k, v in equal.pairs.items() if k not in own.pairs})
     return DatasetCheck(
         name=dataset.name,
         task=dataset.task,
@@ -441,7 +607,9 @@ def check_dataset(
         splits=splits,
         published=published_clips(dataset),
         overlaps=overlaps(dataset),
-        differences=differences(dataset),
+        differences=[*differences(dataset), *own.notes()],
+        notes=[*notes(dataset), *others.notes()],
+        equal_files=equal.pairs,
     )
 
 

@@ -1,22 +1,48 @@
-"""Your own data: a CSV file of paths and tags, or a folder with one sub-folder per class."""
+"""Your own data: a CSV file of paths and tags, or folders whose names are the classes."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from rfkeras.audio.find import AUDIO_SUFFIXES
-from rfkeras.datasets.base import SPLITS, AudioDataset, Split, hold_out
-from rfkeras.errors import DatasetError, did_you_mean, unknown_name
-from rfkeras.utils.text import count
+from rfkeras.audio.find import AUDIO_SUFFIXES, FoundFile, printable, walk_audio
+from rfkeras.datasets.base import (
+    GROUPED,
+    SPLITS,
+    AudioDataset,
+    Split,
+    hold_out,
+    hold_out_by_class,
+)
+from rfkeras.datasets.tables import read_table
+from rfkeras.errors import ConfigError, DatasetError, did_you_mean, unknown_name
+from rfkeras.utils.label_names import clean_label_name, visible_label_name
+from rfkeras.utils.text import count, first_few
 
 TAG_SEPARATOR = "|"
 _COLUMNS = ("path", "labels", "split", "unknown")
+# Names of folders that are splits and not classes, regardless of case.
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_FEW_CLIPS = 10
 
 
 @dataclass(frozen=True)
@@ -30,6 +56,51 @@ class _Clip:
     split: str = ""
 
 
+class _Names:
+    """Cleans the names of tags and remembers which were written in several ways."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, set[str]] = defaultdict(set)
+
+    def clean(self, text: str, where: str) -> str:
+        """Return a tag's name.
+
+        Raises:
+            DatasetError: The name is empty or has a control character.
+        """
+        try:
+            name = visible_label_name(text)
+        except ConfigError as error:
+            raise DatasetError(f"{where}: {error}") from error
+        self._written[name].add(text.strip())
+        return name
+
+    def notes(self) -> list[str]:
+        """Return a sentence on names that are written in several ways or were changed."""
+        several = [name for name, written in self._written.items() if len(written) > 1]
+        notes = []
+        if several:
+            forms = [
+                f"{name!r} ({', '.join(sorted(map(ascii, self._written[name])))})"
+                for name in sorted(several)
+            ]
+            notes.append(
+                f"spellings with other or invisible characters are one tag: {first_few(forms)}"
+            )
+        changed = [
+            f"{name!r} ({text!a})"
+            for name, written in sorted(self._written.items())
+            for text in written
+            if len(written) == 1 and any(unicodedata.category(c) == "Cf" for c in text)
+        ]
+        if changed:
+            notes.append(
+                f"invisible characters are left out of {count(len(changed), 'tag')}: "
+                f"{first_few(changed)}"
+            )
+        return notes
+
+
 def load(
     source: Path,
     *,
@@ -37,30 +108,37 @@ def load(
     validation_share: float = 0.15,
     test_share: float = 0.15,
     allow_absolute: bool = False,
+    split_rule: str = GROUPED,
+    label_names: Sequence[str] | None = None,
 ) -> AudioDataset:
-    """Read a CSV file or a folder of class folders; audio files are not opened.
+    """Read a table or a folder of class folders; audio files are not opened.
 
-    A CSV file has a header and the columns `path` (relative to the CSV file) and `labels`
-    (tags separated by "|", empty if none applies). Two columns are optional: `split` (train,
-    validation or test, in all rows or in none) and `unknown` (tags that may or may not
-    apply, which are masked). The tags of the data set are all those in `labels`, in
-    alphabetical order.
+    A table has a header and the columns `path` (relative to the table) and `labels` (tags
+    separated by "|", empty if none applies), separated by commas, semicolons or tabs. Two
+    columns are optional: `split` (train, validation or test, in all rows or in none) and
+    `unknown` (tags that may or may not apply, which are masked). Other columns are left out.
+    The tags of the data set are all those in `labels`, in alphabetical order.
 
     In a folder, every sub-folder is a class, and every audio file in it, at any depth, has
-    that one tag.
+    that one tag. Sub-folders named train, validation (val, valid, dev) and test (eval) that
+    have class folders are the splits.
 
-    Without a split column, files are divided at random, one by one. If several files come
-    from one recording, give the splits in a CSV file; otherwise parts of one recording end
-    up in both training and test. If the split column has no validation clips, they are held
-    out of train.
+    Without given splits, class folders are divided at random class by class, and the rows of
+    a table one by one. If several files come from one recording, give the splits; otherwise
+    parts of one recording end up in both training and test. If there are train clips but no
+    validation clips, they are held out of train.
 
     Args:
-        source: The CSV file or the folder.
+        source: The table or the folder.
         seed: Seed of the splits.
         validation_share: Share of the clips outside the test split held out for validation.
         test_share: Share of all clips held out for the test split.
-        allow_absolute: Allow absolute paths in a CSV file, and paths that lead out of its
-            folder.
+        allow_absolute: Allow absolute paths in a table, and paths that lead out of its folder.
+        split_rule: "grouped" divides class folders class by class, "clips" file by file, as
+            version 0.1.0 did.
+        label_names: Tags of the result, those of a model for example. Tags that no clip has
+            are unknown for all clips, and other tags are left out. None uses the tags that
+            are found.
 
     Returns:
         A multi-label data set.
@@ -69,65 +147,154 @@ def load(
         DatasetError: A file or folder is missing or malformed. The message names the line.
         ConfigError: There are too few clips to divide.
     """
+    names = _Names()
     if source.is_dir():
-        clips = _from_folder(source)
+        clips, notes = _from_folder(source, names)
     elif source.is_file():
-        clips = _from_csv(source, allow_absolute)
+        clips, notes = _from_table(source, allow_absolute, names, label_names)
     else:
         raise DatasetError(
             f"{source} does not exist. Give a CSV file, or a folder with one sub-folder per "
             "class."
         )
-    names = tuple(sorted(frozenset[str]().union(*(clip.tags for clip in clips))))
-    if not names:
+    notes += names.notes()
+    found = tuple(sorted(frozenset[str]().union(*(clip.tags for clip in clips))))
+    if not found:
         raise DatasetError(f"{source}: no clip has a tag, so there is nothing to learn.")
-    splits, how = _splits(clips, names, seed, validation_share, test_share)
+    if label_names is not None:
+        clips, more = _only(clips, found, label_names)
+        notes += more
+    columns = found if label_names is None else tuple(map(clean_label_name, label_names))
+    everything = _as_split(clips, columns)
+    by_class = split_rule == GROUPED and source.is_dir()
+    splits, how = _splits(clips, everything, seed, validation_share, test_share, by_class)
+    if len(found) == 1 and label_names is None:
+        notes.append(f"only one tag, {found[0]!r}: a model learns to tell tags apart")
+    if len(clips) < _FEW_CLIPS:
+        notes.append(f"only {count(len(clips), 'clip')} in all: scores will say little")
     return AudioDataset(
         name="folder",
-        label_names=names,
+        label_names=columns if label_names is None else tuple(label_names),
         splits=splits,
         info={"source": str(source), "splits": how},
+        notes=tuple(notes),
     )
 
 
-def _from_folder(root: Path) -> list[_Clip]:
-    clips = []
-    classes = sorted(
-        entry for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
-    for folder in classes:
-        files = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in AUDIO_SUFFIXES and path.name[0] != "." and path.is_file()
+# Folders
+
+
+def _from_folder(root: Path, names: _Names) -> tuple[list[_Clip], list[str]]:
+    walk = walk_audio(root)
+    faults = [file for file in walk.files if file.error is not None]
+    files = [file for file in walk.files if file.error is None]
+    below: dict[str, list[FoundFile]] = defaultdict(list)  # by the folder at the top
+    for file in files:
+        below[file.inside.parts[0] if len(file.inside.parts) > 1 else ""].append(file)
+    loose = below.pop("", [])
+    tops = [folder.parts[0] for folder in walk.folders if len(folder.parts) == 1]
+    _check_folders(root, tops, below, loose)
+    given = _are_splits(root, below)
+    depth = 1 if given else 0
+    clips, unlabelled = [], list(loose)
+    for file in files:
+        parts = file.inside.parts
+        if len(parts) < depth + 2:
+            if depth and len(parts) == 2:
+                unlabelled.append(file)
+            continue
+        name = names.clean(parts[depth], str(root.joinpath(*parts[: depth + 1])))
+        split = SPLIT_FOLDERS[parts[0].casefold()] if given else ""
+        key = file.inside.as_posix()
+        clips.append(_Clip(key, file.path, frozenset([name]), split=split))
+    notes = list(walk.left_out.notes())
+    if faults:
+        described = [f"{file.name} ({file.error})" for file in faults]
+        notes.append(
+            f"left out {count(len(faults), 'file, link or folder', 'files, links or folders')} "
+            f"that cannot be read: {first_few(described)}"
         )
-        if not files:
-            raise DatasetError(
-                f"{folder} is the folder of a class, but has no audio files. Audio suffixes: "
-                f"{', '.join(AUDIO_SUFFIXES)}."
-            )
-        tags = frozenset([folder.name])
-        clips += [_Clip(file.relative_to(root).as_posix(), file, tags) for file in files]
-    if not clips:
+    if unlabelled:
+        files_left = count(len(unlabelled), "audio file")
+        notes.append(
+            f"left out {files_left} outside the class folders: "
+            f"{first_few(file.name for file in unlabelled)}"
+        )
+    used = {parent for clip in clips for parent in PurePosixPath(clip.key).parents}
+    empty = [
+        folder
+        for folder in walk.folders
+        if len(folder.parts) <= depth + 1 and PurePosixPath(folder) not in used
+    ]
+    if empty:
+        notes.append(
+            f"left out {count(len(empty), 'folder')} without audio of a class: "
+            f"{first_few(map(printable, empty))}"
+        )
+    return clips, notes
+
+
+def _check_folders(
+    root: Path, tops: list[str], below: dict[str, list[FoundFile]], loose: list[FoundFile]
+) -> None:
+    """Reject a folder without class folders.
+
+    Raises:
+        DatasetError: There is no sub-folder, or none with audio.
+    """
+    if below:
+        return
+    advice = (
+        "Put the audio of each class into a sub-folder with its name, or give a CSV file with "
+        "the columns path and labels."
+    )
+    if tops:
         raise DatasetError(
-            f"{root} has no sub-folders. Put the audio of each class into a sub-folder with "
-            "its name, or give a CSV file with the columns path and labels."
+            f"{root}: none of its sub-folders has audio files: {first_few(tops)}. Audio "
+            f"suffixes: {', '.join(AUDIO_SUFFIXES)}. {advice}"
         )
-    return clips
+    here = f", only {count(len(loose), 'audio file')}" if loose else ""
+    raise DatasetError(f"{root} has no sub-folders{here}. {advice}")
 
 
-def _from_csv(path: Path, allow_absolute: bool) -> list[_Clip]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            _check_columns(path, reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as a UTF-8 CSV file: {error}.") from error
+def _are_splits(root: Path, below: dict[str, list[FoundFile]]) -> bool:
+    """Return whether the folders at the top are splits and not classes.
+
+    Raises:
+        DatasetError: Some are splits and others are classes, or splits have no class folders.
+    """
+    named = [name for name in below if name.casefold() in SPLIT_FOLDERS]
+    divided = [
+        name for name in named if any(len(file.inside.parts) > 2 for file in below[name])
+    ]
+    others = [name for name in below if name not in named]
+    if divided and others:
+        raise DatasetError(
+            f"{root} mixes splits ({first_few(divided)}) and other folders "
+            f"({first_few(others)}). Put all class folders into train/, validation/ and "
+            "test/, or none. If a class has the name of a split, rename its folder."
+        )
+    if named and not divided and not others:
+        raise DatasetError(
+            f"{root}: {first_few(named)} {'is a split' if len(named) == 1 else 'are splits'}, "
+            "but no class folder is inside. Put the audio of each class into a sub-folder, "
+            f"such as {named[0]}/guitar, or give a CSV file with the columns path, labels and "
+            "split."
+        )
+    return bool(divided)
+
+
+# Tables
+
+
+def _from_table(
+    path: Path, allow_absolute: bool, names: _Names, label_names: Sequence[str] | None
+) -> tuple[list[_Clip], list[str]]:
+    table = read_table(path, _COLUMNS[:2], _COLUMNS[2:])
     clips: list[_Clip] = []
     lines: dict[str, int] = {}
-    for line, row in rows:
-        clip = _clip(path, line, row, allow_absolute)
+    for line, row in table.rows:
+        clip = _clip(path, line, row, allow_absolute, names)
         if clip.key in lines:
             raise DatasetError(
                 f"{path}, line {line}: {clip.key} is already in line {lines[clip.key]}. Give "
@@ -137,39 +304,28 @@ def _from_csv(path: Path, allow_absolute: bool) -> list[_Clip]:
         clips.append(clip)
     if not clips:
         raise DatasetError(f"{path} has a header but no rows.")
-    _check_unknown(path, clips, lines)
-    return clips
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in _COLUMNS:
-            raise DatasetError(f"{path}: {unknown_name('column', str(column), _COLUMNS)}")
-    for column in _COLUMNS[:2]:
-        if column not in columns:
-            raise DatasetError(f"{path}: the first line must name the column {column!r}.")
+    _check_unknown(path, clips, lines, label_names)
+    return clips, list(table.notes)
 
 
 def _clip(
-    csv_path: Path, line: int, row: dict[str | None, str | None], allow_absolute: bool
+    csv_path: Path, line: int, row: dict[str, str], allow_absolute: bool, names: _Names
 ) -> _Clip:
     where = f"{csv_path}, line {line}"
-    if None in row or None in row.values():
-        raise DatasetError(f"{where}: the number of fields differs from the header.")
-    text = {str(name): str(value).strip() for name, value in row.items()}
-    if not text["path"]:
+    if not row["path"]:
         raise DatasetError(f"{where}: the path is empty.")
-    relative = os.path.normpath(text["path"])
-    outside = PurePosixPath(relative).parts[0] in ("/", "..")
+    relative = _local_path(csv_path.parent, row["path"])
+    outside = PurePosixPath(relative).parts[0] in ("/", "..") or _DRIVE.match(relative)
     if outside and not allow_absolute:
         raise DatasetError(
-            f"{where}: {text['path']} leads out of {csv_path.parent}. Use paths relative to "
+            f"{where}: {row['path']} leads out of {csv_path.parent}. Use paths relative to "
             "the CSV file. If you trust it, add --allow-absolute (allow_absolute=True)."
         )
-    split = text.get("split", "")
+    split = row.get("split", "")
     if split and split not in SPLITS:
         raise DatasetError(f"{where}: {unknown_name('split', split, SPLITS)}")
-    tags, unknown = _tags(text["labels"]), _tags(text.get("unknown", ""))
+    tags = _tags(row["labels"], where, names)
+    unknown = _tags(row.get("unknown", ""), where, names)
     if tags & unknown:
         raise DatasetError(
             f"{where}: {', '.join(sorted(tags & unknown))} is both in labels and in unknown."
@@ -179,12 +335,36 @@ def _clip(
     )
 
 
-def _tags(text: str) -> frozenset[str]:
-    return frozenset(tag.strip() for tag in text.split(TAG_SEPARATOR)) - {""}
+def _local_path(folder: Path, text: str) -> str:
+    """Return a path of a table as this system writes it.
+
+    Tables from other systems have backslashes, or another Unicode form of the file's name.
+    These forms are used if the path does not exist as it stands.
+    """
+    forms = [os.path.normpath(form) for form in _forms(text)]
+    return next((form for form in forms if os.path.exists(folder / form)), forms[-1])  # noqa: PTH110
 
 
-def _check_unknown(path: Path, clips: list[_Clip], lines: dict[str, int]) -> None:
+def _forms(text: str) -> Iterator[str]:
+    yield text
+    if not text.isascii():
+        for form in ("NFC", "NFD"):
+            yield unicodedata.normalize(form, text)
+        yield text
+    if "\\" in text:
+        yield text.replace("\\", "/")
+
+
+def _tags(text: str, where: str, names: _Names) -> frozenset[str]:
+    tags = (tag.strip() for tag in text.split(TAG_SEPARATOR))
+    return frozenset(names.clean(tag, where) for tag in tags if tag)
+
+
+def _check_unknown(
+    path: Path, clips: list[_Clip], lines: dict[str, int], label_names: Sequence[str] | None
+) -> None:
     names = frozenset[str]().union(*(clip.tags for clip in clips))
+    names |= frozenset(map(clean_label_name, label_names or ()))
     for clip in clips:
         for tag in sorted(clip.unknown - names):
             raise DatasetError(
@@ -193,13 +373,46 @@ def _check_unknown(path: Path, clips: list[_Clip], lines: dict[str, int]) -> Non
             )
 
 
+# Both
+
+
+def _only(
+    clips: list[_Clip], found: Sequence[str], label_names: Sequence[str]
+) -> tuple[list[_Clip], list[str]]:
+    """Return the clips with only these tags, and notes on what differs."""
+    wanted = list(map(clean_label_name, label_names))
+    absent = frozenset(wanted) - frozenset(found)
+    others = sorted(frozenset(found) - frozenset(wanted))
+    if len(absent) == len(wanted):
+        raise DatasetError(
+            f"None of the tags {first_few(found)} is among those asked for: "
+            f"{first_few(wanted)}.{did_you_mean(found[0], wanted)}"
+        )
+    notes = []
+    if others:
+        notes.append(f"left out {count(len(others), 'tag')} not asked for: {first_few(others)}")
+    if absent:
+        notes.append(
+            f"{count(len(absent), 'tag')} that no clip has, taken as unknown: "
+            f"{first_few(sorted(absent))}"
+        )
+    kept = [
+        replace(clip, tags=clip.tags & frozenset(wanted), unknown=clip.unknown | absent)
+        for clip in clips
+    ]
+    return kept, notes
+
+
 def _splits(
     clips: list[_Clip],
-    names: tuple[str, ...],
+    everything: Split,
     seed: int,
     validation_share: float,
     test_share: float,
+    by_class: bool,
 ) -> tuple[dict[str, Split], str]:
+    """Return the splits, and how they were made."""
+    divide = hold_out_by_class if by_class else hold_out
     given = [clip for clip in clips if clip.split]
     if given and len(given) < len(clips):
         without = next(clip for clip in clips if not clip.split)
@@ -207,21 +420,27 @@ def _splits(
             f"The column split is filled for {len(given)} of {count(len(clips), 'clip')}, but "
             f"not for {without.key}. Fill it for all clips or for none."
         )
-    everything = _as_split(clips, names)
     if not given:
-        rest, test = hold_out(everything, test_share, seed)
-        train, validation = hold_out(rest, validation_share, seed)
+        if len(clips) < len(SPLITS):
+            raise ConfigError(
+                f"{count(len(clips), 'clip')} cannot be divided into {', '.join(SPLITS)}. Add "
+                "clips (at least 3, better 10 of each class), or give the splits."
+            )
+        if by_class:
+            rest, test = hold_out_by_class(everything, test_share, seed, reserve=2)
+        else:
+            rest, test = hold_out(everything, test_share, seed)
+        train, validation = divide(rest, validation_share, seed)
         splits = {"train": train, "validation": validation, "test": test}
-        return splits, f"by seed {seed}, file by file"
+        how = "class by class" if by_class else "file by file"
+        return splits, f"by seed {seed}, {how}"
     splits = {
         name: everything.select([row for row, clip in enumerate(clips) if clip.split == name])
         for name in SPLITS
         if any(clip.split == name for clip in clips)
     }
     if "train" in splits and "validation" not in splits:
-        splits["train"], splits["validation"] = hold_out(
-            splits["train"], validation_share, seed
-        )
+        splits["train"], splits["validation"] = divide(splits["train"], validation_share, seed)
         return splits, f"as given; validation held out of train by seed {seed}"
     return splits, "as given"
 

@@ -24,12 +24,12 @@ def load_dataset(
         name: One of the following, with these further options:
 
             - "gm_instruments" (size, workers, progress, sound_font): generated if absent
-            - "openmic" (split_seed)
+            - "openmic" (split_seed, split_rule)
             - "mtg_jamendo" (subset, fold, audio_dir)
             - "dcase" (subset, audio_dir, split_seed)
             - "magnatagatune" (subset, audio_dir)
             - "gtzan" (audio_dir)
-            - "folder" (test_share, allow_absolute): your own data
+            - "folder" (test_share, allow_absolute, split_rule, label_names): your own data
             - "packed": shards written by `pack`
         data_dir: Folder of the data set. For "folder", a CSV file or a folder with one
             sub-folder per class. For "packed", a folder of shards, which may be an s3://,
@@ -162,11 +162,11 @@ _COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # accepted by several data se
 _LOADERS: dict[str, tuple[Callable[[Any, int, float, dict[str, Any]], AudioDataset], set[str]]]
 _LOADERS = {
     "gm_instruments": (_gm_instruments, {"size", "workers", "progress", "sound_font"}),
-    "openmic": (_openmic, {"split_seed"}),
+    "openmic": (_openmic, {"split_seed", "split_rule"}),
     "mtg_jamendo": (_mtg_jamendo, {"subset", "fold", "audio_dir"}),
     "dcase": (_dcase, {"subset", "audio_dir", "split_seed"}),
     "magnatagatune": (_magnatagatune, {"subset", "audio_dir"}),
     "gtzan": (_gtzan, {"audio_dir"}),
-    "folder": (_folder, {"test_share", "allow_absolute"}),
+    "folder": (_folder, {"test_share", "allow_absolute", "split_rule", "label_names"}),
     "packed": (_packed, set()),
 }

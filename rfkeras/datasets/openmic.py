@@ -5,11 +5,13 @@ Layout of the folder `openmic-2018`:
     audio/{key[:3]}/{key}.ogg
     openmic-2018-aggregated-labels.csv                sample_key, instrument, relevance
     openmic-2018.npz                                  the same labels: Y_true, Y_mask
+    openmic-2018-metadata.csv                         sample_key, artist_id and others
     class-map.json                                    instrument -> column
     partitions/split01_train.csv, split01_test.csv    one key per line, no header
 
 A tag counts as present if it was annotated and its relevance is at least 0.5. There is no
-official validation split, so one is held out of the train partition.
+official validation split, so one is held out of the train partition: artist by artist if the
+metadata are there, else clip by clip.
 
 Labels are read from the CSV file. The publishers generate the NumPy file from it (see
 scripts/helper_numpy.py in https://github.com/cosmir/openmic-2018), but store its keys as a
@@ -19,14 +21,23 @@ pickle, which could run code.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.datasets.base import AudioDataset, Published, Split, hold_out
+from rfkeras.datasets.base import (
+    GROUPED,
+    AudioDataset,
+    Published,
+    Split,
+    hold_out,
+    hold_out_whole_groups,
+)
 from rfkeras.errors import DatasetError
 from rfkeras.utils.files import open_npz, parse_json, read_text
 from rfkeras.utils.text import count, first_few
@@ -35,9 +46,11 @@ HOMEPAGE = "https://zenodo.org/record/1432913 (openmic-2018-v1.0.0.tgz)"
 CLIP_SECONDS = 10.0
 SPLIT_SEED = 2018
 FOLDER = "openmic-2018"
-PUBLISHED = Published(HOMEPAGE, {"train+validation": 14915, "test": 5085}, 20)
+PUBLISHED = Published(HOMEPAGE, {"train+validation": 14915, "test": 5085}, 20, group="artist")
 _LABELS_CSV = "openmic-2018-aggregated-labels.csv"
 _LABELS_NPZ = "openmic-2018.npz"
+_METADATA = "openmic-2018-metadata.csv"
+_ARTIST_COLUMNS = ("artist_id", "artist_name")
 _CSV_COLUMNS = ("sample_key", "instrument", "relevance")
 _RELEVANT = 0.5
 
@@ -50,6 +63,7 @@ def load(
     *,
     validation_share: float = 0.15,
     split_seed: int = SPLIT_SEED,
+    split_rule: str = GROUPED,
     name: str = "openmic",
     info: Mapping[str, object] | None = None,
     published: Published | None = PUBLISHED,
@@ -60,6 +74,8 @@ def load(
         data_dir: The folder openmic-2018 or its parent.
         validation_share: Share of the train partition held out for validation.
         split_seed: Seed of that choice, fixed so that results are comparable.
+        split_rule: "grouped" holds out whole artists if the metadata name them, "clips" holds
+            out clip by clip, as version 0.1.0 did.
         name: Name of the data set.
         info: Entries to add to the data set's info.
         published: Published numbers to compare with; None for another data set in this
@@ -88,25 +104,62 @@ def load(
             f"{partitions}: the partitions train and test share {count(len(both), 'key')}: "
             f"{first_few(both)}."
         )
-    train, validation = hold_out(
-        _split(root, train_keys, labels, "train"), validation_share, split_seed
-    )
+    train = _split(root, train_keys, labels, "train")
+    test = _split(root, test_keys, labels, "test")
+    artists = _artists(root / _METADATA) if split_rule == GROUPED else {}
+    notes: list[str] = []
+    if artists:
+        # A clip whose artist is not known is a group of its own.
+        train = replace(train, groups=tuple(artists.get(key, key) for key in train_keys))
+        train, validation = hold_out_whole_groups(train, validation_share, split_seed)
+        how = f"{validation_share:g} of train, by artist and seed {split_seed}"
+        shared = {artists.get(key, key) for key in train_keys}
+        shared &= {artists.get(key, key) for key in test_keys}
+        if shared:
+            artists_in_both = count(len(shared), "artist is", "artists are")
+            notes.append(f"{artists_in_both} in both official partitions, train and test")
+    else:
+        train, validation = hold_out(train, validation_share, split_seed)
+        how = f"{validation_share:g} of train, by seed {split_seed}"
+        if published is not None:
+            missing = "" if (root / _METADATA).is_file() else f": {_METADATA} is missing"
+            notes.append(
+                "validation is held out clip by clip, so one artist can be in both train and "
+                f"validation{missing}"
+            )
     return AudioDataset(
         name=name,
         label_names=names,
         splits={
             "train": train,
             "validation": validation,
-            "test": _split(root, test_keys, labels, "test"),
+            "test": test,
         },
         clip_seconds=CLIP_SECONDS,
         info={
             "labels": labels_file,
-            "validation": f"{validation_share:g} of train, by seed {split_seed}",
+            "validation": how,
             **(info or {}),
         },
         published=published,
+        notes=tuple(notes),
     )
+
+
+def _artists(path: Path) -> dict[str, str]:
+    """Return the artist of each clip by key; empty without metadata that name them."""
+    if not path.is_file():
+        return {}
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
+        columns = reader.fieldnames or ()
+        column = next((name for name in _ARTIST_COLUMNS if name in columns), None)
+        if column is None or "sample_key" not in columns:
+            return {}
+        rows = [(row["sample_key"], (row[column] or "").strip()) for row in reader]
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: {error}.") from error
+    return {key: f"artist {artist}" for key, artist in rows if key and artist}
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
@@ -154,7 +207,7 @@ def _labels(root: Path, names: tuple[str, ...]) -> tuple[Labels, str]:
 def _labels_from_csv(path: Path, names: tuple[str, ...]) -> Labels:
     column = {name: number for number, name in enumerate(names)}
     labels: Labels = {}
-    reader = csv.DictReader(_text(path).splitlines(), strict=True)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         if not set(_CSV_COLUMNS) <= set(reader.fieldnames or ()):
             raise DatasetError(

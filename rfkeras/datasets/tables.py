@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rfkeras.errors import ConfigError, DatasetError, unknown_name
+from rfkeras.errors import ConfigError, DatasetError, did_you_mean, unknown_name
 from rfkeras.utils import files
+from rfkeras.utils.text import count, first_few
+
+_DELIMITERS = (",", ";", "\t")
 
 
 def read_text(path: Path, homepage: str) -> str:
@@ -45,7 +52,7 @@ def read_rows(path: Path, homepage: str) -> Iterator[tuple[str, list[str]]]:
     Raises:
         DatasetError: The file is missing or malformed.
     """
-    lines = read_text(path, homepage).splitlines()
+    lines = io.StringIO(read_text(path, homepage), newline="")
     reader = csv.reader(lines, delimiter="\t", strict=True)
     try:
         for fields in reader:
@@ -54,6 +61,120 @@ def read_rows(path: Path, homepage: str) -> Iterator[tuple[str, list[str]]]:
                 yield f"{path}, line {reader.line_num}", values
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a header.
+
+    Attributes:
+        rows: (line number, cells by column) of each row, without empty rows. The cells are
+            stripped.
+        notes: What was left out.
+    """
+
+    rows: tuple[tuple[int, dict[str, str]], ...]
+    notes: tuple[str, ...]
+
+
+def read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> Table:
+    """Read a table of a user, as spreadsheets write them.
+
+    The text is UTF-8, or UTF-16 with a byte order mark. The header decides whether commas,
+    semicolons or tabs separate the cells. Case and white space of its names do not matter,
+    and columns with other names are left out.
+
+    Args:
+        path: The file.
+        required: Names of columns, in lower case.
+        optional: Names of further columns.
+
+    Raises:
+        DatasetError: The file cannot be read, a required column is missing, a column is
+            repeated, or a row has too many or too few cells. The message has the line.
+    """
+    known = (*required, *optional)
+    try:
+        text = _decoded(path)
+        reader = csv.reader(
+            io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text, known)
+        )
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DatasetError(
+            f"{path} cannot be read as a UTF-8 CSV file: {error}. Save it as UTF-8."
+        ) from error
+    lines = [(line, cells) for line, cells in lines if any(cells)]
+    if lines and _separator_line(lines[0][1]):
+        lines = lines[1:]
+    header = [name.casefold() for name in lines[0][1]] if lines else []
+    notes = _check_header(path, header, lines[0][1] if lines else [], required, known)
+    rows = []
+    for line, cells in lines[1:]:
+        if len(cells) < len(header) or any(cells[len(header) :]):
+            raise DatasetError(
+                f"{path}, line {line}: the number of fields differs from the header: "
+                f"{len(cells)} instead of {len(header)}."
+            )
+        row = dict(zip(header, cells, strict=False))
+        rows.append((line, {name: row[name] for name in known if name in row}))
+    return Table(tuple(rows), notes)
+
+
+def _decoded(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig")
+
+
+def _separator_line(cells: Sequence[str]) -> bool:
+    """Return whether cells are the line "sep=;" that spreadsheets understand."""
+    return cells[0].casefold().startswith("sep=")
+
+
+def _delimiter(text: str, known: Sequence[str]) -> str:
+    """Return the delimiter with which the header names the most known columns."""
+    lines = (line for line in text.splitlines() if line.strip())
+    header = next((line for line in lines if not _separator_line([line])), "")
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+        named = sum(cell.strip().casefold() in known for cell in cells)
+        return named, len(cells)
+
+    return max(_DELIMITERS, key=fit)
+
+
+def _check_header(
+    path: Path,
+    header: Sequence[str],
+    written: Sequence[str],
+    required: Sequence[str],
+    known: Sequence[str],
+) -> tuple[str, ...]:
+    """Return notes on columns that are left out."""
+    others = [name for name in written if name and name.casefold() not in known]
+    for name in required:
+        if name not in header:
+            near = [other for other in others if did_you_mean(other.casefold(), [name])]
+            if near:
+                raise DatasetError(f"{path}: {unknown_name('column', near[0], known)}")
+            raise DatasetError(
+                f"{path}: the first line must name the column {name!r}. Received: "
+                f"{first_few(written, 10) or 'an empty file'}."
+            )
+    repeated = [name for name, times in Counter(header).items() if times > 1 and name in known]
+    if repeated:
+        raise DatasetError(f"{path}: the first line names the column {repeated[0]!r} twice.")
+    if not others:
+        return ()
+    free = [name for name in known if name not in header]
+    hints = [
+        f"{name} ({hint.strip()})" if (hint := did_you_mean(name.casefold(), free)) else name
+        for name in others
+    ]
+    return (f"left out {count(len(others), 'column')} of {path.name}: {first_few(hints)}",)
 
 
 def safe_path(text: str, where: str) -> PurePosixPath:

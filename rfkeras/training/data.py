@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig, flag
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
-from rfkeras.datasets.checks import check_present, differences, scan_split
+from rfkeras.datasets.checks import check_present, differences, equal_files, notes, scan_split
 from rfkeras.datasets.excerpts import (
     WHOLE,
     EvaluationPlan,
@@ -31,6 +31,7 @@ from rfkeras.datasets.packed import PackedSplit
 from rfkeras.datasets.pipeline import evaluation_batches, training_batches
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.synthesis.render import parse_sound_fonts
+from rfkeras.tasks import SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def open_inputs(
     bad_files_csv: Path | None,
     splits: tuple[str, ...] = ("train", "validation", "test"),
     task: str | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Inputs:
     """Open a data set and check its files.
 
@@ -149,19 +151,23 @@ def open_inputs(
         bad_files_csv: File in which unusable files are listed. None: no list.
         splits: The splits that will be used.
         task: As in `open_dataset`.
+        label_names: As in `open_dataset`.
 
     Raises:
         ConfigError: The data set is unknown or does not have an option.
         DatasetError: The data set cannot be read, lacks a split, or has too many missing or
             unusable files.
     """
-    dataset = open_dataset(config, task)
+    dataset = open_dataset(config, task, label_names)
     missing = [name for name in splits if name not in dataset.splits]
     if missing:
         raise DatasetError(f"Data set {dataset.name!r} has no clips for: {', '.join(missing)}.")
-    for difference in differences(dataset):
-        print(f"Note on {dataset.name}: {difference}", file=sys.stderr)
+    for text in (*differences(dataset), *notes(dataset)):
+        print(f"Note on {dataset.name}: {text}", file=sys.stderr)
     check_present(dataset, splits, max_bad_share=config.max_bad_share)
+    if dataset.name == "folder":  # the audio of published data sets is as published
+        for text in equal_files(dataset).notes():
+            print(f"Note on {dataset.name}: {text}", file=sys.stderr)
     total = sum(len(dataset.splits[name]) for name in splits)
     log = BadFileLog(bad_files_csv, total_files=total, max_bad_share=config.max_bad_share)
     kept, resampling = {}, {}
@@ -184,7 +190,9 @@ def open_inputs(
     return Inputs(replace(dataset, splits=kept), audio, log, resampling, cache, config)
 
 
-def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
+def open_dataset(
+    config: TrainConfig, task: str | None = None, label_names: Sequence[str] | None = None
+) -> AudioDataset:
     """Open the data set of a configuration without checking its audio files.
 
     Args:
@@ -192,6 +200,8 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
         task: Task of a `folder` data set (also packed) if the configuration has "auto",
             because such data does not show whether clips can have several tags. None:
             multi_label. Other data sets define their task.
+        label_names: Tags that a `folder` data set is read with, those of a model for example;
+            see `datasets.folder.load`. Other data sets define their tags.
 
     Raises:
         ConfigError: The data set is unknown or does not have an option.
@@ -209,6 +219,9 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
             raise ConfigError(f"{flag(name)} needs --dataset gm_instruments.")
     if config.dataset == "folder":
         options |= {"test_share": config.test_share, "allow_absolute": config.allow_absolute}
+        options |= {"label_names": label_names}
+    if config.dataset in ("folder", "openmic"):
+        options["split_rule"] = config.split_rule
     chosen = {"subset": config.subset, "fold": config.fold, "audio_dir": config.audio_dir}
     options |= {name: value for name, value in chosen.items() if value is not None}
     dataset = load_dataset(
@@ -221,8 +234,22 @@ def open_dataset(config: TrainConfig, task: str | None = None) -> AudioDataset:
         splits = {**dataset.splits, "train": _share(dataset.split("train"), config)}
         dataset = replace(dataset, splits=splits)
     if config.task != "auto":
-        return replace(dataset, task=config.task)
-    return replace(dataset, task=task) if task and dataset.name == "folder" else dataset
+        task = config.task
+    elif dataset.name != "folder":
+        task = None
+    if task == SINGLE_LABEL and label_names is not None:
+        dataset = _all_known(dataset)
+    return dataset if task is None else replace(dataset, task=task)
+
+
+def _all_known(dataset: AudioDataset) -> AudioDataset:
+    """Return a data set whose clips are known not to have the classes that no clip has."""
+    known = np.any([split.mask.any(axis=0) for split in dataset.splits.values()], axis=0)
+    splits = {
+        name: replace(split, mask=np.where(known, split.mask, np.float32(1)))
+        for name, split in dataset.splits.items()
+    }
+    return replace(dataset, splits=splits)
 
 
 def _share(train: Split, config: TrainConfig) -> Split:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import soundfile
@@ -132,9 +135,6 @@ def test_one_folder_per_class(tmp_path):
         "voice/3.mp3": (0, 1),
     }
     assert all((split.mask == 1).all() for split in dataset.splits.values())
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="empty is the folder of a class, but has no audio"):
-        load_dataset("folder", data_dir=tmp_path)
 
 
 def test_folder_errors(tmp_path):
@@ -142,6 +142,310 @@ def test_folder_errors(tmp_path):
         load_dataset("folder", data_dir=tmp_path)
     with pytest.raises(DatasetError, match="does not exist"):
         load_dataset("folder", data_dir=tmp_path / "absent")
+    touch(tmp_path, "a.wav")
+    with pytest.raises(DatasetError, match="no sub-folders, only 1 audio file"):
+        load_dataset("folder", data_dir=tmp_path)
+    touch(tmp_path, "docs/a.pdf")
+    with pytest.raises(DatasetError, match="none of its sub-folders has audio files: docs"):
+        load_dataset("folder", data_dir=tmp_path)
+
+
+# Class folders
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode("utf-8", "surrogateescape"))
+
+
+def classes(root, **sizes):
+    """Create empty files: classes(root, a=2) creates a/00.wav and a/01.wav."""
+    for name, size in sizes.items():
+        touch(root, *(f"{name}/{number:02d}.wav" for number in range(size)))
+
+
+def keys_of(dataset):
+    return {key for split in dataset.splits.values() for key in split.keys}
+
+
+def per_class(dataset):
+    """Return the number of clips per class by split."""
+    return {
+        name: split.labels.sum(axis=0).astype(int).tolist()
+        for name, split in dataset.splits.items()
+    }
+
+
+def load(source, **options):
+    return load_dataset("folder", data_dir=source, **options)
+
+
+SPLIT_NAMES = [
+    ("train", "validation", "test"),
+    ("Train", "Val", "TEST"),
+    ("training", "valid", "eval"),
+    ("train", "dev", "evaluation"),
+]
+
+
+@pytest.mark.parametrize("names", SPLIT_NAMES)
+def test_folders_named_as_splits_are_splits(tmp_path, names):
+    for split, size in zip(names, (3, 2, 1), strict=True):
+        classes(tmp_path / split, low=size, high=size)
+    dataset = load(tmp_path)
+    assert dataset.label_names == ("high", "low")
+    assert per_class(dataset) == {"train": [3, 3], "validation": [2, 2], "test": [1, 1]}
+    assert dataset.splits["test"].keys == (f"{names[2]}/high/00.wav", f"{names[2]}/low/00.wav")
+    assert dataset.info["splits"] == "as given"
+
+
+def test_validation_is_held_out_of_a_train_folder_by_class(tmp_path):
+    classes(tmp_path / "train", low=10, high=20)
+    classes(tmp_path / "test", low=1, high=1)
+    touch(tmp_path, "test/loose.wav", "docs/readme.md", "train/empty/readme.md")
+    dataset = load(tmp_path, validation_share=0.2)
+    assert per_class(dataset) == {"train": [16, 8], "validation": [4, 2], "test": [1, 1]}
+    assert [note for note in dataset.notes if "without an audio" not in note] == [
+        "left out 1 audio file outside the class folders: " + str(tmp_path / "test/loose.wav"),
+        "left out 2 folders without audio of a class: docs, train/empty",
+    ]
+
+
+def test_splits_and_classes_cannot_be_mixed(tmp_path):
+    classes(tmp_path / "train", low=1)
+    classes(tmp_path, guitar=1)
+    with pytest.raises(DatasetError, match=r"mixes splits \(train\) and .*\(guitar\)"):
+        load(tmp_path)
+
+
+def test_splits_without_class_folders_are_rejected(tmp_path):
+    classes(tmp_path, train=3, test=3)
+    with pytest.raises(DatasetError, match="train, test|test, train are splits, but no class"):
+        load(tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    classes(tmp_path, train=4, dog=4)
+    assert load(tmp_path).label_names == ("dog", "train")
+
+
+def test_class_folders_are_divided_class_by_class(tmp_path):
+    classes(tmp_path, a=100, b=20, c=7, d=3)
+    dataset = load(tmp_path)
+    found = per_class(dataset)
+    assert found == {
+        "train": [72, 14, 5, 1],
+        "validation": [13, 3, 1, 1],
+        "test": [15, 3, 1, 1],
+    }
+    assert dataset.info["splits"] == "by seed 0, class by class"
+    other = load(tmp_path, seed=1)
+    assert per_class(other) == found
+    assert other.splits["test"].keys != dataset.splits["test"].keys
+    old = load(tmp_path, split_rule="clips")
+    assert old.info["splits"] == "by seed 0, file by file"
+    assert len(old.splits["test"]) == 20
+
+
+def test_the_division_does_not_depend_on_the_order_of_the_file_system(tmp_path, monkeypatch):
+    classes(tmp_path, a=9, b=9)
+    before = load(tmp_path)
+    real = os.scandir
+
+    @contextmanager
+    def backwards(path):
+        with real(path) as entries:
+            yield list(entries)[::-1]
+
+    monkeypatch.setattr("os.scandir", backwards)
+    after = load(tmp_path)
+    for name in ("train", "validation", "test"):
+        assert after.splits[name].keys == before.splits[name].keys
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"a": 3}, {"train": [1], "validation": [1], "test": [1]}),
+        ({"a": 2, "b": 2}, {"train": [1, 1], "validation": [0, 1], "test": [1, 0]}),
+        ({"a": 2, "b": 3}, {"train": [1, 1], "validation": [1, 1], "test": [0, 1]}),
+        ({"a": 1, "b": 6}, {"train": [1, 4], "validation": [0, 1], "test": [0, 1]}),
+    ],
+)
+def test_small_classes(tmp_path, sizes, expected):
+    classes(tmp_path, **sizes)
+    dataset = load(tmp_path)
+    assert per_class(dataset) == expected
+    assert f"only {sum(sizes.values())} clips in all: scores will say little" in dataset.notes
+    if len(sizes) == 1:
+        assert "only one tag, 'a': a model learns to tell tags apart" in dataset.notes
+
+
+def test_one_clip_per_class_and_too_few_clips(tmp_path):
+    classes(tmp_path, a=1, b=1)
+    with pytest.raises(ConfigError, match="2 clips cannot be divided .*at least 3"):
+        load(tmp_path)
+    classes(tmp_path, c=1)
+    assert [len(split) for split in load(tmp_path).splits.values()] == [1, 1, 1]
+
+
+def test_what_is_not_data_is_left_out_with_notes(tmp_path):
+    classes(tmp_path, rock=5, jazz=5)
+    kept = keys_of(load(tmp_path))
+    touch(
+        tmp_path,
+        *("rock/.ipynb_checkpoints/a.wav", "rock/.Trash-1000/files/b.wav", "jazz/._00.wav"),
+        *("__MACOSX/rock/._00.wav", "rock/@eaDir/00.wav", "docs/readme.txt", "loose.wav"),
+        *("rock/song.mid", "jazz/cover.jpg"),
+    )
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "jazz" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    dataset = load(tmp_path)
+    assert dataset.label_names == ("jazz", "rock")
+    assert keys_of(dataset) == kept
+    kinds = [note.partition(":")[0] for note in dataset.notes]
+    assert kinds == [
+        "left out 1 file of a sound format that cannot be decoded",
+        "left out 3 hidden files or folders",
+        "left out 2 folders of the operating system",
+        "left out 2 files without an audio suffix",
+        "left out 1 file, link or folder that cannot be read",
+        "left out 1 audio file outside the class folders",
+        "left out 2 folders without audio of a class",
+    ]
+
+
+def test_linked_albums_are_followed_and_other_formats_found(tmp_path):
+    root = tmp_path / "music"
+    classes(root, rock=3)
+    touch(tmp_path, "elsewhere/1.m4a", "elsewhere/2.AU", "elsewhere/3.caf")
+    (root / "rock" / "album").symlink_to(tmp_path / "elsewhere")
+    (root / "pop").symlink_to(tmp_path / "elsewhere2")
+    touch(tmp_path, "elsewhere2/x.wma")
+    (root / "rock" / "loop").symlink_to(root)
+    dataset = load(root)
+    assert dataset.label_names == ("pop", "rock")
+    assert {"rock/album/1.m4a", "rock/album/2.AU", "rock/album/3.caf", "pop/x.wma"} < keys_of(
+        dataset
+    )
+    assert any(note.startswith("left out 1 link to a folder that") for note in dataset.notes)
+
+
+def test_spellings_of_one_name_are_one_tag(tmp_path):
+    for name in ("fl\u00fbte", "flu\u0302te", "fl\u200b\u00fbte"):
+        classes(tmp_path, **{name: 2})
+    classes(tmp_path, **{"vio\u200blin": 2})
+    dataset = load(tmp_path)
+    assert dataset.label_names == ("fl\u00fbte", "violin")
+    one, two, *_ = dataset.notes
+    assert one.startswith(
+        "spellings with other or invisible characters are one tag: 'fl\u00fbte'"
+    )
+    assert r"'flu\u0302te'" in one
+    assert two == r"invisible characters are left out of 1 tag: 'violin' ('vio\u200blin')"
+
+
+def test_names_that_cannot_be_tags(tmp_path):
+    classes(tmp_path, **{"a\nb": 2, "c": 2})
+    with pytest.raises(DatasetError, match=r"a\nb: The tag name 'a\\nb' has a control"):
+        load(tmp_path)
+
+
+# Tables
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_delimiters_and_encodings(tmp_path, delimiter, encoding, end):
+    rows = [
+        ("Path ", " LABELS", "split"),
+        ('"a;b,c\td.wav"', "rock|caf\u00e9", "train"),
+        ("\u7434\u2028.wav", '"rock"', "test"),
+        ("b.wav", "", "validation"),
+        ("", "", ""),
+    ]
+    content = end.join(delimiter.join(row) for row in rows) + end
+    (tmp_path / "clips.csv").write_bytes(content.encode(encoding))
+    dataset = load(tmp_path / "clips.csv")
+    assert dataset.label_names == ("caf\u00e9", "rock")
+    assert dataset.splits["train"].keys == ("a;b,c\td.wav",)
+    assert dataset.splits["test"].keys == ("\u7434\u2028.wav",)
+    assert dataset.splits["validation"].labels.tolist() == [[0, 0]]
+
+
+def test_a_spreadsheet_that_names_its_separator(tmp_path):
+    path = write_csv(tmp_path, "sep=;\npath;labels;split\na.wav;x;test\nb.wav;x,y;test\n")
+    assert load(path).label_names == ("x", "x,y")
+    path = write_csv(tmp_path, "sep=;\npath;labels\na.wav;x;z\n")
+    with pytest.raises(DatasetError, match="line 3: the number of fields"):
+        load(path)
+
+
+def test_other_columns_are_left_out_with_a_note(tmp_path):
+    text = "id,path,labels,artist,spilt,\n" + "".join(
+        f"{n},{n}.wav,x|y,me,train,\n" for n in range(12)
+    )
+    dataset = load(write_csv(tmp_path, text))
+    assert dataset.notes == (
+        "left out 3 columns of clips.csv: id, artist, spilt (Did you mean 'split'?)",
+    )
+    twice = write_csv(tmp_path, "path,labels,Labels\na.wav,x,y\n")
+    with pytest.raises(DatasetError, match="names the column 'labels' twice"):
+        load(twice)
+
+
+def test_paths_of_other_systems(tmp_path):
+    touch(tmp_path, "sub/a.wav", "flu\u0302te.wav", "back\\slash.wav")
+    text = (
+        "path,labels,split\nsub\\a.wav,x,train\nfl\u00fbte.wav,x,test\n"
+        "back\\slash.wav,x,validation\n"
+    )
+    dataset = load(write_csv(tmp_path, text))
+    assert dataset.splits["train"].keys == ("sub/a.wav",)
+    assert dataset.splits["test"].paths[0].is_file()
+    assert dataset.splits["validation"].keys == ("back\\slash.wav",)
+    for path in ("C:\\music\\a.wav", "..\\a.wav", "c:/a.wav"):
+        with pytest.raises(DatasetError, match="leads out of"):
+            load(write_csv(tmp_path, f"path,labels\n{path},x\n"))
+
+
+def test_names_in_tables_follow_the_same_rule(tmp_path):
+    text = "path,labels\n" + "".join(
+        f"{n}.wav,{'flu' + chr(0x302) + 'te' if n % 2 else 'fl' + chr(0xFB) + 'te'}\n"
+        for n in range(12)
+    )
+    dataset = load(write_csv(tmp_path, text))
+    assert dataset.label_names == ("fl\u00fbte",)
+    assert "are one tag" in dataset.notes[0]
+    with pytest.raises(DatasetError, match="line 3: The tag name .* control character"):
+        load(write_csv(tmp_path, 'path,labels\na.wav,"x\ny"\n'))
+
+
+def test_reading_with_the_tags_of_a_model(tmp_path):
+    path = write_csv(
+        tmp_path,
+        "path,labels,split,unknown\na.wav,rock|mine,test,\nb.wav,jazz,test,pop\n"
+        "c.wav,rock,test,jazz\n",
+    )
+    model = ("pop", "rock", "jazz", "folk")
+    test = load(path, label_names=model)
+    assert test.label_names == model
+    np.testing.assert_array_equal(
+        test.splits["test"].labels, [[0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
+    )
+    np.testing.assert_array_equal(
+        test.splits["test"].mask, [[0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
+    )
+    assert test.notes[:2] == (
+        "left out 1 tag not asked for: mine",
+        "2 tags that no clip has, taken as unknown: folk, pop",
+    )
+    with pytest.raises(DatasetError, match="None of the tags .* Did you mean 'Jazz'"):
+        load(path, label_names=("Jazz", "pop"))
+    with pytest.raises(DatasetError, match="line 3: the unknown tag 'pop'"):
+        load(path)
 
 
 def test_names_and_options_are_checked(tmp_path):
