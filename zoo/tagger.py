@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -10,7 +10,15 @@ from keras import ops
 
 from rfkeras.errors import ConfigError
 from rfkeras.layers.head import ClipLogits, find_head
+from rfkeras.layers.outputs import Outputs, model_outputs, tensor_outputs
 from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL
+from rfkeras.utils.model_graph import (
+    chain_from_end,
+    inlined,
+    layer_tensor,
+    only_input,
+    only_output,
+)
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,14 @@ class Tagger(keras.Model):
             inputs: Inputs of the model: (batch, samples), (batch, samples, channels), or
                 spectrograms (batch, time, mel, channels).
         """
+        return self.reader(inputs)
+
+    @property
+    def reader(self) -> Reader:
+        """The function from inputs to a `Reading`; made when it is first needed."""
         if self._reader is None:
             self._reader = Reader(self)
-        return self._reader(inputs)
+        return self._reader
 
     def embed(self, inputs: Any, per: str = "clip") -> Any:
         """Compute embeddings, the features that the classifier reads.
@@ -90,27 +103,37 @@ class Tagger(keras.Model):
         """
         _check_per(per)
         reading = self.read(inputs)
-        return self.head.scores(reading.logits if per == "clip" else reading.frame_logits)
+        values = reading.logits if per == "clip" else reading.frame_logits
+        return self.reader.outputs.scores(values)
 
 
 class Reader:
     """A function from a model's input to a `Reading`, for inference.
 
+    The layers of nested models are read like those of the model itself.
+
     Args:
-        model: A functional model that ends in a `ClipLogits` layer.
-        source: Tensor of the model to start from, such as the output of its front-end; None
-            starts from its input.
+        model: A functional or Sequential model with a `ClipLogits` layer at its end.
+        source: Tensor to start from, such as the output of a model's front-end: a tensor of
+            `inlined(model)`. None starts from the model's input.
+
+    Attributes:
+        head: The `ClipLogits` layer.
+        outputs: What the values that the head pools are, and how they become scores.
+        n_features: Length of an embedding.
 
     Raises:
         ConfigError: The model does not end in a `ClipLogits` layer, or has no classifier
-            before it.
+            before it, or has several inputs or outputs.
     """
 
     def __init__(self, model: keras.Model, source: Any = None):
-        self.head = top_head(model)
-        logit_map = self.head.input
-        features = classifier_input(model)
-        source = model.inputs[0] if source is None else source
+        graph = inlined(model)
+        self.head = top_head(graph)
+        self.outputs = pooled_outputs(graph)
+        logit_map = layer_tensor(graph, self.head, "input")
+        features = classifier_input(graph)
+        source = only_input(graph) if source is None else source
         self._backbone = keras.Model(source, [logit_map, features], name="reader")
         self.n_features = features.shape[-1]
 
@@ -127,19 +150,61 @@ class Reader:
         )
 
 
+# Layers and operations that may follow the head.
+_AFTER_HEAD = (
+    "Identity",
+    "Dropout",
+    "Cast",
+    "Reshape",
+    "Sigmoid",
+    "Softmax",
+    "StopGradient",
+    "SaturateCast",
+)
+
+
 def top_head(model: keras.Model) -> ClipLogits:
-    """Return the final `ClipLogits` layer of a model.
+    """Return the final `ClipLogits` layer of a model, also of a nested model.
+
+    Only a sigmoid or softmax, and layers that do not change the values, may follow it.
 
     Raises:
-        ConfigError: The model has none, or only inside a nested model.
+        ConfigError: The model has none at its end, or has several outputs.
     """
-    for layer in reversed(model.layers):
+    for layer, _ in chain_from_end(model):
         if isinstance(layer, ClipLogits):
             return layer
+        function = getattr(layer, "activation", None)
+        activation = isinstance(layer, keras.layers.Activation) and function in (
+            keras.activations.linear,
+            keras.activations.sigmoid,
+            keras.activations.softmax,
+        )
+        if not activation and type(layer).__name__ not in _AFTER_HEAD:
+            break
+    if find_head(model) is not None:
+        raise ConfigError(
+            f"Model {model.name!r} has a ClipLogits layer, but layer {layer.name!r} "
+            f"({type(layer).__name__}) is computed from it, so the scores of its frames are "
+            "unknown. Make the ClipLogits layer the last one."
+        )
     raise ConfigError(
         f"Model {model.name!r} does not end in a ClipLogits layer, so its frames are unknown. "
         "Make rfkeras.layers.ClipLogits its last layer."
     )
+
+
+def pooled_outputs(model: keras.Model) -> Outputs:
+    """Return what the values that the final `ClipLogits` layer pools are.
+
+    They are logits, also where the model applies a sigmoid or softmax to the pooled logits; and
+    probabilities if these were applied before the head.
+    """
+    graph = inlined(model)
+    head = top_head(graph)
+    final = model_outputs(graph)
+    kind = tensor_outputs(layer_tensor(graph, head, "output")).kind
+    return replace(final, kind=kind, head=head)
 
 
 def classifier_input(model: keras.Model) -> Any:
@@ -147,20 +212,17 @@ def classifier_input(model: keras.Model) -> Any:
 
     The classifier is the last convolution or dense layer before the head.
 
+    Args:
+        model: A model without nested models at its end, such as `inlined` returns.
+
     Raises:
         ConfigError: There is no such layer on a straight path to the head.
     """
-    tensor = top_head(model).input
-    while True:
-        layer = tensor._keras_history.operation
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
-            return layer.input
-        inputs = getattr(layer, "input", None)
-        if inputs is None or isinstance(inputs, (list, tuple)) or not layer._inbound_nodes:
-            break
-        if isinstance(layer, keras.layers.InputLayer):
-            break
-        tensor = inputs
+    behind = True
+    for layer, source in chain_from_end(model):
+        behind = behind and not isinstance(layer, ClipLogits)
+        if not behind and isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            return source
     raise ConfigError(
         f"Model {model.name!r} needs a Conv2D or Dense layer before its head that computes the "
         "logits. The input of that layer is the embedding."
@@ -173,16 +235,20 @@ def _check_per(per: str) -> None:
 
 
 def label_names(model: keras.Model) -> tuple[str, ...]:
-    """Return the tags saved in a model; "class_0", "class_1", ... if it has none."""
+    """Return the tags saved in a model; "class_0", "class_1", ... if it has none.
+
+    Raises:
+        ConfigError: The model has several outputs, or no graph of layers.
+    """
     head = find_head(model)
     if head is not None and head.label_names is not None:
         return head.label_names
-    return tuple(f"class_{i}" for i in range(model.output_shape[-1]))
+    return tuple(f"class_{i}" for i in range(only_output(model).shape[-1]))
 
 
 def model_head(model: keras.Model) -> ClipLogits:
-    """Return the head of a model; a multi-label one if it has none."""
-    return find_head(model) or ClipLogits()
+    """Return the head of a model; one for its kind of outputs if it has none."""
+    return find_head(model) or ClipLogits(task=model_outputs(model).task)
 
 
 def tag_thresholds(model: keras.Model) -> tuple[float, ...] | None:
@@ -191,8 +257,12 @@ def tag_thresholds(model: keras.Model) -> tuple[float, ...] | None:
     Returns:
         The thresholds saved in the model's head, or 0.5 for every tag; None if classes
         exclude each other and the class with the highest score applies.
+
+    Raises:
+        ConfigError: The model has several outputs, or no graph of layers.
     """
-    head = model_head(model)
-    if head.task != MULTI_LABEL:
+    if model_outputs(model).task != MULTI_LABEL:
         return None
-    return head.thresholds or (DEFAULT_THRESHOLD,) * model.output_shape[-1]
+    head = find_head(model)
+    own = None if head is None else head.thresholds
+    return own or (DEFAULT_THRESHOLD,) * only_output(model).shape[-1]

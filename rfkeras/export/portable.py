@@ -16,6 +16,7 @@ from rfkeras.export.saved_model import audio_fields, checked_labels, frame_times
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
 from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
+from rfkeras.utils.model_graph import inlined, layer_tensor, only_input
 from zoo.tagger import Reader, tag_thresholds
 
 OUTPUTS = ("scores", "frame_scores", "embedding")
@@ -55,25 +56,26 @@ class PortableModel:
     def __init__(
         self, model: keras.Model, labels: Sequence[str] | None = None, frontend: bool = True
     ):
-        keras_model = in_float32(model)
+        keras_model = inlined(in_float32(model))
         layer = find_frontend(keras_model)
-        source = keras_model.inputs[0]
+        source = only_input(keras_model)
         if layer is not None:
-            if layer.input is not source:
+            if layer_tensor(keras_model, layer, "input") is not source:
                 raise ConfigError(
                     f"Model {model.name!r} has layers between its input and its front-end, so "
                     "it cannot be converted. Use a model that begins with the front-end, or "
                     "SavedModel."
                 )
             if not frontend:
-                source = layer.output
+                source = layer_tensor(keras_model, layer, "output")
         self.input_name = source.name if layer is None or frontend else "spectrogram"
         self.input_shape = tuple(source.shape)
         self._reader = Reader(keras_model, source)
         self._frontend = PortableFrontend(layer) if layer is not None and frontend else None
         self._folded = folded = fold_if_possible(keras_model)
         twin = find_frontend(folded)
-        self._network = Reader(folded, None if twin is None else twin.output)
+        start = None if twin is None else layer_tensor(folded, twin, "output")
+        self._network = Reader(folded, start)
         self.head = self._reader.head
         self.card = _card(model, self, labels)
         spec = tf.TensorSpec(self.input_shape, tf.float32, name=self.input_name)

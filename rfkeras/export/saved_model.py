@@ -25,6 +25,7 @@ from rfkeras.frontend import find_frontend
 from rfkeras.inference.frames import FrameTimes, frame_times
 from rfkeras.layers import ClipLogits
 from rfkeras.utils.files import PARTIAL, naming_write_errors, write_text
+from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
 from rfkeras.utils.text import count
 from zoo.tagger import classifier_input, label_names, model_head, tag_thresholds, top_head
 
@@ -156,7 +157,7 @@ class Signatures:
 
     Attributes:
         functions: By name. `serving_default` always exists. `frames` and `embed` need a
-            `ClipLogits` layer outside nested models, preceded by the convolution or dense layer
+            `ClipLogits` layer at the end, preceded by the convolution or dense layer
             that computes the logits; `audio_bytes` also needs a front-end and an input of any
             length.
         missing: Reasons for missing signatures, by name.
@@ -170,18 +171,19 @@ class Signatures:
         self.missing: dict[str, str] = {}
         self.embedding_size: int | None = None
         self.frame_times: FrameTimes | None = None
-        source = model.inputs[0]
+        model = inlined(model)
+        source = only_input(model)
         self._head = head
-        self._n_classes = model.output_shape[-1]
+        self._n_classes = only_output(model).shape[-1]
         inference = for_inference(model)
-        outputs = {"logits": inference.outputs[0]}
+        outputs = {"logits": only_output(inference)}
         own: ClipLogits | None = None
         try:
             own, features = top_head(inference), classifier_input(inference)
         except ConfigError as error:
             self.missing = dict.fromkeys((FRAMES, EMBED, AUDIO_BYTES), str(error))
         else:
-            outputs |= {"map": own.input, "features": features}
+            outputs |= {"map": layer_tensor(inference, own, "input"), "features": features}
             self.embedding_size = int(features.shape[-1])
             self.frame_times = frame_times_or_none(model)
         # Use a list: a dict with one output would be returned as that output.

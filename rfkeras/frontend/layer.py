@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.frontend.presets import preset_config, scale_of_frontend
+from rfkeras.utils.model_graph import sublayers
 
 DB_OF_E = 10.0 / math.log(10.0)  # dB of a factor e in power
 N_GROUPS = 4  # measured: slower with two groups, no faster with eight
@@ -332,12 +333,24 @@ def build_input(
     return waveform, layer(waveform)
 
 
-def find_frontend(model: keras.Model) -> Frontend | None:
-    """Return the model's front-end, or None if the model takes spectrograms."""
-    for layer in model.layers:
-        if isinstance(layer, Frontend):
-            return layer
-    return None
+def find_frontend(model: Any) -> Frontend | None:
+    """Return the model's front-end, at any depth; None if the model takes spectrograms.
+
+    It is found in nested, Sequential and subclassed models, inside wrappers such as
+    `keras.layers.TimeDistributed`, and in layers that hold it as an attribute.
+
+    Raises:
+        ConfigError: The model has several different front-ends.
+    """
+    found = sublayers(model, Frontend)
+    if len(found) > 1:
+        names = ", ".join(repr(layer.name) for layer in found)
+        raise ConfigError(
+            f"Model {model.name!r} has {len(found)} front-ends ({names}), so its audio format "
+            "and its frames are ambiguous. Apply one front-end layer wherever a spectrogram is "
+            "needed."
+        )
+    return found[0] if found else None
 
 
 def create_frontend(name: str, **overrides: Any) -> Any:

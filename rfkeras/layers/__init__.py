@@ -16,6 +16,7 @@ from rfkeras.layers.conv import (
 )
 from rfkeras.layers.dense import DenseLayer
 from rfkeras.layers.head import ClipLogits, find_head
+from rfkeras.layers.outputs import Outputs, model_outputs
 from rfkeras.layers.residual import ResidualBlock, ShakeShake
 from rfkeras.utils.keras_workarounds import ReplicaSeedGenerator
 
@@ -27,6 +28,7 @@ __all__ = [
     "DenseLayer",
     "FrequencyChannel",
     "Mixup",
+    "Outputs",
     "RandomGain",
     "RandomTimeRoll",
     "ReplicaDropout",
@@ -36,4 +38,5 @@ __all__ = [
     "SpecAugment",
     "find_head",
     "make_conv",
+    "model_outputs",
 ]

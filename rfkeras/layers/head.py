@@ -10,6 +10,7 @@ from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.tasks import MULTI_LABEL, check_task
+from rfkeras.utils.model_graph import Place, layer_graph, sublayers
 
 POOLINGS = ("average", "max", "log_mean_exp", "attention")
 
@@ -158,11 +159,16 @@ class ClipLogits(keras.layers.Layer):
 
 
 def find_head(model: Any) -> ClipLogits | None:
-    """Return the model's `ClipLogits`, also from nested models; None if there is none."""
-    for layer in model.layers:
+    """Return the model's `ClipLogits`, at any depth; None if there is none.
+
+    Of several, this is the one that computes the model's (first) output, or else the last.
+    """
+    heads = sublayers(model, ClipLogits)
+    if len(heads) < 2:
+        return heads[0] if heads else None
+    graph = layer_graph(model)
+    if graph is not None:
+        layer, _ = Place(graph.outputs[0]).producer()
         if isinstance(layer, ClipLogits):
             return layer
-        found = find_head(layer) if isinstance(layer, keras.Model) else None
-        if found is not None:
-            return found
-    return None
+    return heads[-1]

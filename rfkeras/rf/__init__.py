@@ -27,6 +27,7 @@ from rfkeras.utils.lazy import lazy_attributes
 if TYPE_CHECKING:
     from rfkeras.rf.effective import effective_receptive_field
     from rfkeras.rf.effective_result import EffectiveField
+    from rfkeras.rf.lengths import shortest_input
     from rfkeras.rf.trace import receptive_field
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "register_rule",
     "rf_of_rho",
     "rho_for",
+    "shortest_input",
 ]
 
 
@@ -64,5 +66,6 @@ __getattr__ = lazy_attributes(
         "effective_receptive_field": "rfkeras.rf.effective",
         "EffectiveField": "rfkeras.rf.effective_result",
         "receptive_field": "rfkeras.rf.trace",
+        "shortest_input": "rfkeras.rf.lengths",
     },
 )

@@ -309,6 +309,7 @@ def split_model(model: Any, layer: str | None, spectrogram_layer: str | None) ->
     import keras
 
     from rfkeras.rf.trace import graph_of
+    from rfkeras.utils.model_graph import inlined, layer_tensor
 
     if keras.config.backend() != "tensorflow":
         raise ConfigError(
@@ -321,13 +322,16 @@ def split_model(model: Any, layer: str | None, spectrogram_layer: str | None) ->
             "The effective receptive field is measured for models with one input. "
             f"Received: model {model.name!r} with {len(graph.inputs)} inputs."
         )
-    start = spectrogram_layer or _frontend(model)
-    spectrogram = graph.inputs[0] if start is None else _tensor(graph, start, "output")
+    named = {name for name in (layer, spectrogram_layer) if name is not None}
+    if not named or not named <= {operation.name for operation in graph.operations}:
+        graph = inlined(model)  # the front-end, head or layer may be in a nested model
+    start = spectrogram_layer or _frontend(graph)
+    spectrogram = graph.inputs[0] if start is None else layer_tensor(graph, start, "output")
     names: tuple[str, ...] | None = None
     if layer is None:
-        output, names = _averaged_map(model, graph)
+        output, names = _averaged_map(graph)
     else:
-        output = _tensor(graph, layer, "output")
+        output = layer_tensor(graph, layer, "output")
     for tensor, option, what in (
         (spectrogram, "spectrogram_layer", "spectrogram (batch, time, mel, channels)"),
         (output, "layer", "map (batch, time, frequency, channels)"),
@@ -344,76 +348,33 @@ def split_model(model: Any, layer: str | None, spectrogram_layer: str | None) ->
         raise ConfigError(
             f"In model {model.name!r} the map does not depend on the spectrogram only: {error}"
         ) from error
-    scale = None if start is None else _scale(model, start)
+    scale = None if start is None else _scale(graph, start)
     return Split(model, front, body, names, scale)
 
 
-def _frontend(model: Any) -> str | None:
-    """Return the name of the model's front-end; None if it has none.
-
-    Raises:
-        ConfigError: The front-end is inside a nested model.
-    """
-    import keras
-
-    if len(model.inputs[0].shape) == 4:  # a spectrogram: kapre need not be loaded
+def _frontend(graph: Any) -> str | None:
+    """Return the name of the model's front-end; None if it has none."""
+    if len(graph.inputs[0].shape) == 4:  # a spectrogram: kapre need not be loaded
         return None
     from rfkeras.frontend import find_frontend
 
-    frontend = find_frontend(model)
-    if frontend is not None:
-        return str(frontend.name)
-    for layer in model.layers:
-        if isinstance(layer, keras.Model) and find_frontend(layer) is not None:
-            raise ConfigError(
-                f"The front-end of model {model.name!r} is inside its layer {layer.name!r}. "
-                f"Measure that model instead: model.get_layer({layer.name!r})."
-            )
-    return None
+    frontend = find_frontend(graph)
+    return None if frontend is None else str(frontend.name)
 
 
-def _averaged_map(model: Any, graph: Any) -> tuple[Any, tuple[str, ...] | None]:
+def _averaged_map(graph: Any) -> tuple[Any, tuple[str, ...] | None]:
     """Return the map that the model averages over positions, and its channel names."""
-    from rfkeras.layers.head import ClipLogits, find_head
+    from rfkeras.layers.head import find_head
     from rfkeras.rf.trace import receptive_field
+    from rfkeras.utils.model_graph import layer_tensor
 
-    for layer in model.layers:
-        if isinstance(layer, ClipLogits):
-            return _tensor(graph, layer.name, "input"), layer.label_names
-    if find_head(model) is not None:
-        raise ConfigError(
-            f"The map that model {model.name!r} averages is inside a nested model. Measure "
-            "that model instead, or name a layer of this one by `layer`."
-        )
-    pooled_by = receptive_field(model).pooled_by
+    head = find_head(graph)
+    if head is not None:
+        return layer_tensor(graph, head, "input"), head.label_names
+    pooled_by = receptive_field(graph).pooled_by
     if pooled_by is None:
         return graph.outputs[0], None
-    return _tensor(graph, pooled_by, "input"), None
-
-
-def _tensor(graph: Any, name: str, side: str) -> Any:
-    """Return the input or output of a layer or operation that is applied once.
-
-    A layer can belong to several models, so `layer.input` could be another model's tensor.
-    """
-    from rfkeras.utils.keras_workarounds import graph_nodes
-
-    applied: dict[str, list[Any]] = {}
-    for node in graph_nodes(graph):
-        applied.setdefault(node.operation.name, []).append(node)
-    if name not in applied:
-        raise ConfigError(unknown_name(f"layer of model {graph.name!r}", name, applied))
-    tensors = [
-        tensor
-        for node in applied[name]
-        for tensor in (node.input_tensors if side == "input" else node.outputs)
-    ]
-    if len(tensors) != 1:
-        raise ConfigError(
-            f"Layer {name!r} of model {graph.name!r} must have a single {side}. Received: a "
-            f"layer with {len(tensors)}."
-        )
-    return tensors[0]
+    return layer_tensor(graph, pooled_by, "input"), None
 
 
 def _scale(model: Any, spectrogram_layer: str) -> SpectrogramScale | None:

@@ -30,7 +30,7 @@ from rfkeras.evaluation.metrics import (
 from rfkeras.evaluation.report import evaluate
 from rfkeras.evaluation.result import Report
 from rfkeras.frontend import find_frontend
-from rfkeras.layers import find_head
+from rfkeras.layers import find_head, model_outputs
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.training.data import Inputs, open_inputs
 from rfkeras.training.distributed import Workers
@@ -45,9 +45,8 @@ VALIDATION = "validation"
 
 
 def model_task(model: Any) -> str:
-    """Return the task of the model's head, or "multi_label" if it has none."""
-    head = find_head(model)
-    return MULTI_LABEL if head is None else head.task
+    """Return the task of the model's outputs."""
+    return model_outputs(model).task
 
 
 def predict_scores(model: Any, batches: Any, plan: EvaluationPlan) -> NDArray[np.float64]:
@@ -62,8 +61,11 @@ def predict_scores(model: Any, batches: Any, plan: EvaluationPlan) -> NDArray[np
         (len(plan.kept_rows), classes). A clip's score is the mean over its windows of the
         sigmoid or, for a single-label model, of the softmax.
     """
-    logits = model.predict(batches, verbose=0)
-    return plan.average(probabilities(logits, model_task(model)))
+    values = model.predict(batches, verbose=0)
+    outputs = model_outputs(model)
+    if not outputs.from_logits:
+        return plan.average(values)
+    return plan.average(probabilities(values, outputs.task))
 
 
 # During training

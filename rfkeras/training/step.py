@@ -19,10 +19,11 @@ import zoo
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend, find_frontend
-from rfkeras.layers import Mixup, RandomGain, RandomTimeRoll, SpecAugment, find_head
+from rfkeras.layers import Mixup, RandomGain, RandomTimeRoll, SpecAugment, model_outputs
 from rfkeras.training.losses import apply_class_weights, class_weights, loss_for
 from rfkeras.training.optimizer import is_kernel, make_optimizer
 from rfkeras.utils.keras_workarounds import CollectiveModel
+from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
 from zoo.tagger import classifier_input
 
 if TYPE_CHECKING:
@@ -190,22 +191,25 @@ class TrainingModel(CollectiveModel):
                 f"Model {tagger.name!r} has no front-end: it takes spectrograms, so there is "
                 "no waveform to augment."
             )
-        inputs = tagger.inputs[0] if self.frontend is None else self.frontend.output
+        graph = inlined(tagger)
+        inputs = only_input(graph)
+        if self.frontend is not None:
+            inputs = layer_tensor(graph, self.frontend, "output")
+        output = only_output(graph)
         # TensorFlow orders sums over replicas by operation names, so these names decide the
         # last bits of the statistics. They are those of version 0.1.0.
-        self.network = keras.Model(inputs, tagger.outputs[0], name="trunk")
+        self.network = keras.Model(inputs, output, name="trunk")
         self.may_freeze = may_freeze
         self.is_frozen = False
         if may_freeze:
-            features = classifier_input(tagger)
+            features = classifier_input(graph)
             self.backbone = keras.Model(inputs, features, name="features")
-            self.classifier = keras.Model(features, tagger.outputs[0], name="classifier")
+            self.classifier = keras.Model(features, output, name="classifier")
         self.waveform_augmentation = list(waveform_augmentation)
         self.augmentation = list(augmentation)
         self.mixup = mixup
         self.class_weights = class_weights
-        head = find_head(tagger)
-        self.task = "multi_label" if head is None else head.task
+        self.task = model_outputs(tagger).task
         self.averaging = averaging
         self.ema_decay = ema_decay
         self.jit = jit

@@ -245,10 +245,17 @@ def test_models_that_cannot_be_divided():
     two = keras.Model([first, second], first + second)
     with pytest.raises(ConfigError, match="with 2 inputs"):
         effective_receptive_field(two, CLIP)
+
+
+def test_a_nested_model_is_measured_like_the_model_itself():
     waveform = keras.Input((None,))
-    outer = keras.Model(waveform, tagger(num_classes=2, frontend="mel_32k")(waveform))
-    with pytest.raises(ConfigError, match=r"model.get_layer\('resnet_rf'\)"):
-        effective_receptive_field(outer, np.zeros((1, 32000)))
+    inner = tagger(num_classes=2, frontend="mel_32k")
+    outer = keras.Model(waveform, inner(waveform))
+    clip = np.random.default_rng(0).normal(0, 0.1, (1, 32000)).astype("float32")
+    one, other = (effective_receptive_field(m, clip, positions=2) for m in (inner, outer))
+    np.testing.assert_array_equal(one.energy, other.energy)
+    assert one.scale == other.scale
+    assert one.scale is not None
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 16, 1000])

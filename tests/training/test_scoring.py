@@ -18,15 +18,11 @@ from rfkeras.training.scoring import (
 )
 
 
-class Echo:
-    """Model with fixed logits and the head of a task."""
-
-    def __init__(self, logits, task):
-        self.logits = np.asarray(logits, np.float32)
-        self.layers = zoo.create_model("resnet_rf", 3, width=2, task=task, frontend=None).layers
-
-    def predict(self, batches, verbose):
-        return self.logits
+def echo(logits, task):
+    """Return a model with fixed logits and the head of a task."""
+    model = zoo.create_model("resnet_rf", 3, width=2, task=task, frontend=None)
+    model.predict = lambda batches, verbose: np.asarray(logits, np.float32)
+    return model
 
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 3)).astype("float32")
@@ -40,15 +36,29 @@ def test_a_clips_score_is_the_mean_over_its_windows(task):
         "multi_label": powers / (1 + powers),
         "single_label": powers / powers.sum(axis=1, keepdims=True),
     }[task]
-    scores = predict_scores(Echo(LOGITS, task), None, PLAN)
+    scores = predict_scores(echo(LOGITS, task), None, PLAN)
     expected = [windows[0], windows[1:4].mean(axis=0), windows[4]]
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_a_model_without_a_head_is_multi_label():
-    assert model_task(Echo(LOGITS, "single_label")) == "single_label"
+    assert model_task(echo(LOGITS, "single_label")) == "single_label"
     inputs = keras.Input((3,))
     assert model_task(keras.Model(inputs, keras.layers.Dense(2)(inputs))) == "multi_label"
+
+
+@pytest.mark.parametrize(
+    ("activation", "task"), [("sigmoid", "multi_label"), ("softmax", "single_label")]
+)
+def test_a_model_that_ends_in_a_sigmoid_or_softmax_gives_its_own_scores(activation, task):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation=activation)(inputs))
+    own = np.array([[0.04, 0.96], [0.3, 0.7], [0.1, 0.9]], np.float32)
+    model.predict = lambda batches, verbose: own
+    plan = EvaluationPlan.from_lengths([10, 15], window=10, batch_size=3)
+    scores = predict_scores(model, None, plan)
+    assert model_task(model) == task
+    np.testing.assert_allclose(scores, [own[0], own[1:].mean(axis=0)], rtol=1e-6)
 
 
 def test_metrics_of_an_epoch_of_a_tagger():
@@ -91,7 +101,7 @@ def test_the_loss_of_a_classifier_equals_that_of_keras():
     truth, logits = np.array([0, 2, 1, 1, 0]), LOGITS
     keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(truth, logits)
     scores = predict_scores(
-        Echo(logits, "single_label"),
+        echo(logits, "single_label"),
         None,
         EvaluationPlan.from_lengths([10] * 5, window=10, batch_size=5),
     )
