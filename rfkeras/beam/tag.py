@@ -35,12 +35,12 @@ from rfkeras.beam.runner import (
 )
 from rfkeras.errors import ConfigError
 from rfkeras.inference.batch import Job, TagOptions, outcome_of
-from rfkeras.inference.output import Outcome, record_line
+from rfkeras.inference.output import Outcome, Stamp, record_line
 from rfkeras.utils.files import sole_writer
 
 TAGS, DEAD = "tags", "dead"
 SUMMARY = "summary.json"
-COUNTS = ("found", "done_before", "tagged", "dead")
+COUNTS = ("found", "done_before", "replaced", "tagged", "noted", "dead")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def tag_files(
 
     Returns:
         The content of summary.json: the number of files `found`, which is the sum of
-        `done_before`, `tagged` and `dead`; and the `hours` of audio tagged.
+        `done_before`, `tagged` and `dead`; how many of those tagged have notes (`noted`) and
+        how many were replaced since an earlier pipeline tagged them (`replaced`); and the
+        `hours` of audio tagged.
 
     Raises:
         ConfigError: The folder contains results and resume is off, or another job wrote them;
@@ -143,6 +145,8 @@ def _tag_files(
     run_pipeline(options, build, progress)
     with FileSystems.open(summary) as stream:
         content: dict[str, Any] = json.loads(stream.read())
+    if content["replaced"]:
+        dead |= {path: _lines(path) for path in finished}
     drop_retried(settings.output_dir, settings.run, dead)
     if not content["found"]:
         raise ConfigError("Found no file to tag. Check the arguments and lists.")
@@ -195,12 +199,13 @@ def key_of(line: bytes) -> str:
 
 
 def drop_retried(folder: str, run: str, dead: Mapping[str, Sequence[bytes]]) -> None:
-    """Remove files that a pipeline has tried again from earlier dead letters.
+    """Remove files that a pipeline has tried again from earlier shards.
 
     Args:
         folder: Folder of the shards.
         run: Part of the names of the pipeline's shards.
-        dead: The earlier dead letters, from `earlier_shards`.
+        dead: Lines of the earlier shards, by path: the dead letters, from `earlier_shards`,
+            and the tags if files were replaced.
     """
     waiting = {key_of(line) for lines in dead.values() for line in lines}
     if not waiting:
@@ -237,11 +242,12 @@ def _note(text: str, quiet: bool) -> None:
         print(f"Note: {text}", file=sys.stderr)
 
 
-def _keys_done(shard: str) -> Iterator[tuple[str, bool]]:
-    """Yield the keys of the files in a finished shard."""
+def _keys_done(shard: str) -> Iterator[tuple[str, Stamp | None]]:
+    """Yield the keys of the files in a finished shard, with their sizes and times."""
     with FileSystems.open(shard) as stream:
         while line := stream.readline():
-            yield key_of(line), True
+            record = json.loads(line)
+            yield record["absolute_path"], Stamp.recorded(record)
 
 
 def _choose(grouped: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
@@ -250,9 +256,14 @@ def _choose(grouped: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
     if file is None:
         return
     yield "found", 1
-    if any(grouped[1]["done"]):
+    done = list(grouped[1]["done"])
+    # A file without a recorded size and time (of version 0.1.0, or remote) counts as done.
+    stamp = Stamp.of(file.path) if any(done) else None
+    if any(recorded is None or recorded == stamp for recorded in done):
         yield "done_before", 1
     else:
+        if done:
+            yield "replaced", 1
         yield beam.pvalue.TaggedOutput("file", file)
 
 
@@ -305,6 +316,8 @@ class TagShard(beam.DoFn):
         for file in files:
             outcome = self._outcome(file)
             line = record_line(rules, outcome, absolute_path=file.key, job=self._job.digest)
+            if outcome.notes:
+                yield "noted", 1
             if outcome.result is None:
                 lines[DEAD].append(line)
                 counter(f"dead: {(outcome.error or '').partition(':')[0][:60]}").inc()
@@ -333,5 +346,10 @@ class TagShard(beam.DoFn):
         """Return the outcome for one file."""
         assert self._opened is not None
         tagger = self._opened.tagger
-        frames = self._settings.options.frames
-        return outcome_of(file, lambda: tagger.run_file(read_source(file), frames=frames))
+        options = self._settings.options
+        return outcome_of(
+            file,
+            lambda: tagger.run_file(
+                read_source(file), frames=options.frames, strict=options.strict
+            ),
+        )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import paused_collector
 from rfkeras.cli.parser import add_model_argument
-from rfkeras.errors import ConfigError
+from rfkeras.config.parsing import number
+from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.utils.text import count
 from rfkeras.utils.user_code import import_user_code
 
@@ -56,6 +57,18 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: {DEFAULT_CHUNK_SECONDS:g})",
     )
     add_decoder_argument(parser)
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="reject files that are cut at their end or damaged elsewhere; otherwise what can "
+        "be decoded is used, with a note",
+    )
+    parser.add_argument(
+        "--max-bad-share",
+        default=1.0,
+        metavar="X",
+        help="stop when a larger share of the files cannot be used (default: 1, never)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
@@ -136,7 +149,17 @@ def tag_options(options: argparse.Namespace) -> TagOptions:
         chunk_seconds=options.chunk_seconds,
         decoder=decoder_of(options),
         imports=tuple(import_user_code()),
+        strict=options.strict,
     )
+
+
+def max_bad_share(options: argparse.Namespace) -> float:
+    """Return the share of unusable files at which the job stops.
+
+    Raises:
+        ConfigError: It is not a number from 0 to 1.
+    """
+    return number(0.0, 1.0)("--max-bad-share", options.max_bad_share)
 
 
 def run_job(
@@ -158,6 +181,7 @@ def run_job(
     """
     from rfkeras.inference.batch import Display, run_batch
 
+    wanted |= {"strict": options.strict, "max_bad_share": max_bad_share(options)}
     with Display(len(files), quiet=options.quiet) as display, output(display) as write:
         return run_batch(tagger, files, write, display, **wanted)
 
@@ -184,16 +208,21 @@ def finish(
 
     Raises:
         KeyboardInterrupt: Ctrl-C ended the job; its text states what was kept.
+        RFKerasError: Too many files could not be used, see --max-bad-share.
     """
     parts = [f"{count(summary.done, 'file')} {verb}"]
     if skipped:
         parts.append(f"{skipped:,} done before")
     if summary.failed:
         parts.append(f"{summary.failed:,} could not be used")
+    if summary.noted:
+        parts.append(f"{summary.noted:,} with notes")
     text = ", ".join(parts) + "." + (f" {where}" if where else "")
     if summary.interrupted:
         left = summary.total - summary.done - summary.failed
         raise KeyboardInterrupt(f"{count(left, 'file')} not read. Kept: {text}")
+    if summary.stopped:
+        raise RFKerasError(f"{summary.stopped} Kept: {text}")
     if not options.quiet:
         print(text, file=sys.stderr)
     return 1 if summary.failed else 0

@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfkeras.cli.audio_job import STANDARD_INPUT, decoder_of, path_words, tag_options
+from rfkeras.cli.audio_job import (
+    STANDARD_INPUT,
+    decoder_of,
+    max_bad_share,
+    path_words,
+    tag_options,
+)
 from rfkeras.errors import ConfigError, PipelineError
 from rfkeras.utils.text import count
 
@@ -37,8 +43,10 @@ def run_tag(options: argparse.Namespace) -> int:
     from rfkeras.config.parsing import whole
 
     _check_tag(options)
+    allowed = max_bad_share(options)
     require_beam()
     from rfkeras.beam.tag import DEAD, TAGS, TagSettings, tag_files
+    from rfkeras.inference.batch import too_many_failed
 
     folder = options.output_dir
     standard_input = Path(STANDARD_INPUT)  # only this process can read it
@@ -64,11 +72,18 @@ def run_tag(options: argparse.Namespace) -> int:
     if not options.quiet:
         tagged = count(counts["tagged"], "file")
         parts = [f"{tagged} tagged ({counts['hours']:,.2f} h of audio)"]
+        if counts["noted"]:
+            parts.append(f"{counts['noted']:,} with notes")
+        if counts["replaced"]:
+            parts.append(f"{counts['replaced']:,} of them again, because they changed")
         if counts["done_before"]:
             parts.append(f"{counts['done_before']:,} done before")
         if counts["dead"]:
             parts.append(f"{counts['dead']:,} could not be used: {folder}/{DEAD}-*.jsonl")
         print(f"{', '.join(parts)}. Tags: {folder}/{TAGS}-*.jsonl", file=sys.stderr)
+    tried = counts["found"] - counts["done_before"]
+    if counts["dead"] > allowed * tried:
+        raise PipelineError(too_many_failed(counts["dead"], tried, allowed))
     return 1 if counts["dead"] else 0
 
 

@@ -19,6 +19,12 @@ from rfkeras.cli.parser import CommandParser, add_import_argument
 from rfkeras.config.parsing import metavar, switch
 from rfkeras.config.train_config import TrainConfig, flag
 from rfkeras.errors import RFKerasError
+from rfkeras.utils.streams import (
+    flush_streams,
+    open_missing_streams,
+    reader_left,
+    silence_streams,
+)
 from rfkeras.utils.user_code import import_user_code
 
 COMMANDS = {  # with their descriptions in the list of commands
@@ -37,6 +43,7 @@ COMMANDS = {  # with their descriptions in the list of commands
 }
 WITHOUT_MODEL = ("data", "models")  # commands that load no model
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
+BROKEN_PIPE = 141  # and for one whose output nobody reads any more (SIGPIPE)
 
 
 def main() -> None:
@@ -51,9 +58,24 @@ def run(arguments: Sequence[str]) -> int:
 
     Returns:
         Exit status: 0 if everything was done, 1 after an error that the message explains, 130
-        after Ctrl-C, 143 after SIGTERM. (For wrong flags argparse exits
-        with status 2.)
+        after Ctrl-C, 143 after SIGTERM, 141 (without a message) if the program that reads
+        standard output or error ended, as in `rfkeras ... | head`. (For wrong flags argparse
+        exits with status 2.)
     """
+    open_missing_streams()
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            flush_streams()
+    except BaseException as error:
+        if not reader_left(error):
+            raise
+        silence_streams()
+        return BROKEN_PIPE
+
+
+def _run(arguments: Sequence[str]) -> int:
     # No flag before the command takes a value, so the first word that names one is the command.
     named = next((word for word in arguments if word in COMMANDS), None)
     options = build_parser(() if named is None else (named,)).parse_args(arguments)
@@ -64,6 +86,8 @@ def run(arguments: Sequence[str]) -> int:
         import_user_code(vars(options).pop("imports", ()))
         return int(options.run(options))
     except (RFKerasError, OSError) as error:
+        if reader_left(error):
+            raise
         print(f"rfkeras {options.command}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:

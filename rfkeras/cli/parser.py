@@ -23,10 +23,12 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self._unknown: list[str] = []
         self.needs_model = False
+        self.model_words: set[str] = set()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse words, and reject those that are unknown to this command."""
         self._unknown = [] if args is None else self._unknown_flags(args)
+        self.model_words = set()
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unexpected arguments: {' '.join(rest)}")
@@ -75,8 +77,8 @@ class CommandParser(argparse.ArgumentParser):
         )
 
 
-class _Once(argparse.Action):
-    """Stores a value that may be given in one of several spellings, but only once."""
+class _StoreModel(argparse.Action):
+    """Stores a model that may be given in several spellings, but only in one at a time."""
 
     def __call__(
         self,
@@ -87,8 +89,10 @@ class _Once(argparse.Action):
     ) -> None:
         if values is None or values is self.default:  # an omitted positional argument
             return
-        if getattr(namespace, self.dest, self.default) is not self.default:
-            parser.error(f"--{self.dest} was given twice.")
+        assert isinstance(parser, CommandParser)
+        parser.model_words.add(option_string or "MODEL")
+        if len(parser.model_words) > 1:
+            parser.error(f"{' and '.join(sorted(parser.model_words))}: name one model.")
         setattr(namespace, self.dest, values)
 
 
@@ -114,16 +118,16 @@ def add_model_argument(
     if required:
         parser.needs_model = True
     parser.add_argument(
-        "--model", action=_Once, default=default, metavar="MODEL", help=help + shown
+        "--model", action=_StoreModel, default=default, metavar="MODEL", help=help + shown
     )
     for name in deprecated:
         if name.startswith("-"):
             parser.add_argument(
-                name, dest="model", action=_Once, default=default, help=argparse.SUPPRESS
+                name, dest="model", action=_StoreModel, default=default, help=argparse.SUPPRESS
             )
         else:
             parser.add_argument(
-                name, nargs="?", action=_Once, default=default, help=argparse.SUPPRESS
+                name, nargs="?", action=_StoreModel, default=default, help=argparse.SUPPRESS
             )
 
 

@@ -31,14 +31,14 @@ from rfkeras.utils.table import (
     score_bar,
     shows_unicode,
 )
-from rfkeras.utils.text import clock
+from rfkeras.utils.text import clock, count
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from rfkeras.inference import TagResult
     from rfkeras.inference.audio_files import FoundFile
-    from rfkeras.inference.batch import Display
+    from rfkeras.inference.batch import Display, FinishedSidecars, Journal
     from rfkeras.inference.output import Outcome, TagRules, Write
 
     Output = Callable[[TagRules], AbstractContextManager[Write]]
@@ -65,7 +65,8 @@ def add_parser(commands: Any) -> None:
             "column per tag. To tag an archive, use --output X.jsonl or --output-dir DIR with "
             "--skip-existing: the same command then resumes after an interruption and retries "
             "files that failed. Files that cannot be used are listed on standard error and in "
-            "the output. The exit status is then 1; after Ctrl-C it is 130."
+            "the output. The exit status is then 1; after Ctrl-C it is 130, and 141 if the "
+            "reader of standard output ends early, as in `| head`."
         ),
     )
     add_audio_arguments(parser)
@@ -133,8 +134,10 @@ def run(options: argparse.Namespace) -> int:
     files = named_files(options)
     pictures = _pictures(options, files)
     with ExitStack() as stack:
-        output, is_done = _open(options, kind, files, stack)
+        output, is_done, earlier = _open(options, kind, files, stack)
         waiting = [file for file in files if not is_done(file)]
+        if earlier is not None and not options.quiet:
+            _print_earlier(earlier)
         return _tag(options, waiting, len(files) - len(waiting), output, pictures)
 
 
@@ -199,8 +202,11 @@ def _pictures(options: argparse.Namespace, files: list[FoundFile]) -> dict[str, 
 
 def _open(
     options: argparse.Namespace, kind: str, files: list[FoundFile], stack: ExitStack
-) -> tuple[Output, Callable[[FoundFile], bool]]:
-    """Return the output, as a function of the tag rules, and a test for finished files."""
+) -> tuple[Output, Callable[[FoundFile], bool], FinishedSidecars | Journal | None]:
+    """Return the output, a function of the tag rules; a test for finished files; and records.
+
+    The records are those of an earlier command; None if the output cannot be resumed.
+    """
     from rfkeras.inference import batch
     from rfkeras.inference import output as outputs
     from rfkeras.inference.audio_files import output_paths
@@ -209,20 +215,24 @@ def _open(
         job = tag_options(options).job()
         paths = output_paths(options.output_dir, files, batch.SIDECAR_SUFFIX)
         targets = {file.name: target for file, target in zip(files, paths, strict=True)}
+        finished = batch.FinishedSidecars(targets, job)
         return (
             lambda rules: batch.sidecars(targets, job, rules),
-            lambda file: (
-                options.skip_existing and batch.has_sidecar(targets[file.name], file, job)
-            ),
+            lambda file: options.skip_existing and finished(file),
+            finished,
         )
     if kind == "jsonl" and options.output is not None:
-        wanted = {file.key for file in files}
+        wanted = {file.key: file.path for file in files}
         journal = stack.enter_context(
             batch.open_journal(
-                options.output, tag_options(options).job(), wanted, resume=options.skip_existing
+                options.output,
+                tag_options(options).job(),
+                wanted,
+                resume=options.skip_existing,
+                stamps=lambda key: outputs.Stamp.of(wanted[key]),
             )
         )
-        return journal.writing, lambda file: file.key in journal.finished
+        return journal.writing, lambda file: file.key in journal.finished, journal
 
     @contextmanager
     def one_output(rules: TagRules) -> Iterator[Write]:
@@ -239,7 +249,23 @@ def _open(
             with opened as write:
                 yield write
 
-    return one_output, lambda _: False
+    return one_output, lambda _: False, None
+
+
+def _print_earlier(earlier: FinishedSidecars | Journal) -> None:
+    """Print what the sizes and times in the records of an earlier command show."""
+    if earlier.replaced:
+        print(
+            f"Note: {count(earlier.replaced, 'file')} changed since they were tagged, and are "
+            "tagged again.",
+            file=sys.stderr,
+        )
+    if earlier.unstamped:
+        print(
+            f"Note: {count(earlier.unstamped, 'file')} have records of version 0.1.0, without "
+            "size and time. They count as done even if they were replaced.",
+            file=sys.stderr,
+        )
 
 
 def _tag(
@@ -295,17 +321,22 @@ def tag_tables(file: TextIO, rules: TagRules, *, top: int) -> Iterator[Write]:
         rules: Rules of the tags.
         top: Number of rows per table.
     """
+    from rfkeras.inference.output import shared_output
+
     console = open_console(file, least_width=_LEAST_WIDTH, piped_width=_PIPED_WIDTH)
     unicode = shows_unicode(console)
 
     def write(outcome: Outcome) -> None:
-        for line in _heading(outcome):
-            console.print(line, soft_wrap=True)
-        if outcome.result is not None:
-            table = tag_table(rules, outcome.result, top=top, unicode=unicode)
-            console.print(table.to_rich())
-        console.print()
-        file.flush()
+        with console.capture() as shown:
+            for line in _heading(outcome):
+                console.print(line, soft_wrap=True)
+            if outcome.result is not None:
+                table = tag_table(rules, outcome.result, top=top, unicode=unicode)
+                console.print(table.to_rich())
+            console.print()
+        with shared_output(None):
+            file.write(shown.get())
+            file.flush()
 
     yield write
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rfkeras.audio.find import FoundFile, find_audio, printable
 from rfkeras.errors import ConfigError
+from rfkeras.utils.files import fit_name
 
 __all__ = ["FoundFile", "find_audio", "output_paths", "printable"]
 
@@ -17,14 +18,15 @@ def output_paths(folder: Path, files: Sequence[FoundFile], suffix: str) -> list[
     Args:
         folder: Root of the output tree.
         files: The input files.
-        suffix: Appended to the whole name: song.ogg becomes song.ogg.tags.json.
+        suffix: Appended to the whole name: song.ogg becomes song.ogg.tags.json. Names that no
+            file system can store are shortened, see `rfkeras.utils.files.fit_name`.
 
     Raises:
         ConfigError: Two files would be written to the same path.
     """
     targets: dict[Path, FoundFile] = {}
     for file in files:
-        target = folder / file.inside.with_name(file.inside.name + suffix)
+        target = folder / file.inside.with_name(fit_name(file.inside.name, suffix))
         if (other := targets.setdefault(target, file)) is not file:
             raise ConfigError(
                 f"{other.name} and {file.name} would both be written to "

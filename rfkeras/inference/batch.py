@@ -12,32 +12,45 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rfkeras.audio.decode import check_audio
-from rfkeras.errors import AudioError, ConfigError
+from rfkeras.errors import AudioError, ConfigError, RFKerasError
 from rfkeras.inference.audio_files import FoundFile, printable
-from rfkeras.inference.output import Outcome, TagRules, Write, as_json, record_line
+from rfkeras.inference.output import (
+    Outcome,
+    OutputError,
+    Stamp,
+    TagRules,
+    Write,
+    as_json,
+    record_line,
+    shared_output,
+)
 from rfkeras.utils.files import (
     atomic_write,
+    disk_refusal,
+    fit_name,
     malformed,
-    naming_write_errors,
     sole_writer,
     write_bytes,
 )
 from rfkeras.utils.progress import ProgressBar
-from rfkeras.utils.text import clock
+from rfkeras.utils.streams import reader_left
+from rfkeras.utils.text import clock, count, shorten
 from rfkeras.utils.user_code import import_user_code
 from zoo.pretrained import load_model, model_path
 
 if TYPE_CHECKING:
     from rfkeras.inference import StreamTagger, TagResult
 
+_REASON_CHARACTERS = 300
 _LONG_SECONDS = 120.0  # files at least this long get a separate bar
 SIDECAR_SUFFIX = ".tags.json"
 
@@ -53,6 +66,7 @@ class TagOptions:
         chunk_seconds: See `StreamTagger`.
         decoder: See `StreamTagger`.
         imports: Files or modules that register the user's layers.
+        strict: Whether damage that can be read around is an error.
     """
 
     model: str
@@ -61,6 +75,7 @@ class TagOptions:
     chunk_seconds: float = 30.0
     decoder: str = "soundfile"
     imports: tuple[str, ...] = ()
+    strict: bool = False
 
     def open_tagger(self) -> StreamTagger:
         """Load the model and return its tagger."""
@@ -81,7 +96,8 @@ class TagOptions:
             CheckpointError: Its file is missing.
         """
         file_digest = hashlib.sha256(model_path(self.model).read_bytes()).hexdigest()
-        settings = json.dumps([file_digest, self.threshold, self.frames])
+        strict = ["strict"] if self.strict else []  # absent from the records of version 0.1.0
+        settings = json.dumps([file_digest, self.threshold, self.frames, *strict])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
         return Job(printable(self.model), digest)
 
@@ -94,37 +110,69 @@ class BatchSummary:
         total: Number of files to read.
         done: Number of files read and written.
         failed: Number of files that could not be used; their errors are written.
+        noted: Number of files that were used, but with notes.
         interrupted: Whether Ctrl-C stopped the batch.
+        stopped: Why the batch stopped early: too many files could not be used. Otherwise "".
     """
 
     total: int
     done: int = 0
     failed: int = 0
+    noted: int = 0
     interrupted: bool = False
+    stopped: str = ""
+
+    def count(self, outcome: Outcome, max_bad_share: float) -> None:
+        """Count one outcome."""
+        if outcome.error is None:
+            self.done += 1
+            self.noted += bool(outcome.notes)
+            return
+        self.failed += 1
+        if self.failed > max_bad_share * self.total:
+            self.stopped = too_many_failed(self.failed, self.total, max_bad_share)
+
+
+def too_many_failed(failed: int, total: int, max_bad_share: float) -> str:
+    """Return the sentence for a batch in which too many files could not be used."""
+    return (
+        f"{failed:,} of {count(total, 'file')} could not be used, more than --max-bad-share "
+        f"{max_bad_share:g} allows. Repair or remove them, or raise --max-bad-share."
+    )
 
 
 def run_batch(
     tagger: StreamTagger,
     files: Sequence[FoundFile],
-    write: Callable[[Outcome], None],
+    write: Write,
     display: Display,
     *,
     frames: bool = False,
     embeddings: bool = False,
+    strict: bool = False,
+    max_bad_share: float = 1.0,
 ) -> BatchSummary:
     """Tag files one after another and pass each outcome to `write`.
+
+    An error while one file is read, computed, drawn or written is the outcome of that file.
 
     Args:
         tagger: The tagger.
         files: Files to read, in this order.
         write: Called with each outcome, including those of files that cannot be used.
-        display: Shows progress and errors.
+        display: Shows progress, errors and notes.
         frames: Compute frame scores.
         embeddings: Compute frame embeddings.
+        strict: Treat damage that can be read around as an error.
+        max_bad_share: Stop when a larger share of the files cannot be used.
 
     Returns:
-        The numbers of files. Ctrl-C ends the batch without an exception; outcomes already
-        written are kept.
+        The numbers of files. Ctrl-C and too many bad files end the batch without an exception;
+        outcomes already written are kept.
+
+    Raises:
+        OSError: The output that all files share cannot be written, or the disk cannot be
+            written at all.
     """
     summary = BatchSummary(len(files))
     warned = tagger.exact
@@ -134,17 +182,22 @@ def run_batch(
         display.begin(file.name, seconds)
         if not warned and seconds > tagger.chunk_seconds:
             warned = True
-            display.print(
-                f"Note: files longer than {tagger.chunk_seconds:g} s are processed in chunks, "
+            display.note(
+                f"files longer than {tagger.chunk_seconds:g} s are processed in chunks, "
                 "with results slightly different from a single pass: "
                 f"{tagger.reason_not_exact}"
             )
 
     def read(file: FoundFile) -> Outcome:
         def result() -> TagResult:
-            begin(file, check_audio(file.path, decoder=tagger.decoder).duration_seconds)
+            info = check_audio(file.path, decoder=tagger.decoder, strict=strict)
+            begin(file, info.duration_seconds)
             return tagger.run_file(
-                file.path, frames=frames, embeddings=embeddings, on_progress=display.inside
+                file.path,
+                frames=frames,
+                embeddings=embeddings,
+                on_progress=display.inside,
+                strict=strict,
             )
 
         return outcome_of(file, result)
@@ -152,16 +205,46 @@ def run_batch(
     try:
         for file in files:
             outcome = read(file)
-            if outcome.error is not None:
-                display.print(f"{file.name}: {printable(outcome.error)}")
             with _interrupts_later():
-                write(outcome)
-                summary.done += outcome.error is None
-                summary.failed += outcome.error is not None
+                outcome = _write_one(outcome, write)
+                summary.count(outcome, max_bad_share)
+            for line in [outcome.error] if outcome.error else outcome.notes:
+                display.print(
+                    f"{file.name}: {'' if outcome.error else 'note: '}{printable(line)}"
+                )
             display.end(failed=outcome.error is not None)
+            if summary.stopped:
+                break
     except KeyboardInterrupt:
         summary.interrupted = True
     return summary
+
+
+def _write_one(outcome: Outcome, write: Write) -> Outcome:
+    """Write an outcome; if that fails, write the error as the outcome of the file.
+
+    Returns:
+        The outcome that was written, or that could not be written.
+
+    Raises:
+        OSError: The disk cannot be written, not even for the error.
+    """
+    try:
+        write(outcome)
+        return outcome
+    except OutputError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's)
+        failed = Outcome(outcome.file, error=_reason(error, "cannot be written"))
+    try:
+        write(failed)
+    except OutputError:
+        raise
+    except Exception as error:
+        if disk_refusal(error) is not None:
+            kept = "The files before are recorded; resume with --skip-existing."
+            raise OutputError(f"{error}. {kept}") from error
+    return failed
 
 
 def outcome_of(file: FoundFile, read: Callable[[], TagResult]) -> Outcome:
@@ -169,19 +252,43 @@ def outcome_of(file: FoundFile, read: Callable[[], TagResult]) -> Outcome:
 
     Args:
         file: The file. If it already has an error, nothing is read.
-        read: Returns the result.
+        read: Returns the result. Any exception becomes the outcome of the file.
     """
     if file.error is not None:
         return Outcome(file, error=file.error)
+    # Before reading: a sound that changes meanwhile is tagged again.
+    stamp = Stamp.of(file.path)
     try:
         result = read()
-    except AudioError as error:
-        return Outcome(file, error=error.reason)
-    except OSError as error:
-        return Outcome(file, error=f"unreadable: {error.strerror or error}")
-    if not np.isfinite(result.scores).all():
-        return Outcome(file, error="the model returned NaN or infinite scores")
-    return Outcome(file, result)
+    except Exception as error:
+        if reader_left(error):  # of this program's progress
+            raise
+        return Outcome(file, error=_reason(error, "unreadable"), stamp=stamp)
+    values = (result.scores, result.frame_scores, result.embedding, result.frame_embeddings)
+    if not all(np.isfinite(each).all() for each in values if each is not None):
+        reason = "the model returned NaN or infinite scores"
+        return Outcome(file, error=reason, stamp=stamp)
+    return Outcome(file, result, stamp=stamp)
+
+
+def _reason(error: Exception, trouble: str) -> str:
+    """Describe an exception in one line.
+
+    Args:
+        error: The exception.
+        trouble: What an error of the operating system means, such as "unreadable".
+    """
+    if isinstance(error, AudioError):
+        return error.reason
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f": {printable(str(error.filename))}"
+        return f"{trouble}: {error.strerror or lines[0]}{place if error.strerror else ''}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory. {lines[0]}".strip()
+    if isinstance(error, RFKerasError):
+        return " ".join(lines)
+    return shorten(f"{type(error).__name__}: {lines[0]}", _REASON_CHARACTERS, "...")
 
 
 class Display(ProgressBar):
@@ -189,12 +296,17 @@ class Display(ProgressBar):
 
     Args:
         total: Files to read.
-        quiet: Show no progress; `print` still prints.
+        quiet: Show no progress and no notes; `print` still prints.
     """
 
     def __init__(self, total: int, *, quiet: bool = False) -> None:
         super().__init__("", total, unit="files", quiet=quiet)
         self.failed = 0
+
+    def note(self, text: str) -> None:
+        """Print a note, unless the display is quiet."""
+        if not self._quiet:
+            self.print(f"Note: {text}")
 
     def begin(self, name: str, seconds: float) -> None:
         """Begin a file of that name and length."""
@@ -257,14 +369,19 @@ class Job:
         if record["job"] != self.digest:
             raise ConfigError(
                 f"{where} was written with other weights of the model {self.model!r}, another "
-                "--threshold, or another setting of --frames. Use the same settings, or choose "
-                "another output."
+                "--threshold, or another setting of --frames or --strict. Use the same "
+                "settings, or choose another output."
             )
 
 
 @contextmanager
 def open_journal(
-    path: Path, job: Job, wanted: Collection[str], *, resume: bool
+    path: Path,
+    job: Job,
+    wanted: Collection[str],
+    *,
+    resume: bool,
+    stamps: Callable[[str], Stamp | None] | None = None,
 ) -> Iterator[Journal]:
     """Open the journal of a job for exclusive use by this process.
 
@@ -273,43 +390,56 @@ def open_journal(
         job: The job.
         wanted: Keys of the files that this process will tag.
         resume: Continue an existing journal.
+        stamps: See `Journal`.
 
     Raises:
         ConfigError: The file has content and resume is off, another process writes to it, or
             another job wrote it.
     """
-    with sole_writer(path.with_name(f".{path.name}.lock"), Path(printable(path))):
+    lock = path.with_name(fit_name(f".{path.name}", ".lock"))
+    with sole_writer(lock, Path(printable(path))):
         if not resume and path.exists() and path.stat().st_size:
             raise ConfigError(
                 f"{printable(path)} already contains results. Use --skip-existing to continue, "
                 "remove the file, or choose another --output."
             )
-        yield Journal(path, job, wanted)
+        yield Journal(path, job, wanted, stamps)
 
 
 class Journal:
     """A file of JSON lines with one line per finished file.
 
     Each line is on disk before the next file begins. Opening the journal removes an incomplete
-    last line left by a killed process, and the lines of unreadable files that will be tried
-    again. So no file appears twice.
+    last line left by a killed process, and the lines of files that will be tagged again: those
+    that could not be used, and those that were replaced. So no file appears twice.
 
     Args:
         path: The file; it may not exist yet.
         job: The job that writes to it.
         wanted: Keys of the files that this process will tag, see `FoundFile.key`.
+        stamps: Returns the present size and time of a wanted file by its key, to find files
+            that were replaced since; None takes no file as replaced.
 
     Attributes:
         finished: Keys of the files whose tags are in the journal.
+        replaced: Number of files that were replaced since they were tagged.
+        unstamped: Number of wanted files whose record has no size and time.
 
     Raises:
         ConfigError: Another job wrote the file, or it is not a journal.
     """
 
-    def __init__(self, path: Path, job: Job, wanted: Collection[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        job: Job,
+        wanted: Collection[str],
+        stamps: Callable[[str], Stamp | None] | None = None,
+    ) -> None:
         self.path = path
         self._job = job
         self.finished: set[str] = set()
+        self.replaced = self.unstamped = 0
         if not path.exists():
             return
         with atomic_write(path) as aside, path.open("rb") as old, aside.open("wb") as new:
@@ -318,8 +448,15 @@ class Journal:
                     break
                 record = self._parse(line, number)
                 key = record["absolute_path"]
-                if "error" in record and key in wanted:
-                    continue
+                if key in wanted:
+                    if "error" in record:
+                        continue
+                    if stamps is not None:
+                        recorded = Stamp.recorded(record)
+                        self.unstamped += recorded is None
+                        if recorded is not None and recorded != stamps(key):
+                            self.replaced += 1
+                            continue
                 if "error" not in record:
                     self.finished.add(key)
                 new.write(line)
@@ -342,7 +479,10 @@ class Journal:
     @contextmanager
     def writing(self, rules: TagRules) -> Iterator[Write]:
         """Open the journal for appending records."""
-        with naming_write_errors(self.path), self.path.open("ab") as file:
+        kept = "The files before are recorded; resume with --skip-existing."
+        with shared_output(self.path, kept):
+            file = self.path.open("ab", buffering=0)
+        with file:
 
             def write(outcome: Outcome) -> None:
                 line = record_line(
@@ -351,11 +491,24 @@ class Journal:
                     absolute_path=outcome.file.key,
                     job=self._job.digest,
                 )
-                file.write(line.encode("utf-8", "backslashreplace"))
-                file.flush()
-                os.fsync(file.fileno())
+                with shared_output(self.path, kept):
+                    _append(file, line.encode("utf-8", "backslashreplace"))
 
             yield write
+
+
+def _append(file: FileIO, content: bytes) -> None:
+    """Append to a file and wait until the disk has it; on an error, append nothing."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) or 0 :]
+        os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            file.truncate(end)
+        raise
 
 
 @contextmanager
@@ -369,7 +522,9 @@ def sidecars(targets: Mapping[str, Path], job: Job, rules: TagRules) -> Iterator
     """
 
     def write(outcome: Outcome) -> None:
-        origin = {"absolute_path": outcome.file.key, "job": job.digest}
+        origin: dict[str, Any] = {"absolute_path": outcome.file.key, "job": job.digest}
+        if outcome.stamp is not None:
+            origin |= outcome.stamp.fields()
         content = {**rules.head(), **rules.record(outcome), **origin}
         items = (f"{as_json(key)}: {as_json(value)}" for key, value in content.items())
         text = "{\n" + ",\n".join(items) + "\n}\n"
@@ -378,32 +533,54 @@ def sidecars(targets: Mapping[str, Path], job: Job, rules: TagRules) -> Iterator
     yield write
 
 
-def has_sidecar(target: Path, file: FoundFile, job: Job) -> bool:
-    """Return whether the sidecar of a file exists and contains its tags.
+class FinishedSidecars:
+    """Finds the audio files that have a sidecar with their tags.
 
     Args:
-        target: The sidecar.
-        file: The audio file.
+        targets: Output path by the name of the audio file.
         job: The job to resume.
 
-    Raises:
-        ConfigError: The sidecar belongs to another file or another job.
+    Attributes:
+        replaced: Number of files that were replaced since they were tagged.
+        unstamped: Number of finished files whose record has no size and time.
     """
-    try:
-        with malformed():
-            content = json.loads(target.read_bytes())
-            found, _ = content["absolute_path"], (content["model"], content["job"])
-    except FileNotFoundError:
-        return False
-    except ValueError as error:
-        raise ConfigError(
-            f"{printable(target)} was not written by `rfkeras tag`. Choose another "
-            "--output-dir."
-        ) from error
-    if found != file.key:
-        raise ConfigError(
-            f"{printable(target)} contains the tags of {found!r}, not those of {file.key!r}. "
-            "Choose another --output-dir, or omit --skip-existing to replace it."
-        )
-    job.check(content, printable(target))
-    return "error" not in content
+
+    def __init__(self, targets: Mapping[str, Path], job: Job) -> None:
+        self._targets = targets
+        self._job = job
+        self.replaced = self.unstamped = 0
+
+    def __call__(self, file: FoundFile) -> bool:
+        """Return whether the sidecar of a file exists and has its tags.
+
+        Raises:
+            ConfigError: The sidecar belongs to another file or another job.
+        """
+        target = self._targets[file.name]
+        try:
+            with malformed():
+                content = json.loads(target.read_bytes())
+                found, _ = content["absolute_path"], (content["model"], content["job"])
+        except OSError:  # there is none; other trouble appears when it is written
+            return False
+        except ValueError as error:
+            raise ConfigError(
+                f"{printable(target)} was not written by `rfkeras tag`. Choose another "
+                "--output-dir."
+            ) from error
+        if found != file.key:
+            raise ConfigError(
+                f"{printable(target)} contains the tags of {found!r}, not those of "
+                f"{file.key!r}. Choose another --output-dir, or omit --skip-existing to "
+                "replace it."
+            )
+        self._job.check(content, printable(target))
+        if "error" in content:
+            return False
+        recorded = Stamp.recorded(content)
+        if recorded is None:
+            self.unstamped += 1
+            return True
+        is_same = recorded == Stamp.of(file.path)
+        self.replaced += not is_same
+        return is_same

@@ -13,7 +13,7 @@ import numpy as np
 
 from rfkeras.errors import ConfigError
 from rfkeras.inference.audio_files import printable
-from rfkeras.inference.output import Outcome, Write
+from rfkeras.inference.output import Outcome, Write, shared_output
 from rfkeras.utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -68,16 +68,26 @@ def features_file(path: Path, per: str, model: str, times: FrameTimes) -> Iterat
     with atomic_write(path) as aside:
         if path.suffix == ".parquet":
             with _parquet(aside, per, model, times) as write:
-                yield write
+                yield _shared(path, write)
         elif per == "frame":
             with _npz(aside, times) as write:
-                yield write
+                yield _shared(path, write)
         else:
             names = path.with_name(path.stem + ROW_NAMES)
             with atomic_write(names) as names_aside:
                 with _npy(aside, names_aside) as write:
-                    yield write
+                    yield _shared(path, write)
                 path.unlink(missing_ok=True)  # never keep old rows next to new names
+
+
+def _shared(path: Path, write: Write) -> Write:
+    """Return `write` with an OutputError if the file, which all sounds share, fails."""
+
+    def guarded(outcome: Outcome) -> None:
+        with shared_output(path):
+            write(outcome)
+
+    return guarded
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +33,84 @@ _SCORE_DIGITS, _FRAME_SCORE_DIGITS, _TIME_DIGITS = 6, 4, 4
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """Size and time of an audio file, which show whether it was replaced.
+
+    Attributes:
+        size_bytes: Size of the file.
+        modified_ns: Time of the last change, in nanoseconds since 1970.
+    """
+
+    size_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp | None:
+        """Return the stamp of a file; None if there is none, as for remote files."""
+        try:
+            status = path.stat()
+        except (OSError, ValueError):
+            return None
+        return cls(status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> Stamp | None:
+        """Return the stamp in a record; None for records of version 0.1.0."""
+        size, time = record.get("source_bytes"), record.get("source_modified_ns")
+        if not (isinstance(size, int) and isinstance(time, int)):
+            return None
+        return cls(size, time)
+
+    def fields(self) -> dict[str, int]:
+        """Return the fields of a record."""
+        return {"source_bytes": self.size_bytes, "source_modified_ns": self.modified_ns}
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The outcome for one file: a result or an error.
 
     Attributes:
         file: The file.
         result: The model's result; None if the file could not be read.
-        error: Why the file could not be read; None if it was read.
+        error: Why the file could not be used; None if it was.
+        stamp: Size and time of the file before it was read; None if unknown.
     """
 
     file: FoundFile
     result: TagResult | None = None
     error: str | None = None
+    stamp: Stamp | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about a file that was used, one sentence each."""
+        return () if self.result is None else self.result.notes
+
+
+class OutputError(OSError):
+    """The output that all files of a job share cannot be written, so the job ends."""
+
+
+@contextmanager
+def shared_output(path: Path | None, kept: str = "") -> Iterator[None]:
+    """Turn the errors of writing in this block into OutputError.
+
+    Args:
+        path: The output; None for standard output.
+        kept: What is kept, and how to resume.
+
+    Raises:
+        OutputError: The output cannot be written.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        place = "standard output" if path is None else printable(path)
+        text = f"{place} cannot be written: {error.strerror or error}. {kept}".strip()
+        raise OutputError(text) from error
 
 
 Write = Callable[[Outcome], None]
@@ -157,7 +223,7 @@ class TagRules:
             `path` and `error`; or `path`, `seconds`, `tags` (those that apply, best first) and
             `scores` by tag. A result with frames also has `frames` (`start_s`, `centre_s` and
             `scores` by tag) and `spans` ([start, end] in seconds for each tag that applies at
-            some time).
+            some time). A file that is odd has `notes`, a list of sentences.
         """
         result = outcome.result
         if result is None:
@@ -183,6 +249,8 @@ class TagRules:
                 for name, tag in zip(self.names, self.spans(result), strict=True)
                 if tag
             }
+        if outcome.notes:
+            content["notes"] = [printable(note) for note in outcome.notes]
         return content
 
 
@@ -247,7 +315,9 @@ def as_json(content: Any) -> str:
 def record_line(rules: TagRules, outcome: Outcome, **more: str) -> str:
     """Return a self-contained record as one line: with the model and further fields."""
     path, *rest = rules.record(outcome).items()
-    return as_json(dict([path, ("model", printable(rules.model)), *rest]) | more) + "\n"
+    stamp = {} if outcome.stamp is None else outcome.stamp.fields()
+    record = dict([path, ("model", printable(rules.model)), *rest])
+    return as_json(record | more | stamp) + "\n"
 
 
 @contextmanager
@@ -275,8 +345,10 @@ def text_output(path: Path | None, encoding: str = "utf-8") -> Iterator[TextIO]:
     try:
         yield text
     finally:
-        text.flush()
-        text.detach()
+        try:
+            text.flush()
+        finally:
+            text.detach()
 
 
 @contextmanager
@@ -287,7 +359,9 @@ def json_document(file: TextIO, rules: TagRules) -> Iterator[Write]:
 
     def write(outcome: Outcome) -> None:
         nonlocal separator
-        file.write(separator + as_json(rules.record(outcome)))
+        record = as_json(rules.record(outcome))
+        with shared_output(None):
+            file.write(separator + record)
         separator = ",\n"
 
     yield write
@@ -299,8 +373,10 @@ def json_lines(file: TextIO, rules: TagRules) -> Iterator[Write]:
     """Write one JSON object per line, each as soon as its file is done."""
 
     def write(outcome: Outcome) -> None:
-        file.write(record_line(rules, outcome))
-        file.flush()
+        line = record_line(rules, outcome)
+        with shared_output(None):
+            file.write(line)
+            file.flush()
 
     yield write
 
@@ -313,28 +389,36 @@ def csv_table(file: TextIO, rules: TagRules, *, frames: bool) -> Iterator[Write]
     centre_s, error and the tags. A file that could not be read has one row with only the path
     and the error.
     """
-    writer = csv.writer(file, lineterminator="\n")
     times = ["start_s", "centre_s"] if frames else ["seconds"]
-    writer.writerow(["path", *times, "error", *rules.names])
+
+    def put(rows: Iterable[Sequence[Any]]) -> None:
+        text = io.StringIO()  # all rows of a file, or none
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        with shared_output(None):
+            file.write(text.getvalue())
+            file.flush()
+
+    put([["path", *times, "error", *rules.names]])
 
     def write(outcome: Outcome) -> None:
-        result = outcome.result
-        if result is None:
-            blanks = [""] * len(rules.names)
-            row = [outcome.file.name, *("" for _ in times), outcome.error, *blanks]
-            writer.writerow(row)
-        elif result.frame_scores is None:
-            seconds = round(result.seconds, _TIME_DIGITS)
-            scores = rounded(result.scores, _SCORE_DIGITS)
-            writer.writerow([outcome.file.name, seconds, "", *scores])
-        else:
-            centres_s = rules.frames.centres_ms(len(result.frame_scores)) / 1000
-            starts_s = rules.edges(result)[:-1]
-            for start, centre, scores in zip(
-                starts_s, centres_s, result.frame_scores, strict=True
-            ):
-                when = (round(start, _TIME_DIGITS), round(centre, _TIME_DIGITS))
-                writer.writerow([outcome.file.name, *when, "", *rounded(scores, _SCORE_DIGITS)])
-        file.flush()
+        put(_csv_rows(rules, outcome, times))
 
     yield write
+
+
+def _csv_rows(
+    rules: TagRules, outcome: Outcome, times: Sequence[str]
+) -> Iterator[Sequence[Any]]:
+    """Yield the rows of one file, with empty cells for the columns that have no value."""
+    name, result = outcome.file.name, outcome.result
+    if result is None:
+        yield [name, *("" for _ in times), outcome.error, *("" for _ in rules.names)]
+    elif result.frame_scores is None:
+        scores = rounded(result.scores, _SCORE_DIGITS)
+        yield [name, round(result.seconds, _TIME_DIGITS), "", *scores]
+    else:
+        centres_s = rules.frames.centres_ms(len(result.frame_scores)) / 1000
+        starts_s = rules.edges(result)[:-1]
+        for start, centre, frame in zip(starts_s, centres_s, result.frame_scores, strict=True):
+            when = (round(start, _TIME_DIGITS), round(centre, _TIME_DIGITS))
+            yield [name, *when, "", *rounded(frame, _SCORE_DIGITS)]

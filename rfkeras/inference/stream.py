@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -15,11 +15,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.audio.decode import FILE_DECODERS, open_audio
-from rfkeras.audio.io import AudioFormat, Source, Waveform
-from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.audio.io import AudioFormat, Source, Waveform, source_name
+from rfkeras.errors import AudioError, ConfigError, unknown_name
 from rfkeras.folding import fold_if_possible
 from rfkeras.frontend import find_frontend
 from rfkeras.inference.frames import ChunkPlan, FrameGrid, FrameTimes
+from rfkeras.inference.levels import QUIET_MIX_RMS, LevelMeter, cancelling_channels
 from zoo.tagger import Reader, label_names, tag_thresholds
 
 Array = NDArray[np.float32]
@@ -42,6 +43,8 @@ class TagResult:
         frame_scores: (n, classes) float32, in [0, 1]; None unless requested.
         embedding: (features,) float32, the mean over the frames.
         frame_embeddings: (n, features) float32; None unless requested.
+        notes: What is odd about the sound, one sentence each: damage that was read around, a
+            level far from that of music, channels that cancel.
     """
 
     seconds: float
@@ -50,6 +53,7 @@ class TagResult:
     frame_scores: Array | None
     embedding: Array
     frame_embeddings: Array | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,8 @@ class StreamTagger:
         clip, embedding = RunningPool(head.pooling), RunningMean()
         frame_scores: list[Array] = []
         frame_embeddings: list[Array] = []
-        length = _Length(blocks)
-        for piece in self.stream(length):
+        level = blocks if isinstance(blocks, LevelMeter) else LevelMeter(blocks)
+        for piece in self.stream(level):
             clip.add(piece.frame_logits, piece.log_weights)
             embedding.add(piece.frame_embeddings)
             if frames:
@@ -232,7 +236,7 @@ class StreamTagger:
                 frame_embeddings.append(piece.frame_embeddings)
             if on_progress is not None:
                 on_progress(piece.seconds)
-        seconds = length.samples / self.sample_rate_hz
+        seconds = level.samples / self.sample_rate_hz
         if on_progress is not None:
             on_progress(seconds)  # the last chunk may have no frame
         logits = clip.result().astype(np.float32)
@@ -243,6 +247,7 @@ class StreamTagger:
             np.concatenate(frame_scores) if frames else None,
             embedding.result().astype(np.float32),
             np.concatenate(frame_embeddings) if embeddings else None,
+            level.notes(self.sample_rate_hz),
         )
 
     def run_file(
@@ -252,6 +257,7 @@ class StreamTagger:
         frames: bool = False,
         embeddings: bool = False,
         on_progress: Progress | None = None,
+        strict: bool = False,
     ) -> TagResult:
         """Return the tags and the embedding of an audio file.
 
@@ -262,13 +268,25 @@ class StreamTagger:
             frames: See `run`.
             embeddings: See `run`.
             on_progress: See `run`.
+            strict: Raise an error for damage that can be read around.
 
         Raises:
-            AudioError: The file cannot be used, or ends before its declared length.
+            AudioError: The file cannot be used.
         """
         block_samples = self.audio_format.samples(BLOCK_SECONDS)
-        blocks = file_blocks(source, self.audio_format, block_samples, self.decoder)
-        return self.run(blocks, frames=frames, embeddings=embeddings, on_progress=on_progress)
+        damage: list[str] = []
+        blocks = file_blocks(source, self.audio_format, block_samples, self.decoder, damage)
+        level = LevelMeter(blocks)
+        result = self.run(level, frames=frames, embeddings=embeddings, on_progress=on_progress)
+        if strict and damage:
+            raise AudioError(source_name(source), "; ".join(damage))
+        notes = [*damage, *result.notes]
+        if self.channels == 1 and level.rms < QUIET_MIX_RMS:
+            cancelled = cancelling_channels(
+                source, self.sample_rate_hz, self.decoder, result.seconds
+            )
+            notes += [] if cancelled is None else [cancelled]
+        return replace(result, notes=tuple(notes))
 
     def _outputs(self, waveform: Any) -> tuple[Any, Any, Any, Any]:
         reading = self._reader(waveform)
@@ -279,19 +297,6 @@ class StreamTagger:
         """Return frame times for models with a fixed number of frames: one per chunk."""
         step_ms = 1000.0 * self.plan.step_samples / self.sample_rate_hz
         return FrameTimes(step_ms, step_ms / 2, None)
-
-
-class _Length:
-    """Passes blocks on and counts their samples."""
-
-    def __init__(self, blocks: Iterable[Waveform]) -> None:
-        self._blocks = blocks
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[Waveform]:
-        for block in self._blocks:
-            yield block
-            self.samples += len(block)
 
 
 @dataclass(frozen=True)
@@ -364,7 +369,11 @@ def _check_block(block: Waveform, audio: AudioFormat, first_sample: int) -> None
 
 
 def file_blocks(
-    source: Source, audio: AudioFormat, block_samples: int, decoder: str = "soundfile"
+    source: Source,
+    audio: AudioFormat,
+    block_samples: int,
+    decoder: str = "soundfile",
+    notes: list[str] | None = None,
 ) -> Iterator[Waveform]:
     """Yield the waveform of a file in blocks, decoded ahead in a thread.
 
@@ -373,9 +382,10 @@ def file_blocks(
         audio: The requested format.
         block_samples: Length of a block; the last one may be shorter.
         decoder: One of `rfkeras.audio.decode.FILE_DECODERS`.
+        notes: After the last block, a note about each damage that was read around is appended.
 
     Raises:
-        AudioError: The file cannot be used, or ends before its declared length.
+        AudioError: The file cannot be used.
     """
     opened = open_audio(source, audio, decoder=decoder)
     with opened as file, ThreadPoolExecutor(1) as thread:
@@ -389,6 +399,8 @@ def file_blocks(
             block = ahead.popleft().result()
             ahead.extend(thread.submit(read, start) for start in islice(starts, 1))
             yield block
+        if notes is not None:
+            notes += file.notes
 
 
 class RunningPool:

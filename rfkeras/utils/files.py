@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -27,6 +28,8 @@ from typing import Any
 from rfkeras.errors import ConfigError
 
 PARTIAL = ".partial"  # in the names of unfinished files
+
+_NAME_BYTES = 255  # longest file name on the usual file systems
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -50,7 +53,7 @@ def atomic_write(path: str | Path, suffix: str = "") -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}{suffix}")
+    aside = path.with_name(fit_name(f".{path.name}", f".{os.getpid()}{PARTIAL}{suffix}"))
     try:
         with naming_write_errors(path):
             yield aside
@@ -60,6 +63,25 @@ def atomic_write(path: str | Path, suffix: str = "") -> Iterator[Path]:
     finally:
         with suppress(OSError):  # fails on a disk that cannot be written
             aside.unlink(missing_ok=True)
+
+
+def fit_name(stem: str, suffix: str) -> str:
+    """Return the file name `stem + suffix`, shortened if no file system can store it.
+
+    A name with more than 255 bytes keeps the beginning of the stem and the suffix. Between them
+    stand "~" and 12 hexadecimal digits of the SHA-256 of the whole name, so the same name is
+    always shortened to the same one, and different names to different ones.
+
+    Args:
+        stem: Name without the suffix.
+        suffix: Ending that must stay, such as ".tags.json".
+    """
+    whole = os.fsencode(stem + suffix)
+    if len(whole) <= _NAME_BYTES:
+        return stem + suffix
+    ending = f"~{hashlib.sha256(whole).hexdigest()[:12]}{suffix}"
+    kept = os.fsencode(stem)[: _NAME_BYTES - len(os.fsencode(ending))]
+    return kept.decode("utf-8", "ignore") + ending
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -111,14 +133,17 @@ def naming_write_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _refusal(error)
+        number = disk_refusal(error)
         if number is None or _names_a_file(error):
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def _refusal(error: BaseException) -> int | None:
-    """Return the number of the disk error that caused an error; None if there is none."""
+def disk_refusal(error: BaseException) -> int | None:
+    """Return the number of the disk error that caused an error; None if there is none.
+
+    Such an error, of a full or read-only disk for example, would recur with any other file.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:

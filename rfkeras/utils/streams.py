@@ -1,0 +1,69 @@
+"""Standard input, output and error of a command that may have been closed."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from contextlib import suppress
+
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # by file descriptor
+
+
+def open_missing_streams() -> None:
+    """Open the null device for every standard stream that the parent process closed.
+
+    Otherwise the next file that is opened gets the number of standard output, and native code
+    would print into it.
+    """
+    for number, (name, mode) in enumerate(_STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, number)
+            if opened != number:
+                os.close(opened)
+        if getattr(sys, name) is None:
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def flush_streams() -> None:
+    """Write what standard output and error still hold.
+
+    Raises:
+        BrokenPipeError: Nobody reads one of them any more.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+
+
+def reader_left(error: BaseException) -> bool:
+    """Return whether an error arose because nobody reads standard output or error any more.
+
+    This is so after `rfkeras ... | head`.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, BrokenPipeError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None and any(map(_has_no_reader, (1, 2)))
+
+
+def silence_streams() -> None:
+    """Send what is still written to a stream without a reader to the null device."""
+    for number in (1, 2):
+        if _has_no_reader(number):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
+    with suppress(OSError):
+        flush_streams()
+
+
+def _has_no_reader(number: int) -> bool:
+    """Return whether a file descriptor is a pipe or socket without a reader."""
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
