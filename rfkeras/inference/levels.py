@@ -78,8 +78,8 @@ class LevelMeter:
             return (self._too_loud(),)
         if self.rms < SILENT_RMS and self._peak < SILENT_PEAK:
             return (
-                f"almost silent: RMS {_db(self.rms)}, peak {_db(self._peak)}; music has an RMS of "
-                "about -45 to -8 dB",
+                f"almost silent: RMS {_db(self.rms)}, peak {_db(self._peak)}; music has "
+                "an RMS of about -45 to -8 dB",
             )
         notes = []
         share = self._clipped / self._values
