@@ -34,7 +34,7 @@ from rfkeras.datasets.pack import (
     write_index,
 )
 from rfkeras.errors import AudioError, ConfigError
-from rfkeras.training.data import open_dataset
+from rfkeras.training.data import open_dataset, print_notes
 from rfkeras.utils.files import remove_leftovers, sole_writer, write_text
 
 _SAMPLE_BYTES = 2
@@ -119,6 +119,7 @@ def pack(
     options = pipeline_options(beam_arguments)
     settings = PackSettings(to_json(config), audio, str(out_dir.absolute()), decoder)
     dataset = settings.open()
+    print_notes(dataset)
     check_target(out_dir, dataset)
     check_present(dataset, max_bad_share=config.max_bad_share)
     total = sum(len(split) for split in dataset.splits.values())

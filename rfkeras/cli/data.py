@@ -112,7 +112,7 @@ def run_pack(options: argparse.Namespace) -> int:
     from rfkeras.audio.io import AudioFormat
     from rfkeras.datasets.pack import pack
     from rfkeras.frontend.presets import preset_config
-    from rfkeras.training.data import open_dataset
+    from rfkeras.training.data import open_dataset, print_notes
 
     config = _config(options, ("output", "shard_mb", "decoder", "beam"))
     audio = AudioFormat(preset_config(config.frontend)["sample_rate_hz"], config.input_channels)
@@ -120,8 +120,10 @@ def run_pack(options: argparse.Namespace) -> int:
     if options.beam is not None:
         index = run_pack_pipeline(options, config, audio, shard_mb)
     else:
+        dataset = open_dataset(config)
+        print_notes(dataset)
         index = pack(
-            open_dataset(config),
+            dataset,
             audio,
             options.output,
             shard_mb=shard_mb,

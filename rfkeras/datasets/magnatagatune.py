@@ -23,7 +23,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rfkeras.datasets.base import AudioDataset, Published, Split
-from rfkeras.datasets.tables import check_subset, first_folder, read_rows, safe_path
+from rfkeras.datasets.tables import (
+    check_subset,
+    first_folder,
+    official_names,
+    read_rows,
+    safe_path,
+)
 from rfkeras.errors import DatasetError
 from rfkeras.utils.text import first_few
 
@@ -100,7 +106,7 @@ def load(
         )
     return AudioDataset(
         name="magnatagatune",
-        label_names=tuple(tags),
+        label_names=official_names(tags, str(path)),
         splits=splits,
         info={"subset": subset, "left_out": list(EMPTY_FILES), "audio_dir": str(folder)},
         published=Published(HOMEPAGE, _CLIPS, len(tags), group="song"),

@@ -26,6 +26,7 @@ from rfkeras.datasets.tables import (
     FolderListing,
     check_subset,
     first_folder,
+    official_names,
     read_rows,
     read_text,
     safe_path,
@@ -94,7 +95,7 @@ def load(
     audio = FolderListing(audio_dir or _audio_dir(data_dir, tracks["train"][0]))
     return AudioDataset(
         name="mtg_jamendo",
-        label_names=_without_category(tags),
+        label_names=official_names(_without_category(tags), str(files["train"])),
         splits={name: _as_split(rows, tags, audio) for name, rows in tracks.items()},
         info={"subset": subset, "fold": fold, "audio_dir": str(audio.root)},
         published=Published(

@@ -38,6 +38,7 @@ from rfkeras.datasets.base import (
     hold_out,
     hold_out_whole_groups,
 )
+from rfkeras.datasets.tables import official_names
 from rfkeras.errors import DatasetError
 from rfkeras.utils.files import open_npz, parse_json, read_text
 from rfkeras.utils.text import count, first_few
@@ -129,7 +130,7 @@ def load(
             )
     return AudioDataset(
         name=name,
-        label_names=names,
+        label_names=official_names(names, str(root / "class-map.json")),
         splits={
             "train": train,
             "validation": validation,

@@ -29,6 +29,7 @@ from rfkeras.utils.files import (
     sole_writer,
     write_text,
 )
+from rfkeras.utils.label_names import check_label_names
 from rfkeras.utils.progress import track
 
 LOCK = ".lock"
@@ -369,7 +370,7 @@ def write_index(
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
         "dataset": dataset.name,
-        "label_names": list(dataset.label_names),
+        "label_names": check_label_names(dataset.label_names),
         "audio": asdict(audio),
         "clip_seconds": dataset.clip_seconds,
         "task": dataset.task,

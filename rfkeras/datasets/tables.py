@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from rfkeras.errors import ConfigError, DatasetError, did_you_mean, unknown_name
 from rfkeras.utils import files
+from rfkeras.utils.label_names import check_label_names
 from rfkeras.utils.text import count, first_few
 
 _DELIMITERS = (",", ";", "\t")
@@ -213,6 +214,18 @@ def check_subset(subset: str | None, allowed: Sequence[str]) -> str:
     if subset not in allowed:
         raise ConfigError(unknown_name("subset", subset, allowed))
     return subset
+
+
+def official_names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """Return the tags of a published data set, cleaned.
+
+    Raises:
+        DatasetError: A name is refused or repeated, so the file is damaged.
+    """
+    try:
+        return check_label_names(names)
+    except ConfigError as error:
+        raise DatasetError(f"{where}: {error}") from error
 
 
 def first_folder(candidates: Iterable[Path], containing: str) -> Path | None:

@@ -162,8 +162,7 @@ def open_inputs(
     missing = [name for name in splits if name not in dataset.splits]
     if missing:
         raise DatasetError(f"Data set {dataset.name!r} has no clips for: {', '.join(missing)}.")
-    for text in (*differences(dataset), *notes(dataset)):
-        print(f"Note on {dataset.name}: {text}", file=sys.stderr)
+    print_notes(dataset)
     check_present(dataset, splits, max_bad_share=config.max_bad_share)
     if dataset.name == "folder":  # the audio of published data sets is as published
         for text in equal_files(dataset).notes():
@@ -188,6 +187,12 @@ def open_inputs(
         kept[name] = split
     cache = WaveformCache(int(config.cache_gb * 2**30)) if config.cache_gb else None
     return Inputs(replace(dataset, splits=kept), audio, log, resampling, cache, config)
+
+
+def print_notes(dataset: AudioDataset) -> None:
+    """Print what is unexpected, left out or looks wrong, a line each, on standard error."""
+    for text in (*differences(dataset), *notes(dataset)):
+        print(f"Note on {dataset.name}: {text}", file=sys.stderr)
 
 
 def open_dataset(

@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+import json
 
 import pytest
 
 from rfkeras.config.resolve import add_flags, complete, merge_options
-from rfkeras.config.train_config import TrainConfig, from_json, to_json
+from rfkeras.config.train_config import TrainConfig, from_json, from_text, to_json
 from rfkeras.errors import ConfigError
 
 
@@ -135,3 +136,17 @@ def test_details_are_ignored_if_a_stronger_source_turns_them_off():
         merge_options({}, [recipes[0], ("own.yaml", {**recipes[1][1], "time_masks": 3})])
     with pytest.raises(ConfigError, match=r"^r.yaml: prune_epochs needs --prune-share"):
         merge_options({"epochs": 3}, [("r.yaml", {"prune_epochs": 3})])
+
+
+@pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        ({"dataset": "folder", "data_dir": "clips"}, "clips"),
+        ({"dataset": "openmic"}, "clips"),
+        ({"dataset": "gtzan"}, "grouped"),
+        ({"dataset": "folder", "split_rule": "grouped"}, "grouped"),
+        (json.loads(to_json(TrainConfig(dataset="openmic"))), "grouped"),
+    ],
+)
+def test_the_split_rule_of_configurations_of_version_0_1_0(written, rule):
+    assert from_text(json.dumps(written), "config.json").split_rule == rule

@@ -9,7 +9,14 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfkeras.datasets.base import AudioDataset, Split, hold_out, hold_out_groups
+from rfkeras.datasets.base import (
+    AudioDataset,
+    Split,
+    hold_out,
+    hold_out_by_class,
+    hold_out_groups,
+    hold_out_whole_groups,
+)
 from rfkeras.datasets.load import load_dataset
 from rfkeras.datasets.tables import FolderListing, safe_path
 from rfkeras.errors import ConfigError, DatasetError
@@ -193,3 +200,34 @@ def test_options_of_other_data_sets_are_rejected(tmp_path):
         load_dataset("mtg_jamendo")
     with pytest.raises(ConfigError, match="'packed' needs --data-dir, the folder or URL"):
         load_dataset("packed")
+
+
+@pytest.mark.parametrize("divide", [hold_out, hold_out_by_class, hold_out_whole_groups])
+def test_the_order_of_the_clips_does_not_matter(divide):
+    rng = np.random.default_rng(0)
+    groups = tuple(f"g{row // 2}" for row in range(40))
+    split = split_of(np.eye(4)[rng.integers(0, 4, 40)], groups)
+    held_out = {
+        frozenset(divide(split.select(rng.permutation(40)), 0.3, 7)[1].keys) for _ in range(5)
+    }
+    assert len(held_out) == 1
+    assert len(next(iter(held_out))) in (11, 12, 13)
+
+
+def test_every_class_is_held_out_and_kept():
+    sizes = [50, 10, 3, 2, 1]
+    split = split_of(np.repeat(np.eye(5), sizes, axis=0))
+    for reserve, expected in ((1, [10, 2, 1, 1, 0]), (2, [10, 2, 1, 0, 0])):
+        kept, held_out = hold_out_by_class(split, 0.2, 0, reserve)
+        assert held_out.labels.sum(axis=0).tolist() == expected
+        assert set(kept.keys) | set(held_out.keys) == set(split.keys)
+        assert len(kept) + len(held_out) == len(split)
+
+
+def test_whole_groups_stay_together():
+    groups = tuple("aaaabbbccd")
+    kept, held_out = hold_out_whole_groups(split_of(np.ones((10, 2)), groups), 0.3, 1)
+    assert not set(kept.groups) & set(held_out.groups)
+    assert len(kept) + len(held_out) == 10
+    with pytest.raises(ConfigError, match="at least 2 groups. Received: share=0.3, 1 group"):
+        hold_out_whole_groups(split_of(np.ones((3, 1)), ("a",) * 3), 0.3, 0)

@@ -11,9 +11,12 @@ import soundfile
 
 from rfkeras.datasets.base import AudioDataset, BadFile, BadFileLog, Published, Split
 from rfkeras.datasets.checks import (
+    check_dataset,
     check_present,
     differences,
+    equal_files,
     missing_files,
+    notes,
     overlaps,
     scan_split,
 )
@@ -24,12 +27,12 @@ from tests.helpers.layouts import write_tone
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Return ten files: 0 to 6 good (three at 44.1 kHz), 7 empty, 8 truncated, 9 missing."""
+    """Return ten files: 0 to 6 good (three at 44.1 kHz), 7 empty, 8 cut short, 9 missing."""
     paths = [tmp_path / f"{row}.wav" for row in range(10)]
     for row, path in enumerate(paths[:9]):
         soundfile.write(path, music(0.2, 8000, 1), 44100 if row < 3 else 22050)
     paths[7].write_bytes(b"")
-    paths[8].write_bytes(paths[8].read_bytes()[:-10])
+    paths[8].write_bytes(paths[8].read_bytes()[:20])
     labels = np.zeros((10, 2), np.float32)
     return Split(tuple(map(str, range(10))), tuple(paths), labels, labels)
 
@@ -40,7 +43,7 @@ def test_scan_returns_good_rows_bad_files_and_resampling(mixed):
     assert [file.path for file in result.bad] == [str(path) for path in mixed.paths[7:]]
     assert [file.reason.split(":")[0].split(" (")[0] for file in result.bad] == [
         "empty file",
-        "truncated",
+        "undecodable",
         "missing file or broken link",
     ]
     assert result.sample_rates == {44100: 3, 22050: 4}
@@ -173,3 +176,104 @@ def test_a_file_much_shorter_than_in_the_metadata_is_truncated(tmp_path):
     np.testing.assert_array_equal(result.good_rows, [0, 1])
     assert result.bad[0].reason == "truncated: 3.00 s long, expected 5.5 s"
     assert [info.duration_seconds for info in result.infos] == [3.0, 3.0]
+
+
+def test_damaged_files_are_used_but_fail_the_check(mixed):
+    path = mixed.paths[0]
+    path.write_bytes(path.read_bytes()[:-400])
+    split = mixed.select([0, 1, 3])
+    scan = scan_split(split)
+    assert (len(scan.good_rows), len(scan.infos[0].notes)) == (3, 1)
+    check = check_dataset(AudioDataset("d", ("a", "b"), {"train": split}), progress=False)
+    assert not check.ok
+    assert check.bad == []
+    assert [file.path for file in check.damaged] == [str(path)]
+    assert check.damaged[0].reason == "; ".join(scan.infos[0].notes)
+
+
+# What looks wrong
+
+
+def test_tags_without_clips_in_a_split_and_odd_names_are_noted():
+    labels = np.eye(4)
+    dataset = AudioDataset(
+        "d",
+        ("Guitar", "guitar", "x;y", "never"),
+        {"train": split_of(labels[[0, 1, 2]]), "test": split_of(labels[[0, 0]], prefix="t")},
+        notes=("left out 1 file: a.mid",),
+    )
+    assert notes(dataset) == [
+        "left out 1 file: a.mid",
+        "tags that differ only in case or spaces: 'Guitar' and 'guitar'",
+        "tags that look like a list of several tags: 'x;y'",
+        "2 tags without clips in test: guitar, x;y",
+    ]
+    assert differences(dataset) == []
+
+
+def test_an_unknown_label_is_no_clip_of_a_tag():
+    train = split_of([[1, 1]])
+    test = split_of([[1, 0]], mask=[[1, 0]], prefix="t")
+    dataset = AudioDataset("d", ("a", "b"), {"train": train, "test": test})
+    assert notes(dataset) == ["1 tag without clips in test: b"]
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """Return splits with copies: of a train clip in train and test, and of a test clip."""
+    start = b"x" * 70_000  # longer than what is read first
+    contents = {
+        "train": [start + b"1", start + b"2", start + b"1", b"", b"short"],
+        "test": [start + b"1", start + b"3", b"", b"short2", start + b"3"],
+    }
+    splits = {}
+    for name, files in contents.items():
+        splits[name] = split_of(np.ones((len(files), 1)), folder=tmp_path, prefix=name)
+        for path, content in zip(splits[name].paths, files, strict=True):
+            path.write_bytes(content)
+    return splits
+
+
+def test_equal_files_are_found_within_and_across_splits(copies):
+    dataset = AudioDataset("folder", ("a",), copies)
+    found = equal_files(dataset)
+    assert found.pairs == {
+        "train": [("train0", "train2")],
+        "train, test": [("train0", "test0")],
+        "test": [("test1", "test4")],
+    }
+    assert found.notes() == [
+        "1 file of train has the same content as another: train0 = train2",
+        "1 file of train and test has the same content as another: train0 = test0",
+        "1 file of test has the same content as another: test1 = test4",
+    ]
+    copies["test"].paths[0].unlink()
+    assert "train, test" not in equal_files(dataset).pairs
+
+
+def test_files_of_another_size_or_beginning_are_not_read_as_a_whole(copies, monkeypatch):
+    def fail(*_):
+        raise AssertionError("the whole file was read")
+
+    for split in copies.values():
+        for number, path in enumerate(split.paths):
+            path.write_bytes(f"{path.name}".encode() * (1 + number % 2))
+    monkeypatch.setattr("hashlib.file_digest", fail)
+    assert equal_files(AudioDataset("folder", ("a",), copies)).pairs == {}
+
+
+def test_equal_files_across_splits_fail_the_check_of_own_data(copies, tmp_path):
+    sound = music(0.2, 8000, 1)
+    for number, path in enumerate([*copies["train"].paths, *copies["test"].paths]):
+        soundfile.write(path, sound * (1 if number in (0, 1, 5) else 1 / (number + 1)), 8000)
+    own = check_dataset(AudioDataset("folder", ("a",), copies), progress=False)
+    assert not own.ok
+    assert own.differences == [
+        "1 file of train and test has the same content as another: train0 = test0"
+    ]
+    assert own.notes == ["1 file of train has the same content as another: train0 = train1"]
+    published = AudioDataset("d", ("a",), copies, published=Published("home"))
+    known = check_dataset(published, progress=False)
+    assert known.ok
+    assert len(known.notes) == 2
+    assert check_dataset(AudioDataset("folder", ("a",), copies), audio=False).ok

@@ -235,8 +235,8 @@ def test_class_folders_are_divided_class_by_class(tmp_path):
     dataset = load(tmp_path)
     found = per_class(dataset)
     assert found == {
-        "train": [72, 14, 5, 1],
-        "validation": [13, 3, 1, 1],
+        "train": [72, 15, 5, 1],
+        "validation": [13, 2, 1, 1],
         "test": [15, 3, 1, 1],
     }
     assert dataset.info["splits"] == "by seed 0, class by class"

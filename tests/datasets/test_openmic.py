@@ -263,3 +263,57 @@ def test_gm_instruments_is_generated_and_read_as_openmic(openmic, monkeypatch, t
     assert dataset.info["version"] == openmic.parent.name
     with pytest.raises(AudioError, match="missing file"):
         check_file(dataset.splits["test"].paths[0])
+
+
+# Validation by artist
+
+
+def write_metadata(root, artists, header="track_id,artist_id,artist_name,sample_key"):
+    rows = [f'{key[:6]},{artist},"A, B",{key}' for key, artist in artists.items()]
+    path = root / "openmic-2018-metadata.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def validation(root, **options):
+    dataset = load_dataset("openmic", data_dir=root, validation_share=0.4, **options)
+    return dataset, dataset.splits["validation"].keys
+
+
+def test_validation_is_held_out_by_artist_where_the_metadata_are_there(openmic):
+    clip_by_clip, before = validation(openmic)
+    assert clip_by_clip.notes == (
+        "validation is held out clip by clip, so one artist can be in both train and "
+        "validation: openmic-2018-metadata.csv is missing",
+    )
+    artists = {key: row // 3 for row, key in enumerate(KEYS)}
+    write_metadata(openmic, artists)
+    dataset, held_out = validation(openmic)
+    assert len(held_out) == 6
+    train = {artists[key] for key in dataset.splits["train"].keys}
+    assert not train & {artists[key] for key in held_out}
+    assert dataset.info["validation"] == "0.4 of train, by artist and seed 2018"
+    assert dataset.notes == ()
+    order = openmic / "partitions" / "split01_train.csv"
+    order.write_text("\n".join(KEYS[:15][::-1]) + "\n")
+    assert sorted(validation(openmic)[1]) == sorted(held_out)
+    assert sorted(validation(openmic, split_rule="clips")[1]) == sorted(before)
+
+
+def test_an_artist_in_both_partitions_is_noted(openmic):
+    write_metadata(
+        openmic, {key: "same" if row in (2, 17) else row for row, key in enumerate(KEYS)}
+    )
+    (note,) = validation(openmic)[0].notes
+    assert note == "1 artist is in both official partitions, train and test"
+
+
+def test_metadata_without_artists_are_of_no_use(openmic):
+    write_metadata(openmic, dict.fromkeys(KEYS, 1), "track_id,a,b,sample_key")
+    (note,) = validation(openmic)[0].notes
+    assert note.endswith("in both train and validation")
+
+
+def test_names_of_classes_follow_the_rule_of_names(openmic):
+    (openmic / "class-map.json").write_text('{"accordion": 0, "banjo": 1, "bass\\u200b": 2}')
+    with pytest.raises(DatasetError):
+        load_dataset("openmic", data_dir=openmic)
