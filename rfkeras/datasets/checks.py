@@ -47,12 +47,14 @@ class ScanResult:
         bad: The other files, in the order of the split.
         sample_rates: Number of good files by their sample rate in Hz.
         infos: Properties of the good files, in the order of good_rows.
+        damaged: Good files of which only a part can be read, with what is damaged.
     """
 
     good_rows: NDArray[np.int64]
     bad: tuple[BadFile, ...]
     sample_rates: dict[int, int]
     infos: tuple[AudioInfo, ...] = field(default=(), repr=False)
+    damaged: tuple[BadFile, ...] = ()
 
     def resampling(self, target_hz: int) -> list[str]:
         """Return one line per sample rate that has to be resampled.
@@ -99,6 +101,7 @@ def scan_split(
     good: list[int] = []
     bad: list[BadFile] = []
     infos: list[AudioInfo] = []
+    damaged: list[BadFile] = []
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         results = pool.map(check, range(len(split)))
         if progress and len(split) >= _PROGRESS_FROM_FILES:
@@ -109,8 +112,13 @@ def scan_split(
             else:
                 good.append(row)
                 infos.append(result)
+                if result.notes:
+                    reason = "; ".join(result.notes)
+                    damaged.append(BadFile(str(split.paths[row]), reason, stage))
     rates = Counter(info.sample_rate_hz for info in infos)
-    return ScanResult(np.asarray(good, dtype=np.int64), tuple(bad), dict(rates), tuple(infos))
+    return ScanResult(
+        np.asarray(good, dtype=np.int64), tuple(bad), dict(rates), tuple(infos), tuple(damaged)
+    )
 
 
 def check_clip(
@@ -578,11 +586,7 @@ def check_dataset(
                 stage=name,
             )
             bad = scan.bad
-            damaged = tuple(
-                BadFile(str(split.paths[row]), "; ".join(info.notes), name)
-                for row, info in zip(scan.good_rows, scan.infos, strict=True)
-                if info.notes
-            )
+            damaged = scan.damaged
             summary = _summary(
                 [info.duration_seconds for info in scan.infos],
                 scan.sample_rates,

@@ -32,6 +32,7 @@ from rfkeras.datasets.pipeline import evaluation_batches, training_batches
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.synthesis.render import parse_sound_fonts
 from rfkeras.tasks import SINGLE_LABEL
+from rfkeras.utils.text import count, first_few
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,11 @@ def open_inputs(
                 decoder=config.decoder,
             )
             log.record_all(scan.bad)
+            if scan.damaged:
+                files = count(len(scan.damaged), f"{name} file")
+                first = first_few(f"{file.path}: {file.reason}" for file in scan.damaged)
+                text = f"{files} damaged, the rest is used: {first}"
+                print(f"Note on {dataset.name}: {text}", file=sys.stderr)
             split = split.select(scan.good_rows)
             resampling[name] = scan.resampling(audio.sample_rate_hz)
         if len(split) == 0:

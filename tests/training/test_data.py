@@ -52,13 +52,17 @@ def test_an_evaluation_reads_windows_of_the_chosen_length(tone_folder, window, w
     assert plan.windows == windows * len(inputs.dataset.split("test"))
 
 
-def test_damaged_files_are_listed_with_the_reason_and_skipped(tone_folder, tmp_path):
+def test_unusable_files_are_skipped_and_damaged_ones_noted(tone_folder, tmp_path, capsys):
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=1)
     inputs = open_inputs(configure(folder, max_bad_share=0.1), AUDIO, tmp_path / "bad.csv")
     used = sum(len(split) for split in inputs.dataset.splits.values())
-    assert used == 72 - 3
+    assert used == 72 - 2
+    (note,) = (line for line in capsys.readouterr().err.splitlines() if "mid/00.wav" in line)
+    assert note.startswith("Note on folder: 1 ")
+    assert "file damaged, the rest is used: " in note
     listed = (tmp_path / "bad.csv").read_text()
-    for name, reason in (("low/00", "empty"), ("mid/00", "truncated"), ("high/00", "")):
+    assert "mid/00" not in listed
+    for name, reason in (("low/00", "empty"), ("high/00", "")):
         assert f"{name}.wav" in listed
         assert reason in listed
     for waveforms, _, _ in inputs.training_batches(0, inputs.steps_per_epoch):
