@@ -121,7 +121,7 @@ def load(
 
     In a folder, every sub-folder is a class, and every audio file in it, at any depth, has
     that one tag. Sub-folders named train, validation (val, valid, dev) and test (eval) that
-    have class folders are the splits.
+    have class folders, or are inside all class folders, are the splits.
 
     Without given splits, class folders are divided at random class by class, and the rows of
     a table one by one. If several files come from one recording, give the splits; otherwise
@@ -169,7 +169,10 @@ def load(
     by_class = split_rule == GROUPED and source.is_dir()
     splits, how = _splits(clips, everything, seed, validation_share, test_share, by_class)
     if len(found) == 1 and label_names is None:
-        notes.append(f"only one tag, {found[0]!r}: a model learns to tell tags apart")
+        notes.append(
+            f"only one tag, {found[0]!r}: add clips without it, because a model learns to tell "
+            "tags apart"
+        )
     if len(clips) < _FEW_CLIPS:
         notes.append(f"only {count(len(clips), 'clip')} in all: scores will say little")
     return AudioDataset(
@@ -194,17 +197,17 @@ def _from_folder(root: Path, names: _Names) -> tuple[list[_Clip], list[str]]:
     loose = below.pop("", [])
     tops = [folder.parts[0] for folder in walk.folders if len(folder.parts) == 1]
     _check_folders(root, tops, below, loose)
-    given = _are_splits(root, below)
-    depth = 1 if given else 0
+    class_part, split_part = _layout(root, below)
     clips, unlabelled = [], list(loose)
     for file in files:
         parts = file.inside.parts
-        if len(parts) < depth + 2:
-            if depth and len(parts) == 2:
-                unlabelled.append(file)
+        if len(parts) < 2:
             continue
-        name = names.clean(parts[depth], str(root.joinpath(*parts[: depth + 1])))
-        split = SPLIT_FOLDERS[parts[0].casefold()] if given else ""
+        if len(parts) < class_part + 2:
+            unlabelled.append(file)
+            continue
+        name = names.clean(parts[class_part], str(root.joinpath(*parts[: class_part + 1])))
+        split = "" if split_part is None else SPLIT_FOLDERS[parts[split_part].casefold()]
         key = file.inside.as_posix()
         clips.append(_Clip(key, file.path, frozenset([name]), split=split))
     notes = list(walk.left_out.notes())
@@ -224,7 +227,7 @@ def _from_folder(root: Path, names: _Names) -> tuple[list[_Clip], list[str]]:
     empty = [
         folder
         for folder in walk.folders
-        if len(folder.parts) <= depth + 1 and PurePosixPath(folder) not in used
+        if len(folder.parts) <= class_part + 1 and PurePosixPath(folder) not in used
     ]
     if empty:
         notes.append(
@@ -257,11 +260,12 @@ def _check_folders(
     raise DatasetError(f"{root} has no sub-folders{here}. {advice}")
 
 
-def _are_splits(root: Path, below: dict[str, list[FoundFile]]) -> bool:
-    """Return whether the folders at the top are splits and not classes.
+def _layout(root: Path, below: dict[str, list[FoundFile]]) -> tuple[int, int | None]:
+    """Return which part of a path is the class, and which the split (None: no splits).
 
     Raises:
-        DatasetError: Some are splits and others are classes, or splits have no class folders.
+        DatasetError: Some folders are splits and others are classes, splits have no class
+            folders, or the folder with the splits is further inside.
     """
     named = [name for name in below if name.casefold() in SPLIT_FOLDERS]
     divided = [
@@ -281,7 +285,17 @@ def _are_splits(root: Path, below: dict[str, list[FoundFile]]) -> bool:
             f"such as {named[0]}/guitar, or give a CSV file with the columns path, labels and "
             "split."
         )
-    return bool(divided)
+    if divided:
+        return 1, 0
+    inside = [file.inside.parts for files in below.values() for file in files]
+    if not all(len(parts) > 2 and parts[1].casefold() in SPLIT_FOLDERS for parts in inside):
+        return 0, None
+    if len(others) == 1 and any(len(parts) > 3 for parts in inside):
+        raise DatasetError(
+            f"{root} has one folder, {others[0]}, with the splits inside. Give that folder: "
+            f"{root / others[0]}."
+        )
+    return 0, 1
 
 
 # Tables
@@ -321,7 +335,7 @@ def _clip(
             f"{where}: {row['path']} leads out of {csv_path.parent}. Use paths relative to "
             "the CSV file. If you trust it, add --allow-absolute (allow_absolute=True)."
         )
-    split = row.get("split", "")
+    split = row.get("split", "").casefold()
     if split and split not in SPLITS:
         raise DatasetError(f"{where}: {unknown_name('split', split, SPLITS)}")
     tags = _tags(row["labels"], where, names)
