@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.rf.axis import LayerChain
-from rfkeras.rf.rho import STEM_KERNEL, STEM_PADDING, STEM_STRIDE
+from rfkeras.rf.rho import POOL_SIZE, STEM_KERNEL, STEM_PADDING, STEM_STRIDE
 
 if TYPE_CHECKING:
     import keras
@@ -84,6 +84,7 @@ def _classifier(
         num_classes,
         1,
         use_bias=False,
+        data_format="channels_last",
         kernel_initializer="zeros" if initialization == "published" else he_normal("fan_in"),
         name="classifier_conv",
     )(x)
@@ -108,7 +109,9 @@ def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = Fal
 
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise ConfigError(f"width must be a whole number of at least 1. Received: {width!r}.")
-    x = keras.layers.ZeroPadding2D(STEM_PADDING, name="stem_pad")(x)
+    x = keras.layers.ZeroPadding2D(STEM_PADDING, data_format="channels_last", name="stem_pad")(
+        x
+    )
     x = make_conv(
         width,
         (STEM_KERNEL, STEM_KERNEL),
@@ -121,3 +124,11 @@ def stem(x: Any, width: int, damping: float | None = None, damp_time: bool = Fal
     )(x)
     x = BatchNormalization(name="stem_bn")(x)
     return keras.layers.ReLU(name="stem_relu")(x)
+
+
+def max_pool(x: Any, name: str) -> Any:
+    """Apply 2x2 max-pooling."""
+    import keras
+
+    # Keras' global image_data_format may differ from the layout of these networks.
+    return keras.layers.MaxPooling2D(POOL_SIZE, data_format="channels_last", name=name)(x)

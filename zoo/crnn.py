@@ -191,7 +191,9 @@ def convolutions(x: Any, plan: CrnnPlan, width: int, dropout: float) -> Any:
         x = BatchNormalization(name=f"bn{number}")(x)
         x = keras.layers.ELU(name=f"elu{number}")(x)
         # "same": a window beyond the end of the map takes the maximum of what it covers.
-        x = keras.layers.MaxPooling2D(pool, padding="same", name=f"pool{number}")(x)
+        x = keras.layers.MaxPooling2D(
+            pool, padding="same", data_format="channels_last", name=f"pool{number}"
+        )(x)
         x = ReplicaDropout(dropout, name=f"dropout{number}")(x)
     return x
 

@@ -150,7 +150,9 @@ def transition(x: Any, name: str) -> Any:
     x = make_conv(
         kept, (1, 1), initializer=he_normal("fan_in"), name=f"{name}_transition_conv"
     )(x)
-    return keras.layers.AveragePooling2D(POOL_SIZE, name=f"{name}_pool")(x)
+    return keras.layers.AveragePooling2D(
+        POOL_SIZE, data_format="channels_last", name=f"{name}_pool"
+    )(x)
 
 
 def _bn_relu(x: Any, name: str) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.rf.rho import POOL_SIZE, RHO_MAX, BackbonePlan, plan_backbone
-from zoo.common import stem, tagger
+from rfkeras.rf.rho import RHO_MAX, BackbonePlan, plan_backbone
+from zoo.common import max_pool, stem, tagger
 from zoo.registry import register_alias, register_model
 
 if TYPE_CHECKING:
@@ -124,8 +124,6 @@ def resnet_rf(
 
 def backbone(x: Any, plan: BackbonePlan, width: int, block_options: dict[str, Any]) -> Any:
     """Apply the residual stages to the stem output (batch, time, mel, width)."""
-    import keras
-
     from rfkeras.layers import ResidualBlock
 
     for block in plan.blocks:
@@ -137,7 +135,7 @@ def backbone(x: Any, plan: BackbonePlan, width: int, block_options: dict[str, An
             **block_options,
         )(x)
         if block.pooled:
-            x = keras.layers.MaxPooling2D(POOL_SIZE, name=f"{block.name}_pool")(x)
+            x = max_pool(x, f"{block.name}_pool")
     return x
 
 

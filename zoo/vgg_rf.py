@@ -25,8 +25,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rfkeras.rf.rho import POOL_SIZE, StagedPlan, plan_stages
-from zoo.common import stem, tagger
+from rfkeras.rf.rho import StagedPlan, plan_stages
+from zoo.common import max_pool, stem, tagger
 from zoo.registry import register_alias, register_model
 
 if TYPE_CHECKING:
@@ -135,8 +135,6 @@ def stages(
     convolution: dict[str, Any],
 ) -> Any:
     """Apply the stages: (batch, time, mel, width) to (batch, time', mel', 8 width)."""
-    import keras
-
     from rfkeras.layers import ReplicaDropout
 
     for stage, kernels in enumerate(plan.stages, start=1):
@@ -145,7 +143,7 @@ def stages(
             name = f"stage{stage}_layer{layer}"
             x = conv_bn_relu(x, filters, kernel, frequency_aware, convolution, name)
         if stage < len(plan.stages):
-            x = keras.layers.MaxPooling2D(POOL_SIZE, name=f"stage{stage}_pool")(x)
+            x = max_pool(x, f"stage{stage}_pool")
             x = ReplicaDropout(dropout, name=f"stage{stage}_dropout")(x)
     return x
 

@@ -7,6 +7,7 @@ imports TensorFlow and kapre.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,9 +20,12 @@ import tensorflow as tf
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.frontend.presets import preset_config, scale_of_frontend
 from rfkeras.utils.model_graph import sublayers
+from rfkeras.utils.text import count as counted
+from rfkeras.utils.text import first_few
 
 DB_OF_E = 10.0 / math.log(10.0)  # dB of a factor e in power
 N_GROUPS = 4  # measured: slower with two groups, no faster with eight
+DEVIATIONS = 20  # most deviations between a band's mean and the other end of its dB range
 AMIN = 1e-10  # lowest power in the dB stage, as in librosa and the paper
 ARGUMENTS = (
     "sample_rate_hz",
@@ -65,13 +69,14 @@ class Frontend(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`; dtype is always float32.
 
     Input shape:
-        (batch, samples) or (batch, samples, channels); float in [-1, 1].
+        (batch, samples) or (batch, samples, channels); float in [-1, 1]. Integers are an
+        error: divide them by their full scale first (32768 for int16).
 
     Output shape:
         (batch, 1 + samples // hop_samples, n_mels, channels), float32.
 
     Raises:
-        ConfigError: An argument is out of range.
+        ConfigError: An argument is out of range, or waveforms are integers.
 
     Example:
         >>> frontend = Frontend(22050, n_mels=128, fixed_floor=True)
@@ -131,7 +136,7 @@ class Frontend(keras.layers.Layer):
         whole = ("sample_rate_hz", "n_fft", "window_samples", "hop_samples", "n_mels")
         for name in (*whole, "min_frames"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(
                     f"Frontend: {name} must be a whole number of at least 1. "
                     f"Received: {value!r}."
@@ -151,9 +156,9 @@ class Frontend(keras.layers.Layer):
                 "Frontend: a_weighting=True needs order='db_then_mel'. "
                 f"Received: order={self.order!r}."
             )
-        if not self.dynamic_range_db > 0:
+        if not 0 < self.dynamic_range_db < math.inf:
             raise ConfigError(
-                "Frontend: dynamic_range_db must be positive. "
+                "Frontend: dynamic_range_db must be a positive number. "
                 f"Received: {self.dynamic_range_db!r}."
             )
 
@@ -193,7 +198,12 @@ class Frontend(keras.layers.Layer):
             )
             setattr(self, name, weight)
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        check_waveform(inputs)  # before Keras converts it to the layer's dtype
+        return super().__call__(inputs, *args, **kwargs)
+
     def call(self, inputs: Any) -> Any:
+        _check_not_converted(inputs)
         mean_db, std_db = map(tf.convert_to_tensor, (self.mean_db, self.std_db))
         shift = (self.offset_db.astype(np.float32) - mean_db) / std_db
         return self._spectrogram(inputs, DB_OF_E / std_db, shift)
@@ -253,18 +263,29 @@ class Frontend(keras.layers.Layer):
     def adapt(self, waveforms: Iterable[Any]) -> None:
         """Set the mean and standard deviation of every mel band from training data.
 
+        The deviation has a lower limit, a twentieth of `dynamic_range_db` (4 dB). In a band
+        that was silent in the training data, such as the upper bands of telephone recordings,
+        a tiny deviation would turn any other sound into a huge input of the network. A note
+        on standard error names the bands at the limit.
+
         Args:
             waveforms: Batches of the training set, each with the layer's input shape.
 
         Raises:
-            ConfigError: There is no batch.
+            ConfigError: There is no batch, or a batch contains NaN or infinity.
         """
         count, total, squares = 0, np.zeros(self.n_mels), np.zeros(self.n_mels)
         sums = tf.function(self._band_sums, reduce_retracing=True)
-        for batch in waveforms:
+        for number, batch in enumerate(waveforms, start=1):
+            check_waveform(batch)
             if not self.built:
                 self.build(batch.shape)
             n_values, batch_total, batch_squares = sums(batch)
+            if not np.isfinite(batch_squares).all():
+                raise ConfigError(
+                    f"Frontend.adapt: batch {number} contains NaN or infinity. Remove these "
+                    "recordings from the training data."
+                )
             count += int(n_values)
             total += batch_total.numpy()
             squares += batch_squares.numpy()
@@ -272,8 +293,35 @@ class Frontend(keras.layers.Layer):
             raise ConfigError("Frontend.adapt needs at least one batch of waveforms.")
         mean = total / count
         variance = np.maximum(squares / count - mean**2, 0.0)
+        deviation = np.sqrt(variance + keras.config.epsilon())
+        limit = self._smallest_deviation()
         self.mean_db.assign(mean.astype(np.float32))
-        self.std_db.assign(np.sqrt(variance + keras.config.epsilon()).astype(np.float32))
+        self.std_db.assign(np.maximum(deviation, limit).astype(np.float32))
+        quiet = np.flatnonzero((deviation < limit) & self.mel.filterbank.any(axis=0))
+        if len(quiet):
+            print(self._note(quiet), file=sys.stderr)
+
+    def _smallest_deviation(self) -> Any:
+        """Return the lower limit of the bands' deviations, (n_mels,)."""
+        limit = np.full(self.n_mels, self.dynamic_range_db / DEVIATIONS)
+        if self.order == "db_then_mel":  # a band is a weighted sum of dB values
+            limit *= np.asarray(self.mel.filterbank, np.float64).sum(axis=0)
+        # Filters between two bins have no weights.
+        return np.maximum(limit, math.sqrt(keras.config.epsilon()))
+
+    def _note(self, bands: Any) -> str:
+        """Return a note about bands that hardly varied in the training data."""
+        scale = scale_of_frontend(self)
+        ranges = []
+        for run in np.split(bands, np.flatnonzero(np.diff(bands) > 1) + 1):
+            low_hz, high_hz = scale.hz_span(int(run[0]), int(run[-1]) + 1)
+            place = str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}"
+            ranges.append(f"{place} ({low_hz:.0f} to {high_hz:.0f} Hz)")
+        return (
+            f"Note: {counted(len(bands), 'mel band')} of {self.n_mels} hardly varied in the "
+            f"training data (deviation under {self.dynamic_range_db / DEVIATIONS:g} dB, which "
+            f"is used instead): {first_few(ranges)}."
+        )
 
     def _band_sums(self, batch: Any) -> tuple[Any, Any, Any]:
         mel = tf.cast(self.mel_db(batch), tf.float64)
@@ -331,6 +379,59 @@ def build_input(
     shape = (None,) if input_channels == 1 else (None, input_channels)
     waveform = keras.Input(shape, dtype="float32", name="waveform")
     return waveform, layer(waveform)
+
+
+def check_waveform(waveform: Any) -> None:
+    """Reject waveforms that are not floating-point numbers.
+
+    Args:
+        waveform: Array, tensor or symbolic tensor. Other objects pass.
+
+    Raises:
+        ConfigError: They are integers; the message names their full scale.
+    """
+    dtype = getattr(waveform, "dtype", None)
+    if dtype is None and isinstance(waveform, list | tuple):
+        dtype = np.asarray(waveform).dtype
+    name = "" if dtype is None else getattr(dtype, "name", str(dtype))
+    if name.startswith(("int", "uint", "bool")):
+        raise ConfigError(_integers(name))
+
+
+def _check_not_converted(waveform: Any) -> None:
+    """Reject integers that a model around the front-end converted to floats on the way.
+
+    Raises:
+        ConfigError: The waveform was cast from integers, or has only whole numbers, some
+            outside [-1, 1].
+    """
+    if not tf.is_tensor(waveform):
+        return
+    if hasattr(waveform, "numpy"):
+        # Outside a graph the cast leaves no trace but the values.
+        loudest = tf.reduce_max(tf.abs(waveform)) if tf.size(waveform) else 0.0
+        if loudest > 1.0 and tf.reduce_all(waveform == tf.round(waveform)):
+            raise ConfigError(_integers("whole numbers"))
+        return
+    operation = waveform.op
+    while operation.type in ("Identity", "Cast") and operation.inputs:
+        source = operation.inputs[0]
+        if source.dtype.is_integer or source.dtype == tf.bool:
+            raise ConfigError(_integers(source.dtype.name))
+        operation = source.op
+
+
+def _integers(kind: str) -> str:
+    bits = "".join(character for character in kind if character.isdigit())
+    scale = {"8": "128", "16": "32768", "32": "2147483648"}.get(bits, "their full scale")
+    if kind.startswith("uint"):
+        way = f"subtract {scale} and divide by {scale}"
+    else:
+        way = f"divide by {scale}"
+    return (
+        "Waveforms must be floating-point numbers in [-1, 1]. Convert integer samples to "
+        f"float32 and {way}{'' if bits else ' (32768 for 16 bits)'}. Received: {kind}."
+    )
 
 
 def find_frontend(model: Any) -> Frontend | None:

@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError
+from rfkeras.layers.composite import check_map
 from rfkeras.utils.keras_workarounds import ReplicaSeedGenerator
 
 TINY = 1e-30  # avoids a division by 0
@@ -83,6 +84,9 @@ class RandomTimeRoll(Augmentation):
     """
 
     trace_receptive_field = unchanged
+
+    def build(self, input_shape: Any) -> None:
+        check_map(self, input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:
@@ -169,6 +173,9 @@ class SpecAugment(Augmentation):
 
     trace_receptive_field = unchanged
 
+    def build(self, input_shape: Any) -> None:
+        check_map(self, input_shape)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:
             return inputs
@@ -222,7 +229,7 @@ class RandomGain(Augmentation):
 
     def __init__(self, gain_db: float = 6.0, seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
-        if not 0.0 <= gain_db < float("inf"):
+        if not isinstance(gain_db, int | float) or not 0.0 <= gain_db < float("inf"):
             raise ConfigError(
                 f"RandomGain: gain_db must be a number of at least 0. Received: {gain_db!r}."
             )
@@ -233,6 +240,7 @@ class RandomGain(Augmentation):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:
             return inputs
+        _check_float("RandomGain", "waveforms", inputs)
         shape = (ops.shape(inputs)[0], *(1 for _ in inputs.shape[1:]))
         gain_db = self.gain_db * (2.0 * self.uniform(shape) - 1.0)
         return inputs * ops.cast(ops.power(10.0, gain_db / 20.0), inputs.dtype)
@@ -269,14 +277,16 @@ class Mixup(Augmentation):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
-        A list of three tensors: samples (batch, ...), labels (batch, classes) and weights
-        (batch, classes).
+        A list of three tensors of floats: samples (batch, ...), labels (batch, classes) and
+        weights (batch, classes). Labels may also have the shape (batch,), one number per
+        clip, or more dimensions. Weights have the shape of the labels, or (batch,).
 
     Output shape:
         Same as the input.
 
     Raises:
-        ConfigError: alpha is not above 0.
+        ConfigError: alpha is not above 0, or the input is not of this kind. Class numbers
+            are an example: they cannot be blended, so encode them as one-hot vectors.
 
     Example:
         >>> x, labels = np.zeros((8, 50, 20, 1), "float32"), np.zeros((8, 3), "float32")
@@ -288,35 +298,37 @@ class Mixup(Augmentation):
 
     def __init__(self, alpha: float = 0.3, seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
-        if not 0.0 < alpha < float("inf"):
+        if not isinstance(alpha, int | float) or not 0.0 < alpha < float("inf"):
             raise ConfigError(f"Mixup: alpha must be a number above 0. Received: {alpha!r}.")
         self.alpha = alpha
 
     trace_receptive_field = unchanged
 
     def call(self, inputs: Sequence[Any], training: bool | None = None) -> list[Any]:
-        samples, labels, weights = inputs
+        samples, labels, weights = _three(inputs)
         if not training:
             return [samples, labels, weights]
         batch = ops.shape(samples)[0]
         partner = ops.argsort(self.uniform((batch,)))
-        share = self._shares(batch)[:, None]
-        own = share * ops.cast(weights, "float32")
-        other = (1.0 - share) * ops.cast(ops.take(weights, partner, axis=0), "float32")
+        share = self._shares(batch)
+        share_of_weight = _along(share, weights)
+        own = share_of_weight * ops.cast(weights, "float32")
+        other = (1.0 - share_of_weight) * ops.cast(
+            ops.take(weights, partner, axis=0), "float32"
+        )
+        weight = own + other
         own_label = ops.cast(labels, "float32")
         other_label = ops.take(own_label, partner, axis=0)
-        weight = own + other
-        label = (own * own_label + other * other_label) / ops.maximum(weight, TINY)
+        if len(weights.shape) == 1:  # one weight per clip
+            own, other = _along(own, labels), _along(other, labels)
+        label = (own * own_label + other * other_label) / ops.maximum(own + other, TINY)
+        share_of_sample = ops.cast(_along(share, samples), samples.dtype)
+        others = ops.take(samples, partner, axis=0)
         return [
-            self._blend(samples, ops.take(samples, partner, axis=0), share),
+            samples * share_of_sample + others * (1.0 - share_of_sample),
             ops.cast(label, labels.dtype),
             ops.cast(weight, weights.dtype),
         ]
-
-    def _blend(self, samples: Any, others: Any, share: Any) -> Any:
-        shape = (-1, *(1 for _ in samples.shape[1:]))
-        share = ops.cast(ops.reshape(share, shape), samples.dtype)
-        return samples * share + others * (1.0 - share)
 
     def _shares(self, batch: Any) -> Any:
         """Draw max(s, 1 - s) with s ~ Beta(alpha, alpha) for each sample, (batch,).
@@ -333,6 +345,47 @@ class Mixup(Augmentation):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha}
+
+
+def _along(values: Any, like: Any) -> Any:
+    """Reshape (batch,) to (batch, 1, ...) with as many dimensions as another tensor."""
+    return ops.reshape(values, (-1, *(1 for _ in like.shape[1:])))
+
+
+def _three(inputs: Any) -> tuple[Any, Any, Any]:
+    """Return samples, labels and weights, and reject what `Mixup` cannot blend."""
+    if not isinstance(inputs, list | tuple) or len(inputs) != 3:
+        count = len(inputs) if isinstance(inputs, list | tuple) else 1
+        raise ConfigError(
+            "Mixup needs a list of three tensors: samples, labels and weights. "
+            f"Received: {count}."
+        )
+    samples, labels, weights = inputs
+    for name, values in zip(("samples", "labels", "weights"), inputs, strict=True):
+        if len(values.shape) < 1:
+            raise ConfigError(f"Mixup: {name} must have a batch axis. Received: shape ().")
+        if name != "weights":
+            _check_float("Mixup", name, values)
+    one_per_clip = len(weights.shape) == 1
+    sizes = [tuple(values.shape[1:]) for values in (labels, weights)]
+    known = all(size is not None for shape in sizes for size in shape)
+    if not one_per_clip and (
+        len(weights.shape) != len(labels.shape) or (known and sizes[0] != sizes[1])
+    ):
+        raise ConfigError(
+            "Mixup: weights must have the shape of the labels, or (batch,). Received: labels "
+            f"{tuple(labels.shape)}, weights {tuple(weights.shape)}."
+        )
+    return samples, labels, weights
+
+
+def _check_float(layer: str, name: str, values: Any) -> None:
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ConfigError(
+            f"{layer}: {name} must be floating-point numbers, because they are multiplied by "
+            f"fractions. Received: {dtype}."
+        )
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")

@@ -14,6 +14,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
+from rfkeras.layers.composite import CompositeLayer, check_kernel, check_map, check_whole
 from rfkeras.utils.keras_workarounds import average_over_replicas
 
 Pair = tuple[int, int]
@@ -24,7 +25,7 @@ MOMENTUM = 0.9  # share of the old statistics; PyTorch calls the same setting mo
 
 def make_conv(
     filters: int,
-    kernel_size: Pair,
+    kernel_size: int | Sequence[int],
     *,
     damping: float | None = None,
     damp_time: bool = False,
@@ -36,7 +37,7 @@ def make_conv(
 
     Args:
         filters: Output channels.
-        kernel_size: (time, frequency).
+        kernel_size: (time, frequency), or one number for both.
         damping: Weight at the kernel edges, see `DampedConv2D`; None for no damping.
         damp_time: Damp along time too.
         decomposition: Factor of a `DecomposedConv2D`; None for a single convolution. A
@@ -56,6 +57,7 @@ def make_conv(
         >>> make_conv(16, (3, 3), damping=0.1)(np.zeros((1, 50, 20, 4), "float32")).shape
         TensorShape([1, 50, 20, 16])
     """
+    kernel_size = check_kernel("make_conv", kernel_size)
     if decomposition is not None:
         return DecomposedConv2D(
             filters, kernel_size, decomposition, damping, damp_time, initializer, **kwargs
@@ -131,7 +133,8 @@ class DampedConv2D(keras.layers.Conv2D):
         kernel_size: (time, frequency).
         damping: Weight at the kernel edges, from 0 to 1 (1 = no damping).
         damp_time: Damp along time too.
-        **kwargs: Arguments of `keras.layers.Conv2D`; data_format is always channels_last.
+        **kwargs: Arguments of `keras.layers.Conv2D`; data_format can only be
+            channels_last, also if Keras' global setting differs.
 
     Input shape:
         (batch, time, frequency, channels).
@@ -140,7 +143,7 @@ class DampedConv2D(keras.layers.Conv2D):
         (batch, time', frequency', filters).
 
     Raises:
-        ConfigError: damping is outside 0 to 1.
+        ConfigError: damping is outside 0 to 1, or data_format is "channels_first".
 
     Example:
         >>> conv = DampedConv2D(8, (3, 5), damping=0.1, padding="same")
@@ -160,6 +163,11 @@ class DampedConv2D(keras.layers.Conv2D):
         damp_time: bool = False,
         **kwargs: Any,
     ):
+        if kwargs.get("data_format") not in (None, "channels_last"):
+            raise ConfigError(
+                "DampedConv2D: data_format must be 'channels_last', because damping runs along "
+                f"frequency, the third axis. Received: {kwargs['data_format']!r}."
+            )
         super().__init__(filters, kernel_size, **{**kwargs, "data_format": "channels_last"})
         check_damping(damping)
         self.damping = damping
@@ -181,7 +189,7 @@ class DampedConv2D(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
-class DecomposedConv2D(keras.layers.Layer):
+class DecomposedConv2D(CompositeLayer):
     """Three convolutions in place of one: 1x1 to filters // factor channels, kernel, 1x1 back.
 
     There is no activation between them, so together they are one linear map with fewer
@@ -189,7 +197,7 @@ class DecomposedConv2D(keras.layers.Layer):
 
     Args:
         filters: Output channels.
-        kernel_size: (time, frequency) of the middle convolution.
+        kernel_size: (time, frequency) of the middle convolution, or one number for both.
         factor: Divides the number of channels.
         damping: See `DampedConv2D`; None for no damping.
         damp_time: See `DampedConv2D`.
@@ -203,7 +211,7 @@ class DecomposedConv2D(keras.layers.Layer):
         (batch, time, frequency, filters); zero padding keeps the size.
 
     Raises:
-        ConfigError: factor is below 1 or above filters.
+        ConfigError: An argument is out of range, such as a factor above filters.
 
     Example:
         >>> conv = DecomposedConv2D(16, (3, 3), factor=4)
@@ -218,7 +226,7 @@ class DecomposedConv2D(keras.layers.Layer):
     def __init__(
         self,
         filters: int,
-        kernel_size: Sequence[int],
+        kernel_size: int | Sequence[int],
         factor: int = 4,
         damping: float | None = None,
         damp_time: bool = False,
@@ -226,6 +234,7 @@ class DecomposedConv2D(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        check_whole("DecomposedConv2D", filters=filters)
         if (
             isinstance(factor, bool)
             or not isinstance(factor, int)
@@ -236,16 +245,19 @@ class DecomposedConv2D(keras.layers.Layer):
                 f"the layer. Received: {factor!r}."
             )
         self.filters = filters
-        self.kernel_size: Pair = (kernel_size[0], kernel_size[1])
+        self.kernel_size = check_kernel("DecomposedConv2D", kernel_size)
         self.factor = factor
         self.damping = damping
         self.damp_time = damp_time
         self.initializer = keras.initializers.get(initializer or he_normal("fan_out"))
         narrow = filters // factor
         # No ReLU follows these two, so they do not need the factor 2 of He initialisation.
-        linear = he_normal("fan_out", scale=1.0)
-        self.narrow = self._conv(narrow, (1, 1), "narrow", linear)
-        self.spread = self._conv(narrow, self.kernel_size, "spread", linear, damping, damp_time)
+        # An initialiser draws the same numbers each time, so each has its own.
+        linear = [he_normal("fan_out", scale=1.0) for _ in range(2)]
+        self.narrow = self._conv(narrow, (1, 1), "narrow", linear[0])
+        self.spread = self._conv(
+            narrow, self.kernel_size, "spread", linear[1], damping, damp_time
+        )
         self.widen = self._conv(filters, (1, 1), "widen", self.initializer)
 
     def _conv(
@@ -268,6 +280,7 @@ class DecomposedConv2D(keras.layers.Layer):
         )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
+        check_map(self, input_shape)
         shape = tuple(input_shape)
         for layer in (self.narrow, self.spread, self.widen):
             layer.build(shape)
@@ -322,6 +335,9 @@ class FrequencyChannel(keras.layers.Layer):
         Koutini et al., "Emotion and Theme Recognition in Music with Frequency-Aware
         RF-Regularized CNNs", MediaEval 2019.
     """
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        check_map(self, input_shape)
 
     def call(self, inputs: Any) -> Any:
         shape = ops.shape(inputs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from rfkeras.errors import ConfigError
+from rfkeras.layers.composite import CompositeLayer, check_map, check_odd_kernel, check_whole
 from rfkeras.layers.conv import (
     EPSILON,
     MOMENTUM,
@@ -19,7 +19,7 @@ from rfkeras.layers.conv import (
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
-class DenseLayer(keras.layers.Layer):
+class DenseLayer(CompositeLayer):
     """DenseNet layer: BN, ReLU, 1x1 conv, BN, ReLU, conv, concatenated to the input.
 
     The 1x1 convolution always narrows the map to `bottleneck * growth_rate` channels. The
@@ -28,7 +28,7 @@ class DenseLayer(keras.layers.Layer):
 
     Args:
         growth_rate: Number of channels to append.
-        kernel_size: (time, frequency) of the second convolution, odd.
+        kernel_size: (time, frequency) of the second convolution, or one number for both; odd.
         bottleneck: Number of channels between the convolutions, as a multiple of growth_rate.
         frequency_aware: Give both convolutions a `FrequencyChannel`.
         damping: Damping of the second convolution, see `DampedConv2D`; None for none.
@@ -61,7 +61,7 @@ class DenseLayer(keras.layers.Layer):
     def __init__(
         self,
         growth_rate: int,
-        kernel_size: Sequence[int] = (3, 3),
+        kernel_size: int | Sequence[int] = (3, 3),
         bottleneck: int = 4,
         frequency_aware: bool = False,
         damping: float | None = None,
@@ -72,19 +72,9 @@ class DenseLayer(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for name, value in (("growth_rate", growth_rate), ("bottleneck", bottleneck)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(
-                    f"{name} must be a whole number of at least 1. Received: {value!r}."
-                )
-        kernel = tuple(kernel_size)
-        if len(kernel) != 2 or any(k < 1 or k % 2 == 0 for k in kernel):
-            raise ConfigError(
-                "kernel_size must be a pair of odd numbers (time, frequency), such as (3, 1). "
-                f"Received: {kernel_size!r}."
-            )
+        check_whole("DenseLayer", growth_rate=growth_rate, bottleneck=bottleneck)
         self.growth_rate = growth_rate
-        self.kernel_size = (kernel[0], kernel[1])
+        self.kernel_size = check_odd_kernel("DenseLayer", kernel_size)
         self.bottleneck = bottleneck
         self.frequency_aware = frequency_aware
         self.damping = damping
@@ -121,6 +111,7 @@ class DenseLayer(keras.layers.Layer):
         self.join = keras.layers.Concatenate(dtype=policy, name="join")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
+        check_map(self, input_shape)
         shape = tuple(input_shape)
         for bn, conv in ((self.bn1, self.conv1), (self.bn2, self.conv2)):
             bn.build(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.layers.composite import check_map
 from rfkeras.tasks import MULTI_LABEL, check_task
 from rfkeras.utils.model_graph import Place, layer_graph, sublayers
+from rfkeras.utils.label_names import check_label_names
 
 POOLINGS = ("average", "max", "log_mean_exp", "attention")
 
@@ -43,7 +46,8 @@ class ClipLogits(keras.layers.Layer):
     names of the tags, whether they are mutually exclusive, and their thresholds.
 
     Args:
-        label_names: Tag of each channel; None if unknown.
+        label_names: Tag of each channel; None if unknown. Each is one line of visible text
+            and differs from the others.
         task: "multi_label" (scores are sigmoids of the logits) or "single_label" (scores
             are the softmax of all logits).
         thresholds: Threshold of each tag: it applies if its score is at least this high.
@@ -60,8 +64,8 @@ class ClipLogits(keras.layers.Layer):
         (batch, classes); with `frames`, (batch, time, classes).
 
     Raises:
-        ConfigError: Unknown task or pooling, or the number of names or thresholds differs
-            from the number of classes.
+        ConfigError: Unknown task or pooling, names that are not allowed, or the number of
+            names or thresholds differs from the number of classes.
 
     Example:
         >>> head = ClipLogits(label_names=("flute", "voice", "organ"))
@@ -79,7 +83,7 @@ class ClipLogits(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.label_names = None if label_names is None else tuple(label_names)
+        self.label_names = None if label_names is None else _checked_names(label_names)
         self.task = check_task(task)
         self.thresholds = None if thresholds is None else tuple(float(t) for t in thresholds)
         if pooling not in POOLINGS:
@@ -88,6 +92,7 @@ class ClipLogits(keras.layers.Layer):
         self.frames = frames
 
     def build(self, input_shape: Sequence[int | None]) -> None:
+        check_map(self, input_shape)
         if self.label_names is not None and len(self.label_names) != input_shape[-1]:
             raise ConfigError(
                 f"The model has {input_shape[-1]} classes but {len(self.label_names)} "
@@ -156,6 +161,50 @@ class ClipLogits(keras.layers.Layer):
             "pooling": self.pooling,
             "frames": self.frames,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        names = config.get("label_names")
+        if names is None:
+            return super().from_config(config)
+        return super().from_config({**config, "label_names": _repaired_names(names)})
+
+
+def _checked_names(names: Any) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            "ClipLogits: label_names must be a sequence of texts, one per class. "
+            f"Received: {names!r}."
+        )
+    try:
+        return check_label_names(names)
+    except ConfigError as error:
+        raise ConfigError(f"ClipLogits: label_names: {error}") from error
+
+
+def _repaired_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in a model file; replace those that are not allowed, with a note.
+
+    Version 0.1.0 did not check them, and a file must open so that its names can be set.
+    """
+    try:
+        return check_label_names(names)
+    except ConfigError as error:
+        print(
+            f"Note: names of tags in the model are not allowed and were replaced. {error}",
+            file=sys.stderr,
+        )
+    repaired: list[str] = []
+    for place, name in enumerate(names):
+        try:
+            (clean,) = check_label_names([" ".join(name.split())])
+        except ConfigError:
+            clean = f"class_{place}"
+        unique, number = clean, 2
+        while unique in repaired:
+            unique, number = f"{clean} ({number})", number + 1
+        repaired.append(unique)
+    return tuple(repaired)
 
 
 def find_head(model: Any) -> ClipLogits | None:

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.layers.composite import CompositeLayer, check_map, check_odd_kernel, check_whole
 from rfkeras.layers.conv import (
     EPSILON,
     MOMENTUM,
@@ -25,7 +26,7 @@ SHARED_BY = ("sample", "batch")
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(CompositeLayer):
     """Residual block with one or more branches: conv, BN, ReLU, conv, BN; add; ReLU.
 
     The kernels determine how much the block widens the receptive field. Zero padding keeps
@@ -36,7 +37,8 @@ class ResidualBlock(keras.layers.Layer):
 
     Args:
         filters: Output channels.
-        kernel_size: Kernels of the two convolutions, each (time, frequency) and odd.
+        kernel_size: Kernels of the two convolutions, each (time, frequency) and odd, such
+            as ((3, 3), (1, 1)). One number or one pair is used for both, as in `Conv2D`.
         branches: Number of parallel branches, each with separate weights. None: 2 with
             `shake`, else 1.
         shake: Combine two branches with `ShakeShake` instead of their mean. None: use it
@@ -77,7 +79,7 @@ class ResidualBlock(keras.layers.Layer):
     def __init__(
         self,
         filters: int,
-        kernel_size: Sequence[Sequence[int]] = ((3, 3), (3, 3)),
+        kernel_size: int | Sequence[int] | Sequence[Sequence[int]] = ((3, 3), (3, 3)),
         branches: int | None = None,
         shake: bool | None = None,
         shake_per: str = "sample",
@@ -94,11 +96,7 @@ class ResidualBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         if branches is None:
             branches = 2 if shake else 1
-        if filters < 1 or depth < 1 or branches < 1:
-            raise ConfigError(
-                "ResidualBlock needs filters, depth and branches of at least 1. "
-                f"Received: filters={filters}, depth={depth}, branches={branches}."
-            )
+        check_whole("ResidualBlock", filters=filters, depth=depth, branches=branches)
         self.filters = filters
         self.kernel_size = _kernel_pairs(kernel_size)
         self.branches = branches
@@ -149,6 +147,7 @@ class ResidualBlock(keras.layers.Layer):
         }
 
     def build(self, input_shape: Sequence[int | None]) -> None:
+        check_map(self, input_shape)
         output_shape = self.compute_output_shape(input_shape)
         for residual in self.residuals:
             residual.build(input_shape)
@@ -214,7 +213,7 @@ class ResidualBlock(keras.layers.Layer):
         }
 
 
-class ResidualBranch(keras.layers.Layer):
+class ResidualBranch(CompositeLayer):
     """One branch of a `ResidualBlock`: conv, BN, ReLU, conv, BN. Only blocks create it."""
 
     def __init__(
@@ -274,17 +273,21 @@ class ResidualBranch(keras.layers.Layer):
         return (*input_shape[:-1], self.filters)
 
 
-def _kernel_pairs(kernel_size: Sequence[Sequence[int]]) -> tuple[Pair, Pair]:
-    pairs = tuple(tuple(kernel) for kernel in kernel_size)
-    if len(pairs) != 2 or any(
-        len(pair) != 2 or any(k < 1 or k % 2 == 0 for k in pair) for pair in pairs
-    ):
+def _kernel_pairs(kernel_size: Any) -> tuple[Pair, Pair]:
+    """Return the kernels of both convolutions, each (time, frequency)."""
+    nested = isinstance(kernel_size, list | tuple) and any(
+        isinstance(each, list | tuple) for each in kernel_size
+    )
+    if not nested:
+        kernel = check_odd_kernel("ResidualBlock", kernel_size)
+        return kernel, kernel
+    if len(kernel_size) != 2:
         raise ConfigError(
-            "kernel_size must be two pairs of odd numbers (time, frequency), one per "
-            f"convolution, such as ((3, 3), (1, 1)). Received: {kernel_size!r}."
+            "ResidualBlock: kernel_size must have one pair (time, frequency) for each of the "
+            f"two convolutions, such as ((3, 3), (1, 1)). Received: {kernel_size!r}."
         )
-    (t1, f1), (t2, f2) = pairs
-    return (t1, f1), (t2, f2)
+    first, second = (check_odd_kernel("ResidualBlock", each) for each in kernel_size)
+    return first, second
 
 
 def block_initializers(name: str, depth: int) -> tuple[Any, Any]:
