@@ -8,18 +8,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import rfkeras
 from rfkeras.errors import CheckpointError, ConfigError, unknown_name
 from rfkeras.interop.torch import (
     CHECKPOINT_SUFFIXES,
+    apply_masks,
+    compare,
+    has_learned_gates,
     infer_options,
     load_torch_checkpoint,
     read_state,
 )
 from rfkeras.rf.rho import BLOCKS_PER_STAGE, POOLED_BLOCKS, STAGES
-from rfkeras.utils.files import atomic_write, open_npz, write_text
+from rfkeras.utils.files import atomic_write, write_text
 
 CONFIG, STATE = "model_config.json", "model_state_dict"
 
@@ -30,8 +31,12 @@ ARCHITECTURES: dict[str, float | None] = {
     "cp_resnet_decomp": None,
     "cp_resnet_prune": None,
     "cp_resnet_freq_damp": 0.01,
+    "cp_resnet_freqdamp_old_challenge": 0.1,
     "cp_resnet_df_prune": 0.1,
+    "cp_resnet_dampfr_gate_prune": 0.1,
+    "cp_resnet_decomp_freq_damp": 0.01,
 }
+WITHOUT_DAMPED_STEM = ("cp_resnet_dampfr_gate_prune", "cp_resnet_decomp_freq_damp")
 
 # Keys that must be missing or have one of these values: no option supports others.
 FIXED: dict[str, tuple[Any, ...]] = {
@@ -57,11 +62,9 @@ _STAGES = tuple(f"stage{stage}" for stage in range(1, STAGES + 1))
 _DEPTH_PER_BLOCK = 6  # depth added by one more block in each stage
 WEIGHTS = "the weights"
 FLAG, DEFAULT = "a flag", "default"
-_MASK = ".prune_mask"
-_AGREEMENT = 1e-4  # relative to the largest logit; float32 in two frameworks
 
 # Options that the weights do not determine.
-_NOT_IN_WEIGHTS = {"frontend", "damping", "damp_time", "task", "label_names"}
+_NOT_IN_WEIGHTS = {"frontend", "damping", "damp_time", "damp_stem", "task", "label_names"}
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,13 @@ def convert(
     if output.suffix != ".keras":
         raise ConfigError(f"The output must end in .keras. Received: {output}.")
     folder = open_folder(source) if source.is_dir() else PublishedFolder(source)
-    state, notes = _apply_masks(read_state(folder.state))
+    state = read_state(folder.state)
+    gates = {"damp_stem": False} if has_learned_gates(state) else {}
+    state, zeros = apply_masks(state)
+    notes = [f"Pruning masks were applied: {zeros:,} weights are zero."] if zeros else []
     sources = {
         CONFIG: folder.options,
-        WEIGHTS: infer_options(state),
+        WEIGHTS: infer_options(state) | gates,
         FLAG: {key: value for key, value in given.items() if value is not None},
         f"{DEFAULT} of {model}": _defaults(model),
     }
@@ -138,7 +144,7 @@ def convert(
     if labels is not None:
         options["label_names"], told_by["label_names"] = tuple(labels), FLAG
     network = zoo.create_model(model, **options)
-    load_torch_checkpoint(network, state)
+    load_torch_checkpoint(network, folder.state)
     if folder.unknown:
         notes.append(f"Unknown keys of {CONFIG}: {', '.join(folder.unknown)}.")
     difference, largest = (None, None) if reference is None else compare(network, reference)
@@ -210,61 +216,6 @@ def _defaults(model: str) -> dict[str, Any]:
     defaults = {key: options[key] for key in _NOT_IN_WEIGHTS & set(options)}
     # Take spectrograms, because the statistics for a front-end are not in the checkpoint.
     return defaults | {"frontend": None, "task": "multi_label"}
-
-
-def _apply_masks(state: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the weights with pruning masks applied and removed, and notes."""
-    masks = {name: mask for name, mask in state.items() if name.endswith(_MASK)}
-    if not masks:
-        return state, []
-    weights = {name: value for name, value in state.items() if name not in masks}
-    zeros = 0
-    for name, mask in masks.items():
-        key = name.removesuffix(_MASK) + ".weight"
-        if key not in weights:
-            raise CheckpointError(f"The checkpoint has {name} but no {key}.")
-        weights[key] = weights[key] * (mask != 0)
-        zeros += int((mask == 0).sum())
-    return weights, [f"Pruning masks were applied: {zeros:,} weights are zero."]
-
-
-def compare(network: Any, reference: str | Path) -> tuple[float, float]:
-    """Compare a network's logits with reference vectors.
-
-    Returns:
-        (largest difference of a logit, largest logit of the reference).
-
-    Raises:
-        CheckpointError: The reference cannot be read, or the logits differ by more than float32
-            rounding.
-    """
-    try:
-        with open_npz(reference) as arrays:
-            inputs, wanted = arrays["input_nchw"], arrays["logits"]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"The reference {reference} must be an .npz with arrays 'input_nchw' and "
-            f"'logits': {error}"
-        ) from error
-    if inputs.ndim != 4 or len(network.inputs[0].shape) != 4:
-        raise CheckpointError(
-            f"{reference}: 'input_nchw' has shape {inputs.shape}. Reference vectors are "
-            "spectrograms (batch, channels, frequency, time): compare without --frontend."
-        )
-    # (batch, channel, frequency, time) -> (batch, time, frequency, channel)
-    logits = np.asarray(network(inputs.transpose(0, 3, 2, 1), training=False))
-    if logits.shape != wanted.shape:
-        raise CheckpointError(
-            f"{reference}: 'logits' has shape {wanted.shape}, the model's have {logits.shape}."
-        )
-    difference, largest = (float(np.abs(x).max()) for x in (logits - wanted, wanted))
-    if not difference <= _AGREEMENT * largest:
-        raise CheckpointError(
-            f"The converted network's logits differ from {reference} by {difference:.2g}. The "
-            f"largest logit is {largest:.2g}, and {_AGREEMENT:g} of it is allowed. Was the "
-            "network trained with another --damping? The weights do not contain it."
-        )
-    return difference, largest
 
 
 def _open_questions(options: Mapping[str, Any], told_by: Mapping[str, str]) -> list[str]:
@@ -383,7 +334,9 @@ def read_config(config: Mapping[str, Any], state: Path) -> PublishedFolder:
         options["damping"] = ARCHITECTURES[arch]
         if arch == "cp_faresnet":
             options["frequency_aware"] = True
-        if arch == "cp_resnet_decomp":
+        if options["damping"] is not None:
+            options["damp_stem"] = arch not in WITHOUT_DAMPED_STEM
+        if arch.startswith("cp_resnet_decomp"):
             options["decomposition"] = config.get("decomp_factor") or 4
     used.add("decomp_factor")
     for key, option in (("base_channels", "width"), ("n_classes", "num_classes")):
@@ -418,8 +371,7 @@ def _check_supported(config: Mapping[str, Any]) -> None:
     if arch not in ARCHITECTURES:
         raise CheckpointError(
             f"{CONFIG}, key 'arch': {unknown_name('architecture', str(arch), ARCHITECTURES)} "
-            "Others compute something different: cp_resnet_decomp_freq_damp damps the blocks "
-            "but not the stem."
+            "Others compute something different."
         )
     for key, allowed in FIXED.items():
         if key in config and config[key] not in allowed:

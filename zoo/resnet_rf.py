@@ -51,6 +51,7 @@ def resnet_rf(
     frequency_aware: bool = False,
     damping: float | None = None,
     damp_time: bool = False,
+    damp_stem: bool | None = None,
     decomposition: int | None = None,
     initialization: str = "published",
     head: str = "average",
@@ -78,6 +79,8 @@ def resnet_rf(
         damping: Weight at the kernel edges along frequency, from 0 to 1 (published: 0.01 and
             0.1); None or 1 for no damping.
         damp_time: Damp along time as well.
+        damp_stem: Damp the stem too. None: as published, which is True unless the blocks
+            are decomposed. (Version 0.1.0 always damped the stem; its files keep that.)
         decomposition: Divide the channels by this factor (published: 4) inside each
             convolution of the blocks; None for no decomposition.
         initialization: "published": the classifier and the last convolution of each block
@@ -98,6 +101,9 @@ def resnet_rf(
         ConfigError: An option has a value that is not allowed.
     """
     plan = plan_backbone(rho, blocks, allow_rf_change)
+    if damp_stem is None:
+        damp_stem = decomposition is None
+    stem_damping = damping if damp_stem else None
     block_options = {
         "branches": branches,
         "shake": shake,
@@ -109,7 +115,7 @@ def resnet_rf(
         "initialization": initialization,
     }
     return tagger(
-        lambda x: backbone(stem(x, width, damping, damp_time), plan, width, block_options),
+        lambda x: backbone(stem(x, width, stem_damping, damp_time), plan, width, block_options),
         plan,
         num_classes=num_classes,
         name=name,

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError
+from rfkeras.frontend.layer import Frontend, check_waveform
 from rfkeras.layers.head import ClipLogits, find_head
 from rfkeras.layers.outputs import Outputs, model_outputs, tensor_outputs
 from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL
@@ -52,6 +53,15 @@ class Tagger(keras.Model):
 
     _reader: Reader | None = None
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._check_input(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def _check_input(self, inputs: Any) -> None:
+        """Reject integer waveforms, which Keras would convert without scaling them."""
+        if len(self.layers) > 1 and isinstance(self.layers[1], Frontend):
+            check_waveform(inputs)
+
     @property
     def head(self) -> ClipLogits:
         """The layer that pools the map of logits.
@@ -68,6 +78,7 @@ class Tagger(keras.Model):
             inputs: Inputs of the model: (batch, samples), (batch, samples, channels), or
                 spectrograms (batch, time, mel, channels).
         """
+        self._check_input(inputs)
         return self.reader(inputs)
 
     @property

@@ -48,6 +48,7 @@ _FREE_SETTINGS = (
     "name",
     "dtype",
     "trainable",
+    "trainable_parts",
     "rate",
     "seed",
     "shake",

@@ -14,7 +14,7 @@ from rfkeras.errors import ConfigError
 # Options of the network; the flags are those of `train`.
 _OPTIONS = (
     *("rho", "width", "blocks", "input_channels", "frequency_aware"),
-    *("decomposition", "damping", "damp_time", "frontend"),
+    *("decomposition", "damping", "damp_time", "damp_stem", "frontend"),
 )
 _TASKS = ("multi_label", "single_label")
 

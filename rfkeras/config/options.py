@@ -270,6 +270,9 @@ class ModelOptions:
         "weight at the kernel edges, from 0 to 1 (1 = no damping)",
     )
     damp_time: bool | None = option(None, switch, "damp kernels along time too")
+    damp_stem: bool | None = option(
+        None, switch, "damp the stem too (default: unless the blocks are decomposed)"
+    )
     decomposition: int | None = option(
         None, whole(1), "factor by which decomposed convolutions are narrower"
     )

@@ -279,6 +279,9 @@ def from_text(text: str, source: str) -> TrainConfig:
         raise ConfigError(f"{source} is not a configuration: it must be a JSON object.")
     if values.get("dataset") in _WITH_SPLIT_RULE:
         values.setdefault("split_rule", "clips")  # version 0.1.0 did not write the rule
+    is_resnet = str(values.get("model")).startswith("resnet")
+    if is_resnet and None not in (values.get("damping"), values.get("decomposition")):
+        values.setdefault("damp_stem", True)  # version 0.1.0 always damped the stem
     parsed = parse_options(values, source)
     with located(source):  # also errors about options that contradict each other
         return TrainConfig(**parsed)

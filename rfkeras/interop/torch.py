@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError, ConfigError
-from rfkeras.layers import DecomposedConv2D, ResidualBlock
+from rfkeras.layers import DampedConv2D, DecomposedConv2D, ResidualBlock, find_head
 from rfkeras.rf.rho import RHO_MAX, STAGES, STEM_KERNEL, BackbonePlan, plan_backbone
 from rfkeras.utils.files import open_npz
 from rfkeras.utils.text import first_few
@@ -36,14 +36,18 @@ BN_WEIGHTS = {
     "running_mean": "moving_mean",
     "running_var": "moving_variance",
 }
+MASK = ".prune_mask"
+_AGREEMENT = 1e-4  # relative to the largest logit; float32 in two frameworks
 BLOCK = re.compile(r"stage(\d+)_block(\d+)$")
 
 
 def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) -> None:
     """Load a checkpoint of the published PyTorch networks into a zoo model.
 
-    If any part of the checkpoint does not fit, the model's weights do not change. Damping is
-    not stored in checkpoints, so you need to know the damping with which a network was trained.
+    If any part of the checkpoint does not fit, the model's weights do not change. Pruning masks
+    (`prune_mask`) are applied to the weights. Damping is not stored in checkpoints, so you need
+    to know the damping with which a network was trained. If a file also contains reference
+    vectors (`input_nchw` and `logits`), the model's logits are compared with them.
 
     Args:
         model: A residual zoo model with one branch and the checkpoint's rho, width, channels,
@@ -54,10 +58,12 @@ def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) ->
 
     Raises:
         CheckpointError: The file cannot be read, or it belongs to another configuration; the
-            message contains the checkpoint's value.
+            message contains the checkpoint's value. Or the logits differ from the reference.
     """
     _check_model(model)
     state = read_state(source)
+    _check_stem(model, has_learned_gates(state))
+    state, _ = apply_masks(state)
     slots = list(_slots(model))
     _check_names(slots, state)
     values = []
@@ -68,8 +74,116 @@ def load_torch_checkpoint(model: Any, source: str | Path | Mapping[str, Any]) ->
         if tuple(value.shape) != tuple(slot.variable.shape):
             raise CheckpointError(_shape_message(slot, value, state))
         values.append(value.astype(np.float32))
+    before = [slot.variable.numpy() for slot in slots]
     for slot, value in zip(slots, values, strict=True):
         slot.variable.assign(value)
+    if isinstance(source, str | Path) and _is_comparable(model, Path(source)):
+        try:
+            compare(model, source)
+        except CheckpointError:
+            for slot, value in zip(slots, before, strict=True):
+                slot.variable.assign(value)
+            raise
+
+
+def apply_masks(state: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
+    """Apply the pruning masks of a state dict to its weights.
+
+    A mask keeps a weight where it is above 0. This holds for masks of 0 and 1, and for the
+    learned gates of `cp_resnet_dampfr_gate_prune`.
+
+    Returns:
+        (state dict without masks, number of weights that masks set to zero).
+
+    Raises:
+        CheckpointError: A mask has no weights, or another shape.
+    """
+    weights = {name: value for name, value in state.items() if not name.endswith(MASK)}
+    zeros = 0
+    for name, mask in state.items():
+        if not name.endswith(MASK):
+            continue
+        key = name.removesuffix(MASK) + ".weight"
+        if key not in weights:
+            raise CheckpointError(f"The checkpoint has {name} but no {key}.")
+        if mask.shape != weights[key].shape:
+            raise CheckpointError(
+                f"The checkpoint's {name} has shape {mask.shape}, but {key} has shape "
+                f"{weights[key].shape}."
+            )
+        weights[key] = weights[key] * (mask > 0)
+        zeros += int((mask <= 0).sum())
+    return weights, zeros
+
+
+def has_learned_gates(state: Mapping[str, Array]) -> bool:
+    """Return whether a state dict has masks with other values than 0 and 1."""
+    masks = (value for name, value in state.items() if name.endswith(MASK))
+    return any(not np.isin(mask, (0, 1)).all() for mask in masks)
+
+
+def _check_stem(model: Any, has_gates: bool) -> None:
+    """Reject a damped stem for checkpoints whose networks never have one."""
+    stem = model.get_layer("stem_conv")
+    if not isinstance(stem, DampedConv2D) or stem.damping == 1:
+        return
+    decomposed = any(getattr(layer, "decomposition", None) for layer in model.layers)
+    if decomposed or has_gates:
+        kind = "decomposed convolutions" if decomposed else "learned pruning gates"
+        raise CheckpointError(
+            f"Model {model.name!r} has a damped stem, but published networks with {kind} have "
+            "a stem without damping. Build the model with damp_stem=False."
+        )
+
+
+def _is_comparable(model: Any, source: Path) -> bool:
+    """Return whether a file has reference vectors that apply to this model."""
+    if source.suffix != ".npz" or len(model.inputs[0].shape) != 4:
+        return False
+    head = find_head(model)
+    if head is None or head.frames or head.pooling != "average":
+        return False
+    with open_npz(source) as archive:
+        return {"input_nchw", "logits"} <= set(archive.files)
+
+
+def compare(network: Any, reference: str | Path) -> tuple[float, float]:
+    """Compare a network's logits with reference vectors.
+
+    Returns:
+        (largest difference of a logit, largest logit of the reference).
+
+    Raises:
+        CheckpointError: The reference cannot be read, or the logits differ by more than float32
+            rounding.
+    """
+    try:
+        with open_npz(reference) as arrays:
+            inputs, wanted = arrays["input_nchw"], arrays["logits"]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The reference {reference} must be an .npz with arrays 'input_nchw' and "
+            f"'logits': {error}"
+        ) from error
+    if inputs.ndim != 4 or len(network.inputs[0].shape) != 4:
+        raise CheckpointError(
+            f"{reference}: 'input_nchw' has shape {inputs.shape}. Reference vectors are "
+            "spectrograms (batch, channels, frequency, time): compare without --frontend."
+        )
+    # (batch, channel, frequency, time) -> (batch, time, frequency, channel)
+    logits = np.asarray(network(inputs.transpose(0, 3, 2, 1), training=False))
+    if logits.shape != wanted.shape:
+        raise CheckpointError(
+            f"{reference}: 'logits' has shape {wanted.shape}, the model's have {logits.shape}."
+        )
+    difference, largest = (float(np.abs(x).max()) for x in (logits - wanted, wanted))
+    if not difference <= _AGREEMENT * largest:
+        raise CheckpointError(
+            f"The converted network's logits differ from {reference} by {difference:.2g}. The "
+            f"largest logit is {largest:.2g}, and {_AGREEMENT:g} of it is allowed. Was the "
+            "network trained with another --damping? The weights do not contain it."
+        )
+    return difference, largest
 
 
 def read_state(source: str | Path | Mapping[str, Any]) -> dict[str, Array]:

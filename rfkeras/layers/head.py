@@ -12,8 +12,8 @@ from keras import ops
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.layers.composite import check_map
 from rfkeras.tasks import MULTI_LABEL, check_task
-from rfkeras.utils.model_graph import Place, layer_graph, sublayers
 from rfkeras.utils.label_names import check_label_names
+from rfkeras.utils.model_graph import Place, layer_graph, sublayers
 
 POOLINGS = ("average", "max", "log_mean_exp", "attention")
 

@@ -229,3 +229,158 @@ def test_wrong_names():
 def test_wrong_shape():
     with pytest.raises(ConfigError, match="waveforms"):
         create_frontend("mel_32k")(np.zeros((1, 2, 3, 4), "float32"))
+
+
+def telephone(sample_rate_hz, seconds=6.0):
+    """Return `music` without anything above 4 kHz."""
+    waveform = music(sample_rate_hz, seconds)
+    spectrum = np.fft.rfft(waveform)
+    spectrum[np.fft.rfftfreq(waveform.size, 1 / sample_rate_hz) > 4000] = 0
+    return np.fft.irfft(spectrum, waveform.size).astype(np.float32)
+
+
+@pytest.mark.parametrize("fixed_floor", [True, False])
+@pytest.mark.parametrize("name", PRESETS)
+def test_deviations_have_a_lower_limit(name, fixed_floor, capsys):
+    layer = create_frontend(name, fixed_floor=fixed_floor)
+    layer.adapt([telephone(layer.sample_rate_hz)[None]])
+    note = capsys.readouterr().err
+    rng = np.random.default_rng(0)
+    loud = rng.uniform(-1, 1, 3 * layer.sample_rate_hz).astype("float32")
+    for waveform in (music(layer.sample_rate_hz), loud, np.zeros_like(loud)):
+        values = layer(waveform[None]).numpy()
+        # A band spans 80 dB, and its limit is 4 dB.
+        assert np.abs(values).max() < 25, np.abs(values).max()
+    if fixed_floor:
+        assert np.abs(layer(loud[None])).max() > 5  # the bands are not simply ignored
+        assert note.startswith("Note: ")
+        assert note.count("\n") == 1
+        assert f"of {layer.n_mels} hardly varied" in note
+        assert f"to {layer.sample_rate_hz // 2} Hz)" in note
+        first = int(note.split("instead): ")[1].split(" ")[0])
+        low_hz = float(note.split("(")[-1].split(" to ")[0])
+        assert 3500 < low_hz < 4500
+        assert (layer.std_db.numpy()[first:] > 0).all()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_bands_that_vary_keep_their_deviation_without_a_note(name, capsys):
+    layer = create_frontend(name)
+    rng = np.random.default_rng(0)
+    # Noise that comes and goes: every band varies.
+    level = 10 ** rng.uniform(-3, -1, 40).repeat(4096)
+    waveform = (level * rng.normal(size=level.size)).astype("float32")
+    layer.adapt([waveform[None]])
+    assert not capsys.readouterr().err
+    values = layer.mel_db(waveform[None]).numpy().reshape(-1, layer.n_mels)
+    np.testing.assert_allclose(layer.std_db.numpy(), values.std(0), rtol=1e-3)
+
+
+def test_silence_alone_gives_finite_inputs(capsys):
+    layer = create_frontend("mel_32k", fixed_floor=True)
+    layer.adapt([np.zeros((2, 32000), "float32")])
+    assert "128 mel bands of 128 hardly varied" in capsys.readouterr().err
+    assert np.abs(layer(music(32000, 1.0)[None])).max() <= 20.01
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", PRESETS)
+def test_adapting_to_numbers_that_are_not_finite_is_an_error(name, value):
+    layer = create_frontend(name)
+    layer.build((None, None))
+    before = layer.mean_db.numpy()
+    good, bad = music(layer.sample_rate_hz, 1.0)[None], music(layer.sample_rate_hz, 1.0)[None]
+    bad[0, 5000] = value
+    with pytest.raises(ConfigError, match="batch 2 contains NaN or infinity"):
+        layer.adapt([good, bad])
+    np.testing.assert_array_equal(layer.mean_db.numpy(), before)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_nan_in_the_waveform_stays_nan(eager):
+    layer = create_frontend("mel_32k")
+    x = np.stack([music(32000, 1.0)] * 2)
+    x[0, 16000] = np.nan
+    out = (layer if eager else tf.function(layer))(x).numpy()
+    assert np.isnan(out[0]).any()
+    assert np.isfinite(out[1]).all()
+
+
+INTEGERS = ("int16", "int32", "uint8", "int8", "int64", "bool")
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integer_waveforms_are_refused(dtype):
+    layer = create_frontend("mel_32k")
+    x = np.arange(40_000).reshape(1, -1).astype(dtype)
+    for call in (
+        layer,
+        tf.function(layer),
+        lambda x: layer(tf.constant(x)),
+        lambda x: layer(keras.Input((None,), dtype=x.dtype.name)),
+        lambda x: layer.adapt([x]),
+    ):
+        with pytest.raises(ConfigError, match=rf"floating-point .*Received: {dtype}"):
+            call(x)
+
+
+def test_the_message_names_the_scale():
+    layer = create_frontend("mel_32k")
+    for dtype, scale in (
+        ("int16", "divide by 32768"),
+        ("int32", "divide by 2147483648"),
+        ("uint8", "subtract 128 and divide by 128"),
+    ):
+        with pytest.raises(ConfigError, match=scale):
+            layer(np.ones((1, 9000), dtype))
+
+
+def test_integers_that_a_model_converts_are_refused_too():
+    layer = create_frontend("mel_32k")
+    inputs = keras.Input((None,))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(layer(inputs)))
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3000, 3000, (2, 20_000)).astype("int16")
+    targets = np.zeros((2, 1), "float32")
+    data = tf.data.Dataset.from_tensors((x, targets))
+    for call in (
+        model,
+        model.predict,
+        model.predict_on_batch,
+        tf.function(model),
+        lambda x: model.fit(x, targets, verbose=0),
+        lambda x: model.evaluate(data, verbose=0),
+    ):
+        with pytest.raises(ConfigError, match=r"\[-1, 1\]"):
+            call(x)
+
+
+def test_float64_works_in_every_way():
+    layer = create_frontend("mel_32k")
+    inputs = keras.Input((None,))
+    model = keras.Model(inputs, layer(inputs))
+    x = music(32000, 1.0)[None]
+    expected = layer(x).numpy()
+    for call in (layer, model, tf.function(layer), tf.function(model)):
+        np.testing.assert_allclose(call(x.astype("float64")), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        model.predict(x.astype("float64"), verbose=0), expected, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("min_frames", [1, 2, 4, 5, 30])
+@pytest.mark.parametrize("name", PRESETS)
+def test_short_audio_is_padded_with_zeros_to_the_minimum(name, min_frames):
+    layer = create_frontend(name, min_frames=min_frames)
+    needed = max((min_frames - 1) * layer.hop_samples, layer.window_samples // 2 + 1)
+    assert layer.min_samples == needed
+    whole = np.zeros(needed, np.float32)
+    rng = np.random.default_rng(0)
+    for samples in (0, 1, layer.window_samples // 2, needed - 1, needed):
+        short = rng.normal(0, 0.1, samples).astype("float32")
+        padded = whole.copy()
+        padded[:samples] = short
+        out = layer.mel_db(short[None]).numpy()
+        assert out.shape[1] == 1 + needed // layer.hop_samples >= min_frames
+        np.testing.assert_allclose(out[0, :, :, 0], librosa_mel(padded, layer), atol=2e-3)

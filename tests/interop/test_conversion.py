@@ -15,6 +15,8 @@ from zoo.convert import convert, open_folder
 
 RHO5 = FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz"
 DAMPED = FIXTURES / "cp_resnet_freq_damp_rho7_w8_c1_n20.npz"
+DECOMPOSED_DAMPED = FIXTURES / "cp_resnet_decomp_freq_damp_rho4_w8_c2_n10.npz"
+PRUNED = FIXTURES / "cp_resnet_df_prune_rho4_w8_c1_n10.npz"
 DECOMPOSED = FIXTURES / "cp_resnet_decomp_rho5_w8_c1_n20.npz"
 # The keys in the authors' files, for the network in RHO5.
 CONFIG = {
@@ -124,10 +126,21 @@ def test_a_converted_file_computes_the_published_logits(tmp_path):
     [
         (DAMPED, "cp_resnet_freq_damp", {"damping": 0.01}),
         (DECOMPOSED, "cp_resnet_decomp", {"decomposition": 4}),
+        (PRUNED, "cp_resnet_df_prune", {"damping": 0.1, "damp_stem": True}),
+        (
+            DECOMPOSED_DAMPED,
+            "cp_resnet_decomp_freq_damp",
+            {"decomposition": 4, "damping": 0.01, "damp_stem": False},
+        ),
     ],
 )
 def test_a_published_folder_needs_no_flags(state, arch, option, tmp_path):
-    folder = published(tmp_path / "sub", state, arch=arch, fold=1)
+    shapes = read_state(state)
+    config = {
+        "n_classes": len(shapes["feed_forward.0.weight"]),
+        "input_shape": [10, shapes["in_c.0.weight"].shape[1], -1, -1],
+    }
+    folder = published(tmp_path / "sub", state, arch=arch, fold=1, **config)
     made = convert(folder, tmp_path / "m.keras", reference=state)
     assert made.largest_difference < 1e-4 * made.largest_logit
     assert option.items() <= made.options.items()
@@ -159,7 +172,7 @@ def test_pruning_masks_are_applied(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"arch": "cp_resnet_decomp_freq_damp"}, "key 'arch': Unknown architecture"),
+        ({"arch": "cp_resnet_decomp_damp"}, "Did you mean 'cp_resnet_decomp_freq_damp'"),
         ({"block_type": "bottleneck"}, "key 'block_type'.*must be 'basic'"),
         ({"pooling_padding": 1}, "key 'pooling_padding'.*Received: 1"),
         ({"attention_avg": "sum_all"}, "key 'attention_avg'"),

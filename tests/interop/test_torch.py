@@ -10,7 +10,8 @@ import tensorflow as tf
 import zoo
 from rfkeras.errors import CheckpointError
 from rfkeras.interop import load_torch_checkpoint
-from rfkeras.interop.torch import read_state
+from rfkeras.interop.torch import apply_masks, read_state
+from rfkeras.layers import DampedConv2D
 from tests.conftest import FIXTURES
 
 # Files, and the options that build their networks.
@@ -21,7 +22,17 @@ NETWORKS = {
     "cp_faresnet_rho5_w8_c1_n20": {"num_classes": 20, "rho": 5, "frequency_aware": True},
     "cp_resnet_decomp_rho5_w8_c1_n20": {"num_classes": 20, "rho": 5, "decomposition": 4},
     "cp_resnet_freq_damp_rho7_w8_c1_n20": {"num_classes": 20, "rho": 7, "damping": 0.01},
+    "cp_resnet_decomp_freq_damp_rho4_w8_c2_n10": {
+        "num_classes": 10,
+        "rho": 4,
+        "input_channels": 2,
+        "damping": 0.01,
+        "decomposition": 4,
+    },
+    "cp_resnet_df_prune_rho4_w8_c1_n10": {"num_classes": 10, "rho": 4, "damping": 0.1},
 }
+DECOMPOSED = "cp_resnet_decomp_freq_damp_rho4_w8_c2_n10"
+PRUNED = "cp_resnet_df_prune_rho4_w8_c1_n10"
 RHO5 = FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz"
 
 
@@ -43,6 +54,68 @@ def test_logits_and_input_gradient_of_the_published_networks(name):
     gradient = tape.gradient(value, x).numpy().transpose(0, 3, 2, 1)
     for ours, theirs in ((logits, vectors["logits"]), (gradient, vectors["input_grad"])):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        (DECOMPOSED, {"damp_stem": True}, "damp_stem=False"),
+        (DECOMPOSED, {"damping": None}, "logits differ"),
+        (DECOMPOSED, {"damping": 0.1}, "logits differ"),
+        (PRUNED, {"damping": 0.01}, "logits differ"),
+        (PRUNED, {"damp_stem": False}, "logits differ"),
+        ("cp_resnet_freq_damp_rho7_w8_c1_n20", {"damp_stem": False}, "logits differ"),
+        ("cp_resnet_freq_damp_rho7_w8_c1_n20", {"damping": None}, "logits differ"),
+        ("cp_resnet_rho5_w8_c1_n20", {"damping": 0.1}, "logits differ"),
+    ],
+)
+def test_a_file_with_reference_vectors_only_loads_into_the_same_network(name, changed, message):
+    model = build(**{**NETWORKS[name], **changed})
+    before = [w.numpy() for w in model.weights]
+    with pytest.raises(CheckpointError, match=message):
+        load_torch_checkpoint(model, FIXTURES / f"{name}.npz")
+    for old, weight in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, weight.numpy())
+
+
+def test_the_published_stem_is_damped_unless_blocks_are_decomposed():
+    for options, damped in (
+        ({"damping": 0.01}, True),
+        ({"damping": 0.01, "decomposition": 4}, False),
+        ({"damping": 0.01, "decomposition": 4, "damp_stem": True}, True),
+        ({"damping": 0.1, "damp_stem": False}, False),
+        ({"damp_stem": True}, False),
+    ):
+        stem = build(num_classes=2, rho=1, **options).get_layer("stem_conv")
+        assert isinstance(stem, DampedConv2D) == damped, options
+
+
+def test_masks_keep_weights_where_they_are_above_zero():
+    state = {"a.weight": np.full((2, 3), 2.0), "b.weight": np.ones(2)}
+    for mask in ([[1, 0, 1], [0, 0, 1]], [[0.7, 0.0, 1e-3], [-0.2, -5, 3]]):
+        masked, zeros = apply_masks({**state, "a.prune_mask": np.array(mask)})
+        assert set(masked) == {"a.weight", "b.weight"}
+        np.testing.assert_array_equal(masked["a.weight"], [[2, 0, 2], [0, 0, 2]])
+        assert zeros == 3
+    with pytest.raises(CheckpointError, match=r"has shape \(3,\)"):
+        apply_masks({**state, "a.prune_mask": np.ones(3)})
+    with pytest.raises(CheckpointError, match=r"no c\.weight"):
+        apply_masks({**state, "c.prune_mask": np.ones(3)})
+
+
+def test_learned_gates_need_a_stem_without_damping():
+    state = read_state(RHO5)
+    name = "stage1.block2.conv1"
+    gates = np.random.default_rng(0).normal(size=state[f"{name}.weight"].shape)
+    gated = {**state, f"{name}.prune_mask": gates}
+    options = {"num_classes": 20, "rho": 5, "damping": 0.1}
+    with pytest.raises(CheckpointError, match="learned pruning gates"):
+        load_torch_checkpoint(build(**options), gated)
+    model = build(**options, damp_stem=False)
+    load_torch_checkpoint(model, gated)
+    kernel = model.get_layer("stage1_block2").residuals[0].conv1.kernel.numpy()
+    expected = (state[f"{name}.weight"] * (gates > 0)).transpose(3, 2, 1, 0)
+    np.testing.assert_array_equal(kernel, expected)
 
 
 def test_create_model_accepts_the_file_as_weights():

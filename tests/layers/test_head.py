@@ -102,3 +102,40 @@ def test_scores_of_both_tasks():
         ClipLogits(task="multilabel")
     with pytest.raises(ConfigError, match="4 classes but 2 thresholds"):
         ClipLogits(thresholds=[0.5, 0.5]).build((None, 1, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "a"), "must differ. Repeated: a"),
+        (("a", " a "), "must differ"),
+        (("fl\u00fbte", "flu\u0302te"), "must differ"),
+        (("a", "b\nc"), "control character, U\\+000A"),
+        (("a", "b\u2028c"), "line separator"),
+        (("a", "b\u200b"), "invisible format character"),
+        (("a", ""), "must not be empty"),
+        (("a", "  "), "must not be empty"),
+        ("ab", "must be a sequence of texts"),
+        ((1, 2), "must be a sequence of texts"),
+    ],
+)
+def test_wrong_label_names(names, message):
+    with pytest.raises(ConfigError, match=f"ClipLogits: label_names.*{message}"):
+        ClipLogits(label_names=names)
+
+
+def test_label_names_are_stored_clean():
+    head = ClipLogits(label_names=(" flu\u0302te", "Voice", "voice"))
+    assert head.label_names == ("fl\u00fbte", "Voice", "voice")
+
+
+def test_a_file_with_wrong_names_opens_with_other_names(capsys):
+    config = ClipLogits(label_names=("a", "b", "c", "d", "e")).get_config()
+    stored = {**config, "label_names": ["a", "a", "b\nc", "a (2)", "\u200b"]}
+    head = ClipLogits.from_config(stored)
+    assert head.label_names == ("a", "a (2)", "b c", "a (2) (2)", "class_4")
+    err = capsys.readouterr().err
+    assert err.startswith("Note: names of tags in the model")
+    assert err.count("\n") == 1
+    assert ClipLogits.from_config(head.get_config()).label_names == head.label_names
+    assert not capsys.readouterr().err
