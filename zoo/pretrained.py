@@ -186,7 +186,8 @@ def load_model(source: str | Path) -> Any:
         out.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or names unknown layers. Other
+        CheckpointError: The file is missing or damaged, contains weights that are not
+            finite, or names unknown layers. Other
             layers than those of Keras and rfkeras must be registered with
             `keras.saving.register_keras_serializable`; on the command line, --import names the
             file that does so. Loading never runs Python code from the file, even if Keras was
@@ -214,10 +215,33 @@ def load_model(source: str | Path) -> Any:
     try:
         with malformed():
             _check_file(path)
-            return keras.models.load_model(path, compile=False, safe_mode=True)
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, OSError) as error:
         reason = explain_missing_class(str(error))
         raise CheckpointError(f"{path} cannot be loaded: {reason}") from error
+    check_finite(model, path)
+    return model
+
+
+def check_finite(model: Any, path: Path) -> None:
+    """Reject a model with weights that are not finite, from which every score would be NaN.
+
+    Args:
+        model: The loaded model.
+        path: The file that it was loaded from, for the message.
+
+    Raises:
+        CheckpointError: A weight or statistic is NaN or infinite; the message names it.
+    """
+    from rfkeras.utils.finite import first_not_finite
+
+    name = first_not_finite(model.variables)
+    if name is not None:
+        raise CheckpointError(
+            f"{path} cannot be used: variable {name} contains NaN or infinity, so the model "
+            "gives no scores. Its training has diverged, or the file is damaged. Load an "
+            "earlier checkpoint, or train again with a lower learning rate."
+        )
 
 
 open_model = load_model  # deprecated name of version 0.1.0

@@ -21,6 +21,7 @@ from zoo.pretrained import (
     CONFIG_FILE,
     MODEL_FILE,
     PretrainedWeights,
+    check_finite,
     find_weights,
     list_weights,
     load_model,
@@ -354,7 +355,9 @@ def load_weights(
     if not path.exists():
         raise CheckpointError(f"There is no weights file {path}.")
     if path.suffix in CHECKPOINT_SUFFIXES:
-        return _load_torch(model, path, rebuild)
+        loaded = _load_torch(model, path, rebuild)
+        check_finite(model, path)
+        return loaded
     if path.suffix != ".h5":
         raise CheckpointError(
             f"{path}: a weights file must end in .keras, .weights.h5, "
@@ -364,6 +367,7 @@ def load_weights(
         model.load_weights(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} does not fit model {model.name!r}: {error}") from error
+    check_finite(model, path)
     return Transferred((), has_head=True, has_frontend=find_frontend(model) is not None)
 
 

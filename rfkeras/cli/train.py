@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS
 from rfkeras.config.recipes import list_recipes
-from rfkeras.config.resolve import add_flags, resolve
+from rfkeras.config.resolve import add_flags, continue_config, resolve
 from rfkeras.config.train_config import TrainConfig, differing_options, from_text, to_json
 from rfkeras.errors import ConfigError, RFKerasError
+from rfkeras.utils.progress import print_status
 
 if TYPE_CHECKING:
     from rfkeras.training.distributed import Workers
@@ -46,7 +47,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LATEST,
         metavar="DIR",
-        help="resume this run, or the newest unfinished one under runs/",
+        help="resume this run, or the newest unfinished one under runs/; with --epochs, train "
+        "a finished run for more epochs",
     )
     parser.add_argument(
         "--auto-resume",
@@ -69,15 +71,14 @@ def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]
     from rfkeras.training.run_dir import RunFolder, create_run_folder, latest_unfinished
 
     if options.resume is not None:
-        flags = given_flags(options)
-        if flags or options.recipe or options.run_dir or options.auto_resume:
+        if options.recipe or options.run_dir or options.auto_resume:
             raise ConfigError(
-                "--resume uses the options of the resumed run. Leave out: "
-                + ", ".join(sorted(flags) or ["recipe, run_dir or auto_resume"])
+                "--resume uses the options of the resumed run. Leave out --recipe, --run-dir "
+                "and --auto-resume."
             )
         given = options.resume
         folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
-        return folder.read_config(), folder, True
+        return _continue(folder, given_flags(options)), folder, True
     config = configure(options)
     if options.auto_resume:
         if options.run_dir is None:
@@ -93,6 +94,23 @@ def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]
                 )
             return there, folder, True
     return config, create_run_folder(config, options.run_dir), False
+
+
+def _continue(folder: RunFolder, flags: dict[str, Any]) -> TrainConfig:
+    """Return the configuration of a resumed run, after changing it if flags were given."""
+    from rfkeras.training.run_dir import continue_run
+
+    before = folder.read_config()
+    if not flags:
+        return before
+    config, rule = continue_config(before, flags)
+    if config != before:
+        continue_run(folder, config, rule)
+        epochs = f"from {before.epochs} to {config.epochs} epochs"
+        rates = f"{config.learning_rate:g} to {config.final_learning_rate:g}"
+        decay = f"decaying from epoch {config.hold_epochs:g} to {config.decay_end_epoch:g}"
+        print_status(f"Continuing {epochs}: {rule} ({rates}, {decay})")
+    return config
 
 
 def given_flags(options: argparse.Namespace) -> dict[str, Any]:

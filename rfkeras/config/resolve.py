@@ -242,6 +242,67 @@ def _check_initial_weights(config: TrainConfig) -> None:
     check_options(config.init_weights, implied, given)
 
 
+# Options that may change when a run is continued: they only affect later steps.
+CHANGEABLE = (
+    "epochs",
+    "learning_rate",
+    "final_learning_rate",
+    "hold_epochs",
+    "decay_end_epoch",
+    "clip_norm",
+    "early_stop_epochs",
+)
+
+
+def continue_config(config: TrainConfig, flags: Mapping[str, Any]) -> tuple[TrainConfig, str]:
+    """Return the configuration of a run that is continued with other options.
+
+    If the run has the default schedule, which depends on the number of epochs, it gets the
+    default schedule for the new number. A schedule of its own stays, and the added epochs use
+    its final learning rate.
+
+    Args:
+        config: The complete configuration of the run.
+        flags: Options that change, all from `CHANGEABLE`. The values may be text.
+
+    Returns:
+        The configuration, and a sentence about the schedule.
+
+    Raises:
+        ConfigError: An option cannot change, a value is not allowed, or there would be fewer
+            epochs than before.
+    """
+    fixed = sorted(set(flags) - set(CHANGEABLE))
+    if fixed:
+        raise ConfigError(
+            "--resume uses the options of the resumed run. Leave out: "
+            f"{', '.join(fixed)}. These may change: {', '.join(map(flag, CHANGEABLE))}. For "
+            "other changes, start a new run with --init-weights."
+        )
+    changes = parse_options(flags, COMMAND_LINE)
+    epochs = changes.get("epochs", config.epochs)
+    if epochs < config.epochs:
+        raise ConfigError(
+            f"--epochs is the number of epochs in total, so with --resume it must be at least "
+            f"the {config.epochs} of the run. Received: {epochs}."
+        )
+    schedule = ("hold_epochs", "decay_end_epoch")
+    plain = replace(config, **dict.fromkeys(schedule))
+    own = (config.hold_epochs, config.decay_end_epoch)
+    is_default = own == (plain.hold_until_epoch, plain.decay_until_epoch)
+    if is_default or set(schedule) & set(changes):
+        changed = replace(plain if is_default else config, **changes)
+        rule = f"the learning-rate schedule is that of a run of {epochs} epochs"
+    else:
+        changed = replace(config, **changes)
+        rule = "the learning-rate schedule stays, with the final rate in the added epochs"
+    filled = {
+        "hold_epochs": changed.hold_until_epoch,
+        "decay_end_epoch": changed.decay_until_epoch,
+    }
+    return replace(changed, **filled), rule
+
+
 def complete(config: TrainConfig) -> TrainConfig:
     """Fill in the defaults of the model and the data set, and check the model's options.
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 
 from rfkeras.config.train_config import TrainConfig
-from rfkeras.errors import CheckpointError, ConfigError, unknown_name
+from rfkeras.errors import CheckpointError, ConfigError, RFKerasError, unknown_name
 from rfkeras.training.run_dir import (
     RunFolder,
     load_snapshot,
@@ -22,6 +22,7 @@ from rfkeras.training.run_dir import (
     save_snapshot,
     write_log,
 )
+from rfkeras.utils.finite import first_not_finite
 from rfkeras.utils.progress import ProgressBar
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what job systems send before SIGKILL
@@ -142,12 +143,20 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number  # as shells report a command ended by a signal
 
 
+class Diverged(RFKerasError):
+    """The loss or a variable of a run is not finite. The last good state is saved."""
+
+
 class CheckpointCallback(keras.callbacks.Callback):
     """Validates and logs each epoch, keeps the best weights, and saves snapshots.
 
     A snapshot is saved every `checkpoint_steps` steps, at the end of each epoch after its
     validation, and on Ctrl-C and SIGTERM. No snapshot is saved between the last step of an
     epoch and its validation, so a resumed run neither repeats nor misses a validation.
+
+    The loss is checked after each step; the variables before the first step, at the end of
+    each epoch before its validation, and before each snapshot. If any of them is not finite,
+    `Diverged` is raised and nothing is overwritten.
 
     Args:
         folder: The run's folder.
@@ -160,6 +169,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         selection: Selects the best epoch and stops training early.
         end_epoch: Called after the validation of an epoch with its number, counted from 1.
         state: State of the run, changed in place.
+        skips_overflow: Whether steps that overflow are skipped, as in float16. A loss that is
+            not finite then does not count, unless this holds for all steps of an epoch.
         writes: Whether this process writes the files. With several workers only one does,
             and only its interruption is saved.
     """
@@ -175,6 +186,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         selection: Selection,
         end_epoch: Callable[[int], None],
         state: TrainingState,
+        skips_overflow: bool = False,
         writes: bool = True,
     ):
         super().__init__()
@@ -187,6 +199,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.selection = selection
         self.end_epoch = end_epoch
         self.state = state
+        self.skips_overflow = skips_overflow
         self.writes = writes
         self._carried = (state.loss_sum, state.loss_steps)
         self._steps_this_epoch = 0
@@ -226,8 +239,11 @@ class CheckpointCallback(keras.callbacks.Callback):
         state.steps_done += 1
         self._steps_this_epoch += 1
         mean_loss = float((logs or {})["loss"])  # since this call of fit began the epoch
-        state.loss_sum = self._carried[0] + mean_loss * self._steps_this_epoch
-        state.loss_steps = self._carried[1] + self._steps_this_epoch
+        if math.isfinite(mean_loss):
+            state.loss_sum = self._carried[0] + mean_loss * self._steps_this_epoch
+            state.loss_steps = self._carried[1] + self._steps_this_epoch
+        elif not self.skips_overflow:
+            self._raise_diverged(first_not_finite(self.variables))
         last_of_epoch = state.steps_done % self.steps_per_epoch == 0
         due = state.steps_done % self.checkpoint_steps == 0 or self._stopped_by
         if due and not last_of_epoch:
@@ -236,6 +252,9 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         state = self.state
+        if not state.loss_steps:
+            self._raise_diverged(None)
+        self.check_finite()
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": state.loss_sum / state.loss_steps,
@@ -256,9 +275,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         state.stopped = eligible and self.selection.is_over(epoch + 1, state.best_epoch)
         self.model.stop_training = state.stopped
         self.end_epoch(epoch + 1)
+        self.check_finite()  # again, with the averages and masks of this epoch
         if self.writes:
             write_log(self.folder.log, state.history)
-        self._save()
+            save_snapshot(self.folder.last, self.variables, asdict(state))
         self._stop_if_interrupted()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -282,7 +302,28 @@ class CheckpointCallback(keras.callbacks.Callback):
             self.release_signals()
             raise Interrupted("Saved.", self._stopped_by)
 
+    def check_finite(self) -> None:
+        """Check the variables that a step depends on.
+
+        Raises:
+            Diverged: One of them contains NaN or infinity.
+        """
+        name = first_not_finite(self.variables)
+        if name is not None:
+            self._raise_diverged(name)
+
+    def _raise_diverged(self, variable: str | None) -> NoReturn:
+        state = self.state
+        what = "the loss is" if variable is None else f"variable {variable} is"
+        if state.steps_done:
+            epoch = -(-state.steps_done // self.steps_per_epoch)
+            when = f"in epoch {epoch}, after step {state.steps_done}"
+        else:
+            when = "before the first step"
+        raise Diverged(f"Training has diverged: {what} NaN or infinite {when}.")
+
     def _save(self) -> None:
+        self.check_finite()
         self._count_seconds()
         if self.writes:
             save_snapshot(self.folder.last, self.variables, asdict(self.state))

@@ -7,6 +7,7 @@ and exports the model. `fit` is everything up to the final weights, and all that
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from rfkeras.layers import find_head
 from rfkeras.tasks import MULTI_LABEL
 from rfkeras.training.callbacks import (
     CheckpointCallback,
+    Diverged,
     ProgressDisplay,
     Selection,
     TensorBoardLogger,
@@ -49,6 +51,7 @@ from rfkeras.training.run_dir import (
     copy_values,
     load_snapshot,
     read_log,
+    read_record,
     state_variables,
     write_environment,
     write_training_clips,
@@ -61,6 +64,7 @@ from rfkeras.training.step import (
     recompute_statistics,
 )
 from rfkeras.utils.files import atomic_write, write_text
+from rfkeras.utils.finite import first_not_finite
 from rfkeras.utils.progress import print_status
 from rfkeras.utils.text import count
 from zoo.pretrained import load_model, sha256_of
@@ -155,6 +159,7 @@ def fit(
         CheckpointError: The snapshot cannot be used.
         Interrupted: Ctrl-C or SIGTERM. The run can be resumed.
         WorkerLost: Another worker has ended. Restart all workers with `resume`.
+        Diverged: The loss or a variable is not finite. The last good state is saved.
     """
     # --- 1. Open the data.
     keras.utils.set_random_seed(config.seed)
@@ -197,6 +202,7 @@ def fit(
             selection=selection,
             end_epoch=end_epoch,
             state=state,
+            skips_overflow=config.precision == "mixed_float16",
             writes=workers.is_chief,
         )
         if workers.is_chief:
@@ -219,6 +225,7 @@ def fit(
             callbacks += [display, TensorBoardLogger(folder.tensorboard)]
         model.freeze(state.steps_done < frozen_steps)
         try:
+            checkpoints.check_finite()
             for start, stop in fit_calls(state.steps_done, total_steps, steps, frozen_steps):
                 if state.stopped:
                     break
@@ -231,6 +238,9 @@ def fit(
                     callbacks=callbacks,
                     verbose=0,
                 )
+        except Diverged as error:
+            kept = _keep_best(model, inputs, folder, state) if workers.is_chief else ""
+            raise Diverged(f"{error} {kept}") from None
         finally:
             display.stop()
             checkpoints.release_signals()
@@ -426,6 +436,27 @@ def fit_calls(
     return calls
 
 
+def _keep_best(
+    model: TrainingModel, inputs: Inputs, folder: RunFolder, state: TrainingState
+) -> str:
+    """Write the model of the best epoch of a run that has diverged; describe what is kept."""
+    advice = "a lower --learning-rate, or --clip-norm 1"
+    if not folder.last.exists():
+        return f"Nothing was saved yet. Start again with {advice}."
+    run = shlex.quote(str(folder.root))
+    kept = (
+        f"The last good state is kept: resume from step {read_record(folder.last)['steps_done']} "
+        f"with rfkeras train --resume {run} and {advice}"
+    )
+    if not state.best_epoch:
+        return f"{kept}."
+    load_snapshot(folder.best, state_variables(model.tagger))
+    best = _plain_tagger(model, inputs, folder)
+    with atomic_write(folder.model, suffix=".keras") as temporary:
+        best.save(temporary)
+    return f"{kept}. {folder.model} contains the weights of epoch {state.best_epoch}."
+
+
 # --- 5. Choose the final weights
 
 
@@ -461,6 +492,7 @@ def _choose_weights(
             print_status("Computing statistics of the averaged weights and validating them")
             batches = inputs.training_batches(0, inputs.steps_per_epoch)
             recompute_statistics(model, (batch[0] for batch in batches))
+            _check_average(model)
         workers.broadcast_variables(state_variables(model.tagger))
         metrics = validate()
         candidates["average"] = metrics
@@ -480,6 +512,15 @@ def _choose_weights(
     score = f"{metric_label(monitor)} {metrics[monitor]:.4f}"
     print_status(f"Final weights: {chosen}{epoch}, {score}")
     return float(metrics[monitor])
+
+
+def _check_average(model: TrainingModel) -> None:
+    name = first_not_finite(state_variables(model.tagger))
+    if name is not None:
+        raise Diverged(
+            f"The averaged weights cannot be used: variable {name} is NaN or infinite. Train "
+            "with --averaging none, or with --precision float32."
+        )
 
 
 def _plain_tagger(model: TrainingModel, inputs: Inputs, folder: RunFolder) -> keras.Model:

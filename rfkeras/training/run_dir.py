@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -21,7 +22,14 @@ from numpy.typing import NDArray
 from rfkeras.config.train_config import TrainConfig, from_json, to_json
 from rfkeras.datasets.base import write_clip_record
 from rfkeras.errors import CheckpointError, ConfigError
-from rfkeras.utils.files import open_npz, remove_leftovers, sole_writer, write_npz, write_text
+from rfkeras.utils.files import (
+    open_npz,
+    read_json,
+    remove_leftovers,
+    sole_writer,
+    write_npz,
+    write_text,
+)
 from rfkeras.utils.table import csv_text
 
 RECORDED_PACKAGES = (
@@ -128,6 +136,11 @@ class RunFolder:
         return self.root / "saved_model" / "1"
 
     @property
+    def continued(self) -> Path:
+        """Changes of the configuration since the start of the run."""
+        return self.root / "continued.json"
+
+    @property
     def is_finished(self) -> bool:
         """Return whether the run is complete."""
         if self.saved_model.exists():
@@ -184,6 +197,49 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
     with folder.locked():
         write_text(folder.config, to_json(config))
     return folder
+
+
+def continue_run(folder: RunFolder, config: TrainConfig, rule: str) -> None:
+    """Give a run another configuration, with which it is then resumed.
+
+    The results of a finished run move to the sub-folder `results-epoch-N`, because they are
+    not those of the continued run. continued.json records the change.
+
+    Args:
+        folder: The run's folder.
+        config: The new configuration.
+        rule: A sentence about the learning-rate schedule.
+
+    Raises:
+        ConfigError: Another process holds the lock.
+        CheckpointError: The run has no snapshot, or has stopped early.
+    """
+    record = read_record(folder.last)
+    before = folder.read_config()
+    if record["stopped"]:
+        raise CheckpointError(
+            f"{folder.root} has stopped early, after {len(record['history'])} epochs, so it "
+            "cannot be continued. Start a new run from its weights with --init-weights "
+            f"{folder.root}."
+        )
+    changes = {
+        name: [getattr(before, name), value]
+        for name, value in dataclasses.asdict(config).items()
+        if getattr(before, name) != value
+    }
+    with folder.locked():
+        if folder.is_finished:
+            kept = folder.root / f"results-epoch-{before.epochs}"
+            kept.mkdir(exist_ok=True)
+            results = (folder.model, folder.report, folder.final_weights, folder.pruning)
+            # The SavedModel first: without it the run counts as unfinished.
+            for path in (folder.saved_model.parent, *results):
+                if path.exists():
+                    path.replace(kept / path.name)
+        changed = {"after_step": record["steps_done"], "schedule": rule, "changes": changes}
+        earlier = read_json(folder.continued) if folder.continued.exists() else []
+        write_text(folder.continued, json.dumps([*earlier, changed], indent=2) + "\n")
+        write_text(folder.config, to_json(config))
 
 
 def latest_unfinished(parent: Path = Path("runs")) -> RunFolder:
@@ -316,7 +372,8 @@ def load_snapshot(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
     """Assign the values of a snapshot to the same variables, and return its record.
 
     Raises:
-        CheckpointError: The file is missing, is not a snapshot, or is from another model.
+        CheckpointError: The file is missing, is not a snapshot, is from another model, or
+            contains values that are not finite. No variable is changed then.
     """
     meta, values = _read_snapshot(path, with_values=True)
     wanted = [list(variable.shape) for variable in variables]
@@ -330,6 +387,11 @@ def load_snapshot(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
             f"{path} is from another model: it has {len(values)} variables, this model has "
             f"{len(wanted)}; first difference: {next(differing, 'their number')}."
         )
+    for (name, _), value in zip(meta["variables"], values, strict=True):
+        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+            raise CheckpointError(
+                f"{path} cannot be used: variable {name} contains NaN or infinity."
+            )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return dict(meta["record"])

@@ -248,11 +248,16 @@ class TrainingModel(CollectiveModel):
         spectrogram, labels, weights = self.prepare(*data)
         loss, gradients = self._loss_and_gradients(spectrogram, labels, weights)
         replicas = tf.distribute.get_replica_context()
+        clips = ops.shape(labels)[0]
+        if self.skips_overflow:
+            # The optimizer skips this step, so its loss does not count.
+            clips = ops.where(ops.isfinite(loss), clips, 0)
+            loss = ops.where(ops.isfinite(loss), loss, 0.0)
         self._loss_tracker.update_state(
             # compute_loss divides by the number of replicas, so that the sum over them is
             # the mean over the batch.
             loss * replicas.num_replicas_in_sync,
-            sample_weight=ops.shape(labels)[0],
+            sample_weight=clips,
         )
         variables = self.trained_variables
         gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
@@ -260,7 +265,15 @@ class TrainingModel(CollectiveModel):
         self.apply_masks()
         if self.averaging == "ema":
             self._average_step()
-        return {"loss": self._loss_tracker.result()}
+        mean_loss = self._loss_tracker.result()
+        if self.skips_overflow:  # NaN as long as no step counts
+            mean_loss = ops.where(self._loss_tracker.count > 0, mean_loss, float("nan"))
+        return {"loss": mean_loss}
+
+    @property
+    def skips_overflow(self) -> bool:
+        """Whether the optimizer skips steps whose gradients overflow, as in float16."""
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
     def prepare(self, waveform: Any, labels: Any, mask: Any) -> tuple[Any, Any, Any]:
         """Return augmented spectrograms, labels and label weights of a training batch.
@@ -312,6 +325,8 @@ class TrainingModel(CollectiveModel):
             # One function per replica, because its trace contains the replica.
             compute = tf.function(compute, jit_compile=True, autograph=False)
         loss, gradients, values = compute(spectrogram, labels, weights)
+        if self.skips_overflow:
+            values = _unless_overflow(loss, values, changed)
         for variable, value in zip(changed, values, strict=True):
             variable.assign(value)
         return loss, gradients
@@ -387,6 +402,20 @@ class TrainingModel(CollectiveModel):
         for variable, average in self.averages:
             variable.assign(average)
         self.apply_masks()
+
+
+def _unless_overflow(loss: Any, values: list[Any], variables: list[Any]) -> list[Any]:
+    """Return new values of variables; their old values if the forward pass has overflowed.
+
+    Seeds, which are whole numbers, always get their new values.
+    """
+    floats = [keras.backend.is_float_dtype(variable.dtype) for variable in variables]
+    parts = [value for value, is_float in zip(values, floats, strict=True) if is_float]
+    finite = ops.all(ops.stack([ops.all(ops.isfinite(part)) for part in (loss, *parts)]))
+    return [
+        ops.where(finite, value, variable.value) if is_float else value
+        for value, variable, is_float in zip(values, variables, floats, strict=True)
+    ]
 
 
 def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None:
