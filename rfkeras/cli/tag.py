@@ -222,7 +222,7 @@ def _open(
             finished,
         )
     if kind == "jsonl" and options.output is not None:
-        wanted = {file.key: file.path for file in files}
+        wanted = {file.key: file for file in files}
         journal = stack.enter_context(
             batch.open_journal(
                 options.output,

@@ -208,10 +208,10 @@ def run_batch(
             with _interrupts_later():
                 outcome = _write_one(outcome, write)
                 summary.count(outcome, max_bad_share)
-            for line in [outcome.error] if outcome.error else outcome.notes:
-                display.print(
-                    f"{file.name}: {'' if outcome.error else 'note: '}{printable(line)}"
-                )
+            if outcome.error is not None:
+                display.print(f"{file.name}: {printable(outcome.error)}")
+            for note in outcome.notes:
+                display.note(f"{file.name}: {printable(note)}")
             display.end(failed=outcome.error is not None)
             if summary.stopped:
                 break
@@ -257,7 +257,7 @@ def outcome_of(file: FoundFile, read: Callable[[], TagResult]) -> Outcome:
     if file.error is not None:
         return Outcome(file, error=file.error)
     # Before reading: a sound that changes meanwhile is tagged again.
-    stamp = Stamp.of(file.path)
+    stamp = Stamp.of(file)
     try:
         result = read()
     except Exception as error:
@@ -581,6 +581,6 @@ class FinishedSidecars:
         if recorded is None:
             self.unstamped += 1
             return True
-        is_same = recorded == Stamp.of(file.path)
+        is_same = recorded == Stamp.of(file)
         self.replaced += not is_same
         return is_same

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,10 +46,12 @@ class Stamp:
     modified_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp | None:
-        """Return the stamp of a file; None if there is none, as for remote files."""
+    def of(cls, file: FoundFile) -> Stamp | None:
+        """Return the stamp of a file; None if it is missing or remote."""
+        if printable(os.path.realpath(file.path)) != file.key:  # the key of a remote file
+            return None
         try:
-            status = path.stat()
+            status = file.path.stat()
         except (OSError, ValueError):
             return None
         return cls(status.st_size, status.st_mtime_ns)

@@ -1,11 +1,20 @@
-"""The imports of the command line, and the garbage collector."""
+"""The command line: imports, misspelt words, closed streams, and the garbage collector."""
 
 import gc
+import subprocess
+import sys
 
 import pytest
 
-from rfkeras.cli.main import COMMANDS, build_parser, paused_collector, skip_final_collection
-from tests.helpers.processes import run
+from rfkeras.cli import main
+from rfkeras.cli.main import (
+    COMMANDS,
+    WITHOUT_MODEL,
+    build_parser,
+    paused_collector,
+    skip_final_collection,
+)
+from tests.helpers.processes import ROOT, run
 
 ARITHMETIC = (
     "import rfkeras, zoo; rfkeras.rf.rf_of_rho(7); rfkeras.rho_for(time_ms=900); "
@@ -57,3 +66,92 @@ def test_the_final_collection_is_skipped():
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("tagg a.wav", "unknown command 'tagg'. Did you mean 'tag'?"),
+        ("trian", "Did you mean 'train'?"),
+        ("--verson", "unknown option --verson. Did you mean --version?"),
+        ("tag a.wav --modle x", "unknown option --modle. Did you mean --model?"),
+        ("tag a.wav --modle=x", "unknown option --modle. Did you mean --model?"),
+        ("tag a.wav --format jsnl", "unknown value 'jsnl'. Did you mean 'jsonl'?"),
+        ("tag a.wav --zzz --outputdir x", "option --zzz. unknown option --outputdir. Did you"),
+        ("tag a.wav --out-dir x --beam --runer=y", "unknown option --out-dir. Did you mean"),
+        ("tag a.wav --thresh 1", "unknown option --thresh. Did you mean --threshold?"),
+        ("embed a.wav --outptu x.npy", "unknown option --outptu. Did you mean --output?"),
+        ("train --eopchs 3", "unknown option --eopchs. Did you mean --epochs?"),
+        ("train --epoch 3", "unknown option --epoch. Did you mean --epochs?"),
+        ("launch --worker 2", "unknown option --worker. Did you mean --workers?"),
+        ("sweep --rhos 1", "unknown option --rhos. Did you mean --rho?"),
+        ("tune --serach rho=1:2", "unknown option --serach. Did you mean --search?"),
+        ("evaluate --datset x", "unknown option --datset. Did you mean --dataset?"),
+        ("convert --from-trch x", "unknown option --from-trch. Did you mean --from-torch?"),
+        ("export x --to tflitee --output y", "'tflitee'. Did you mean 'tflite'?"),
+        ("data chek", "unknown command 'chek'. Did you mean 'check'?"),
+        ("data check --datset x", "unknown option --datset. Did you mean --dataset?"),
+        ("rf --modl x", "unknown option --modl. Did you mean --model?"),
+        ("rf", "the following arguments are required: --model"),
+        ("rf resnet_rf --model resnet_rf", "--model and MODEL: name one model."),
+        ("models a b", "unexpected arguments: b"),
+    ],
+)
+def test_misspelt_words_get_the_nearest_one(capsys, words, message):
+    with pytest.raises(SystemExit) as end:
+        main.run(words.split())
+    captured = capsys.readouterr()
+    assert (end.value.code, captured.out) == (2, "")
+    assert message in captured.err
+    assert "usage: rfkeras" in captured.err
+
+
+def test_every_command_that_loads_a_model_imports_code_of_the_user(tmp_path, capsys):
+    path = tmp_path / "own_broken.py"
+    path.write_text("raise ValueError('here')")
+    words = {"launch": ["--workers", "2"], "tag": ["a.wav"], "rf": ["resnet_rf"]}
+    words |= {"embed": ["a.wav", "--output", "x.npy"], "sweep": ["--rho", "1"]}
+    words |= {"convert": ["--from-torch", "x", "--output", "y"], "evaluate": ["--run", "x"]}
+    words |= {"export": ["x", "--to", "onnx", "--output", "y"]}
+    for command in COMMANDS.keys() - set(WITHOUT_MODEL):
+        status = main.run([command, *words.get(command, []), "--import", str(path)])
+        message = f"rfkeras {command}: error: --import {path}, line 1: ValueError: here."
+        assert (status, capsys.readouterr().err) == (1, message + "\n")
+
+
+def shell(script):
+    """Run a shell script in which `rfkeras` is the command; return status, output, errors."""
+    rfkeras = f'rfkeras() {{ "{sys.executable}" -m rfkeras.cli "$@"; }}; set -o pipefail; '
+    done = subprocess.run(
+        ["bash", "-c", rfkeras + script], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("rfkeras models | true", (141, "", "")),
+        ("rfkeras train --help | true", (141, "", "")),
+        ("rfkeras models >&-", (0, "", "")),
+        ("rfkeras models 2>&- >/dev/null", (0, "", "")),
+        ("rfkeras models x >&- 2>&-", (1, "", "")),
+        ("rfkeras models no_such_model 2>&-", (1, "", "")),
+        ("rfkeras tag no_such_option --x 2>&-", (2, "", "")),
+        ("rfkeras models <&- >/dev/null", (0, "", "")),
+        ("(sleep 2; rfkeras models no_such_model) 2>&1 | true", (141, "", "")),
+    ],
+)
+def test_a_closed_stream_ends_quietly(script, expected):
+    assert shell(script) == expected
+
+
+def test_a_file_never_gets_the_number_of_a_closed_output(tmp_path):
+    code = (
+        "import os, rfkeras.cli.main as m; m.run(['models', 'none'])\n"
+        f"with open({str(tmp_path / 'x')!r}, 'w') as f: assert f.fileno() > 2, f.fileno()"
+    )
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" >&- 2>&- <&-', sys.executable, code], check=False, cwd=ROOT
+    )
+    assert done.returncode == 0
