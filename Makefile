@@ -6,6 +6,10 @@ READY := .venv/.ready
 LOCK := requirements/requirements.lock
 NEXT := .venv-next
 NEXT_LOCK := requirements/next.lock
+BACKENDS := .venv-backends
+BACKENDS_NEEDS := requirements/backends.in
+TENSORFLOW_OUTPUTS = $(BACKENDS)/tensorflow.npz
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 NEXT_TESTS := tests/layers/test_residual.py tests/frontend/test_layer.py \
   tests/training/test_step.py tests/training/test_run_dir.py \
   tests/training/test_replicas.py tests/inference/test_stream.py \
@@ -23,7 +27,8 @@ TORCH ?= torch==2.13.0
 # With glibc 2.35 or newer, pages of 2 MB make training faster (docs/performance.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: help setup train check test test-long lint docs bench soak fuzz next sbom audit lock clean
+.PHONY: help setup train check test test-long lint docs bench soak fuzz next backends mutants \
+  listed-mutants sbom audit lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras"
@@ -34,6 +39,9 @@ help:
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure speed and memory against PyTorch and librosa; half an hour"
 	@echo "make next   a smoke test on the next TensorFlow, in $(NEXT)"
+	@echo "make backends  layers and networks on JAX and PyTorch, compared with TensorFlow"
+	@echo "make mutants  break the code in 300 places: do the tests notice? An hour and a half"
+	@echo "make listed-mutants  the faults that no test noticed once: four minutes"
 	@echo "make soak   train for two hours and tag 5,000 files: is memory flat?"
 	@echo "make fuzz   100,000 damaged files for the readers, 50,000 for the decoder; half an hour"
 	@echo "make sbom   the bill of materials of the locked packages, $(SBOM)"
@@ -84,6 +92,24 @@ $(NEXT)/.ready: $(NEXT_LOCK)
 	$(NEXT)/bin/python -m pip install --quiet --require-hashes -r $(NEXT_LOCK)
 	@touch $(NEXT)/.ready
 
+# TensorFlow's outputs come from the usual environment: it has neither JAX nor PyTorch.
+backends: setup $(BACKENDS)/.ready
+	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.helpers.backend_outputs $(TENSORFLOW_OUTPUTS)
+	KERAS_BACKEND=jax RFKERAS_TENSORFLOW_OUTPUTS=$(abspath $(TENSORFLOW_OUTPUTS)) \
+	  $(BACKENDS)/bin/python -m pytest -p no:cacheprovider tests/layers/test_other_backends.py
+
+$(BACKENDS)/.ready: $(BACKENDS_NEEDS)
+	$(PYTHON) -m venv $(BACKENDS)
+	$(BACKENDS)/bin/python -m pip install --quiet --extra-index-url $(TORCH_INDEX) \
+	  -r $(BACKENDS_NEEDS)
+	@touch $(BACKENDS)/.ready
+
+mutants: setup
+	$(BIN)/python -m tools.mutants
+
+listed-mutants: setup
+	$(BIN)/python -m tools.mutants --listed
+
 soak: setup
 	$(BIN)/python -m benchmarks.soak --output $(BENCH_OUTPUT)/soak
 
@@ -107,4 +133,4 @@ lock:
 	$(RESOLVE) setup.py requirements/next.in --overrides requirements/next.overrides -o $(NEXT_LOCK)
 
 clean:
-	rm -rf .venv .venv-audit $(NEXT) build *.egg-info
+	rm -rf .venv .venv-audit $(NEXT) $(BACKENDS) .mutants build *.egg-info

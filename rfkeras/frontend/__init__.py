@@ -9,7 +9,8 @@ from rfkeras.frontend.presets import PRESETS, preset_config
 from rfkeras.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from rfkeras.frontend.layer import Frontend, build_input, create_frontend, find_frontend
+    from rfkeras.frontend.inputs import build_input
+    from rfkeras.frontend.layer import Frontend, create_frontend, find_frontend
 
 __all__ = [
     "PRESETS",
@@ -20,5 +21,11 @@ __all__ = [
     "preset_config",
 ]
 
-_LAZY = ("Frontend", "build_input", "create_frontend", "find_frontend")
-__getattr__ = lazy_attributes(__name__, dict.fromkeys(_LAZY, "rfkeras.frontend.layer"))
+_OF_LAYER = ("Frontend", "create_frontend", "find_frontend")
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        **dict.fromkeys(_OF_LAYER, "rfkeras.frontend.layer"),
+        "build_input": "rfkeras.frontend.inputs",
+    },
+)
