@@ -49,10 +49,21 @@ ROOMS = (
     "rfkeras/training",
 )
 TESTS = tuple(f"tests/{room.removeprefix('rfkeras/')}" for room in ROOMS)
+# Tests of other rooms, and of the command line, for the survivors.
+WIDE = {
+    "rfkeras/audio": ("tests/robustness/odd_files", "tests/cli/test_tag.py"),
+    "rfkeras/frontend": ("tests/export/test_portable.py", "tests/zoo"),
+    "rfkeras/layers": ("tests/zoo", "tests/folding", "tests/rf"),
+    "rfkeras/datasets": ("tests/cli/test_data.py", "tests/cli/test_train.py"),
+    "rfkeras/evaluation": ("tests/cli/test_evaluate.py",),
+    "zoo": ("tests/robustness/trust", "tests/cli/test_convert.py", "tests/interop"),
+    "rfkeras/inference": ("tests/cli/test_tag.py", "tests/cli/test_embed.py", "tests/export"),
+    "rfkeras/training": ("tests/cli/test_train.py", "tests/training"),
+}
 QUICK = "not slow and not long and not gpu"
 # Imported before the processes are forked. None of them starts a thread.
 PACKAGES = ("tensorflow", "keras", "kapre", "librosa", "sklearn.metrics", "matplotlib.pyplot")
-SECONDS, WIDE_SECONDS = 40.0, 150.0  # of tests for each mutant
+SECONDS, WIDE_SECONDS = 40.0, 900.0  # of tests for each mutant
 SETUP = "setup"
 
 
@@ -136,25 +147,57 @@ class Coverage:
                 self.by_function[function].add(test)
                 self.by_file[function.partition("::")[0]].add(test)
 
-    def tests_for(self, mutant: Mutant, budget: float, *, wide: bool = False) -> list[str]:
+    def _unknown(self, file: str) -> list[str]:
+        """Return the quick tests of a file that were written after the recording."""
+        if not (ROOT / file).is_file():
+            return []
+        known = {test.partition("[")[0] for test in self.seconds}
+        body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+        if any(isinstance(node, ast.Assign) and is_slow(node) for node in body):
+            return []
+        return [
+            f"{file}::{node.name}"
+            for node in body
+            if isinstance(node, ast.FunctionDef)
+            and node.name.startswith("test_")
+            and not is_slow(node)
+            and f"{file}::{node.name}" not in known
+        ]
+
+    def tests_for(self, mutant: Mutant) -> list[str]:
         """Return the tests for a mutant, those of its own test file first, then the fastest."""
         entering = self.by_function.get(f"{mutant.path}::{mutant.function}", set())
-        if wide or not entering:
-            entering = entering | self.by_file.get(mutant.path, set())
+        if not entering:
+            entering = self.by_file.get(mutant.path, set())
         own = mirror(mutant.path)
         chosen = entering | {test for test in self.seconds if test.startswith(own)}
 
         def order(test: str) -> tuple[bool, float]:
             return not test.startswith(own), self.seconds[test]
 
-        total, tests = 0.0, []
+        total, tests = 0.0, self._unknown(f"{own}.py")
         for test in sorted(chosen, key=order):
             total += self.seconds[test] + 0.02
-            if total > budget:
+            if total > SECONDS:
                 break
             tests.append(test)
         files = {test.partition("::")[0]: None for test in tests}
         return [test for file in files for test in tests if test.startswith(f"{file}::")]
+
+
+def is_slow(node: ast.AST) -> bool:
+    """Return whether a test, or a file with `pytestmark`, is left out of the quick tests."""
+    text = " ".join(ast.unparse(mark) for mark in getattr(node, "decorator_list", [node]))
+    return any(f"mark.{name}" in text for name in ("gpu", "long", "slow"))
+
+
+def wide_tests(mutant: Mutant) -> list[str]:
+    """Return the whole test file of a module, slow tests too, and tests of other rooms."""
+    own = f"{mirror(mutant.path)}.py"
+    rest = next(
+        (tests for room, tests in WIDE.items() if mutant.path.startswith(f"{room}/")), ()
+    )
+    return [*([own] if (ROOT / own).is_file() else []), *rest]
 
 
 def mirror(path: str) -> str:
@@ -285,7 +328,7 @@ class Result:
     diff: str
 
 
-def try_mutant(tree: Path, mutant: Mutant, tests: Sequence[str], expected: float) -> Result:
+def try_mutant(tree: Path, mutant: Mutant, tests: Sequence[str], limit: float) -> Result:
     """Break the tree, run the tests, and mend the tree."""
     file = tree / mutant.path
     original = file.read_text(encoding="utf-8")
@@ -298,7 +341,9 @@ def try_mutant(tree: Path, mutant: Mutant, tests: Sequence[str], expected: float
 
     def run() -> int:
         plugin = FirstFailure(tests)
-        status = pytest_in(tree, ["-x", "--timeout", "120", *tests], Ordered(plugin))
+        status = pytest_in(
+            tree, ["-x", "-m", "not long", "--timeout", "120", *tests], Ordered(plugin)
+        )
         failed.write_text(plugin.failed)
         return status
 
@@ -307,7 +352,7 @@ def try_mutant(tree: Path, mutant: Mutant, tests: Sequence[str], expected: float
         return Result(mutant.name, room, "untested", "", 0, 0.0, diff)
     file.write_text(broken, encoding="utf-8")
     try:
-        status, seconds = in_process(run, tree.parent / f"{tree.name}.log", 120 + 8 * expected)
+        status, seconds = in_process(run, tree.parent / f"{tree.name}.log", limit)
     finally:
         file.write_text(original, encoding="utf-8")
     by = failed.read_text() if failed.is_file() else ""
@@ -334,10 +379,12 @@ def work_on(
     tree = options.work / f"tree{number}"
     copy_tree(tree)
     for mutant in mutants:
-        budget = WIDE_SECONDS if options.wide else SECONDS
-        tests = coverage.tests_for(mutant, budget, wide=options.wide)
-        expected = sum(coverage.seconds[test] for test in tests)
-        result = try_mutant(tree, mutant, tests, expected)
+        if options.wide:
+            result = try_mutant(tree, mutant, wide_tests(mutant), WIDE_SECONDS)
+        else:
+            tests = coverage.tests_for(mutant)
+            expected = sum(coverage.seconds.get(test, 1.0) for test in tests)
+            result = try_mutant(tree, mutant, tests, 120 + 8 * expected)
         with options.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(result)) + "\n")
         print(f"{result.outcome:9} {result.seconds:6.1f} s  {mutant.name}", flush=True)
@@ -411,7 +458,7 @@ def run_listed(options: argparse.Namespace) -> int:
     copy_tree(tree)
     survived = []
     for title, mutant, tests in listed:
-        result = try_mutant(tree, mutant, tests, 60)
+        result = try_mutant(tree, mutant, tests, 600)
         killed = result.outcome == "killed" and "(import)" not in result.by
         if not killed:
             survived.append(title)
@@ -432,6 +479,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="mutants whose name contains this")
     parser.add_argument("--wide", action="store_true", help="survivors again, with more tests")
+    parser.add_argument("--again", action="store_true", help="survivors again, after new tests")
     parser.add_argument("--work", type=Path, default=ROOT / ".mutants")
     parser.add_argument("--table", action="store_true", help="only print the results")
     options = parser.parse_args(arguments)
@@ -445,9 +493,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         m for m in sample(ROOT, ROOMS, options.number, options.seed) if options.only in m.name
     ]
     done = read_results(options.results)
-    again = ("survived", "untested") if options.wide else ()
+    again = ("survived", "untested") if options.wide or options.again else ()
     left = [m for m in mutants if m.name not in done or done[m.name].outcome in again]
-    if options.wide:
+    if again:
         left = [m for m in left if m.name in done]
     if left and not options.table:
         import_packages()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import soundfile
 import tensorflow as tf
 
 from rfkeras.audio.io import AudioFormat, read_audio
+from rfkeras.datasets import packed_pipeline
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
 from rfkeras.datasets.pack import pack, to_wav
 from rfkeras.datasets.packed import (
@@ -318,6 +320,25 @@ def test_packing_into_a_complete_folder_or_from_shards_is_rejected(
         pack(source, AUDIO, packed_folder)
     with pytest.raises(ConfigError, match="is already packed"):
         pack(packed, AUDIO, packed_folder / "again")
+
+
+@pytest.mark.parametrize("shard_mb", [0, -1])
+def test_shards_have_a_positive_size(source, tmp_path, shard_mb):
+    with pytest.raises(ConfigError, match=f"shard_mb must be positive. Received: {shard_mb}."):
+        pack(source, AUDIO, tmp_path / "out", shard_mb=shard_mb, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_the_decoder_of_tensorflow_io_needs_that_package(packed, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        packed_pipeline, "load_tensorflow_io", lambda **options: loaded.append(options)
+    )
+    train(packed.splits["train"], "soundfile")
+    assert loaded == []
+    with suppress(AttributeError):  # the operations may be missing
+        train(packed.splits["train"], "tfio")
+    assert loaded == [{"s3": False}]
 
 
 def test_a_packed_split_cannot_be_divided(packed):

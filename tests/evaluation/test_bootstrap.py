@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.evaluation import bootstrap
 from rfkeras.evaluation.bootstrap import bootstrap_intervals, bootstrap_replicates
 from rfkeras.evaluation.metrics import average_precision, mean_average_precision, roc_auc
+from rfkeras.evaluation.report import class_metrics, evaluate
 
 
 def brute_force(scores, labels, mask, samples, seed):
@@ -161,3 +163,22 @@ def test_twenty_tags_5000_clips_and_1000_resamples_take_less_than_30_s():
 def test_wrong_options_are_rejected(options, says):
     with pytest.raises(ConfigError, match=says):
         bootstrap_intervals([[0.1], [0.2]], [[0], [1]], **options)
+
+
+def test_intervals_are_of_1000_resamples_unless_told_otherwise():
+    rng = np.random.default_rng(0)
+    labels = np.eye(3)[rng.integers(0, 3, 60)]
+    scores = rng.random((60, 3)) + 0.3 * labels
+    implicit = bootstrap_intervals(scores, labels)
+    explicit = bootstrap_intervals(scores, labels, samples=1000, confidence=0.95, seed=0)
+    for field in fields(implicit):
+        values = (getattr(implicit, field.name), getattr(explicit, field.name))
+        np.testing.assert_array_equal(*values)
+    implicit = class_metrics(scores, labels)
+    explicit = class_metrics(scores, labels, samples=1000, confidence=0.95, seed=0)
+    np.testing.assert_array_equal(implicit.accuracy_interval, explicit.accuracy_interval)
+    names = {"label_names": list("abc")}
+    implicit = evaluate(scores, labels, **names)
+    explicit = evaluate(scores, labels, **names, bootstrap_samples=1000, seed=0)
+    assert implicit.tags == explicit.tags
+    assert repr(implicit.summary) == repr(explicit.summary)  # some are NaN

@@ -199,6 +199,19 @@ def test_the_table_is_sorted_by_recall_and_ends_with_the_accuracy():
     assert lines[15] == "400 clips, 10 classes"
 
 
+def test_counts_and_shares_are_drawn_in_their_cells():
+    report, truth, *_ = single_report(3, names=list("abc"))
+    counts = np.array(report.confusion)
+    texts = {}
+    for text in confusion_matrix(report).axes[0].texts:
+        column, row = text.get_position()
+        texts[round(row), round(column), text.get_text()] = True
+    for (row, column), count in np.ndenumerate(counts):
+        assert (row, column, f"{count}") in texts
+        share = f"{count / counts[row].sum():.0%}"
+        assert ((row, column, share) in texts) == (count > 0)
+
+
 @pytest.mark.parametrize(
     "names", [list("ab"), ["indoor", "outdoor", "transportation"], SCENES, ["$a_$", "b" * 60]]
 )

@@ -98,6 +98,16 @@ def test_time_ranks_before_the_score_and_applying_before_time():
     assert rules(np.array([0.6, 0.6])).ranking(result([[0.7, 0.8], [0.7, 0.8]])) == [1, 0]
 
 
+def test_the_head_describes_the_model_and_its_frames():
+    head = rules(np.array([0.25, 0.6])).head()
+    assert head["thresholds"] == {"a": 0.25, "b": 0.6}
+    assert (head["task"], head["model"], head["labels"]) == ("multi_label", "m", ["a", "b"])
+    times = (head["sample_rate_hz"], head["frame_stride_s"], head["frame_window_s"])
+    assert times == (22050, 1.0, 3.0)
+    exclusive = rules(None, exclusive=True).head()
+    assert (exclusive["thresholds"], exclusive["task"]) == (None, "single_label")
+
+
 def test_padding_frames_of_a_short_file_are_in_no_span():
     assert rules(np.array([0.5, 0.5])).spans(result([[1, 0], [1, 0]], 0.4)) == [
         [(0.0, 0.4)],

@@ -76,6 +76,19 @@ def test_damping_of_a_decomposed_convolution_is_only_in_the_middle():
     np.testing.assert_allclose(out, expected.numpy() @ widen[0, 0], atol=1e-5)
 
 
+def test_convolutions_are_not_damped_along_time_unless_asked():
+    falling = [0.01, 0.505, 1, 0.505, 0.01]
+    window = DampedConv2D(4, 5).window[..., 0, 0]
+    np.testing.assert_allclose(window, np.tile(falling, (5, 1)), rtol=1e-6)
+    for conv in (
+        make_conv(4, (5, 5), damping=0.01),
+        DecomposedConv2D(4, (5, 5), 4, 0.01).spread,
+    ):
+        np.testing.assert_array_equal(conv.window[..., 0, 0], window)
+    both = DampedConv2D(4, 5, damp_time=True).window[..., 0, 0]
+    np.testing.assert_allclose(both, np.outer(falling, falling), rtol=1e-6)
+
+
 def test_make_conv_chooses_the_layer():
     assert type(make_conv(4, (3, 3))) is keras.layers.Conv2D
     assert isinstance(make_conv(4, (3, 3), damping=0.1), DampedConv2D)

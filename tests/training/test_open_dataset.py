@@ -42,6 +42,16 @@ def test_options_of_the_configuration_reach_the_data_set(tmp_path):
         open_dataset(configure("folder", tmp_path, fold=1))
 
 
+@pytest.mark.parametrize(("share", "clips"), [(0.25, 18), (0.5, 36)])
+def test_the_shares_of_a_folder_data_set_are_those_of_the_configuration(
+    tone_folder, share, clips
+):
+    dataset = open_dataset(configure("folder", tone_folder, test_share=share))
+    assert len(dataset.splits["test"]) == clips
+    validation = configure("folder", tone_folder, test_share=0.5, validation_share=share)
+    assert len(open_dataset(validation).splits["validation"]) == clips // 2
+
+
 def test_tracks_are_trained_in_excerpts_and_evaluated_in_windows(tmp_path, capsys):
     write_jamendo(tmp_path)
     write_jamendo_audio(tmp_path / "audio", suffix=".low.mp3")

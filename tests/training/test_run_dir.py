@@ -1,11 +1,23 @@
 """Snapshots are complete or absent, and fit only the model that they are from."""
 
+import os
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
+from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import CheckpointError
-from rfkeras.training.run_dir import load_snapshot, read_record, save_snapshot, state_variables
+from rfkeras.training.run_dir import (
+    RunFolder,
+    create_run_folder,
+    latest_unfinished,
+    load_snapshot,
+    read_record,
+    save_snapshot,
+    state_variables,
+)
 
 
 def model(units=3):
@@ -30,6 +42,46 @@ def test_a_snapshot_restores_values_and_record(tmp_path):
     for variable, old in zip(variables, values, strict=True):
         np.testing.assert_array_equal(variable.numpy(), old)
     assert [p.name for p in tmp_path.iterdir()] == ["s.npz"]
+
+
+def test_the_files_of_a_run_have_the_documented_names(tmp_path):
+    folder = RunFolder(tmp_path)
+    names = {
+        name: str(getattr(folder, name).relative_to(tmp_path))
+        for name, value in vars(RunFolder).items()
+        if isinstance(value, property) and isinstance(getattr(folder, name), Path)
+    }
+    assert names == {
+        "lock": ".lock",
+        "config": "config.json",
+        "environment": "environment.json",
+        "initial_weights": "initial_weights.json",
+        "training_clips": "training_clips.json",
+        "log": "log.csv",
+        "bad_files": "bad_files.csv",
+        "tensorboard": "tensorboard",
+        "last": "checkpoints/last.npz",
+        "best": "checkpoints/best.npz",
+        "final_weights": "final_weights.json",
+        "pruning": "pruning.json",
+        "model": "model.keras",
+        "report": "report",
+        "report_json": "report/report.json",
+        "saved_model": "saved_model/1",
+    }
+
+
+def test_the_newest_run_that_can_be_resumed_is_found(tmp_path):
+    with pytest.raises(CheckpointError, match="no unfinished run"):
+        latest_unfinished(tmp_path)
+    for age, name in enumerate(("finished", "new", "old", "without snapshot")):
+        folder = create_run_folder(TrainConfig(), tmp_path / name)
+        if name != "without snapshot":
+            folder.last.touch()
+            os.utime(folder.last, (1e9 - age, 1e9 - age))
+        if name == "finished":
+            folder.saved_model.mkdir(parents=True)
+    assert latest_unfinished(tmp_path).root.name == "new"
 
 
 def test_state_variables_include_seeds():
