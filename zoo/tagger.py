@@ -9,7 +9,6 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError
-from rfkeras.frontend.layer import Frontend, check_waveform
 from rfkeras.layers.head import ClipLogits, find_head
 from rfkeras.layers.outputs import Outputs, model_outputs, tensor_outputs
 from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL
@@ -59,7 +58,12 @@ class Tagger(keras.Model):
 
     def _check_input(self, inputs: Any) -> None:
         """Reject integer waveforms, which Keras would convert without scaling them."""
-        if len(self.layers) > 1 and isinstance(self.layers[1], Frontend):
+        if len(self.layers) < 2 or len(self.inputs[0].shape) > 3:  # takes spectrograms
+            return
+        # Only here, because it imports TensorFlow: the networks run on other backends too.
+        from rfkeras.frontend.layer import Frontend, check_waveform
+
+        if isinstance(self.layers[1], Frontend):
             check_waveform(inputs)
 
     @property
