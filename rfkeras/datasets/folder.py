@@ -161,13 +161,14 @@ def load(
     found = tuple(sorted(frozenset[str]().union(*(clip.tags for clip in clips))))
     if not found:
         raise DatasetError(f"{source}: no clip has a tag, so there is nothing to learn.")
-    if label_names is not None:
-        clips, more = _only(clips, found, label_names)
-        notes += more
-    columns = found if label_names is None else tuple(map(clean_label_name, label_names))
-    everything = _as_split(clips, columns)
     by_class = split_rule == GROUPED and source.is_dir()
+    everything = _as_split(clips, found)
     splits, how = _splits(clips, everything, seed, validation_share, test_share, by_class)
+    columns = found
+    if label_names is not None:
+        columns = tuple(label_names)
+        notes += _check_wanted(found, columns)
+        splits = {name: _with_columns(split, found, columns) for name, split in splits.items()}
     if len(found) == 1 and label_names is None:
         notes.append(
             f"only one tag, {found[0]!r}: add clips without it, because a model learns to tell "
@@ -177,7 +178,7 @@ def load(
         notes.append(f"only {count(len(clips), 'clip')} in all: scores will say little")
     return AudioDataset(
         name="folder",
-        label_names=columns if label_names is None else tuple(label_names),
+        label_names=columns,
         splits=splits,
         info={"source": str(source), "splits": how},
         notes=tuple(notes),
@@ -390,14 +391,16 @@ def _check_unknown(
 # Both
 
 
-def _only(
-    clips: list[_Clip], found: Sequence[str], label_names: Sequence[str]
-) -> tuple[list[_Clip], list[str]]:
-    """Return the clips with only these tags, and notes on what differs."""
+def _check_wanted(found: Sequence[str], label_names: Sequence[str]) -> list[str]:
+    """Return notes on the tags that differ from those asked for.
+
+    Raises:
+        DatasetError: None of the tags was asked for.
+    """
     wanted = list(map(clean_label_name, label_names))
-    absent = frozenset(wanted) - frozenset(found)
+    absent = sorted(frozenset(wanted) - frozenset(found))
     others = sorted(frozenset(found) - frozenset(wanted))
-    if len(absent) == len(wanted):
+    if len(others) == len(found):
         raise DatasetError(
             f"None of the tags {first_few(found)} is among those asked for: "
             f"{first_few(wanted)}.{did_you_mean(found[0], wanted)}"
@@ -408,13 +411,22 @@ def _only(
     if absent:
         notes.append(
             f"{count(len(absent), 'tag')} that no clip has, taken as unknown: "
-            f"{first_few(sorted(absent))}"
+            f"{first_few(absent)}"
         )
-    kept = [
-        replace(clip, tags=clip.tags & frozenset(wanted), unknown=clip.unknown | absent)
-        for clip in clips
-    ]
-    return kept, notes
+    return notes
+
+
+def _with_columns(split: Split, found: Sequence[str], label_names: Sequence[str]) -> Split:
+    """Return a split with a column for each of these tags; those not found are unknown."""
+    column = {name: number for number, name in enumerate(found)}
+    # One more column, of unknown labels.
+    source = [column.get(clean_label_name(name), len(found)) for name in label_names]
+    unknown = np.zeros((len(split), 1), np.float32)
+    return replace(
+        split,
+        labels=np.hstack([split.labels, unknown])[:, source],
+        mask=np.hstack([split.mask, unknown])[:, source],
+    )
 
 
 def _splits(

@@ -157,7 +157,8 @@ def check_target(out_dir: Path, dataset: AudioDataset) -> None:
     """Check that the data set can be packed and that the folder has no index yet.
 
     Raises:
-        ConfigError: out_dir already has an index, or the data set is already packed.
+        ConfigError: out_dir already has an index, the data set is already packed, or a tag's
+            name is refused.
     """
     if (out_dir / INDEX_NAME).exists():
         raise ConfigError(
@@ -165,6 +166,7 @@ def check_target(out_dir: Path, dataset: AudioDataset) -> None:
         )
     if any(isinstance(split, PackedSplit) for split in dataset.splits.values()):
         raise ConfigError("This data set is already packed. Pack its source instead.")
+    check_label_names(dataset.label_names)
 
 
 def storage_order(name: str, split: Split) -> NDArray[np.int64]:

@@ -249,18 +249,22 @@ def open_dataset(
     elif dataset.name != "folder":
         task = None
     if task == SINGLE_LABEL and label_names is not None:
-        dataset = _all_known(dataset)
+        dataset = _of_these_classes(dataset)
     return dataset if task is None else replace(dataset, task=task)
 
 
-def _all_known(dataset: AudioDataset) -> AudioDataset:
-    """Return a data set whose clips are known not to have the classes that no clip has."""
+def _of_these_classes(dataset: AudioDataset) -> AudioDataset:
+    """Return the clips that have a class, which are known not to have classes no clip has."""
     known = np.any([split.mask.any(axis=0) for split in dataset.splits.values()], axis=0)
-    splits = {
-        name: replace(split, mask=np.where(known, split.mask, np.float32(1)))
-        for name, split in dataset.splits.items()
-    }
-    return replace(dataset, splits=splits)
+    splits = {}
+    for name, whole in dataset.splits.items():
+        split = whole.select(np.flatnonzero(whole.labels.any(axis=1)))
+        splits[name] = replace(split, mask=np.where(known, split.mask, np.float32(1)))
+    others = sum(len(dataset.splits[name]) - len(split) for name, split in splits.items())
+    notes = dataset.notes
+    if others:
+        notes += (f"left out {count(others, 'clip')} of other classes",)
+    return replace(dataset, splits=splits, notes=notes)
 
 
 def _share(train: Split, config: TrainConfig) -> Split:

@@ -187,3 +187,36 @@ def test_rates_channels_and_unknown_labels_are_counted(tone_folder, tmp_path):
                 total[value] = total.get(value, 0) + count
     assert (channels, rates) == ({1: 5, 2: 1}, {22050: 5, 8000: 1})
     assert min(part.audio.seconds[0] for part in both) == 0.5
+
+
+def test_what_is_left_out_or_looks_wrong_is_noted_and_copies_fail_the_check(
+    tone_folder, tmp_path
+):
+    folder = tmp_path / "tones"
+    for split, numbers in (("train", range(8)), ("test", range(8, 12))):
+        for name in ("low", "Low"):
+            (folder / split / name).mkdir(parents=True)
+            source = tone_folder / ("low" if name == "low" else "high")
+            for number in numbers:
+                shutil.copy(source / f"{number:02d}.wav", folder / split / name)
+    (folder / "train" / "low" / ".ipynb_checkpoints").mkdir()
+    (folder / "docs").mkdir()
+    (folder / "docs" / "song.mid").touch()
+    status, out, err = check("folder", folder, "--json", tmp_path / "c.json")
+    assert status == 0, out + err
+    content = json.loads((tmp_path / "c.json").read_text())
+    assert content["ok"]
+    kinds = [
+        "left out 1 file of a sound format that cannot be decoded: ",
+        "left out 1 hidden file or folder: ",
+        "left out 1 folder without audio of a class: docs",
+        "tags that differ only in case or spaces: 'Low' and 'low'",
+    ]
+    for note, kind in zip(content["notes"], kinds, strict=True):
+        assert note.startswith(kind)
+        assert out.count(f"Note: {kind}") == 1
+    assert "No problems found." in out
+    shutil.copy(folder / "train" / "low" / "00.wav", folder / "test" / "low" / "copy.wav")
+    status, out, _ = check("folder", folder)
+    assert status == 1
+    assert re.search(r"Mismatch: 1 file of \w+ and test has the same content as another", out)

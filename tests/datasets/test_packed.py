@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 
 import numpy as np
@@ -394,3 +395,16 @@ def test_a_malformed_index_is_rejected_with_a_reason(tmp_path, text, message):
 def test_packed_splits_are_splits(packed):
     assert isinstance(packed.split("train"), PackedSplit)
     assert len(packed.split("train")) == 21
+
+
+def test_names_of_tags_are_checked_before_packing_but_old_ones_are_read(
+    source, packed_folder, tmp_path
+):
+    odd = AudioDataset("tones", ("a", "b\u200b", "c"), source.splits)
+    with pytest.raises(ConfigError, match=r"U\+200B"):
+        pack(odd, AUDIO, tmp_path / "new", progress=False)
+    shutil.copytree(packed_folder, tmp_path / "old")
+    index = json.loads((tmp_path / "old" / "index.json").read_text())
+    index["label_names"] = ["a", "b\u200b", "u\u0308 "]
+    (tmp_path / "old" / "index.json").write_text(json.dumps(index))
+    assert load_packed(str(tmp_path / "old")).label_names == ("a", "b\u200b", "u\u0308 ")

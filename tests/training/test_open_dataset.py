@@ -97,3 +97,23 @@ def test_a_truncated_scene_is_left_out(tmp_path):
     assert [file.path for file in inputs.bad_files.files] == [str(broken)]
     assert len(inputs.dataset.splits["test"]) == 2
     assert inputs.dataset.task == "single_label"
+
+
+def test_a_folder_is_read_with_the_tags_of_a_model(tmp_path):
+    for name in ("low", "high", "mine"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            (tmp_path / name / f"{number}.wav").touch()
+    config = configure("folder", tmp_path)
+    tags = ("noise", "high", "low")
+    dataset = open_dataset(config, "multi_label", tags)
+    assert dataset.label_names == tags
+    for split in dataset.splits.values():
+        assert split.mask.tolist() == [[0, 1, 1]] * len(split)
+    whole = open_dataset(config)
+    for name, split in whole.splits.items():
+        assert dataset.split(name).keys == split.keys
+    single = open_dataset(config, "single_label", tags)
+    assert all((split.mask == 1).all() for split in single.splits.values())
+    assert sum(map(len, single.splits.values())) == 8
+    assert "left out 4 clips of other classes" in single.notes
