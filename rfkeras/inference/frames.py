@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 
@@ -18,6 +18,9 @@ from rfkeras.frontend.layer import Frontend
 from rfkeras.frontend.presets import SpectrogramScale, scale_of_frontend
 from rfkeras.rf import receptive_field
 from rfkeras.rf.axis import AxisField
+from rfkeras.rf.lengths import LONGEST, length_problem, shortest_input
+from rfkeras.utils.keras_workarounds import graph_nodes
+from rfkeras.utils.model_graph import inlined, layer_tensor, only_input
 from zoo.tagger import top_head
 
 Times = NDArray[np.float64]
@@ -64,7 +67,7 @@ def frame_times(model: keras.Model) -> FrameTimes | None:
         whose number of frames does not depend on the length of the audio.
 
     Raises:
-        ConfigError: The model has no `ClipLogits` layer outside nested models.
+        ConfigError: The model has no `ClipLogits` layer at its end.
     """
     frontend = find_frontend(model)
     return None if frontend is None else FrameGrid(model, frontend).times()
@@ -72,21 +75,27 @@ def frame_times(model: keras.Model) -> FrameTimes | None:
 
 # Length of the spectrogram used to measure layers. Divisible by most frame strides of models.
 _SPAN_FRAMES = 2**10 * 3**3 * 5 * 7
+_MOST_JUMPS = 64  # lengths compared for layers with strides before the front-end
 
 
 class FrameGrid:
     """The frames along time of a model with a front-end.
 
+    The layers before the front-end count: they shift and widen the audio that a frame reads.
+
     Args:
-        model: Functional, with a `ClipLogits` layer at its end.
+        model: Functional or Sequential, with a `ClipLogits` layer at its end.
         frontend: The model's front-end.
 
     Attributes:
         scale: Units of the spectrogram.
-        min_samples: The model pads audio shorter than this.
+        shortest: Shortest audio, in samples, that the model can compute.
+        min_samples: Shortest audio that the model neither pads nor rejects.
         field: Receptive field along time, in spectrogram frames; None if unlimited or unknown.
-        jump: Spectrogram frames between two frames of the model; 0 if longer audio does not
-            give more frames.
+        jump: Distance between two frames of the model, in hops of the front-end counted at the
+            model's input; 0 if longer audio does not give more frames.
+        reads: Samples of the input that a frame of the spectrogram reads; None if unlimited or
+            unknown.
         reasons: Why chunks do not give the frames of the whole audio; empty if they do.
 
     Raises:
@@ -94,13 +103,36 @@ class FrameGrid:
     """
 
     def __init__(self, model: keras.Model, frontend: Frontend) -> None:
+        graph = inlined(model)
         self.scale = scale_of_frontend(frontend)
-        self.min_samples = frontend.min_samples
-        self._model = model
-        self._to_map = keras.Model(model.inputs[0], top_head(model).input, name="to_map")
-        self._channels = model.inputs[0].shape[2:]
-        self.field, reasons = _time_field(model, frontend)
-        self.jump = self._measured_jump() if self.field is None else Fraction(self.field.jump)
+        self.shortest = shortest_input(graph)
+        source = only_input(graph)
+        logit_map = layer_tensor(graph, top_head(graph), "input")
+        self._to_map = keras.Model(source, logit_map, name="to_map")
+        self._channels = source.shape[2:]
+        self._body: keras.Model | None = None
+        self._before: keras.Model | None = None  # the layers before the front-end, if any
+        self.field: AxisField | None = None
+        self.reads: FrameSamples | None = None
+        reasons: list[str] = []
+        try:
+            waveform = layer_tensor(graph, frontend, "input")
+            spectrogram = layer_tensor(graph, frontend, "output")
+            self._body = keras.Model(spectrogram, logit_map)
+            self._to_spectrogram = keras.Model(source, spectrogram)
+            if waveform is not source:
+                self._before = keras.Model(source, waveform, name="before_frontend")
+        except ValueError as error:
+            reasons.append(f"the model's frames are not computed from one spectrogram: {error}")
+        if self._body is not None:
+            self.field, reasons = _time_field(self._body, frontend)
+            self.reads, own_reasons = self._frame_samples()
+            reasons += own_reasons
+        self.min_samples = max(self.shortest, self._unpadded(frontend.min_samples))
+        if self.field is None or self.reads is None:
+            self.jump = self._measured_jump()
+        else:
+            self.jump = Fraction(self.field.jump) * self.reads.hop / self.scale.hop_samples
         if not frontend.fixed_floor:
             reasons.append(
                 "the front-end sets its dB floor relative to the loudest point of its input: "
@@ -111,24 +143,34 @@ class FrameGrid:
     @property
     def overlaps(self) -> bool:
         """Return whether chunks can overlap so that every frame has its whole window."""
-        return self.field is not None and not self.field.windows and self.jump > 0
+        whole = self.reads is not None and self.field is not None
+        return whole and not self.field.windows and self.jump > 0
 
     def count(self, samples: int) -> int:
         """Return the model's number of frames for a waveform of this many samples."""
-        shape = self._to_map.compute_output_shape((1, samples, *self._channels))
+        try:
+            shape = self._to_map.compute_output_shape((1, samples, *self._channels))
+        except ValueError:  # too short for a layer
+            return 0
         if shape[1] is None:
             raise ConfigError(
                 f"The number of frames of model {self._to_map.name!r} is unknown: one of its "
                 "layers does not implement compute_output_shape."
             )
-        return int(shape[1])
+        return max(0, int(shape[1]))
 
     def plan(self, step_seconds: float) -> ChunkPlan:
         """Plan chunks with about this much new audio in each."""
-        if self.field is not None and self.overlaps:
-            margins = _margins(self._model, self.field, self.scale.hop_samples)
+        if self.field is not None and self.reads is not None and self.overlaps:
+            assert self._body is not None
             return overlapping_chunks(
-                self.field, self.scale, step_seconds, self.min_samples, margins
+                self.field,
+                self.scale,
+                step_seconds,
+                self.min_samples,
+                _margins(self._body, self.field),
+                self.reads,
+                self._longest,
             )
         return separate_chunks(
             self.count, self.jump, self.scale, step_seconds, self.min_samples
@@ -142,26 +184,146 @@ class FrameGrid:
         """
         if not self.jump:
             return None
+        hop_ms, rate_hz = self.scale.hop_ms, self.scale.sample_rate_hz
+        shift, jump = (0.0, 1.0) if self._before is None else _shift(self._before)
+        window_ms = None
         if self.field is None:
-            centre, window_ms = float(self.jump - 1) / 2, None
+            centre = float(self.jump - Fraction(jump)) / 2
         else:
             first, stop = self.field.window(0)
-            centre, window_ms = (first + stop - 1) / 2, self.scale.ms(self.field.size)
-        hop_ms = self.scale.hop_ms
-        return FrameTimes(float(self.jump) * hop_ms, centre * hop_ms, window_ms)
+            centre = (first + stop - 1) / 2 * jump
+            if self.reads is not None:
+                seen = (self.field.size - 1) * self.reads.hop
+                samples = seen + self.reads.before + self.reads.after
+                window_ms = 1000.0 * samples / rate_hz
+        first_ms = centre * hop_ms + 1000.0 * shift / rate_hz
+        return FrameTimes(float(self.jump) * hop_ms, first_ms, window_ms)
 
     def _measured_jump(self) -> Fraction:
         """Measure the jump from the numbers of frames for two lengths."""
         short, long = _SPAN_FRAMES, 2 * _SPAN_FRAMES
         hop = self.scale.hop_samples
+        if not self.count(long * hop - 1):
+            problem = length_problem(self._to_map, long * hop - 1)
+            raise ConfigError(f"The number of the model's frames is unknown: {problem}")
         more = self.count(long * hop - 1) - self.count(short * hop - 1)
         return Fraction(_SPAN_FRAMES, more).limit_denominator(64) if more else Fraction(0)
 
+    def _waveform_length(self, samples: int) -> int:
+        """Return the number of samples that the front-end receives."""
+        if self._before is None:
+            return samples
+        try:
+            shape = self._before.compute_output_shape((1, samples, *self._channels))
+        except ValueError:  # too short for a layer
+            return 0
+        return max(0, int(shape[1]))
 
-def _time_field(model: keras.Model, frontend: Frontend) -> tuple[AxisField | None, list[str]]:
+    def _unpadded(self, min_samples: int) -> int:
+        """Return the shortest audio of which the front-end receives this many samples."""
+        if self._before is None or self._waveform_length(LONGEST) < min_samples:
+            return min_samples
+        return bisect_left(range(LONGEST), min_samples, key=self._waveform_length)
+
+    def _longest(self, frames: int) -> int:
+        """Return the longest audio that gives this many spectrogram frames."""
+        samples = frames * self.scale.hop_samples - 1
+        if self._before is None:
+            return samples
+        return bisect_right(range(LONGEST), samples, key=self._waveform_length) - 1
+
+    def _frame_samples(self) -> tuple[FrameSamples | None, list[str]]:
+        """Return the input that spectrogram frames read, and reasons against chunks."""
+        plain = frame_samples(self.scale)
+        if self._before is None:
+            return plain, []
+        try:
+            field = receptive_field(self._to_spectrogram)
+            seen = field.waveform
+            if seen is None or not seen.jump:
+                why = "".join(f" ({note})" for note in field.notes[:1])
+                return None, [f"a layer before the front-end reads the whole audio{why}"]
+            if seen.windows:
+                return None, [
+                    "the layers before the front-end repeat or interpolate samples, so the "
+                    "windows of its frames differ"
+                ]
+            margins = self._sample_margins(seen)
+        except ConfigError as error:
+            return None, [f"what the layers before the front-end read is unknown: {error}"]
+        if margins is None:
+            return None, [
+                "the padding of a strided layer before the front-end depends on the audio "
+                "length: use padding='valid'"
+            ]
+        jump = int(seen.jump)
+        after = seen.start + jump * (plain.after - 1) + seen.size
+        reads = FrameSamples(jump * plain.hop, jump * plain.before - seen.start, after)
+        return replace(reads, left=margins[0], right=margins[1]), []
+
+    def _sample_margins(self, seen: AxisField) -> tuple[int, int] | None:
+        """Return the samples at a chunk's ends that frames must not read; see `_margins`.
+
+        Returns:
+            (at the start, at the end); None if the field depends on the length of the audio.
+        """
+        jump = int(seen.jump)
+        long = 16 * (seen.size + abs(seen.start)) + jump * 4 * self.scale.window_samples
+        left = right = 0
+        for samples in range(long, long + min(jump, _MOST_JUMPS)):
+            exact = receptive_field(
+                self._to_spectrogram, input_shape=(samples, *self._channels)
+            )
+            if exact.waveform != seen:
+                return None
+            for row in exact.layers:
+                if row.in_pixels or row.time is None or row.positions[0] is None:
+                    continue
+                left = max(left, row.time.window(-1)[0] + 1)
+                right = max(right, samples - row.time.window(row.positions[0])[1] + 1)
+        return left, right
+
+
+def _shift(before: keras.Model) -> tuple[float, float]:
+    """Return where the samples of a front-end's waveform are in the model's input.
+
+    Layers that read the whole audio, such as a normalisation to the peak level, do not move its
+    samples.
+
+    Returns:
+        (centre of what sample 0 sees, distance between samples), in samples of the input.
+    """
+    try:
+        field = receptive_field(before)
+    except ConfigError:
+        return 0.0, 1.0
+    if field.time is not None and field.time.jump:
+        first, stop = field.time.window(0)
+        return (first + stop - 1) / 2, float(field.time.jump)
+    centre, jump = 0.0, 1.0
+    for row in field.layers:
+        if row.time is None or not row.time.jump:
+            break
+        first, stop = row.time.window(0)
+        centre, jump = (first + stop - 1) / 2, float(row.time.jump)
+    else:
+        return centre, jump
+    if row.name not in {node.operation.name for node in graph_nodes(before)}:
+        return centre, jump
+    try:
+        rest = keras.Model(layer_tensor(before, row.name, "output"), before.outputs[0])
+    except ValueError:  # the end also depends on an earlier layer
+        return centre, jump
+    if len(rest.layers) < 2:
+        return centre, jump
+    offset, distance = _shift(rest)
+    return centre + jump * offset, jump * distance
+
+
+def _time_field(body: keras.Model, frontend: Frontend) -> tuple[AxisField | None, list[str]]:
     """Return (receptive field along time, or None if unusable; reasons against chunks)."""
     try:
-        rf = receptive_field(model)
+        rf = receptive_field(body)
     except ConfigError as error:
         return None, [f"the model's receptive field is unknown: {error}"]
     if rf.time is None or not rf.time.jump:
@@ -169,7 +331,7 @@ def _time_field(model: keras.Model, frontend: Frontend) -> tuple[AxisField | Non
         return None, [f"each frame depends on the whole input of the model{why}"]
     if rf.time.windows:
         return rf.time, ["the windows of the model's frames differ"]
-    if rf.notes and _moves_with_length(model, frontend, rf.time):
+    if rf.notes and _moves_with_length(body, frontend, rf.time):
         return rf.time, [
             "the padding of strided layers with padding='same' depends on the audio length: "
             "use keras.layers.ZeroPadding2D and padding='valid'"
@@ -177,19 +339,18 @@ def _time_field(model: keras.Model, frontend: Frontend) -> tuple[AxisField | Non
     return rf.time, []
 
 
-def _moves_with_length(model: keras.Model, frontend: Frontend, time: AxisField) -> bool:
+def _moves_with_length(body: keras.Model, frontend: Frontend, time: AxisField) -> bool:
     """Return whether the positions of the frames depend on the length of the audio."""
-    hop = frontend.hop_samples
-    enough = frontend.min_samples // hop + 1
-    channels = model.inputs[0].shape[2:]
+    enough = frontend.min_samples // frontend.hop_samples + 2
+    sizes = body.inputs[0].shape[2:]
     fields = (
-        receptive_field(model, input_shape=(frames * hop, *channels)).time
+        receptive_field(body, input_shape=(frames, *sizes)).time
         for frames in range(enough, enough + int(time.jump))
     )
     return any(field != time for field in fields)
 
 
-def _margins(model: keras.Model, time: AxisField, hop: int) -> tuple[int, int]:
+def _margins(body: keras.Model, time: AxisField) -> tuple[int, int]:
     """Return the spectrogram frames at a chunk's ends that its frames must not use.
 
     A padding layer puts zeros where the whole audio has map values. Usually these positions
@@ -200,13 +361,40 @@ def _margins(model: keras.Model, time: AxisField, hop: int) -> tuple[int, int]:
         (first usable frame, number of unusable frames at the end).
     """
     frames = _SPAN_FRAMES * int(time.jump)  # longer than what cropping removes
-    shape = (frames * hop - 1, *model.inputs[0].shape[2:])
     left = right = 0
-    for row in receptive_field(model, input_shape=shape).layers:
+    for row in receptive_field(body, input_shape=(frames, *body.inputs[0].shape[2:])).layers:
         if row.in_pixels and row.time is not None and row.positions[0] is not None:
             left = max(left, row.time.window(-1)[0] + 1)
             right = max(right, frames - row.time.window(row.positions[0])[1] + 1)
     return left, right
+
+
+@dataclass(frozen=True)
+class FrameSamples:
+    """The samples of a model's input that the frames of its spectrogram read.
+
+    Frame i reads from i * hop - before to i * hop + after (exclusive).
+
+    Attributes:
+        hop: Samples between frames.
+        before: Samples read before a frame's time.
+        after: Samples read from a frame's time on.
+        left: Samples at the start of a chunk that a frame must not read, because a layer before
+            the front-end pads there.
+        right: Samples at its end that a frame must not read.
+    """
+
+    hop: int
+    before: int
+    after: int
+    left: int = 0
+    right: int = 0
+
+
+def frame_samples(scale: SpectrogramScale) -> FrameSamples:
+    """Return what frames read of the front-end's own input; its frames are centred."""
+    before = scale.window_samples // 2  # a frame starts this far before its centre
+    return FrameSamples(scale.hop_samples, before, scale.window_samples - before)
 
 
 @dataclass(frozen=True)
@@ -236,6 +424,8 @@ def overlapping_chunks(
     step_seconds: float,
     min_samples: int,
     margins: tuple[int, int] = (0, 0),
+    reads: FrameSamples | None = None,
+    longest: Callable[[int], int] | None = None,
 ) -> ChunkPlan:
     """Plan overlapping chunks that give the same frames as one pass over the whole audio.
 
@@ -244,23 +434,30 @@ def overlapping_chunks(
             0 and all windows are equal.
         scale: Units of the spectrogram. Its frames are centred.
         step_seconds: Approximate amount of new audio in each chunk; at least one frame.
-        min_samples: The model pads audio shorter than this.
+        min_samples: The model pads or rejects audio shorter than this.
         margins: Spectrogram frames at a chunk's start and end that the windows of its frames
             must avoid, where these exceed the frames that reach beyond the audio.
+        reads: Samples that the frames read; None if the front-end is the first layer.
+        longest: Function from a number of spectrogram frames to the longest audio that gives
+            them; None if the front-end is the first layer.
     """
-    jump, hop = int(time.jump), scale.hop_samples
-    before = scale.window_samples // 2  # a frame starts this far before its centre
-    after = scale.window_samples - before
+    reads = frame_samples(scale) if reads is None else reads
+    most = longest or (lambda frames: frames * scale.hop_samples - 1)
+    jump, hop = int(time.jump), reads.hop
 
-    first_sound = max(ceil(before / hop), margins[0])  # frame of the chunk's spectrogram
+    # First frame of the chunk's spectrogram that reads no padding.
+    first_sound = max(ceil((reads.left + reads.before) / hop), margins[0])
     skip = max(0, ceil((first_sound - time.start) / jump))
     wanted = max(1, round(step_seconds * scale.sample_rate_hz / (jump * hop)))
     read = time.start + (skip + wanted - 1) * jump + time.size  # exclusive
-    least = max(ceil(((read - 1) * hop + after + 1) / hop), read + margins[1])
-    frames = ceil(least / jump) * jump
-    samples = frames * hop - 1  # the most that give this many frames
+    needed = (read - 1) * hop + reads.after + reads.right
+    frames = ceil(max(1, read + margins[1]) / jump) * jump
+    while most(frames) < needed:
+        short_by = needed - most(frames)
+        frames += ceil(short_by / hop / jump) * jump
+    samples = most(frames)
 
-    sound = min((samples - after) // hop + 1, frames - margins[1])
+    sound = min((samples - reads.right - reads.after) // hop + 1, frames - margins[1])
     stop = (sound - time.size - time.start) // jump + 1
     step_samples = (stop - skip) * jump * hop
     reserve_samples = max(samples, step_samples + min_samples)
@@ -284,7 +481,7 @@ def separate_chunks(
             not depend on the length of the audio.
         scale: Units of the spectrogram.
         step_seconds: Approximate length of a step.
-        min_samples: The model pads audio shorter than this.
+        min_samples: The model pads or rejects audio shorter than this.
     """
     hop = scale.hop_samples
     if not jump:

@@ -21,10 +21,12 @@ from rfkeras.folding import fold_if_possible
 from rfkeras.frontend import find_frontend
 from rfkeras.inference.frames import ChunkPlan, FrameGrid, FrameTimes
 from rfkeras.inference.levels import QUIET_MIX_RMS, LevelMeter, cancelling_channels
+from rfkeras.utils.model_graph import only_input
 from zoo.tagger import Reader, label_names, tag_thresholds
 
 Array = NDArray[np.float32]
 Progress = Callable[[float], None]
+UNNAMED = "audio"  # in errors about audio that is not from a named file
 BLOCK_SECONDS = 10.0  # length of a block of a file
 
 # Number of blocks decoded ahead, while the network computes. A chunk needs several blocks;
@@ -38,7 +40,7 @@ class TagResult:
 
     Attributes:
         seconds: Length of the waveform.
-        logits: (classes,) float32.
+        logits: (classes,) float32; log odds if the model pools probabilities.
         scores: (classes,) float32, in [0, 1].
         frame_scores: (n, classes) float32, in [0, 1]; None unless requested.
         embedding: (features,) float32, the mean over the frames.
@@ -87,8 +89,8 @@ class StreamTagger:
     tagger uses a folded copy of the model (`rfkeras.fold`) in float32, made when it is created.
 
     Args:
-        model: A `rfkeras.Tagger`, or a functional model with a front-end and a `ClipLogits`
-            layer at its end.
+        model: A `rfkeras.Tagger`, or a functional or Sequential model with a front-end and a
+            `ClipLogits` layer at its end; both may be in nested models.
         chunk_seconds: Approximate amount of new audio per chunk. Smaller values need less
             memory.
         decoder: Decoder for files: "soundfile", or "isolated", which uses soundfile in a
@@ -106,10 +108,12 @@ class StreamTagger:
         exact: Whether chunks give the same results as a single pass.
         reason_not_exact: Why they do not, and how to change that if possible; None if exact.
         plan: Layout of the chunks.
+        shortest_samples: Shortest audio that the model can compute. Shorter audio is padded to
+            it with zeros at its end.
 
     Raises:
-        ConfigError: The model takes spectrograms, or cannot be read frame by frame;
-            chunk_seconds is not positive; or the decoder is unknown.
+        ConfigError: The model takes spectrograms, has several inputs or outputs, or cannot be
+            read frame by frame; chunk_seconds is not positive; or the decoder is unknown.
 
     Example:
         >>> tagger = StreamTagger(rfkeras.load_model("runs/NAME/model.keras"))
@@ -120,6 +124,7 @@ class StreamTagger:
     def __init__(
         self, model: keras.Model, chunk_seconds: float = 30.0, decoder: str = "soundfile"
     ) -> None:
+        source = only_input(model)
         frontend = find_frontend(model)
         if frontend is None:
             raise ConfigError(
@@ -131,7 +136,12 @@ class StreamTagger:
             raise ConfigError(
                 f"chunk_seconds must be a positive number. Received: {chunk_seconds!r}."
             )
-        shape = model.inputs[0].shape
+        shape = source.shape
+        if len(shape) not in (2, 3):
+            raise ConfigError(
+                f"Model {model.name!r} needs waveforms (batch, samples) or (batch, samples, "
+                f"channels). Received: an input of shape {tuple(shape)}."
+            )
         if shape[1] is not None:
             raise ConfigError(
                 f"Model {model.name!r} takes audio of {shape[1]} samples only. To accept any "
@@ -151,6 +161,7 @@ class StreamTagger:
         )
         grid = FrameGrid(model, frontend)
         self.plan = grid.plan(chunk_seconds)
+        self.shortest_samples = grid.shortest
         self.exact = not grid.reasons
         self.reason_not_exact = "; ".join(grid.reasons) or None
         self.frames = grid.times() or self._chunk_times()
@@ -192,14 +203,38 @@ class StreamTagger:
                 self.plan.skip if chunk.number else 0, None if chunk.last else self.plan.stop
             )
             outputs: list[Any] = [
-                None if rows is None else rows.numpy()[0, kept]
-                for rows in self._read(chunk.samples[None])
+                None if rows is None else rows[0, kept] for rows in self._computed(chunk)
             ]
             logits, scores, log_weights, embeddings = outputs
             seconds = chunk.stop_sample / self.sample_rate_hz
             if len(logits):
                 yield Piece(first_frame, seconds, logits, scores, log_weights, embeddings)
             first_frame += len(logits)
+
+    def _computed(self, chunk: Chunk) -> list[Any]:
+        """Return the outputs for a chunk as arrays.
+
+        Raises:
+            AudioError: The model cannot compute it.
+        """
+        samples = chunk.samples
+        if len(samples) < self.shortest_samples:  # the whole audio: later chunks are longer
+            short_by = self.shortest_samples - len(samples)
+            samples = np.pad(samples, [(0, short_by), *[(0, 0)] * (samples.ndim - 1)])
+        try:
+            rows = self._read(samples[None])
+            return [None if row is None else row.numpy() for row in rows]
+        except (tf.errors.OpError, ValueError, MemoryError) as error:
+            start_s = (chunk.stop_sample - len(chunk.samples)) / self.sample_rate_hz
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            advice = ""
+            if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
+                advice = " Set chunk_seconds to a smaller value."
+            raise AudioError(
+                UNNAMED,
+                f"model {self.model.name!r} cannot compute {len(samples):,} samples from "
+                f"{start_s:.3f} s on: {type(error).__name__}: {reason}.{advice}",
+            ) from error
 
     def run(
         self,
@@ -242,8 +277,8 @@ class StreamTagger:
         logits = clip.result().astype(np.float32)
         return TagResult(
             seconds,
-            logits,
-            head.scores(logits).numpy(),
+            self._reader.outputs.logits(logits).numpy(),
+            self._reader.outputs.scores(logits).numpy(),
             np.concatenate(frame_scores) if frames else None,
             embedding.result().astype(np.float32),
             np.concatenate(frame_embeddings) if embeddings else None,
@@ -277,7 +312,14 @@ class StreamTagger:
         damage: list[str] = []
         blocks = file_blocks(source, self.audio_format, block_samples, self.decoder, damage)
         level = LevelMeter(blocks)
-        result = self.run(level, frames=frames, embeddings=embeddings, on_progress=on_progress)
+        try:
+            result = self.run(
+                level, frames=frames, embeddings=embeddings, on_progress=on_progress
+            )
+        except AudioError as error:
+            if error.path != UNNAMED:
+                raise
+            raise AudioError(source_name(source), error.reason) from error
         if strict and damage:
             raise AudioError(source_name(source), "; ".join(damage))
         notes = [*damage, *result.notes]
@@ -290,7 +332,7 @@ class StreamTagger:
 
     def _outputs(self, waveform: Any) -> tuple[Any, Any, Any, Any]:
         reading = self._reader(waveform)
-        scores = self._reader.head.scores(reading.frame_logits)
+        scores = self._reader.outputs.scores(reading.frame_logits)
         return reading.frame_logits, scores, reading.log_weights, reading.frame_embeddings
 
     def _chunk_times(self) -> FrameTimes:

@@ -382,7 +382,8 @@ def _scale(model: Any, spectrogram_layer: str) -> SpectrogramScale | None:
     from rfkeras.rf.trace import receptive_field
 
     field = receptive_field(model, layer=spectrogram_layer)
-    pixels = field.time == field.frequency == AxisField()
+    # Layers before the front-end can make the time unlimited.
+    pixels = field.time in (AxisField(), None) and field.frequency == AxisField()
     return field.scale if pixels else None
 
 

@@ -60,6 +60,9 @@ class ReceptiveField:
         layer: Name of the layer whose output this is.
         axes: ("time", "frequency"), or ("time",) if the input is a sequence of features.
         positions: Lengths of the map along time and frequency; None if unknown.
+        waveform: What each sample of the waveform that the spectrogram is computed from sees
+            of the model's input, in samples; None if it sees everything, or without a
+            spectrogram. Layers before the front-end shift or widen it.
         notes: Reasons why an axis is unlimited. Unless both are, also the notes of all
             layers that the output depends on, each after the name of its layer.
     """
@@ -73,13 +76,19 @@ class ReceptiveField:
     axes: tuple[str, ...] = (TIME, FREQUENCY)
     positions: Positions = (None, None)
     notes: tuple[str, ...] = ()
+    waveform: AxisField | None = None
 
     @property
     def time_ms(self) -> float | None:
         """Milliseconds of audio that one position covers; None: unknown or unlimited."""
         if self.scale is None or self.time is None:
             return None
-        return self.scale.ms(self.time.size)
+        audio_ms = self.scale.ms(self.time.size)
+        if self.waveform is None:
+            return audio_ms
+        # A window of n samples before the front-end sees (n - 1) jumps and one window.
+        jump, size = float(self.waveform.jump), self.waveform.size
+        return jump * audio_ms + 1000 * (size - jump) / self.scale.sample_rate_hz
 
     @property
     def mel_bands(self) -> int | None:
@@ -134,6 +143,7 @@ class ReceptiveField:
             "frequency": _field_dict(self.frequency),
             "positions": list(self.positions),
             "time_ms": self.time_ms,
+            "waveform": _field_dict(self.waveform),
             "mel_bands": self.mel_bands,
             "hz_span": None if (span := self.hz_span()) is None else list(span),
             "scale": None if self.scale is None else vars(self.scale).copy(),

@@ -85,6 +85,8 @@ class Source:
         begun_by: Its identity: the layer that computes it, or any object.
         scale: Units of a spectrogram, if known.
         settled: True if it is known which axis holds channels, if any.
+        waveform: For a spectrogram: what each sample of its waveform sees of the model's
+            input; None if that is not a window.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Source:
         begun_by: object,
         scale: SpectrogramScale | None = None,
         settled: bool = True,
+        waveform: AxisField | None = None,
     ) -> None:
+        self.waveform = waveform
         self.rank = rank
         self.begun_by = begun_by
         self.scale = scale
@@ -426,6 +430,7 @@ class TensorField:
         frequency: int,
         begun_by: object,
         scale: SpectrogramScale | None = None,
+        samples: int = 1,
     ) -> TensorField:
         """Start counting in the pixels of a spectrogram computed from this tensor.
 
@@ -435,12 +440,30 @@ class TensorField:
             frequency: Dimension of the bands.
             begun_by: The layer. Spectrograms of different layers cannot be joined.
             scale: Units of the spectrogram, if known.
+            samples: Dimension of this tensor that holds the samples. What they see goes into
+                the source's `waveform`; if it has no limit, the frames have none.
         """
         if self.source is None:
             return TensorField(shape)
-        source = Source(2, begun_by, scale)
-        states = tuple(Along(AxisField(), dim % len(shape)) for dim in (time, frequency))
-        return TensorField(shape, source, states)
+        seen = self._samples(samples % self.rank)
+        waveform = seen.field if isinstance(seen, Along) else None
+        source = Source(2, begun_by, scale, waveform=waveform)
+        frames: AxisState = Along(AxisField(), time % len(shape))
+        if isinstance(seen, Unlimited):
+            frames = seen
+        bands = Along(AxisField(), frequency % len(shape))
+        return TensorField(shape, source, (frames, bands))
+
+    def _samples(self, dim: int) -> Along | Unlimited:
+        """Return what each position of a waveform along this dimension sees."""
+        own = [self.axes[axis] for axis in self._along(dim)]
+        whole = [state for state in self.axes if not isinstance(state, Along)]
+        state = (own or whole or [Unlimited("its samples are not an axis of the input")])[0]
+        if isinstance(state, Pooled):
+            return Unlimited(f"the spectrogram is computed from what {state.pooler} pooled")
+        if isinstance(state, Broadcast):
+            return Unlimited("all samples receive what a fixed sample sees")
+        return state
 
     def joined(self, *others: TensorField, concatenated: int | None = None) -> TensorField:
         """Combine with other tensors position by position; see `join`."""

@@ -398,6 +398,7 @@ def report(rows: Sequence[Row], output: TensorField) -> ReceptiveField:
         axes=AXES[: len(states)],
         positions=_positions(output, states),
         notes=(*notes, *([] if time is frequency is None else assumed)),
+        waveform=source.waveform,
     )
 
 

@@ -10,6 +10,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend
 from rfkeras.layers import ClipLogits
 from rfkeras.rf import shortest_input
+from rfkeras.rf.lengths import length_problem
 
 
 def audio_model(*body, before=()):
@@ -43,9 +44,7 @@ def test_the_shortest_audio_gives_every_layer_one_window(body, frames):
     rng = np.random.default_rng(0)
     assert np.isfinite(model(rng.normal(0, 0.1, (1, shortest)).astype("float32"))).all()
     if shortest > 1:
-        with pytest.raises(Exception, match=r"(?s).*"):  # of TensorFlow or Keras
-            values = np.asarray(model(np.zeros((1, shortest - 1), "float32")))
-            assert np.isfinite(values).all(), "an empty map"
+        assert length_problem(model, shortest - 1) is not None
 
 
 def test_layers_before_the_front_end_count():
@@ -71,12 +70,8 @@ def test_a_fixed_length_is_the_shortest():
 def test_a_model_for_certain_lengths_only_is_refused():
     inputs = keras.Input((None,))
     model = keras.Model(inputs, ops.reshape(inputs, (-1, 7, 441)))
-    shortest = None
-    try:
-        shortest = shortest_input(model)
-    except ConfigError as error:
-        assert "certain lengths" in str(error)
-    assert shortest is None or shortest % 441 == 0
+    with pytest.raises(ConfigError, match="certain lengths"):
+        shortest_input(model)
 
 
 def test_models_without_one_input_are_refused():

@@ -408,7 +408,7 @@ def stft(layer: Any, inputs: TensorField, call: Call) -> TensorField:
         )
     shape[time], shape[frequency] = length, layer.n_fft // 2 + 1
     shape[channels] = inputs.shape[waves]
-    return inputs.spectrogram(tuple(shape), time, frequency, layer)
+    return inputs.spectrogram(tuple(shape), time, frequency, layer, samples=samples)
 
 
 @register_rule(f"{KAPRE}.Magnitude", f"{KAPRE}.Phase")
@@ -481,7 +481,7 @@ def _kapre_scale(layer: Any, stft: Any) -> SpectrogramScale | None:
 def mel_spectrogram(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """Compute Keras' mel spectrogram, (batch, bands, frames)."""
     shape = tuple(layer.compute_output_shape(inputs.shape))
-    return inputs.spectrogram(shape, time=-1, frequency=-2, begun_by=layer)
+    return inputs.spectrogram(shape, time=-1, frequency=-2, begun_by=layer, samples=-1)
 
 
 @register_rule(layers.STFTSpectrogram)
@@ -492,4 +492,4 @@ def stft_spectrogram(layer: Any, inputs: TensorField, call: Call) -> TensorField
         time, frequency = (2, 3) if layer.data_format == "channels_first" else (1, 2)
     else:
         time, frequency = (2, 1) if layer.data_format == "channels_first" else (1, 2)
-    return inputs.spectrogram(shape, time, frequency, layer)
+    return inputs.spectrogram(shape, time, frequency, layer, samples=-1)
