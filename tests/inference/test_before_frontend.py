@@ -82,7 +82,6 @@ BEFORE = {
     "up-sampling": (one_channel(layers.UpSampling1D(2)), False),
     "cumulative sum": ([lambda x: 0.01 * ops.cumsum(x, axis=1)], False),
     "reversed": ([lambda x: ops.flip(x, axis=1)], False),
-    "recurrence": (one_channel(layers.SimpleRNN(1, return_sequences=True, seed=1)), False),
     "crop, then peak level": ([*one_channel(layers.Cropping1D((4000, 0))), peak_level], False),
     "peak level, then crop": ([peak_level, *one_channel(layers.Cropping1D((4000, 0)))], False),
     "nested": ([keras.Sequential([keras.Input((None,)), layers.Rescaling(0.5)])], True),
