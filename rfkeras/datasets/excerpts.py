@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,6 +207,8 @@ class EvaluationPlan:
         rows: (windows,) row of each window's clip in the split, without padding.
         starts: (windows,) first sample of each window.
         batch_size: Windows per batch. The last batch is padded with the first windows.
+        whole: (whole clips,) rows of the clips that have no windows, because their scores are
+            computed from the whole clip.
         failed: Rows whose clip turned out to be unreadable. It fills while the windows are
             read, so use kept_rows and average only afterwards.
     """
@@ -215,11 +217,16 @@ class EvaluationPlan:
     rows: NDArray[np.int64]
     starts: NDArray[np.int64]
     batch_size: int
+    whole: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     failed: set[int] = field(default_factory=set)
 
     @classmethod
     def from_lengths(
-        cls, lengths: Sequence[int | None], window: int, batch_size: int
+        cls,
+        lengths: Sequence[int | None],
+        window: int,
+        batch_size: int,
+        is_whole: Callable[[int], bool] | None = None,
     ) -> EvaluationPlan:
         """Create a plan.
 
@@ -227,13 +234,25 @@ class EvaluationPlan:
             lengths: Length of each clip in samples; None for unreadable clips.
             window: Samples per window.
             batch_size: Windows per batch.
+            is_whole: Whether a clip of this length is left out of the windows, to be scored
+                as a whole. None: all clips have windows.
         """
-        starts = [
-            np.zeros(0, np.int64) if length is None else window_starts(length, window)
+        whole = [
+            length is not None and is_whole is not None and is_whole(length)
             for length in lengths
         ]
+        starts = [
+            np.zeros(0, np.int64) if length is None or left else window_starts(length, window)
+            for length, left in zip(lengths, whole, strict=True)
+        ]
         rows = np.repeat(np.arange(len(lengths)), [len(clip) for clip in starts])
-        return cls(len(lengths), rows.astype(np.int64), np.concatenate(starts), batch_size)
+        return cls(
+            len(lengths),
+            rows.astype(np.int64),
+            np.concatenate(starts),
+            batch_size,
+            np.flatnonzero(whole),
+        )
 
     @property
     def windows(self) -> int:
@@ -248,15 +267,21 @@ class EvaluationPlan:
     @property
     def kept_rows(self) -> NDArray[np.int64]:
         """Rows of the split that have a score, ascending."""
-        kept: NDArray[np.int64] = np.setdiff1d(self.rows, sorted(self.failed))
+        scored = np.concatenate([self.rows, self.whole])
+        kept: NDArray[np.int64] = np.setdiff1d(scored, sorted(self.failed))
         return kept
 
-    def average(self, window_scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def average(
+        self,
+        window_scores: NDArray[np.floating[Any]],
+        whole_scores: Mapping[int, NDArray[np.floating[Any]]] | None = None,
+    ) -> NDArray[np.float64]:
         """Average the scores of each clip over its windows.
 
         Args:
             window_scores: (windows, classes) in the order of the windows, with or without
                 padding at the end.
+            whole_scores: (classes,) by row, for the rows in `whole` that could be read.
 
         Returns:
             (len(kept_rows), classes) float64. Row i belongs to clip kept_rows[i].
@@ -277,6 +302,8 @@ class EvaluationPlan:
         sums = np.zeros((self.clips, scores.shape[1]))
         np.add.at(sums, self.rows, scores[: self.windows])
         counts = np.bincount(self.rows, minlength=self.clips)[:, None]
+        for row, clip_scores in (whole_scores or {}).items():
+            sums[row], counts[row] = clip_scores, 1
         kept = self.kept_rows
         return sums[kept] / counts[kept]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfkeras.audio.decode import open_audio
 from rfkeras.audio.io import AudioFormat, Waveform
@@ -140,6 +142,7 @@ def evaluation_batches(
     batch_size: int,
     decoder: str,
     bad_files: BadFileLog,
+    is_whole: Callable[[int], bool] | None = None,
 ) -> tuple[tf.data.Dataset, EvaluationPlan]:
     """Create the batches of an evaluation: windows that cover every clip, in their order.
 
@@ -150,6 +153,7 @@ def evaluation_batches(
         batch_size: Windows per batch.
         decoder: One of `rfkeras.audio.decode.DECODERS`.
         bad_files: Keeps the error that ends the run at an unusable record.
+        is_whole: See `rfkeras.datasets.pipeline.evaluation_batches`.
 
     Raises:
         ConfigError: The shards have another audio format.
@@ -159,20 +163,70 @@ def evaluation_batches(
     from rfkeras.utils.keras_workarounds import with_length
 
     _prepare(split, audio, decoder)
-    plan = EvaluationPlan.from_lengths(split.lengths, samples, batch_size)
+    plan = EvaluationPlan.from_lengths(split.lengths, samples, batch_size, is_whole)
+    has_windows = np.zeros(len(split), bool)
+    has_windows[plan.rows] = True
     starts = tf.RaggedTensor.from_value_rowids(
         tf.constant(plan.starts), tf.constant(plan.rows), nrows=len(split)
     )
 
     def windows(row: tf.Tensor, record: tf.Tensor) -> tf.data.Dataset:
-        parsed = _parse(record, split.labels.shape[1])
-        if decoder == "tfio":
-            whole = _decode_in_graph(parsed, audio, bad_files)
-        else:
-            whole = tf.numpy_function(read, [parsed["wav"], parsed["key"]], tf.float32)
-            whole = tf.ensure_shape(whole, (None, *audio.shape(1)[1:]))
+        whole = _decode(record, split, audio, decoder, bad_files)
         own_starts = tf.data.Dataset.from_tensor_slices(starts[row])
         return own_starts.map(lambda start: _crop_or_repeat_in_graph(whole, start, samples))
+
+    stream = _records_of(split, has_windows).interleave(
+        windows, cycle_length=1, num_parallel_calls=1
+    )
+    padded = stream.repeat().take(plan.batches * batch_size)
+    padded = with_length(padded, plan.batches * batch_size)
+    return batched(padded, batch_size), plan
+
+
+def whole_clips(
+    split: PackedSplit,
+    rows: NDArray[np.integer[Any]],
+    audio: AudioFormat,
+    *,
+    decoder: str,
+    bad_files: BadFileLog,
+) -> Iterator[tuple[int, Waveform]]:
+    """Yield (row, waveform) of whole clips, in their order.
+
+    Args:
+        split: The clips.
+        rows: Rows to read.
+        audio: Format of the waveforms; must be that of the shards.
+        decoder: One of `rfkeras.audio.decode.DECODERS`.
+        bad_files: Keeps the error that ends the run at an unusable record.
+    """
+    wanted = np.zeros(len(split), bool)
+    wanted[rows] = True
+    records = _records_of(split, wanted).map(
+        lambda row, record: (row, _decode(record, split, audio, decoder, bad_files))
+    )
+    for row, waveform in records.prefetch(1).as_numpy_iterator():
+        yield int(row), waveform
+
+
+def _records_of(split: PackedSplit, wanted: NDArray[np.bool_]) -> tf.data.Dataset:
+    """Return (row, record) of some clips of a split, in their order."""
+    import tensorflow as tf
+
+    chosen = tf.constant(wanted)
+    records = tf.data.TFRecordDataset([shard.path for shard in split.shards]).enumerate()
+    return records.filter(lambda row, _: chosen[row])
+
+
+def _decode(
+    record: tf.Tensor,
+    split: PackedSplit,
+    audio: AudioFormat,
+    decoder: str,
+    bad_files: BadFileLog,
+) -> tf.Tensor:
+    """Decode the whole clip in a record."""
+    import tensorflow as tf
 
     def read(wav: bytes, key: bytes) -> Waveform:
         try:
@@ -181,15 +235,11 @@ def evaluation_batches(
         except AudioError as error:
             raise _unusable(key, error.reason, bad_files) from error
 
-    paths = [shard.path for shard in split.shards]
-    stream = (
-        tf.data.TFRecordDataset(paths)
-        .enumerate()
-        .interleave(windows, cycle_length=1, num_parallel_calls=1)
-    )
-    padded = stream.repeat().take(plan.batches * batch_size)
-    padded = with_length(padded, plan.batches * batch_size)
-    return batched(padded, batch_size), plan
+    parsed = _parse(record, split.labels.shape[1])
+    if decoder == "tfio":
+        return _decode_in_graph(parsed, audio, bad_files)
+    whole = tf.numpy_function(read, [parsed["wav"], parsed["key"]], tf.float32)
+    return tf.ensure_shape(whole, (None, *audio.shape(1)[1:]))
 
 
 def _prepare(split: PackedSplit, audio: AudioFormat, decoder: str) -> None:

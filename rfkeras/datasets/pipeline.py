@@ -7,6 +7,7 @@ files; `rfkeras.datasets.packed_pipeline` reads shards.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,6 +145,7 @@ def evaluation_batches(
     bad_files: BadFileLog,
     decoder: str = "soundfile",
     cache: WaveformCache | None = None,
+    is_whole: Callable[[int], bool] | None = None,
 ) -> tuple[tf.data.Dataset, EvaluationPlan]:
     """Create the batches of an evaluation: consecutive windows that cover every clip.
 
@@ -160,6 +162,8 @@ def evaluation_batches(
         decoder: "soundfile"; "isolated" to decode in separate processes that may crash; or
             "tfio" to decode packed shards inside the TensorFlow graph.
         cache: Keeps decoded files in memory; can be shared with a training pipeline.
+        is_whole: Whether a clip of this length, in samples, is left out of the windows. The
+            rows of such clips are in `plan.whole`; `whole_clips` reads them.
 
     Returns:
         The waveforms, float32 of shape (batch, samples) or (batch, samples, 2) with
@@ -179,14 +183,15 @@ def evaluation_batches(
             batch_size=batch_size,
             decoder=decoder,
             bad_files=bad_files,
+            is_whole=is_whole,
         )
 
     import tensorflow as tf
 
     reader = ClipReader(audio, cache, decoder)
     lengths = _lengths(split, reader, bad_files)
-    plan = EvaluationPlan.from_lengths(lengths, samples, batch_size)
-    if plan.windows == 0:
+    plan = EvaluationPlan.from_lengths(lengths, samples, batch_size, is_whole)
+    if len(plan.kept_rows) == 0:
         raise DatasetError(
             f"None of the {count(len(split), 'clip')} can be read. First: "
             f"{bad_files.files[0].path}: {bad_files.files[0].reason}."

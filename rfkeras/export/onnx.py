@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
 from rfkeras.export.portable import NETWORK_SCOPE, Arrays, PortableModel
+from rfkeras.export.saved_model import ExportError, explaining
 from rfkeras.export.single_file import Exported, Plan, quiet, write_checked
-from rfkeras.export.verify import ExportError
 
 INTEGER_OPERATORS = ["Conv", "Add", "MaxPool", "Concat", "Pad"]
 OPSET = 17
@@ -59,7 +59,8 @@ def onnx(
             allows. No file is written then.
     """
     _need_packages()
-    portable = PortableModel(model, labels, frontend)
+    with explaining(model, "ONNX"):
+        portable = PortableModel(model, labels, frontend)
     plan = Plan(portable, precision, calibration, trial)
     proto = _convert(portable)
     if precision == "int8":

@@ -12,12 +12,19 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
-from rfkeras.export.saved_model import audio_fields, checked_labels, frame_times_or_none
+from rfkeras.export.saved_model import (
+    audio_fields,
+    check_exportable,
+    checked_labels,
+    frame_times_or_none,
+    least_samples,
+)
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
 from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
-from rfkeras.utils.model_graph import inlined, layer_tensor, only_input
-from zoo.tagger import Reader, tag_thresholds
+from rfkeras.layers import model_outputs
+from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
+from zoo.tagger import Reader, classifier_input, model_head, tag_thresholds, top_head
 
 OUTPUTS = ("scores", "frame_scores", "embedding")
 
@@ -32,9 +39,13 @@ class PortableModel:
     The network is folded (`rfkeras.fold`). Converters fold batch normalisation as well, but not
     the branches of a block, and they are faster on the smaller graph.
 
+    Without assertions, which the converted formats do not have: a clip with NaN or infinite
+    values has NaN in all its outputs (and the other clips of a batch their own outputs), and an
+    empty batch has empty outputs.
+
     Args:
-        model: Functional, ending in a `ClipLogits` layer that is not in a nested model. Layers
-            with reduced precision compute in float32 here.
+        model: Functional, with one input and one output. Layers with reduced precision compute
+            in float32 here.
         labels: Tag of each output; defaults to the names in the model.
         frontend: Take waveforms if the model does. False: take the standardised spectrogram
             that the model's front-end computes.
@@ -43,19 +54,22 @@ class PortableModel:
         input_name: "waveform" or "spectrogram".
         input_shape: (batch, samples), (batch, samples, channels), or (batch, time, mel,
             channels); None for free sizes.
-        serve: Function from the input to a dict of `OUTPUTS`: scores (batch, classes),
+        outputs: Names of the outputs: `OUTPUTS`, or only "scores" if the model does not end in
+            a `ClipLogits` layer.
+        serve: Function from the input to a dict of outputs: scores (batch, classes),
             frame_scores (batch, time', classes), embedding (batch, features).
         head: The model's head.
         card: Everything else that a user of the file needs, JSON-serialisable.
 
     Raises:
-        ConfigError: The frames of the model are unknown, its front-end is not its first layer,
-            or the numbers of labels and outputs differ.
+        ConfigError: The front-end of the model is not its first layer, the numbers of labels
+            and outputs differ, or the model cannot be exported (see `check_exportable`).
     """
 
     def __init__(
         self, model: keras.Model, labels: Sequence[str] | None = None, frontend: bool = True
     ):
+        check_exportable(model)
         keras_model = inlined(in_float32(model))
         layer = find_frontend(keras_model)
         source = only_input(keras_model)
@@ -70,36 +84,69 @@ class PortableModel:
                 source = layer_tensor(keras_model, layer, "output")
         self.input_name = source.name if layer is None or frontend else "spectrogram"
         self.input_shape = tuple(source.shape)
-        self._reader = Reader(keras_model, source)
-        self._frontend = PortableFrontend(layer) if layer is not None and frontend else None
+        self.outputs = OUTPUTS
+        try:
+            top_head(keras_model), classifier_input(keras_model)
+        except ConfigError:
+            self.outputs = OUTPUTS[:1]
+        self._values = model_outputs(keras_model)
+        self._reader = self._reading(keras_model, source)
+        self._frontend = (
+            PortableFrontend(layer, least_samples(keras_model))
+            if layer is not None and frontend
+            else None
+        )
         self._folded = folded = fold_if_possible(keras_model)
         twin = find_frontend(folded)
         start = None if twin is None else layer_tensor(folded, twin, "output")
-        self._network = Reader(folded, start)
-        self.head = self._reader.head
+        self._network = self._reading(folded, start)
+        self.head = model_head(keras_model)
         self.card = _card(model, self, labels)
         spec = tf.TensorSpec(self.input_shape, tf.float32, name=self.input_name)
         self.serve = tf.function(self._serve, input_signature=[spec])
         self._expected = tf.function(self._expect, input_signature=[spec])
 
+    def _reading(self, model: keras.Model, source: Any) -> Any:
+        """Return the function from `source`, or the model's input, to its outputs."""
+        if len(self.outputs) > 1:
+            return Reader(model, source)
+        source = only_input(model) if source is None else source
+        # The name tells converters which operations are the network's.
+        network = keras.Model(source, only_output(model), name=NETWORK_SCOPE)
+        return lambda batch: network(batch, training=False)
+
     def _serve(self, batch: Any) -> dict[str, Any]:
+        rows = tf.shape(batch)[0]
+        # 0 for finite clips, else NaN. Layers such as ReLU can turn NaN into ordinary values.
+        poison = tf.reduce_mean(batch - batch, axis=list(range(1, batch.shape.rank)))
+        # TFLite ends the process at a convolution of no rows.
+        more = [[0, 0]] * (batch.shape.rank - 1)
+        batch = tf.ensure_shape(
+            tf.pad(batch, [[0, tf.maximum(0, 1 - rows)], *more]), batch.shape
+        )
         if self._frontend is not None:
             with tf.name_scope("frontend"):
                 batch = self._frontend(batch)
-        return self._outputs(self._network(batch))
+        outputs = {}
+        for name, value in self._named(self._network(batch)).items():
+            own = tf.reshape(poison, [-1] + [1] * (value.shape.rank - 1))
+            outputs[name] = tf.identity(value[:rows] + own, name)
+        return outputs
 
     def _expect(self, batch: Any) -> dict[str, Any]:
-        return self._outputs(self._reader(batch))
+        return self._named(self._reader(batch))
 
-    def _outputs(self, reading: Any) -> dict[str, Any]:
+    def _named(self, reading: Any) -> dict[str, Any]:
+        """Return the outputs by name."""
+        if len(self.outputs) == 1:
+            return {"scores": self._values.scores(reading)}
+        scores = self._reader.outputs.scores
         values = (
-            self.head.scores(reading.logits),
-            self.head.scores(reading.frame_logits),
+            scores(reading.logits),
+            scores(reading.frame_logits),
             reading.embedding,
         )
-        return {
-            name: tf.identity(value, name) for name, value in zip(OUTPUTS, values, strict=True)
-        }
+        return dict(zip(OUTPUTS, values, strict=True))
 
     def expect(self, batch: NDArray[np.float32]) -> Arrays:
         """Return the outputs of the Keras model itself for a batch, computed on the CPU."""
@@ -122,7 +169,7 @@ def _card(
     card: dict[str, Any] = {
         "name": model.name,
         "input": portable.input_name,
-        "outputs": list(OUTPUTS),
+        "outputs": list(portable.outputs),
         "labels": list(checked_labels(model, labels or None)),
         "task": portable.head.task,
         "thresholds": tag_thresholds(model),
@@ -147,10 +194,12 @@ class PortableFrontend:
 
     Args:
         frontend: A built front-end; its statistics are copied.
+        least: Pad audio shorter than this, if the front-end does not.
     """
 
-    def __init__(self, frontend: Frontend):
+    def __init__(self, frontend: Frontend, least: int = 0):
         self.frontend = frontend
+        self._least = max(least, frontend.min_samples)
         self._spectrum = PowerSpectrum(frontend.n_fft, frontend.window_samples)
         bins = self._spectrum.bins
         filters = np.asarray(frontend.mel.filterbank, np.float64)
@@ -197,7 +246,7 @@ class PortableFrontend:
     def _frames(self, rows: Any, samples: Any) -> Any:
         """Return the windows of (rows, samples) at every hop, (rows, time, window_samples)."""
         window, hop = self.frontend.window_samples, self.frontend.hop_samples
-        short_by = tf.maximum(0, self.frontend.min_samples - samples)
+        short_by = tf.maximum(0, self._least - samples)
         rows = tf.pad(rows, [[0, 0], [0, short_by]])
         half = window // 2
         rows = tf.pad(rows, [[0, 0], [half, half]], mode="REFLECT")

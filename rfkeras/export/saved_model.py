@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,16 +19,24 @@ import tensorflow as tf
 from keras import ops
 
 from rfkeras.audio.io import AudioFormat
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.export.audio_graph import check_wav, decode_wav
 from rfkeras.folding import computes_in_float32, fold_if_possible
 from rfkeras.frontend import find_frontend
 from rfkeras.inference.frames import FrameTimes, frame_times
-from rfkeras.layers import ClipLogits
+from rfkeras.layers import ClipLogits, find_head, model_outputs
+from rfkeras.rf import shortest_input
 from rfkeras.utils.files import PARTIAL, naming_write_errors, write_text
 from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
-from rfkeras.utils.text import count
-from zoo.tagger import classifier_input, label_names, model_head, tag_thresholds, top_head
+from rfkeras.utils.text import count, shorten
+from zoo.tagger import (
+    classifier_input,
+    label_names,
+    model_head,
+    pooled_outputs,
+    tag_thresholds,
+    top_head,
+)
 
 SERVE, FRAMES, EMBED, AUDIO_BYTES = "serving_default", "frames", "embed", "audio_bytes"
 AUDIO_INPUT = "audio"
@@ -41,7 +50,12 @@ MAX_REQUESTS = 1000  # TensorFlow Serving reads no more
 # (rows, seconds) of silence. Batching joins requests, so several rows are included.
 SIZES = ((1, 1.0), (1, 10.0), (4, 1.0))
 _ENCODED_SECONDS = 0.5
+_REASON_LENGTH = 300  # of another library's message
 _log = logging.getLogger(__name__)
+
+
+class ExportError(RFKerasError):
+    """A model cannot be exported, or an export does not load or differs from its source."""
 
 
 def saved_model(
@@ -64,7 +78,8 @@ def saved_model(
       Audio that is too short for the network is padded with zeros. A model without a front-end
       takes `spectrogram` instead. Returns `scores`, float32 (batch, classes): the probability
       of each tag in `assets/labels.txt`. This is the sigmoid of its logit, or the softmax if
-      classes are mutually exclusive. A model with the head "frames" returns (batch, frames,
+      classes are mutually exclusive; for a model that ends in a sigmoid or softmax, its own
+      output. A model with the head "frames" returns (batch, frames,
       classes).
     - `frames`: the same input. Returns `frame_scores`, (batch, frames, classes), and for models
       with a front-end `frame_times_s`, (batch, frames): the centre of each frame's window in
@@ -75,7 +90,8 @@ def saved_model(
       channels and sample rate from 8 to 192 kHz. They are mixed and resampled in the graph,
       each file separately. Returns `scores`, (batch, classes).
 
-    Empty batches and unreadable audio raise InvalidArgument errors. A model without a front-end
+    Empty batches, NaN or infinite samples and unreadable audio raise InvalidArgument errors
+    that name the clips. A model without a front-end
     has no `audio_bytes`, and a model without a top-level `ClipLogits` layer has only
     `serving_default`. The reasons are in `assets/model.json` under "signatures_missing". The
     same file has the task, the threshold of each tag ("thresholds", null if only the highest
@@ -93,7 +109,9 @@ def saved_model(
         The folder.
 
     Raises:
-        ConfigError: The folder exists, or the numbers of labels and outputs differ.
+        ConfigError: The folder exists, the numbers of labels and outputs differ, or the model
+            cannot be exported (see `check_exportable`).
+        ExportError: A layer cannot be traced.
     """
     path = Path(path)
     if path.exists():
@@ -101,9 +119,11 @@ def saved_model(
             f"{path} already exists. Remove it first, or choose another folder, such as "
             f"{path.parent / '2'}: TensorFlow Serving uses the highest number."
         )
+    check_exportable(model)
     names = checked_labels(model, labels)
     path.parent.mkdir(parents=True, exist_ok=True)
-    signatures = Signatures(model, model_head(model))
+    with explaining(model, "SavedModel"):
+        signatures = Signatures(model, model_head(model))
     described = describe(model, signatures)
     with (
         naming_write_errors(path),
@@ -119,6 +139,63 @@ def saved_model(
     return path
 
 
+def check_exportable(model: keras.Model) -> None:
+    """Check that a model has the inputs and outputs that an export can have.
+
+    Raises:
+        ConfigError: It has no graph of layers, several inputs or outputs, an input that is not
+            float waveforms or spectrograms, or an output without a score per class.
+    """
+    source, output = only_input(model), only_output(model)
+    sparse = getattr(source, "sparse", False) or getattr(source, "ragged", False)
+    if sparse or not str(source.dtype).startswith(("float", "bfloat")):
+        kind = "sparse or ragged" if sparse else source.dtype
+        raise ConfigError(
+            f"Model {model.name!r} has a {kind} input {source.name!r}; an export takes float "
+            "waveforms in [-1, 1] or spectrograms. Put a model with a float input around it, or "
+            "write it with Keras: model.export(PATH)."
+        )
+    if len(source.shape) < 2:
+        raise ConfigError(
+            f"Model {model.name!r} has an input of shape {tuple(source.shape)}; an export needs "
+            "(batch, samples), (batch, samples, channels) or spectrograms."
+        )
+    head = find_head(model)
+    ranks = (2, 3) if head is not None and head.frames else (2,)
+    if len(output.shape) not in ranks or output.shape[-1] is None:
+        raise ConfigError(
+            f"Model {model.name!r} has an output of shape {tuple(output.shape)}; an export needs "
+            "(batch, classes). End the model with rfkeras.layers.ClipLogits (with frames=True "
+            "for scores of frames) or a pooling layer."
+        )
+
+
+@contextlib.contextmanager
+def explaining(model: keras.Model, target: str) -> Iterator[None]:
+    """Turn exceptions of layers that cannot be traced into an `ExportError` of one sentence.
+
+    Args:
+        model: The model that is exported.
+        target: Name of the format.
+    """
+    try:
+        yield
+    except RFKerasError:
+        raise
+    except Exception as error:
+        named = (
+            layer.name
+            for layer in reversed(model._flatten_layers(include_self=False))
+            if layer.name and re.search(rf"\b{re.escape(layer.name)}\b", str(error))
+        )
+        layer = next(named, None)
+        where = "" if layer is None else f", because of layer {layer!r}"
+        reason = shorten(" ".join(str(error).split()) or type(error).__name__, _REASON_LENGTH)
+        raise ExportError(
+            f"Model {model.name!r} cannot be exported as {target}{where}: {reason}"
+        ) from error
+
+
 def checked_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]:
     """Return the tag of each output, by default the names in the model.
 
@@ -126,9 +203,10 @@ def checked_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[st
         ConfigError: The numbers of labels and outputs differ.
     """
     names = label_names(model) if labels is None else tuple(labels)
-    if len(names) != model.output_shape[-1]:
+    outputs = only_output(model).shape[-1]
+    if len(names) != outputs:
         raise ConfigError(
-            f"The model has {count(model.output_shape[-1], 'output')} but "
+            f"The model has {count(outputs, 'output')} but "
             f"{count(len(names), 'label')}."
         )
     return names
@@ -174,6 +252,7 @@ class Signatures:
         model = inlined(model)
         source = only_input(model)
         self._head = head
+        self._final = model_outputs(model)
         self._n_classes = only_output(model).shape[-1]
         inference = for_inference(model)
         outputs = {"logits": only_output(inference)}
@@ -183,6 +262,7 @@ class Signatures:
         except ConfigError as error:
             self.missing = dict.fromkeys((FRAMES, EMBED, AUDIO_BYTES), str(error))
         else:
+            self._pooled = pooled_outputs(model)
             outputs |= {"map": layer_tensor(inference, own, "input"), "features": features}
             self.embedding_size = int(features.shape[-1])
             self.frame_times = frame_times_or_none(model)
@@ -191,7 +271,10 @@ class Signatures:
         constant = uses_constants(inference)
         self.variables = [] if constant else inference.variables
 
+        least = least_samples(model)
+
         def compute(batch: Any) -> dict[str, Any]:
+            batch = padded(batch, least)
             with weights_of(inference, constant):
                 values = network(batch, training=False)
                 values = values if isinstance(values, list) else [values]
@@ -224,7 +307,10 @@ class Signatures:
             not_empty = tf.debugging.assert_positive(
                 tf.shape(batch)[0], message=f"Empty batch: {spec.name} has no rows."
             )
-            with tf.control_dependencies([not_empty]):
+            checks = [not_empty]
+            if spec.dtype != tf.string:
+                checks.append(_assert_finite(batch, spec.name))
+            with tf.control_dependencies(checks):
                 return function(tf.identity(batch))
 
         traced = tf.function(checked, input_signature=[spec], autograph=False)
@@ -232,11 +318,11 @@ class Signatures:
         self.functions[name] = traced.get_concrete_function()
 
     def _serve(self, batch: Any) -> dict[str, Any]:
-        return {"scores": self._head.scores(self._compute(batch)["logits"])}
+        return {"scores": self._final.scores(self._compute(batch)["logits"])}
 
     def _frames(self, batch: Any) -> dict[str, Any]:
         logits = self._compute(batch)["frame_logits"]
-        outputs = {"frame_scores": self._head.scores(logits)}
+        outputs = {"frame_scores": self._pooled.scores(logits)}
         if self.frame_times is not None:
             rows, n_frames = tf.shape(logits)[0], tf.shape(logits)[1]
             milliseconds = self.frame_times.first_ms + self.frame_times.stride_ms * tf.cast(
@@ -257,12 +343,12 @@ class Signatures:
     def _audio_bytes(self, audio: Any) -> dict[str, Any]:
         def score(content: Any) -> Any:
             computed = self._compute(decode_wav(content, self._audio)[None])
-            logits = computed["logits"]
             if self._head.frames:
                 logits = self._head.clip_logits(
                     computed["frame_logits"], computed["log_weights"]
                 )
-            return self._head.scores(logits)[0]
+                return self._pooled.scores(logits)[0]
+            return self._final.scores(computed["logits"])[0]
 
         # One file at a time: memory is that of the longest file, and no padding is needed.
         scores = tf.map_fn(
@@ -272,6 +358,47 @@ class Signatures:
             parallel_iterations=1,
         )
         return {"scores": tf.ensure_shape(scores, (None, self._n_classes))}
+
+
+def _assert_finite(batch: Any, name: str) -> Any:
+    """Return an assertion that a float batch has no NaN or infinite values."""
+    finite = tf.reduce_all(
+        tf.math.is_finite(batch), axis=tuple(range(1, batch.shape.rank)), keepdims=False
+    )
+    message = tf.strings.join(
+        [
+            f"NaN or infinite values in {name}[",
+            tf.strings.reduce_join(
+                tf.strings.as_string(tf.where(~finite)[:, 0]), separator=", "
+            ),
+            "]. Send finite samples.",
+        ]
+    )
+    return tf.debugging.Assert(tf.reduce_all(finite), [message])
+
+
+def least_samples(model: keras.Model) -> int:
+    """Return the samples to which an export pads shorter audio; 0 if it does not pad.
+
+    That is what the front-end and the layers after it need. Spectrograms are not padded.
+
+    Raises:
+        ConfigError: The model cannot compute an input of any length.
+    """
+    frontend = find_frontend(model)
+    if frontend is None or only_input(model).shape[1] is not None:
+        return 0
+    return max(frontend.min_samples, shortest_input(model))
+
+
+def padded(waveform: Any, least: int) -> Any:
+    """Pad waveforms (batch, samples, ...) that are shorter than `least` with zeros."""
+    if not least:
+        return waveform
+    short_by = tf.maximum(0, least - tf.shape(waveform)[1])
+    rest = [[0, 0]] * (waveform.shape.rank - 2)
+    longer = tf.pad(waveform, [[0, 0], [0, short_by], *rest])
+    return tf.ensure_shape(longer, waveform.shape)
 
 
 def for_inference(model: keras.Model) -> keras.Model:
@@ -361,7 +488,7 @@ def describe(model: keras.Model, signatures: Signatures) -> dict[str, Any]:
     """
     card: dict[str, Any] = {
         "name": model.name,
-        "input": model.inputs[0].name,
+        "input": only_input(model).name,
         "task": model_head(model).task,
         "thresholds": tag_thresholds(model),
     }
@@ -385,11 +512,11 @@ def audio_fields(model: keras.Model) -> dict[str, Any]:
     frontend = find_frontend(model)
     if frontend is None:
         return {}
-    shape = model.inputs[0].shape
+    shape = only_input(model).shape
     return {
         "sample_rate_hz": frontend.sample_rate_hz,
         "channels": 1 if len(shape) == 2 else shape[-1],
-        "min_samples": frontend.min_samples,
+        "min_samples": max(frontend.min_samples, least_samples(model)),
         "frontend": frontend.get_config(),
     }
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.export.portable import NETWORK_SCOPE, Arrays, PortableModel
+from rfkeras.export.saved_model import ExportError, explaining
 from rfkeras.export.single_file import Exported, Plan, quiet, write_checked
-from rfkeras.export.verify import ExportError
 
 SIGNATURE = "serving_default"
 CONVERTER_CHARACTERS = 500  # of the converter's message, which can be pages long
@@ -60,7 +60,8 @@ def tflite(
         ExportError: The conversion fails, or the result differs by more than the precision
             allows. No file is written then.
     """
-    portable = PortableModel(model, labels, frontend)
+    with explaining(model, "TFLite"):
+        portable = PortableModel(model, labels, frontend)
     plan = Plan(portable, precision, calibration, trial)
     content = _convert(portable, plan)
     run = TFLiteRunner(content)

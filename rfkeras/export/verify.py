@@ -30,11 +30,22 @@ import soundfile
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from rfkeras.errors import ConfigError, RFKerasError
-from rfkeras.export.portable import Arrays, PortableModel
-from rfkeras.export.saved_model import AUDIO_BYTES, EMBED, FRAMES, SERVE, frame_times_or_none
+from rfkeras.errors import ConfigError
+from rfkeras.export.portable import OUTPUTS, Arrays, PortableModel
+from rfkeras.export.saved_model import (
+    AUDIO_BYTES,
+    EMBED,
+    FRAMES,
+    SERVE,
+    ExportError,
+    frame_times_or_none,
+    least_samples,
+    padded,
+)
 from rfkeras.frontend import find_frontend
-from zoo.tagger import Reader, model_head
+from rfkeras.layers import model_outputs
+from rfkeras.utils.model_graph import only_input
+from zoo.tagger import Reader
 
 FLOAT32_TOLERANCE = 1e-5
 SPACING_AT_1 = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
@@ -45,10 +56,6 @@ FRAME_TOLERANCES = {**TOLERANCES, "int8": 0.2}
 LEAST_RANKING = {"float32": 0.0, "float16": 0.0, "int8": 0.9}
 EMBEDDING_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 0.5}
 Run = Callable[[NDArray[np.float32]], Arrays]
-
-
-class ExportError(RFKerasError):
-    """An exported model does not load, or its outputs differ from those of its source."""
 
 
 def verify(
@@ -115,7 +122,7 @@ def _requests(
     asked: dict[str, NDArray[Any]] = {f"{SERVE}/{i}": batch for i, batch in enumerate(inputs)}
     asked |= {f"{FRAMES}/0": inputs[0], f"{EMBED}/0": inputs[0]}
     frontend = find_frontend(model)
-    if frontend is not None and model.inputs[0].shape[1] is None:
+    if frontend is not None and only_input(model).shape[1] is None:
         file = io.BytesIO()
         samples = _sixteen_bits(inputs[0][0])
         soundfile.write(file, samples, frontend.sample_rate_hz, format="WAV", subtype="PCM_16")
@@ -135,12 +142,12 @@ def _expected(
     model: keras.Model, inputs: Sequence[NDArray[np.float32]]
 ) -> dict[str, NDArray[Any]]:
     """Return the model's own outputs for `_requests`, under the clean process's names."""
-    head = model_head(model)
-    spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
+    outputs, least = model_outputs(model), least_samples(model)
+    spec = tf.TensorSpec(only_input(model).shape, tf.float32)
 
     def compute(batch: Any) -> Any:
         with tf.device("/cpu:0"):  # the clean process also runs on the CPU
-            return head.scores(model(batch, training=False))
+            return outputs.scores(model(padded(batch, least), training=False))
 
     scores = tf.function(compute, input_signature=[spec])
     expected = {
@@ -154,10 +161,10 @@ def _expected(
 
     def read(batch: Any) -> Any:
         with tf.device("/cpu:0"):
-            reading = reader(batch)
+            reading = reader(padded(batch, least))
             return {
-                "clip": head.scores(reading.logits),
-                "frame_scores": head.scores(reading.frame_logits),
+                "clip": reader.outputs.scores(reading.logits),
+                "frame_scores": reader.outputs.scores(reading.frame_logits),
                 "embedding": reading.embedding,
                 "frame_embeddings": reading.frame_embeddings,
             }
@@ -249,11 +256,11 @@ def compare(
     Raises:
         ExportError: Outputs differ in shape.
     """
-    largest = dict.fromkeys(("scores", "frame_scores", "embedding"), 0.0)
+    largest = dict.fromkeys(OUTPUTS, 0.0)
     rankings: list[float] = []
     for batch in batches:
         expected, got = portable.expect(batch), run(batch)
-        for name in largest:
+        for name in portable.outputs:
             if expected[name].shape != got[name].shape:
                 raise ExportError(
                     f"For input {batch.shape} the converted model's {name} have shape "

@@ -95,6 +95,8 @@ class StreamTagger:
             memory.
         decoder: Decoder for files: "soundfile", or "isolated", which uses soundfile in a
             separate process that may crash.
+        fold: Compute with the folded copy. False: with the model itself, in its precision and
+            with the weights that it has at the time of a call, such as during training.
 
     Attributes:
         model: The model.
@@ -122,7 +124,12 @@ class StreamTagger:
     """
 
     def __init__(
-        self, model: keras.Model, chunk_seconds: float = 30.0, decoder: str = "soundfile"
+        self,
+        model: keras.Model,
+        chunk_seconds: float = 30.0,
+        decoder: str = "soundfile",
+        *,
+        fold: bool = True,
     ) -> None:
         source = only_input(model)
         frontend = find_frontend(model)
@@ -152,7 +159,7 @@ class StreamTagger:
         self.model = model
         self.chunk_seconds = chunk_seconds
         self.decoder = decoder
-        self._reader = Reader(fold_if_possible(model))
+        self._reader = Reader(fold_if_possible(model) if fold else model)
         self.label_names = label_names(model)
         thresholds = tag_thresholds(model)
         self.thresholds = None if thresholds is None else np.array(thresholds)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.datasets.base import BadFile, recorded_clips
-from rfkeras.datasets.excerpts import EvaluationPlan, rows_of
+from rfkeras.datasets.excerpts import rows_of
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.evaluation.metrics import (
     average_precision,
@@ -24,14 +24,15 @@ from rfkeras.evaluation.metrics import (
     decide_class,
     decision_metrics,
     log_loss,
-    probabilities,
     roc_auc,
 )
 from rfkeras.evaluation.report import evaluate
 from rfkeras.evaluation.result import Report
+from rfkeras.folding import in_float32
 from rfkeras.frontend import find_frontend
-from rfkeras.layers import find_head, model_outputs
+from rfkeras.layers import find_head
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
+from rfkeras.training.clip_scores import ClipScorer, model_task
 from rfkeras.training.data import Inputs, open_inputs
 from rfkeras.training.distributed import Workers
 from rfkeras.training.run_dir import RunFolder, copy_values, state_variables
@@ -42,30 +43,6 @@ from zoo.tagger import label_names
 
 Array = NDArray[Any]
 VALIDATION = "validation"
-
-
-def model_task(model: Any) -> str:
-    """Return the task of the model's outputs."""
-    return model_outputs(model).task
-
-
-def predict_scores(model: Any, batches: Any, plan: EvaluationPlan) -> NDArray[np.float64]:
-    """Return the score of every tag for every clip that could be read.
-
-    Args:
-        model: Keras model from waveform to logits. Its head defines their meaning.
-        batches: tf.data set of windows, in full batches.
-        plan: Assigns the windows to clips. Both are from `evaluation_batches`.
-
-    Returns:
-        (len(plan.kept_rows), classes). A clip's score is the mean over its windows of the
-        sigmoid or, for a single-label model, of the softmax.
-    """
-    values = model.predict(batches, verbose=0)
-    outputs = model_outputs(model)
-    if not outputs.from_logits:
-        return plan.average(values)
-    return plan.average(probabilities(values, outputs.task))
 
 
 # During training
@@ -130,15 +107,17 @@ class Validation:
         split = inputs.dataset.split(VALIDATION)
         # One part per worker, not per replica.
         self._rows = rows_of(split, workers.part)
-        self._data = (
-            inputs.evaluation_batches(VALIDATION, workers.part) if len(self._rows) else None
-        )
         self._trained = self._local = tagger
         if workers.count > 1:
             # A model of the strategy would wait for the other workers at each batch.
             with dtype_policy(inputs.config.precision):
                 self._local = build_tagger(inputs)
             self._local.jit_compile = False
+        self._scorer = (
+            ClipScorer(self._local, inputs, VALIDATION, workers.part, live=True)
+            if len(self._rows)
+            else None
+        )
 
     def __call__(self) -> dict[str, float]:
         """Return the metrics by their names in log.csv.
@@ -165,13 +144,10 @@ class Validation:
 
     def _score(self) -> NDArray[np.float64]:
         """Return row and scores of this worker's clips, (clips, 1 + classes)."""
-        if self._data is None:
+        if self._scorer is None:
             return np.zeros((0, 1 + len(self.inputs.dataset.label_names)))
-        batches, plan = self._data
-        with self.inputs.reporting_bad_files():
-            scores = predict_scores(self._local, batches, plan)
-        rows = self._rows[plan.kept_rows]
-        return np.column_stack([rows.astype(np.float64), scores])
+        kept, scores = self._scorer.scores()
+        return np.column_stack([self._rows[kept].astype(np.float64), scores])
 
     def _gather_bad_files(self) -> None:
         """Add the files that any worker could not read to the list of the chief."""
@@ -254,12 +230,10 @@ def score_clips(
     Raises:
         DatasetError: Too many files cannot be read.
     """
-    batches, plan = inputs.evaluation_batches(split)
-    with inputs.reporting_bad_files():
-        scores = predict_scores(model, batches, plan)
-    labels, mask = inputs.labels_and_mask(split, plan.kept_rows)
+    rows, scores = ClipScorer(in_float32(model), inputs, split).scores()
+    labels, mask = inputs.labels_and_mask(split, rows)
     keys = inputs.dataset.split(split).keys
-    return scores, labels, mask, tuple(keys[row] for row in plan.kept_rows)
+    return scores, labels, mask, tuple(keys[row] for row in rows)
 
 
 def score_model(

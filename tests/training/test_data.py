@@ -8,8 +8,8 @@ import zoo
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.resolve import merge_options
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.training.clip_scores import ClipScorer
 from rfkeras.training.data import open_dataset, open_inputs
-from rfkeras.training.scoring import score_split
 from tests.helpers.layouts import write_dcase
 
 AUDIO = AudioFormat(22050)
@@ -120,9 +120,8 @@ def test_a_file_damaged_during_scoring_gives_a_clear_error(tone_folder, tmp_path
     folder = damaged_copy(tone_folder, tmp_path / "data", bad=0)
     inputs = open_inputs(configure(folder, cache_gb=0), AUDIO, None, ("test",))
     model = zoo.create_model("resnet_rf", 3, width=2)
-    original = inputs.evaluation_batches("test")
+    scorer = ClipScorer(model, inputs, "test")
     for path in inputs.dataset.split("test").paths:
         path.write_bytes(path.read_bytes()[:44])  # after the headers were read for the plan
-    object.__setattr__(inputs, "evaluation_batches", lambda split: original)
     with pytest.raises(DatasetError, match="audio files cannot be used"):
-        score_split(model, inputs, "test")
+        scorer.scores()

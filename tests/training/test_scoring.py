@@ -11,11 +11,8 @@ import zoo
 from rfkeras.datasets.excerpts import EvaluationPlan
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.metrics import log_loss
-from rfkeras.training.scoring import (
-    model_task,
-    predict_scores,
-    validation_metrics,
-)
+from rfkeras.training.clip_scores import model_task, predict_windows
+from rfkeras.training.scoring import validation_metrics
 
 
 def echo(logits, task):
@@ -30,13 +27,13 @@ PLAN = EvaluationPlan.from_lengths([10, 25, 10], window=10, batch_size=5)
 
 
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])
-def test_a_clips_score_is_the_mean_over_its_windows(task):
+def test_the_plan_averages_windows(task):
     powers = np.exp(LOGITS.astype("float64"))
     windows = {
         "multi_label": powers / (1 + powers),
         "single_label": powers / powers.sum(axis=1, keepdims=True),
     }[task]
-    scores = predict_scores(echo(LOGITS, task), None, PLAN)
+    scores = PLAN.average(predict_windows(echo(LOGITS, task), None))
     expected = [windows[0], windows[1:4].mean(axis=0), windows[4]]
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
@@ -56,7 +53,7 @@ def test_a_model_that_ends_in_a_sigmoid_or_softmax_gives_its_own_scores(activati
     own = np.array([[0.04, 0.96], [0.3, 0.7], [0.1, 0.9]], np.float32)
     model.predict = lambda batches, verbose: own
     plan = EvaluationPlan.from_lengths([10, 15], window=10, batch_size=3)
-    scores = predict_scores(model, None, plan)
+    scores = plan.average(predict_windows(model, None))
     assert model_task(model) == task
     np.testing.assert_allclose(scores, [own[0], own[1:].mean(axis=0)], rtol=1e-6)
 
@@ -100,11 +97,7 @@ def test_metrics_of_an_epoch_of_a_classifier():
 def test_the_loss_of_a_classifier_equals_that_of_keras():
     truth, logits = np.array([0, 2, 1, 1, 0]), LOGITS
     keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(truth, logits)
-    scores = predict_scores(
-        echo(logits, "single_label"),
-        None,
-        EvaluationPlan.from_lengths([10] * 5, window=10, batch_size=5),
-    )
+    scores = predict_windows(echo(logits, "single_label"), None)
     found = validation_metrics(scores, np.eye(3)[truth], np.ones((5, 3)), "single_label")
     assert found["val_loss"] == pytest.approx(float(keras_loss), rel=1e-6)
 
