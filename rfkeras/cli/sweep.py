@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS
-from rfkeras.config.resolve import add_flags, complete, option_sources, resolve
+from rfkeras.config.resolve import (
+    add_flags,
+    check_initial_weights,
+    complete,
+    option_sources,
+    resolve,
+)
 from rfkeras.errors import RFKerasError
 from rfkeras.utils.files import write_text
 from rfkeras.utils.text import count
@@ -168,9 +174,9 @@ def plan(options: argparse.Namespace) -> list[Job]:
     check_no_variant_options(f"Model {model!r}", zoo.model_info(model).options)
     jobs = []
     for sweep_run in grid:
-        config = complete(
-            resolve({**flags, **sweep_run.options()}, options.recipe, shared=True)
-        )
+        config = resolve({**flags, **sweep_run.options()}, options.recipe, shared=True)
+        check_initial_weights(config)
+        config = complete(config)
         resolved = [complete(test.config_for(config)) for test in tests]
         own = tuple(
             replace(test, options={name: getattr(full, name) for name in test.options})

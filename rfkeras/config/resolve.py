@@ -40,6 +40,9 @@ DATA_SET_OPTIONS = (
     "allow_absolute",
     "split_rule",
 )
+# Defaults with initial weights, chosen with `python -m benchmarks.fine_tuning`.
+FINE_TUNING_LEARNING_RATE = 1e-2  # of the classifier
+FINE_TUNING_TRUNK_LR_SCALE = 0.01  # so that the backbone has the usual 1e-4
 # Options of the network, which its weights imply.
 _NETWORK_OPTIONS = (
     "model",
@@ -104,7 +107,7 @@ def resolve(
     config = merge_options(flags, option_sources(flags, recipe))
     if shared:
         return config
-    _check_initial_weights(config)
+    check_initial_weights(config)
     return complete(config)
 
 
@@ -128,7 +131,24 @@ def option_sources(flags: Mapping[str, Any], recipe: str | None = None) -> list[
     weights, model = named.get("init_weights"), named.get("model", TrainConfig.model)
     if weights is None:
         return chain
-    return [(str(weights), implied_options(str(weights), model)), *chain]
+    given: dict[str, Any] = {}
+    for options in (*(options for _, options in chain), flags):
+        given |= options
+    implied = implied_options(str(weights), model) | _fine_tuning_defaults(given)
+    return [(str(weights), implied), *chain]
+
+
+def _fine_tuning_defaults(given: Mapping[str, Any]) -> dict[str, float]:
+    """Return the default learning rates of a run with initial weights.
+
+    A new classifier needs a higher rate than the backbone, which keeps the usual one. If a
+    rate is given, nothing changes.
+    """
+    if {"learning_rate", "trunk_lr_scale"} & set(given):
+        return {}
+    never_trains = given.get("freeze") == "trunk" and given.get("unfreeze_after") is None
+    scale = {} if never_trains else {"trunk_lr_scale": FINE_TUNING_TRUNK_LR_SCALE}
+    return {"learning_rate": FINE_TUNING_LEARNING_RATE, **scale}
 
 
 def implied_options(weights: str, model: str) -> dict[str, Any]:
@@ -226,8 +246,13 @@ def _check_needs(given: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         raise ConfigError(f"{source}: {field.name} needs {needs.how}. Received: {value!r}.")
 
 
-def _check_initial_weights(config: TrainConfig) -> None:
-    """Reject options of the network that differ from those of the initial weights."""
+def check_initial_weights(config: TrainConfig) -> None:
+    """Reject options of the network that differ from those of the initial weights.
+
+    Raises:
+        ConfigError: An option differs; the message shows the weights' value.
+        CheckpointError: The initial weights cannot be read.
+    """
     if config.init_weights is None:
         return
     implied = implied_options(config.init_weights, config.model)

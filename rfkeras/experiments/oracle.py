@@ -47,7 +47,13 @@ from rfkeras.experiments.search import (
 from rfkeras.experiments.search_report import DONE, FAILED, RUNNING, TrialRow, trial_row
 from rfkeras.experiments.search_space import Grid, SearchSpace
 from rfkeras.experiments.search_workers import WORKER, HeartbeatMonitor, Role
-from rfkeras.experiments.trial import TrialOutcome, TrialRunner, record_failure, run_trial
+from rfkeras.experiments.trial import (
+    TrialOutcome,
+    TrialRunner,
+    has_diverged,
+    record_failure,
+    run_trial,
+)
 from rfkeras.utils.files import write_text
 from rfkeras.utils.progress import print_status
 
@@ -69,6 +75,7 @@ class DurableOracle(keras_tuner.Oracle):
 
     Attributes:
         max_failures: Number of consecutive failed trials that ends the search.
+        folder: Folder of the search, in which trials that have diverged are recorded.
         has_run_out: Whether a process asked for a trial when there was none left.
     """
 
@@ -80,6 +87,7 @@ class DurableOracle(keras_tuner.Oracle):
     _retry_queue: list[str]
 
     max_failures = 3
+    folder: SearchFolder | None = None
     has_run_out = False
     _ended_before = 0
 
@@ -93,7 +101,12 @@ class DurableOracle(keras_tuner.Oracle):
         """Return whether too many trials in a row have failed since this process started."""
         # Fault 5: counted here, so that nothing is raised under a lock or after a restart.
         last = self.end_order[self._ended_before :][-self.max_failures :]
-        failed = [self.trials[trial_id].status == TrialStatus.FAILED for trial_id in last]
+        failed = [
+            self.trials[trial_id].status == TrialStatus.FAILED
+            # A trial that has diverged says nothing about the others.
+            and not (self.folder and has_diverged(self.folder.trial(trial_id)))
+            for trial_id in last
+        ]
         return len(last) == self.max_failures and all(failed)
 
     @property
@@ -269,6 +282,7 @@ class SearchTuner(BaseTuner):
         self.runner = runner
         # `self.oracle` of a worker is a client of the coordinator; this one is then unused.
         self.own_oracle = own = make_oracle(search)
+        own.folder = folder
         super().__init__(own, directory=str(folder.root), project_name=folder.state.name)
         # Fault 9: reload what any role and name has saved.
         if role.kind != WORKER and own.state_file.exists():

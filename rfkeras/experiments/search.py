@@ -302,11 +302,14 @@ def complete_config(
     """Return the configuration of a trial with all defaults filled in, as in a run folder.
 
     Raises:
-        ConfigError: The options do not go together, or the model does not have all of them.
+        ConfigError: The options do not go together or contradict the initial weights, or the
+            model does not have all of them.
     """
-    from rfkeras.config.resolve import complete
+    from rfkeras.config.resolve import check_initial_weights, complete
 
-    return complete(trial_config(base, values, epochs))
+    config = trial_config(base, values, epochs)
+    check_initial_weights(config)
+    return complete(config)
 
 
 def _scaled(base: TrainConfig, share: float) -> dict[str, Any]:

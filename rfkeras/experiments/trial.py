@@ -25,7 +25,8 @@ from rfkeras.training.launch import INTERRUPTED, end_with_parent, last_line, sta
 from rfkeras.training.run_dir import RunFolder, create_run_folder, read_log
 from rfkeras.utils.files import exclusive, write_text
 
-FAILED, BAD_DATA = 1, 3  # exit statuses
+FAILED, BAD_DATA, DIVERGED = 1, 3, 4  # exit statuses
+_DIVERGED = "diverged: "  # how the reason of a trial that has diverged begins
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def run_trial(folder: RunFolder, config: TrainConfig) -> TrialOutcome:
     reason = last_line(folder).removeprefix("error: ")
     if status == BAD_DATA:
         raise DatasetError(reason)
+    if status == DIVERGED:
+        return record_failure(folder, f"{_DIVERGED}{reason}")
     if status < 0:
         name = signal.Signals(-status).name
         reason = f"killed by {name}{', perhaps out of memory' if name == 'SIGKILL' else ''}"
@@ -125,6 +128,15 @@ def failure_file(folder: RunFolder) -> Path:
     return folder.root / "failure.txt"
 
 
+def has_diverged(folder: RunFolder) -> bool:
+    """Return whether a trial has failed because its training diverged.
+
+    This is a result of its options. It says nothing about the other trials.
+    """
+    path = failure_file(folder)
+    return path.exists() and path.read_text(encoding="utf-8").startswith(_DIVERGED)
+
+
 def record_failure(folder: RunFolder, reason: str) -> TrialOutcome:
     """Record why a trial failed and return its outcome."""
     write_text(failure_file(folder), reason + "\n")
@@ -141,10 +153,18 @@ def main(root: str) -> int:
                 _train(folder)
     except RFKerasError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_DATA if isinstance(error, DatasetError) else FAILED
+        return _status_of(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def _status_of(error: RFKerasError) -> int:
+    from rfkeras.training.callbacks import Diverged
+
+    if isinstance(error, Diverged):
+        return DIVERGED
+    return BAD_DATA if isinstance(error, DatasetError) else FAILED
 
 
 def _report_waiting(holder: str) -> None:

@@ -41,8 +41,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         super().__init__(reduction=reduction, name=name, **kwargs)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        logits = ops.cast(y_pred, "float32")
-        labels = ops.cast(y_true, "float32")
+        logits, labels = _checked(self.name, y_pred, y_true)
         # max(x, 0) - x * z + log(1 + exp(-|x|)): finite for every logit.
         return ops.relu(logits) - logits * labels + ops.log1p(ops.exp(-ops.abs(logits)))
 
@@ -71,9 +70,27 @@ class SoftmaxCrossentropy(keras.losses.Loss):
         super().__init__(reduction=reduction, name=name, **kwargs)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        logits = ops.cast(y_pred, "float32")
-        labels = ops.cast(y_true, "float32")
+        logits, labels = _checked(self.name, y_pred, y_true)
         return -labels * ops.log_softmax(logits, axis=-1) * float(logits.shape[-1])
+
+
+def _checked(loss: str, logits: Any, labels: Any) -> tuple[Any, Any]:
+    """Return logits and labels as float32.
+
+    Raises:
+        ConfigError: Their shapes differ. Broadcasting would compare the wrong entries.
+    """
+    shapes = tuple(logits.shape), tuple(labels.shape)
+    sizes_differ = any(
+        None not in (one, other) and one != other for one, other in zip(*shapes, strict=False)
+    )
+    if len(shapes[0]) != len(shapes[1]) or sizes_differ:
+        raise ConfigError(
+            f"{loss} needs labels of the shape of the logits, (batch, classes), with a value "
+            "from 0 to 1 for every class. Convert class numbers with keras.ops.one_hot(labels, "
+            f"classes). Received: labels {shapes[1]}, logits {shapes[0]}."
+        )
+    return ops.cast(logits, "float32"), ops.cast(labels, "float32")
 
 
 def loss_for(task: str) -> keras.losses.Loss:

@@ -10,8 +10,9 @@ import pytest
 from rfkeras.errors import RFKerasError
 from rfkeras.experiments import oracle as oracle_module
 from rfkeras.experiments.oracle import make_oracle, serve
-from rfkeras.experiments.search import hyperband_rungs, trial_config
+from rfkeras.experiments.search import SearchFolder, hyperband_rungs, trial_config
 from rfkeras.experiments.search_workers import HeartbeatMonitor
+from rfkeras.experiments.trial import record_failure
 from tests.helpers.search import score_of, small_search
 
 pytestmark = pytest.mark.filterwarnings(  # from keras-tuner's locks
@@ -256,3 +257,17 @@ def test_coordinator_that_cannot_serve_reports_the_reason(tmp_path):
     oracle._set_project_dir(str(tmp_path), "oracle")
     with pytest.raises(RFKerasError, match="The coordinator cannot serve: Failed to bind"):
         serve(Server(fail), oracle, HeartbeatMonitor(tmp_path, 9.0), lambda: None)
+
+
+def test_trials_that_diverge_do_not_end_the_search(tmp_path):
+    search = small_search(trials=5, max_failures=2)
+    made = opened(search, tmp_path)
+    made.folder = SearchFolder(tmp_path)
+    for reason in ("diverged: loss", "diverged: loss", "diverged: loss", "too wide"):
+        trial = made.create_trial("tuner0")
+        record_failure(made.folder.trial(trial.trial_id), reason)
+        finish(search, made, trial, failed=True)
+        assert not made.has_given_up
+    trial = made.create_trial("tuner0")
+    finish(search, made, trial, failed=True)
+    assert made.has_given_up

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 import zoo
+from rfkeras.cli.main import build_parser
+from rfkeras.cli.sweep import plan
 from rfkeras.config.resolve import complete, implied_options, merge_options, resolve
 from rfkeras.config.train_config import TrainConfig, to_json
 from rfkeras.errors import CheckpointError, ConfigError
+from rfkeras.experiments.search import check_space
+from rfkeras.experiments.search_space import parse_space
 from rfkeras.frontend import create_frontend
 from rfkeras.training.optimizer import Adam, AdamW, make_optimizer
 from rfkeras.training.run_dir import load_snapshot, save_snapshot, state_variables
@@ -260,3 +264,37 @@ def test_a_configuration_is_complete_even_if_its_weights_are_missing():
     assert complete(config).init_weights == "/gone/model.keras"
     assert full_name("nothing", "resnet_rf") == "nothing"
     assert json.loads(to_json(replace(config, freeze="trunk")))["freeze"] == "trunk"
+
+
+@pytest.mark.parametrize(
+    ("flags", "rates"),
+    [
+        ({}, (1e-2, 0.01)),
+        ({"freeze": "trunk", "unfreeze_after": 5}, (1e-2, 0.01)),
+        ({"freeze": "trunk"}, (1e-2, 1.0)),
+        ({"learning_rate": 1e-4}, (1e-4, 1.0)),
+        ({"trunk_lr_scale": 0.5}, (1e-4, 0.5)),
+    ],
+)
+def test_the_classifier_has_a_higher_rate_unless_a_rate_is_given(flags, rates, run_folder):
+    config = resolve_with({"init_weights": str(run_folder), **flags})
+    assert (config.learning_rate, config.trunk_lr_scale) == rates
+    plain = resolve_with({})
+    assert (plain.learning_rate, plain.trunk_lr_scale) == (1e-4, 1.0)
+
+
+def test_a_sweep_and_a_search_check_options_against_initial_weights(run_folder):
+    weights = ["--init-weights", str(run_folder), "--dataset", "folder"]
+    parser = build_parser(("sweep",))
+    for flags, message in (
+        (["--rho", "1,7"], "have rho=1"),
+        (["--width", "8"], "have width=4"),
+    ):
+        given = ["sweep", *(["--rho", "1"] if "--rho" not in flags else []), *flags, *weights]
+        with pytest.raises(ConfigError, match=message):
+            plan(parser.parse_args(given))
+    base = resolve({"init_weights": str(run_folder), "dataset": "folder"}, shared=True)
+    for space in ({"rho_time": "1,7", "rho_frequency": "1,7"}, {"width": "4,8"}):
+        with pytest.raises(ConfigError, match="Some trials are impossible.*The weights"):
+            check_space(parse_space(space), base)
+    check_space(parse_space({"learning_rate": "1e-4,1e-3"}), base)

@@ -107,3 +107,24 @@ def test_loss_survives_a_config_round_trip(task):
     labels, mask, logits = some_labels()
     expected = loss_for(task)(labels, logits, sample_weight=mask)
     assert float(loss(labels, logits, sample_weight=mask)) == float(expected)
+
+
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+@pytest.mark.parametrize(
+    "labels",
+    [np.zeros(3, "int64"), np.zeros((3, 1), "float32"), np.zeros((3, 2), "float32")],
+    ids=["class numbers", "one column", "other classes"],
+)
+def test_labels_of_another_shape_are_refused(task, labels):
+    logits = np.zeros((3, 3), "float32")
+    with pytest.raises(ConfigError, match=r"one_hot.*Received: labels \(3.*logits \(3, 3\)"):
+        loss_for(task).call(labels, keras.ops.convert_to_tensor(logits))
+
+
+def test_labels_may_be_whole_numbers_or_logical():
+    labels = np.eye(3)
+    logits = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
+    for task in ("multi_label", "single_label"):
+        expected = loss_for(task)(labels.astype("float32"), logits)
+        for kind in ("int64", "uint8", "bool"):
+            np.testing.assert_allclose(loss_for(task)(labels.astype(kind), logits), expected)
