@@ -45,6 +45,46 @@ class AudioError(RFKerasError):
         self.reason = reason
 
 
+_REASON_CHARACTERS = 300
+
+
+def reason_of(error: Exception, trouble: str = "unreadable") -> str:
+    """Describe in one line why one file cannot be used.
+
+    Args:
+        error: Any exception.
+        trouble: What an error of the operating system means, such as "cannot be written".
+    """
+    if isinstance(error, AudioError):
+        return error.reason
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f": {error.filename!r}"
+        return f"{trouble}: {error.strerror or lines[0]}{place if error.strerror else ''}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory. {lines[0]}".strip()
+    if isinstance(error, RFKerasError):
+        return " ".join(lines)
+    text = f"{type(error).__name__}: {lines[0]}"
+    is_long = len(text) > _REASON_CHARACTERS
+    return text[:_REASON_CHARACTERS] + "..." if is_long else text
+
+
+@contextmanager
+def one_file(path: object) -> Iterator[None]:
+    """Turn every exception in the block into an AudioError of one file.
+
+    Raises:
+        AudioError: The block failed.
+    """
+    try:
+        yield
+    except AudioError:
+        raise
+    except Exception as error:
+        raise AudioError(str(path), reason_of(error)) from error
+
+
 @contextmanager
 def located(place: object) -> Iterator[None]:
     """Prefix errors raised in the block with a file or folder, unless they name it.

@@ -22,7 +22,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from rfkeras.errors import CheckpointError, ConfigError, unknown_name
+from rfkeras.errors import CheckpointError, ConfigError, did_you_mean, unknown_name
 from rfkeras.utils.files import atomic_write, check_archive, malformed, write_text
 from rfkeras.utils.user_code import explain_missing_class, import_user_code
 
@@ -206,12 +206,7 @@ def load_model(source: str | Path) -> Any:
     import zoo.tagger  # noqa: F401
 
     import_user_code()  # in a process that a command with --import started
-    path = model_path(source)
-    if not path.is_file():
-        raise CheckpointError(
-            f"There is no model {path}. A run writes it when it finishes; continue an "
-            "unfinished run with rfkeras train --resume."
-        )
+    path = existing_model(source)
     try:
         with malformed():
             _check_file(path)
@@ -247,6 +242,37 @@ def check_finite(model: Any, path: Path) -> None:
 open_model = load_model  # deprecated name of version 0.1.0
 
 
+def existing_model(source: str | Path) -> Path:
+    """Return the .keras file that `load_model` reads.
+
+    Raises:
+        ConfigError: See `model_path`.
+        CheckpointError: The file is missing.
+    """
+    path = model_path(source)
+    if path.is_file():
+        return path
+    if path == Path(source):
+        near = did_you_mean(path.name, _models_beside(path))
+        raise CheckpointError(f"There is no model {path}.{near}")
+    raise CheckpointError(
+        f"There is no model {path}. A run writes it when it finishes; continue an "
+        "unfinished run with rfkeras train --resume."
+    )
+
+
+def _models_beside(path: Path) -> list[str]:
+    """Return the names of .keras files and run folders in the folder of a path."""
+    try:
+        return [
+            each.name
+            for each in path.parent.iterdir()
+            if each.suffix == ".keras" or (each / CONFIG_FILE).is_file()
+        ]
+    except OSError:
+        return []
+
+
 def model_path(source: str | Path) -> Path:
     """Return the .keras file that `load_model` reads; it may be missing.
 
@@ -264,7 +290,12 @@ def model_path(source: str | Path) -> Path:
     models = sorted({entry.model for entry in read_index()})
     if text.partition(":")[0] in models:
         return find_weights(text).path()
-    nearest = difflib.get_close_matches(text, [*models, *list_weights()], n=1)
+    known = [
+        *models,
+        *list_weights(),
+        *(str(path.parent / name) for name in _models_beside(path)),
+    ]
+    nearest = difflib.get_close_matches(text, known, n=1)
     hint = f"Models: {', '.join(models) or 'none'}."
     if nearest:
         hint = f"Did you mean {nearest[0]}?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -44,6 +45,10 @@ class CommandParser(argparse.ArgumentParser):
                 f"unknown option {word}.{self._nearest(word)}" for word in self._unknown
             )
         super().error(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Argparse ignores that nobody reads the output.
+        (file or sys.stderr).write(message or "")
 
     def _unknown_flags(self, words: Sequence[str]) -> list[str]:
         """Return the flags among the words that do not exist, up to a nested command."""

@@ -51,7 +51,8 @@ def add_parser(commands: Any) -> None:
         description=(
             "Show what one output position of a model sees: the exact receptive field of every "
             "layer, and the effective one, measured with gradients on audio. MODEL is the "
-            "name of a zoo model, a .keras file or a run folder."
+            "name of a zoo model (with :WEIGHTS, its pretrained weights), a .keras file or a "
+            "run folder."
         ),
         epilog=(
             "Pictures and receptive_field.json are written to --output (default: "
@@ -219,10 +220,11 @@ def open_subject(options: argparse.Namespace) -> Subject:
     if options.model in zoo.list_models():
         return _from_zoo(options)
     path = Path(options.model)
-    if not path.exists() and not path.suffix and len(path.parts) == 1:
+    pretrained = options.model in zoo.list_weights()
+    if not pretrained and not path.exists() and not path.suffix and len(path.parts) == 1:
         zoo.model_info(options.model)  # raises an error that suggests the nearest name
     names = (*MODEL_FLAGS, *RHO_FLAGS, "rule")
-    if not path.is_dir() and path.suffix not in _MODEL_SUFFIXES:
+    if not pretrained and not path.is_dir() and path.suffix not in _MODEL_SUFFIXES:
         raise ConfigError(
             "MODEL must be the name of a zoo model (see `rfkeras models`), a .keras file or a "
             f"run folder. Received: {path}{'' if path.exists() else ', which does not exist'}."
@@ -232,6 +234,11 @@ def open_subject(options: argparse.Namespace) -> Subject:
             f"{path} is a finished model, so these flags have no effect: {join_flags(given)}. "
             "Use them with the name of a zoo model (see `rfkeras models`)."
         )
+    if pretrained:
+        from zoo.pretrained import load_model
+
+        folder = Path("rf-" + options.model.replace(":", "-"))
+        return Subject(options.model, folder, load_model(options.model), True)
     return _from_run(path) if path.is_dir() else _from_file(path)
 
 

@@ -21,7 +21,7 @@ from rfkeras.audio.io import AudioFormat, Waveform
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
 from rfkeras.datasets.checks import check_clip, check_present
 from rfkeras.datasets.packed import FORMAT_NAME, FORMAT_VERSION, INDEX_NAME, PackedSplit, sha256
-from rfkeras.errors import AudioError, ConfigError
+from rfkeras.errors import AudioError, ConfigError, one_file
 from rfkeras.utils.files import (
     PARTIAL,
     naming_write_errors,
@@ -217,16 +217,17 @@ def encode_clip(
         AudioError: The file cannot be used.
     """
     path = split.paths[row]
-    check_clip(split, row, clip_seconds, decoder=decoder)
-    with open_audio(path, audio, decoder=decoder) as file:
-        waveform = file.read()
-    wav, clipped = to_wav(waveform, audio)
-    with open_audio(wav, audio, str(path)) as file:
-        stored = file.read()
-    limit = np.clip(waveform, -1, 1 - 1 / _FULL_SCALE)
-    if stored.shape != waveform.shape or np.abs(stored - limit).max() > 0.5 / _FULL_SCALE:
-        raise AudioError(str(path), "the packed samples differ from those of the file")
-    return EncodedClip(row, wav, len(waveform), clipped)
+    with one_file(path):
+        check_clip(split, row, clip_seconds, decoder=decoder)
+        with open_audio(path, audio, decoder=decoder) as file:
+            waveform = file.read()
+        wav, clipped = to_wav(waveform, audio)
+        with open_audio(wav, audio, str(path)) as file:
+            stored = file.read()
+        limit = np.clip(waveform, -1, 1 - 1 / _FULL_SCALE)
+        if stored.shape != waveform.shape or np.abs(stored - limit).max() > 0.5 / _FULL_SCALE:
+            raise AudioError(str(path), "the packed samples differ from those of the file")
+        return EncodedClip(row, wav, len(waveform), clipped)
 
 
 def to_wav(waveform: Waveform, audio: AudioFormat) -> tuple[bytes, bool]:

@@ -35,6 +35,7 @@ from rfkeras.training.launch import (
 )
 from rfkeras.training.run_dir import RunFolder
 from rfkeras.utils.files import try_exclusive, write_text
+from rfkeras.utils.user_code import import_user_code
 
 TAKEN = 75  # exit status: another process works on this run
 _POLL_SECONDS = 0.2
@@ -137,6 +138,7 @@ def main(root: str) -> int:
         if holder is not None:
             return TAKEN
         try:
+            import_user_code()
             _train(folder)
             _score_extra_tests(folder)
         except RFKerasError as error:

@@ -24,6 +24,7 @@ from rfkeras.errors import CheckpointError, DatasetError, RFKerasError
 from rfkeras.training.launch import INTERRUPTED, end_with_parent, last_line, start_child
 from rfkeras.training.run_dir import RunFolder, create_run_folder, read_log
 from rfkeras.utils.files import exclusive, write_text
+from rfkeras.utils.user_code import import_user_code
 
 FAILED, BAD_DATA, DIVERGED = 1, 3, 4  # exit statuses
 _DIVERGED = "diverged: "  # how the reason of a trial that has diverged begins
@@ -148,6 +149,7 @@ def main(root: str) -> int:
     end_with_parent()
     folder = RunFolder(Path(root))
     try:
+        import_user_code()
         with exclusive(folder.lock, on_wait=_report_waiting):
             if not result_file(folder).exists():
                 _train(folder)

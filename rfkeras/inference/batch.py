@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfkeras.audio.decode import check_audio
-from rfkeras.errors import AudioError, ConfigError, RFKerasError
+from rfkeras.errors import ConfigError, reason_of
 from rfkeras.inference.audio_files import FoundFile, printable
 from rfkeras.inference.output import (
     Outcome,
@@ -43,14 +43,13 @@ from rfkeras.utils.files import (
 )
 from rfkeras.utils.progress import ProgressBar
 from rfkeras.utils.streams import reader_left
-from rfkeras.utils.text import clock, count, shorten
+from rfkeras.utils.text import clock, count
 from rfkeras.utils.user_code import import_user_code
-from zoo.pretrained import load_model, model_path
+from zoo.pretrained import existing_model, load_model, sha256_of
 
 if TYPE_CHECKING:
     from rfkeras.inference import StreamTagger, TagResult
 
-_REASON_CHARACTERS = 300
 _LONG_SECONDS = 120.0  # files at least this long get a separate bar
 SIDECAR_SUFFIX = ".tags.json"
 
@@ -95,7 +94,7 @@ class TagOptions:
             ConfigError: The model does not exist.
             CheckpointError: Its file is missing.
         """
-        file_digest = hashlib.sha256(model_path(self.model).read_bytes()).hexdigest()
+        file_digest = sha256_of(existing_model(self.model))
         strict = ["strict"] if self.strict else []  # absent from the records of version 0.1.0
         settings = json.dumps([file_digest, self.threshold, self.frames, *strict])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
@@ -235,7 +234,7 @@ def _write_one(outcome: Outcome, write: Write) -> Outcome:
     except OutputError:
         raise
     except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's)
-        failed = Outcome(outcome.file, error=_reason(error, "cannot be written"))
+        failed = Outcome(outcome.file, error=reason_of(error, "cannot be written"))
     try:
         write(failed)
     except OutputError:
@@ -263,32 +262,12 @@ def outcome_of(file: FoundFile, read: Callable[[], TagResult]) -> Outcome:
     except Exception as error:
         if reader_left(error):  # of this program's progress
             raise
-        return Outcome(file, error=_reason(error, "unreadable"), stamp=stamp)
+        return Outcome(file, error=reason_of(error, "unreadable"), stamp=stamp)
     values = (result.scores, result.frame_scores, result.embedding, result.frame_embeddings)
     if not all(np.isfinite(each).all() for each in values if each is not None):
         reason = "the model returned NaN or infinite scores"
         return Outcome(file, error=reason, stamp=stamp)
     return Outcome(file, result, stamp=stamp)
-
-
-def _reason(error: Exception, trouble: str) -> str:
-    """Describe an exception in one line.
-
-    Args:
-        error: The exception.
-        trouble: What an error of the operating system means, such as "unreadable".
-    """
-    if isinstance(error, AudioError):
-        return error.reason
-    lines = str(error).strip().splitlines() or [""]
-    if isinstance(error, OSError):
-        place = "" if error.filename is None else f": {printable(str(error.filename))}"
-        return f"{trouble}: {error.strerror or lines[0]}{place if error.strerror else ''}"
-    if isinstance(error, MemoryError):
-        return f"not enough memory. {lines[0]}".strip()
-    if isinstance(error, RFKerasError):
-        return " ".join(lines)
-    return shorten(f"{type(error).__name__}: {lines[0]}", _REASON_CHARACTERS, "...")
 
 
 class Display(ProgressBar):

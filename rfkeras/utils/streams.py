@@ -48,7 +48,10 @@ def reader_left(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, BrokenPipeError):
         cause = cause.__cause__ or cause.__context__
-    return cause is not None and any(map(_has_no_reader, (1, 2)))
+    if cause is None:
+        return False
+    # Rich has already replaced standard output when it raises SystemExit.
+    return isinstance(error, SystemExit) or any(map(_has_no_reader, (1, 2)))
 
 
 def silence_streams() -> None:

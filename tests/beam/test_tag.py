@@ -7,9 +7,13 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import tensorflow as tf
 
 from rfkeras.cli import main
+from rfkeras.inference import StreamTagger
 from rfkeras.utils.files import sole_writer
 from tests.helpers.audio_commands import SECONDS, make_model, make_songs
 from tests.helpers.processes import run, start
@@ -157,6 +161,44 @@ def worker_of(pid):
             if above == pid:
                 return worker
     return None
+
+
+def test_any_error_is_a_dead_letter_and_a_replaced_sound_is_tagged_again(
+    place, tag, tmp_path, monkeypatch
+):
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    for name in ("a.wav", "b.wav", "c.wav"):
+        shutil.copyfile(place[0] / "low.wav", songs / name)
+    real = StreamTagger.run_file
+
+    def run_file(self, path, **settings):
+        if path.name == "b.wav":
+            raise tf.errors.InvalidArgumentError(None, None, "negative size")
+        return real(self, path, **settings)
+
+    bulk = tmp_path / "bulk"
+    flags = [songs, "--output-dir", bulk, "--decoder", "soundfile"]
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamTagger, "run_file", run_file)
+        status, err = tag(*flags, "--max-bad-share", "0.3", "--beam")
+    assert status == 1
+    assert "1 of 3 files could not be used, more than --max-bad-share 0.3 allows" in err
+    (letter,) = records(bulk, "dead").values()
+    assert letter["error"] == "InvalidArgumentError: negative size"
+    assert len(records(bulk)) == 2
+
+    soundfile.write(songs / "c.wav", np.zeros(2 * 22050, "float32"), 22050)
+    status, err = tag(*flags, "--skip-existing", "--beam")
+    assert status == 0
+    assert "2 files tagged" in err
+    assert "1 with notes, 1 of them again, because they changed, 1 done before" in err
+    assert counts(bulk) == [3, 1, 2, 0]
+    assert not records(bulk, "dead")
+    found = records(bulk)
+    assert len(found) == 3
+    changed = found[str(songs / "c.wav")]
+    assert (changed["seconds"], changed["notes"]) == (2.0, ["silent: all samples are 0"])
 
 
 @pytest.mark.slow

@@ -2,7 +2,15 @@
 
 import pytest
 
-from rfkeras.errors import AudioError, ConfigError, did_you_mean, located, unknown_name
+from rfkeras.errors import (
+    AudioError,
+    ConfigError,
+    did_you_mean,
+    located,
+    one_file,
+    reason_of,
+    unknown_name,
+)
 
 
 def test_an_unknown_name_lists_the_allowed_ones_and_the_nearest():
@@ -31,3 +39,23 @@ def test_an_audio_error_has_path_and_reason():
         "a.wav",
         "empty file",
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AudioError("a.wav", "empty file"), "empty file"),
+        (OSError(36, "File name too long", "a/b"), "unreadable: File name too long: 'a/b'"),
+        (OSError("odd"), "unreadable: odd"),
+        (MemoryError(), "not enough memory."),
+        (ConfigError("two\nlines"), "two lines"),
+        (TypeError("bad\nmore"), "TypeError: bad"),
+        (KeyError(), "KeyError: "),
+        (ValueError("x" * 999), "ValueError: " + "x" * 288 + "..."),
+    ],
+)
+def test_any_exception_becomes_a_reason_of_one_line(error, reason):
+    assert reason_of(error) == reason
+    with pytest.raises(AudioError) as caught, one_file("a.wav"):
+        raise error
+    assert (caught.value.path, caught.value.reason) == ("a.wav", reason)

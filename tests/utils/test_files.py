@@ -39,6 +39,23 @@ def test_the_file_changes_when_the_block_ends(tmp_path):
     assert target.read_text() == "whole"
 
 
+@pytest.mark.parametrize(
+    "stem", ["song", "\u97f3" * 77, "\u97f3" * 84, "x" * 255, "\udcff" * 250]
+)
+def test_names_too_long_for_a_file_system_are_shortened(stem, tmp_path):
+    name = files.fit_name(stem, ".tags.json")
+    assert name == files.fit_name(stem, ".tags.json")
+    assert len(os.fsencode(name)) <= 255
+    assert name.endswith(".tags.json")
+    assert name[:3] == stem[:3] or "\udcff" in stem
+    fits = len(os.fsencode(stem)) <= 245
+    assert (name == f"{stem}.tags.json") == fits
+    assert files.fit_name(stem, ".tags.JSON") != name
+    assert fits or files.fit_name(stem[:-1] + "y", ".tags.json") != name
+    files.write_text(tmp_path / name, "whole")  # the temporary name fits too
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError()])
 def test_a_full_disk_is_reported_with_the_name_of_the_file(error, tmp_path):
     error.args += (f"HDF5: {os.strerror(errno.ENOSPC)}",)

@@ -268,6 +268,19 @@ def test_missing_and_damaged_files(tmp_path):
             zoo.create_model("resnet_rf", 2, width=2, weights=path)
 
 
+def test_a_misspelt_model_gets_the_nearest_name(tmp_path, monkeypatch):
+    (tmp_path / "best.keras").touch()
+    (tmp_path / "run1").mkdir()
+    (tmp_path / "run1" / "config.json").touch()
+    with pytest.raises(CheckpointError, match=r"no model .*Did you mean 'best\.keras'\?"):
+        rfkeras.load_model(tmp_path / "bset.keras")
+    with pytest.raises(ConfigError, match=r"Did you mean .*run1\?"):
+        rfkeras.load_model(tmp_path / "rnu1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"Did you mean best\.keras\?"):
+        rfkeras.load_model("bestt")
+
+
 def test_a_file_with_unknown_layers_is_rejected(tmp_path):
     path = tmp_path / "model.keras"
     zoo.create_model("resnet_rf", 2, width=2).save(path)
