@@ -19,8 +19,8 @@ from rfkeras.errors import AudioError
 LOUD_PEAK, LOUD_RMS = 8.0, 1.05
 INTEGER_PEAK = 100.0  # such values are integers that nobody divided by their range
 SILENT_RMS, SILENT_PEAK = 1e-3, 1e-2  # -60 dB, -40 dB
-CLIPPED_FROM = 0.98
-CLIPPED_SHARE = 0.15  # a sine at full scale has 0.13
+CLIPPED = (0.96, 1.06)  # resampling and codecs move samples that were clipped at 1
+CLIPPED_SHARE = 0.2  # a sine at full scale has 0.18
 OFFSET = 0.05
 QUIET_OFFSET = 0.01  # if the offset is also larger than the sound
 LEAST_SECONDS = 0.5  # the mean of a shorter sound may be that of one low wave
@@ -59,7 +59,7 @@ class LevelMeter:
         size = np.abs(values)
         self._values += values.size
         self._peak = max(self._peak, float(size.max()))
-        self._clipped += int(np.count_nonzero(size >= CLIPPED_FROM))
+        self._clipped += int(np.count_nonzero((size >= CLIPPED[0]) & (size <= CLIPPED[1])))
         self._total += float(values.sum(dtype=np.float64))
         self._power += float(np.square(values, dtype=np.float64).sum())
 
