@@ -258,8 +258,7 @@ def _choose(grouped: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
     yield "found", 1
     done = list(grouped[1]["done"])
     # A file without a recorded size and time (of version 0.1.0, or remote) counts as done.
-    stamp = Stamp.of(file) if any(done) else None
-    if any(recorded is None or recorded == stamp for recorded in done):
+    if any(recorded is None or not recorded.is_older(file) for recorded in done):
         yield "done_before", 1
     else:
         if done:

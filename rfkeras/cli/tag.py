@@ -229,7 +229,7 @@ def _open(
                 tag_options(options).job(),
                 wanted,
                 resume=options.skip_existing,
-                stamps=lambda key: outputs.Stamp.of(wanted[key]),
+                files=wanted,
             )
         )
         return journal.writing, lambda file: file.key in journal.finished, journal

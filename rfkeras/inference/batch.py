@@ -360,7 +360,7 @@ def open_journal(
     wanted: Collection[str],
     *,
     resume: bool,
-    stamps: Callable[[str], Stamp | None] | None = None,
+    files: Mapping[str, FoundFile] | None = None,
 ) -> Iterator[Journal]:
     """Open the journal of a job for exclusive use by this process.
 
@@ -369,7 +369,7 @@ def open_journal(
         job: The job.
         wanted: Keys of the files that this process will tag.
         resume: Continue an existing journal.
-        stamps: See `Journal`.
+        files: See `Journal`.
 
     Raises:
         ConfigError: The file has content and resume is off, another process writes to it, or
@@ -382,7 +382,7 @@ def open_journal(
                 f"{printable(path)} already contains results. Use --skip-existing to continue, "
                 "remove the file, or choose another --output."
             )
-        yield Journal(path, job, wanted, stamps)
+        yield Journal(path, job, wanted, files)
 
 
 class Journal:
@@ -396,8 +396,8 @@ class Journal:
         path: The file; it may not exist yet.
         job: The job that writes to it.
         wanted: Keys of the files that this process will tag, see `FoundFile.key`.
-        stamps: Returns the present size and time of a wanted file by its key, to find files
-            that were replaced since; None takes no file as replaced.
+        files: The wanted files by key, to find those that were replaced since; None takes no
+            file as replaced.
 
     Attributes:
         finished: Keys of the files whose tags are in the journal.
@@ -413,7 +413,7 @@ class Journal:
         path: Path,
         job: Job,
         wanted: Collection[str],
-        stamps: Callable[[str], Stamp | None] | None = None,
+        files: Mapping[str, FoundFile] | None = None,
     ) -> None:
         self.path = path
         self._job = job
@@ -430,10 +430,10 @@ class Journal:
                 if key in wanted:
                     if "error" in record:
                         continue
-                    if stamps is not None:
+                    if files is not None:
                         recorded = Stamp.recorded(record)
                         self.unstamped += recorded is None
-                        if recorded is not None and recorded != stamps(key):
+                        if recorded is not None and recorded.is_older(files[key]):
                             self.replaced += 1
                             continue
                 if "error" not in record:
@@ -560,6 +560,6 @@ class FinishedSidecars:
         if recorded is None:
             self.unstamped += 1
             return True
-        is_same = recorded == Stamp.of(file)
-        self.replaced += not is_same
-        return is_same
+        replaced = recorded.is_older(file)
+        self.replaced += replaced
+        return not replaced

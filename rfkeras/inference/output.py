@@ -64,6 +64,10 @@ class Stamp:
             return None
         return cls(size, time)
 
+    def is_older(self, file: FoundFile) -> bool:
+        """Return whether a file was replaced since; not if it is missing now."""
+        return Stamp.of(file) not in (None, self)
+
     def fields(self) -> dict[str, int]:
         """Return the fields of a record."""
         return {"source_bytes": self.size_bytes, "source_modified_ns": self.modified_ns}

@@ -271,6 +271,12 @@ def test_a_replaced_sound_is_tagged_again(tag, songs, tmp_path, kind):
     assert (status, "2 files tagged, 1 done before." in err) == (0, True)
     assert "Note: 2 files changed since they were tagged, and are tagged again." in err
     assert record("b.wav")["seconds"] == 2.0
+    # Tags of a sound that is missing now, as on a disk that is not mounted, are kept.
+    (songs / "a.wav").rename(tmp_path / "a.wav")
+    named = [songs / name for name in ("a.wav", "b.wav", "c.wav")]
+    status, _, err = tag(*named, *output, "--skip-existing")
+    assert (status, "0 files tagged, 3 done before." in err) == (0, True)
+    assert record("a.wav")["seconds"] == 1.0
 
 
 @pytest.mark.parametrize("kind", ["journal", "sidecars"])
