@@ -248,7 +248,7 @@ def hold_out_by_class(
 
 def _apportion(quotas: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     """Round quotas to integers with this sum: down, then up where most was lost."""
-    whole = np.floor(quotas + 1e-9).astype(np.int64)
+    whole: NDArray[np.int64] = np.floor(quotas + 1e-9).astype(np.int64)
     missing = max(0, total - int(whole.sum()))
     whole[np.argsort(whole - quotas, kind="stable")[:missing]] += 1
     return whole
