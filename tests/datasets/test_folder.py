@@ -414,6 +414,11 @@ def test_a_spreadsheet_that_names_its_separator(tmp_path):
         load(path)
 
 
+def test_the_delimiter_is_the_one_that_names_the_columns(tmp_path):
+    path = write_csv(tmp_path, "path;labels;a, b, c, d\n" + "x.wav;x;\ny.wav;y;\nz.wav;x;\n")
+    assert load(path).label_names == ("x", "y")
+
+
 def test_other_columns_are_left_out_with_a_note(tmp_path):
     text = "id,path,labels,artist,spilt,\n" + "".join(
         f"{n},{n}.wav,x|y,me,train,\n" for n in range(12)
