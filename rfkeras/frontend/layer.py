@@ -279,8 +279,8 @@ class Frontend(keras.layers.Layer):
             check_waveform(batch)
             if not self.built:
                 self.build(batch.shape)
-            n_values, batch_total, batch_squares = sums(batch)
-            if not np.isfinite(batch_squares).all():
+            n_values, batch_total, batch_squares, is_finite = sums(batch)
+            if not (is_finite and np.isfinite(batch_squares).all()):
                 raise ConfigError(
                     f"Frontend.adapt: batch {number} contains NaN or infinity. Remove these "
                     "recordings from the training data."
@@ -322,12 +322,13 @@ class Frontend(keras.layers.Layer):
             f"is used instead): {first_few(ranges)}."
         )
 
-    def _band_sums(self, batch: Any) -> tuple[Any, Any, Any]:
+    def _band_sums(self, batch: Any) -> tuple[Any, Any, Any, Any]:
         mel = tf.cast(self.mel_db(batch), tf.float64)
         return (
             tf.size(mel) // self.n_mels,
             tf.reduce_sum(mel, (0, 1, 3)),
             tf.reduce_sum(tf.square(mel), (0, 1, 3)),
+            tf.reduce_all(tf.math.is_finite(tf.cast(batch, tf.float32))),
         )
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:

@@ -37,6 +37,7 @@ def test_models_do_not_depend_on_keras_data_format(name):
     x = np.random.default_rng(0).normal(0, 0.1, (1, 20_000)).astype("float32")
     for data_format in ("channels_last", "channels_first"):
         keras.config.set_image_data_format(data_format)
+        keras.utils.clear_session()  # names start again
         try:
             keras.utils.set_random_seed(0)
             with few_layers(name) as few:

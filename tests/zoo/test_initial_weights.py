@@ -65,7 +65,7 @@ def test_no_two_kernels_of_a_layer_start_alike(layer):
 def test_the_stem_is_initialised_by_its_inputs():
     keras.utils.set_random_seed(0)
     model = zoo.create_model(
-        "resnet_rf", num_classes=2, width=256, rho=0, frontend=None, input_channels=2
+        "resnet_rf", num_classes=2, width=128, rho=0, frontend=None, input_channels=2
     )
     kernel = model.get_layer("stem_conv").kernel.numpy()
     assert kernel.std() == pytest.approx((2 / (5 * 5 * 2)) ** 0.5, rel=0.03)
