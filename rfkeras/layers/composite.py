@@ -96,35 +96,29 @@ def check_whole(layer: str, **values: Any) -> None:
             )
 
 
-def check_kernel(layer: str, kernel_size: Any) -> tuple[int, int]:
+def check_kernel(layer: str, kernel_size: Any, *, odd: bool = False) -> tuple[int, int]:
     """Return a kernel as (time, frequency); one number stands for both, as in Keras.
+
+    Args:
+        layer: Class of the layer, for the message.
+        kernel_size: What was given.
+        odd: Reject even sizes, for layers that see the same distance on both sides.
 
     Raises:
         ConfigError: It is neither a whole number nor two of them.
     """
     pair = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
-    if not is_pair or any(not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in pair):
+    if not is_pair or any(
+        not isinstance(k, int) or isinstance(k, bool) or k < 1 or (odd and k % 2 == 0)
+        for k in pair
+    ):
+        kind = "an odd number, or two odd numbers" if odd else "a whole number, or two of them"
         raise ConfigError(
-            f"{layer}: kernel_size must be a whole number of at least 1, or two of them "
-            f"(time, frequency). Received: {kernel_size!r}."
+            f"{layer}: kernel_size must be {kind} (time, frequency), at least 1. "
+            f"Received: {kernel_size!r}."
         )
     return pair[0], pair[1]
-
-
-def check_odd_kernel(layer: str, kernel_size: Any) -> tuple[int, int]:
-    """Return a kernel as `check_kernel` does, and reject even sizes.
-
-    Raises:
-        ConfigError: It is not a kernel, or a size is even.
-    """
-    pair = check_kernel(layer, kernel_size)
-    if any(k % 2 == 0 for k in pair):
-        raise ConfigError(
-            f"{layer}: kernel_size must be odd, as in 3 or (3, 1), so that the layer sees the "
-            f"same distance on both sides. Received: {kernel_size!r}."
-        )
-    return pair
 
 
 def check_map(layer: Any, shape: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from rfkeras.layers.composite import CompositeLayer, check_map, check_odd_kernel, check_whole
+from rfkeras.layers.composite import CompositeLayer, check_kernel, check_map, check_whole
 from rfkeras.layers.conv import (
     EPSILON,
     MOMENTUM,
@@ -74,7 +74,7 @@ class DenseLayer(CompositeLayer):
         super().__init__(**kwargs)
         check_whole("DenseLayer", growth_rate=growth_rate, bottleneck=bottleneck)
         self.growth_rate = growth_rate
-        self.kernel_size = check_odd_kernel("DenseLayer", kernel_size)
+        self.kernel_size = check_kernel("DenseLayer", kernel_size, odd=True)
         self.bottleneck = bottleneck
         self.frequency_aware = frequency_aware
         self.damping = damping

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.layers.composite import CompositeLayer, check_map, check_odd_kernel, check_whole
+from rfkeras.layers.composite import CompositeLayer, check_kernel, check_map, check_whole
 from rfkeras.layers.conv import (
     EPSILON,
     MOMENTUM,
@@ -279,14 +279,15 @@ def _kernel_pairs(kernel_size: Any) -> tuple[Pair, Pair]:
         isinstance(each, list | tuple) for each in kernel_size
     )
     if not nested:
-        kernel = check_odd_kernel("ResidualBlock", kernel_size)
+        kernel = check_kernel("ResidualBlock", kernel_size, odd=True)
         return kernel, kernel
     if len(kernel_size) != 2:
         raise ConfigError(
-            "ResidualBlock: kernel_size must have one pair (time, frequency) for each of the "
-            f"two convolutions, such as ((3, 3), (1, 1)). Received: {kernel_size!r}."
+            "ResidualBlock: kernel_size must have a pair of odd numbers (time, frequency) for "
+            "each of the two convolutions, such as ((3, 3), (1, 1)). "
+            f"Received: {kernel_size!r}."
         )
-    first, second = (check_odd_kernel("ResidualBlock", each) for each in kernel_size)
+    first, second = (check_kernel("ResidualBlock", each, odd=True) for each in kernel_size)
     return first, second
 
 

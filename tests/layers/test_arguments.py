@@ -182,7 +182,7 @@ def test_mixup_with_any_shape_of_labels(labels_shape, weights_per_clip):
     expected = Mixup(0.3, seed=1)([x, flat, np.ones_like(flat)], training=True)
     np.testing.assert_array_equal(mixed, expected[0])
     np.testing.assert_allclose(np.reshape(mixed_labels, flat.shape), expected[1], atol=1e-6)
-    assert np.abs(mixed_labels - labels).max() > 0.1
+    assert np.abs(mixed_labels - labels).max() > 0.05
 
 
 def test_mixup_of_clips_with_unknown_labels():
@@ -206,7 +206,7 @@ def test_mixup_of_clips_with_unknown_labels():
     ],
 )
 def test_what_mixup_cannot_blend(inputs, message):
-    with pytest.raises(ConfigError, match=f"^Mixup.*{message}"):
+    with pytest.raises(ConfigError, match=f"Mixup.*{message}"):
         Mixup()(inputs(np.ones((4, 3), "float32")), training=True)
 
 
