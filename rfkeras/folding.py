@@ -376,8 +376,15 @@ def _copy(layer: Any, name: str | None) -> Any:
         if name is not None:
             config["name"] = name
         if type(layer) is keras.layers.Lambda:
-            # Its function comes from this process, not from an untrusted file.
-            return keras.layers.Lambda.from_config(config, safe_mode=False)
+            # The same function: a stored one has lost the names of its module.
+            return keras.layers.Lambda(
+                layer.function,
+                output_shape=layer._output_shape,
+                mask=layer.mask,
+                arguments=layer.arguments,
+                name=config["name"],
+                dtype=layer.dtype_policy,
+            )
         return type(layer).from_config(config)
     except (NotImplementedError, TypeError, ValueError, KeyError) as error:
         raise ConfigError(

@@ -58,7 +58,7 @@ def shortest_input(model: Any) -> int:
 def length_problem(model: Any, length: int) -> str | None:
     """Return why a model cannot compute an input of this length; None if it can."""
     tensor = only_input(model)
-    shape = (tensor.shape[0], length, *tensor.shape[2:])
+    shape = (tensor.shape[0] or 1, length, *tensor.shape[2:])
     graph = layer_graph(model)
     spec = keras.KerasTensor(shape, dtype=tensor.dtype)
     try:

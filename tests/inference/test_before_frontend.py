@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+import soundfile
+import tensorflow as tf
 from keras import layers, ops
 
 import rfkeras
@@ -54,7 +56,10 @@ BEFORE = {
         [layers.Lambda(lambda x: x / (1e-6 + ops.max(x)), output_shape=lambda s: s)],
         False,
     ),
-    "layer normalization": ([layers.LayerNormalization(axis=1)], False),
+    "layer normalization": (
+        [layers.LayerNormalization(axis=1, center=False, scale=False)],
+        False,
+    ),
     "unit normalization": ([layers.UnitNormalization(axis=1)], False),
     "batch normalization": (one_channel(layers.BatchNormalization()), True),
     "crop": (one_channel(layers.Cropping1D((4000, 0))), True),
@@ -226,17 +231,28 @@ def test_short_audio_is_padded_to_the_shortest_input():
         np.testing.assert_allclose(stream.run([samples]).logits, whole, atol=1e-4)
 
 
-def test_errors_of_tensorflow_are_the_audios():
+def test_the_eager_model_never_scores_audio_that_is_not_finite():
+    model = tagger([])
+    samples = audio(0.5)
+    samples[777] = np.nan
+    assert np.isnan(model.scores(samples[None])).all()
+    with pytest.raises(ConfigError, match=r"NaN or infinite samples, first at 0\.024 s"):
+        StreamTagger(model, chunk_seconds=0.7).run([samples])
+
+
+def test_errors_of_tensorflow_are_the_audios(monkeypatch, tmp_path):
     stream = StreamTagger(tagger([]), chunk_seconds=0.7)
 
     def fails(samples):
-        import tensorflow as tf
-
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
-    stream._read = fails
+    monkeypatch.setattr(stream, "_read", fails)
     with pytest.raises(AudioError, match=r"OOM when allocating.*smaller"):
         stream.run([audio(0.1)])
+    path = tmp_path / "short.wav"
+    soundfile.write(path, audio(0.1), RATE_HZ)
+    with pytest.raises(AudioError, match=r"short.wav: model .* cannot compute"):
+        stream.run_file(path)
 
 
 @pytest.mark.parametrize("shape", [(44100,), (None, 7, 2, 1)])
