@@ -11,6 +11,7 @@ from keras import ops
 from rfkeras.errors import ConfigError
 from rfkeras.layers.head import ClipLogits, find_head
 from rfkeras.layers.outputs import Outputs, model_outputs, tensor_outputs
+from rfkeras.rf import shortest_input
 from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL
 from rfkeras.utils.model_graph import (
     chain_from_end,
@@ -150,10 +151,12 @@ class Reader:
         features = classifier_input(graph)
         source = only_input(graph) if source is None else source
         self._backbone = keras.Model(source, [logit_map, features], name="reader")
+        self._pads = len(source.shape) < 4  # waveforms: zeros are silence
+        self._shortest: int | None = None
         self.n_features = features.shape[-1]
 
     def __call__(self, inputs: Any) -> Reading:
-        logit_map, features = self._backbone(inputs, training=False)
+        logit_map, features = self._backbone(self._long_enough(inputs), training=False)
         frame_logits, log_weights = self.head.frame_logits(logit_map)
         frame_embeddings = ops.mean(ops.cast(features, "float32"), axis=2)
         return Reading(
@@ -163,6 +166,28 @@ class Reader:
             ops.mean(frame_embeddings, axis=1),
             frame_embeddings,
         )
+
+    def _long_enough(self, inputs: Any) -> Any:
+        """Pad waveforms with zeros to the shortest that the model can compute.
+
+        Raises:
+            ConfigError: Spectrograms are too short.
+        """
+        length = inputs.shape[1]
+        if length is None:
+            return inputs
+        if self._shortest is None:
+            self._shortest = shortest_input(self._backbone)
+        short_by = self._shortest - length
+        fixed = self._backbone.inputs[0].shape[1] is not None
+        if short_by <= 0 or fixed:
+            return inputs
+        if not self._pads:
+            raise ConfigError(
+                f"The model needs spectrograms of at least {self._shortest} frames. "
+                f"Received: {length}."
+            )
+        return ops.pad(inputs, [(0, 0), (0, short_by), *[(0, 0)] * (len(inputs.shape) - 2)])
 
 
 # Layers and operations that may follow the head.

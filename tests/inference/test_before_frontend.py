@@ -225,6 +225,7 @@ def test_short_audio_is_padded_to_the_shortest_input():
     result = stream.run([short], frames=True)
     assert result.seconds == pytest.approx(0.02)
     np.testing.assert_allclose(result.logits, model(padded[None]).numpy()[0], atol=1e-5)
+    np.testing.assert_allclose(model.scores(short[None])[0], result.scores, atol=1e-5)
     for seconds in (0.7, 0.71, 1.37, 1.4, 2.1):  # rests of all lengths
         samples = audio(seconds)
         whole = model(samples[None]).numpy()[0]
