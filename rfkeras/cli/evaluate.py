@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS, add_train_flags, join_flags
+from rfkeras.cli.parser import add_model_argument
 from rfkeras.config.resolve import DATA_SET_OPTIONS, complete, merge_options
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.utils.files import load_npy, read_text, sole_writer
+from rfkeras.utils.label_names import check_label_names
 from rfkeras.utils.text import count
 
 if TYPE_CHECKING:
@@ -50,13 +52,14 @@ def add_parser(commands: Any) -> None:
         "evaluate",
         help=COMMANDS["evaluate"],
         description=(
-            "Evaluate the model of a run (--run), a saved model (--model-path) or scores in "
-            ".npy files (--predictions with --groundtruth)."
+            "Evaluate the model of a run (--run), any model (--model) or scores in .npy files "
+            "(--predictions with --groundtruth). Tags of model and data are matched by name; "
+            "what only one of them has is left out, with a note."
         ),
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="run folder")
-    what.add_argument("--model-path", type=Path, metavar="FILE", help=".keras file")
+    add_model_argument(what, deprecated=["--model-path"])
     what.add_argument(
         "--predictions", type=Path, metavar="FILE", help=".npy, (clips, classes) scores"
     )
@@ -95,7 +98,8 @@ def add_parser(commands: Any) -> None:
     parser.epilog = (
         "The default --output is DIR/report for --run (with other options than the run: "
         "DIR/report-DATASET-SPLIT and the options that differ) and FILE-report next to the "
-        "file for --model-path. For arrays no report is written by default."
+        "file for --model (in the current folder for a model with pretrained weights). For "
+        "arrays no report is written by default."
     )
     parser.set_defaults(run=run)
 
@@ -130,7 +134,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
     given = [name for name in DATA_FLAGS if hasattr(options, name)]
     given += [] if options.thresholds is None else ["thresholds"]
     if given:
-        raise ConfigError(f"{join_flags(given)}: only with --run or --model-path.")
+        raise ConfigError(f"{join_flags(given)}: only with --run or --model.")
     files = [options.predictions, *(getattr(options, name) for name in ARRAY_FLAGS)]
     arrays = load_arrays(*files)
     report = evaluate(
@@ -154,9 +158,9 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from rfkeras.evaluation.report_table import print_report
 
     flags = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
-    config, model_path, output, log = _sources(options, flags)
+    config, model, output, log = _sources(options, flags)
     with sole_writer(output.with_name(f".{output.name}.lock"), output):
-        scored = _score(config, model_path, options, output)
+        scored = _score(config, model, options, output)
         write_report(
             scored.report,
             output,
@@ -186,25 +190,37 @@ def _curves(config: TrainConfig, log: Path | None) -> dict[str, Any]:
 
 def _sources(
     options: argparse.Namespace, flags: dict[str, Any]
-) -> tuple[TrainConfig, Path, Path, Path | None]:
-    """Return configuration, model file, report folder and training log."""
-    if options.run_folder is None:
+) -> tuple[TrainConfig, str | Path, Path, Path | None]:
+    """Return configuration, model, report folder and training log."""
+    run_folder = _run_folder(options)
+    if run_folder is None:
         if "dataset" not in flags:
-            raise ConfigError(
-                "--model-path needs --dataset (and --data-dir), the data to evaluate on."
-            )
-        path = options.model_path
-        output = options.output or path.with_name(f"{path.stem}-report")
-        return complete(merge_options(flags)), path, output, None
+            raise ConfigError("--model needs --dataset (and --data-dir): the data to evaluate.")
+        model = Path(options.model)
+        if model.suffix == ".keras":
+            output = model.with_name(f"{model.stem}-report")
+        else:
+            output = Path(f"{model.name.replace(':', '-')}-report")
+        return complete(merge_options(flags)), options.model, options.output or output, None
     from rfkeras.training.run_dir import RunFolder
 
-    folder = RunFolder(options.run_folder)
+    folder = RunFolder(run_folder)
     own, given = folder.read_config(), merge_options(flags)
     if "dataset" in flags and given.dataset != own.dataset:
         own = replace(own, **{n: getattr(TrainConfig, n) for n in DATA_SET_OPTIONS})
     config = complete(replace(own, **{name: getattr(given, name) for name in flags}))
     name = _report_name(config, own, options)
     return config, folder.model, options.output or folder.root / name, folder.log
+
+
+def _run_folder(options: argparse.Namespace) -> Path | None:
+    """Return the folder of the run to evaluate; None for a model without a run."""
+    if options.run_folder is not None:
+        return Path(options.run_folder)
+    from rfkeras.training.run_dir import RunFolder
+
+    folder = RunFolder(Path(options.model))
+    return folder.root if folder.config.is_file() else None
 
 
 def _report_name(config: TrainConfig, own: TrainConfig, options: argparse.Namespace) -> str:
@@ -240,17 +256,18 @@ def _in_file_name(name: str, value: Any) -> str:
 
 
 def _score(
-    config: TrainConfig, model_path: Path, options: argparse.Namespace, output: Path
+    config: TrainConfig, model: str | Path, options: argparse.Namespace, output: Path
 ) -> Any:
     from rfkeras.training.run_dir import RunFolder
     from rfkeras.training.scoring import score_model
 
+    run_folder = _run_folder(options)
     return score_model(
-        model_path,
+        model,
         config,
         options.split,
         output / "bad_files.csv",
-        trained_in=None if options.run_folder is None else RunFolder(options.run_folder),
+        trained_in=None if run_folder is None else RunFolder(run_folder),
         bootstrap_samples=options.bootstrap,
         thresholds=options.thresholds,
     )
@@ -340,15 +357,18 @@ def _load(path: str | Path, role: str) -> NDArray[np.generic]:
 
 def _read_names(path: Path, classes: int) -> tuple[str, ...]:
     try:
-        lines = read_text(path).splitlines()
+        lines = read_text(path).split("\n")
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"label names: cannot read {path} as UTF-8 text: {error}."
         ) from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(names) != classes or len(set(names)) != classes:
+    try:
+        names = check_label_names(line for line in lines if line.strip())
+    except ConfigError as error:
+        raise DatasetError(f"label names: {path}: {error}") from error
+    if len(names) != classes:
         raise DatasetError(
             f"label names: {path} must have {classes} different lines, one per class. "
-            f"Received: {count(len(names), 'line')}, {len(set(names))} of them different."
+            f"Received: {count(len(names), 'line')}."
         )
     return names

@@ -391,5 +391,5 @@ class FrontendOptions:
     window_seconds: float = option(
         10.0,
         number(0.1, 600.0),
-        "length of the windows into which longer files are split for scoring",
+        "clips of this length are scored in batches, others one by one",
     )

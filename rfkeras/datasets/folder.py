@@ -168,7 +168,7 @@ def load(
     if label_names is not None:
         columns = tuple(label_names)
         notes += _check_wanted(found, columns)
-        splits = {name: _with_columns(split, found, columns) for name, split in splits.items()}
+        splits = {name: with_columns(split, found, columns) for name, split in splits.items()}
     if len(found) == 1 and label_names is None:
         notes.append(
             f"only one tag, {found[0]!r}: add clips without it, because a model learns to tell "
@@ -405,6 +405,16 @@ def _check_wanted(found: Sequence[str], label_names: Sequence[str]) -> list[str]
             f"None of the tags {first_few(found)} is among those asked for: "
             f"{first_few(wanted)}.{did_you_mean(found[0], wanted)}"
         )
+    notes = tag_notes(others, sorted(absent))
+    kept = [
+        replace(clip, tags=clip.tags & frozenset(wanted), unknown=clip.unknown | absent)
+        for clip in clips
+    ]
+    return kept, notes
+
+
+def tag_notes(others: Sequence[str], absent: Sequence[str]) -> list[str]:
+    """Return notes on tags of the data that are left out, and on wanted tags not in it."""
     notes = []
     if others:
         notes.append(f"left out {count(len(others), 'tag')} not asked for: {first_few(others)}")
@@ -416,7 +426,7 @@ def _check_wanted(found: Sequence[str], label_names: Sequence[str]) -> list[str]
     return notes
 
 
-def _with_columns(split: Split, found: Sequence[str], label_names: Sequence[str]) -> Split:
+def with_columns(split: Split, found: Sequence[str], label_names: Sequence[str]) -> Split:
     """Return a split with a column for each of these tags; those not found are unknown."""
     column = {name: number for number, name in enumerate(found)}
     # One more column, of unknown labels.

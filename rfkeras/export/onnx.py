@@ -33,15 +33,17 @@ def onnx(
     calibration: Sequence[NDArray[np.float32]] | None = None,
     trial: Sequence[NDArray[np.float32]] | None = None,
     frontend: bool = True,
+    max_difference: float | None = None,
 ) -> Exported:
     """Write a model as an .onnx file and verify the file with ONNX Runtime.
 
-    Inputs, outputs and arguments are those of `rfkeras.export.tflite`; batch size and length
-    can vary. Only standard operators of opset 17 are used. The content of `model.json` is in
-    the file's metadata, each value as JSON: `labels`, `sample_rate_hz`, `thresholds` and so on.
+    Inputs, outputs and arguments are those of `rfkeras.export.tflite`, also for clips with NaN
+    and empty batches; batch size and length can vary. Only standard operators of opset 17 are
+    used. The content of `model.json` is in the file's metadata, each value as JSON: `labels`,
+    `sample_rate_hz`, `thresholds` and so on.
 
     Args:
-        model: A zoo model, or a functional model that ends in `ClipLogits`.
+        model: A zoo model, or another functional model with one input and one output.
         path: File to write.
         labels: Tag of each output; defaults to the names in the model.
         precision: "float32"; "float16": weights of half the size, converted to float32 on
@@ -51,6 +53,9 @@ def onnx(
         trial: Batches for the comparison; defaults to the calibration batches, or synthetic
             audio.
         frontend: False: take the front-end's spectrogram as input.
+        max_difference: Largest allowed difference of a clip's score from the model's, instead
+            of the precision's (int8: 0.1). Frames, embeddings and the order of the tags are
+            then not checked.
 
     Raises:
         ConfigError: A package of the extra 'onnx' is missing, the precision is unknown, int8
@@ -61,7 +66,7 @@ def onnx(
     _need_packages()
     with explaining(model, "ONNX"):
         portable = PortableModel(model, labels, frontend)
-    plan = Plan(portable, precision, calibration, trial)
+    plan = Plan(portable, precision, calibration, trial, max_difference)
     proto = _convert(portable)
     if precision == "int8":
         with quiet():
@@ -104,6 +109,8 @@ class OnnxRunner:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, batch: NDArray[np.float32]) -> Arrays:
+        if not len(batch):
+            raise ConfigError("Empty batch: the input has no rows. Send at least one clip.")
         values = self._session.run(self._outputs, {self._input: batch})
         return dict(zip(self._outputs, values, strict=True))
 

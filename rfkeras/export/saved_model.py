@@ -152,20 +152,20 @@ def check_exportable(model: keras.Model) -> None:
         kind = "sparse or ragged" if sparse else source.dtype
         raise ConfigError(
             f"Model {model.name!r} has a {kind} input {source.name!r}; an export takes float "
-            "waveforms in [-1, 1] or spectrograms. Put a model with a float input around it, or "
-            "write it with Keras: model.export(PATH)."
+            "waveforms in [-1, 1] or spectrograms. Put a model with a float input around it, "
+            "or write it with Keras: model.export(PATH)."
         )
     if len(source.shape) < 2:
         raise ConfigError(
-            f"Model {model.name!r} has an input of shape {tuple(source.shape)}; an export needs "
-            "(batch, samples), (batch, samples, channels) or spectrograms."
+            f"Model {model.name!r} has an input of shape {tuple(source.shape)}; an export "
+            "needs (batch, samples), (batch, samples, channels) or spectrograms."
         )
     head = find_head(model)
     ranks = (2, 3) if head is not None and head.frames else (2,)
     if len(output.shape) not in ranks or output.shape[-1] is None:
         raise ConfigError(
-            f"Model {model.name!r} has an output of shape {tuple(output.shape)}; an export needs "
-            "(batch, classes). End the model with rfkeras.layers.ClipLogits (with frames=True "
+            f"Model {model.name!r} has an output of shape {tuple(output.shape)}; an export "
+            "needs (batch, classes). End the model with rfkeras.layers.ClipLogits (frames=True "
             "for scores of frames) or a pooling layer."
         )
 
@@ -206,8 +206,7 @@ def checked_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[st
     outputs = only_output(model).shape[-1]
     if len(names) != outputs:
         raise ConfigError(
-            f"The model has {count(outputs, 'output')} but "
-            f"{count(len(names), 'label')}."
+            f"The model has {count(outputs, 'output')} but {count(len(names), 'label')}."
         )
     return names
 
@@ -378,17 +377,20 @@ def _assert_finite(batch: Any, name: str) -> Any:
 
 
 def least_samples(model: keras.Model) -> int:
-    """Return the samples to which an export pads shorter audio; 0 if it does not pad.
+    """Return the samples to which an export pads audio for the layers after the front-end.
 
-    That is what the front-end and the layers after it need. Spectrograms are not padded.
-
-    Raises:
-        ConfigError: The model cannot compute an input of any length.
+    Returns:
+        0 if the front-end pads enough, the model takes spectrograms or audio of one length, or
+        its layers do not show what they need.
     """
     frontend = find_frontend(model)
     if frontend is None or only_input(model).shape[1] is not None:
         return 0
-    return max(frontend.min_samples, shortest_input(model))
+    try:
+        least = shortest_input(model)
+    except ConfigError:
+        return 0
+    return least if least > frontend.min_samples else 0
 
 
 def padded(waveform: Any, least: int) -> Any:

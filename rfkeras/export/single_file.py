@@ -60,9 +60,12 @@ class Plan:
         precision: One of `PRECISIONS`.
         calibration: Batches that determine the ranges of int8.
         trial: Batches for the comparison; None uses the calibration batches, or synthetic ones.
+        max_difference: Largest allowed difference of a clip's score; None: that of the
+            precision. See `rfkeras.export.verify.check`.
 
     Raises:
-        ConfigError: The precision is unknown, or int8 has no calibration.
+        ConfigError: The precision is unknown, int8 has no calibration, or the difference is
+            not between 0 and 1.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Plan:
         precision: str,
         calibration: Sequence[NDArray[np.float32]] | None,
         trial: Sequence[NDArray[np.float32]] | None,
+        max_difference: float | None = None,
     ):
         if precision not in PRECISIONS:
             raise ConfigError(unknown_name("precision", str(precision), PRECISIONS))
@@ -79,7 +83,10 @@ class Plan:
                 "precision='int8' needs calibration=, batches of real audio that determine the "
                 "ranges of the integers. See rfkeras.export.single_file.read_excerpts."
             )
+        if max_difference is not None and not 0 <= max_difference <= 1:
+            raise ConfigError(f"max_difference must be 0 to 1. Received: {max_difference!r}.")
         self.portable, self.precision = portable, precision
+        self.max_difference = max_difference
         self.calibration = list(calibration or ())
         self.trial = list(trial or self.calibration or synthetic_batches(portable))
 
@@ -97,7 +104,7 @@ def write_checked(
         ExportError: The converted model differs too much; nothing is written.
     """
     agreement = compare(plan.portable, run, plan.trial)
-    check(agreement, plan.precision)
+    check(agreement, plan.precision, plan.max_difference)
     with atomic_write(path) as aside:
         write(aside)
     return Exported(path, path.stat().st_size, plan.precision, operations, agreement)

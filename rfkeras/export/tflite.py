@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from rfkeras.errors import ConfigError
 from rfkeras.export.portable import NETWORK_SCOPE, Arrays, PortableModel
 from rfkeras.export.saved_model import ExportError, explaining
 from rfkeras.export.single_file import Exported, Plan, quiet, write_checked
@@ -32,19 +33,22 @@ def tflite(
     calibration: Sequence[NDArray[np.float32]] | None = None,
     trial: Sequence[NDArray[np.float32]] | None = None,
     frontend: bool = True,
+    max_difference: float | None = None,
 ) -> Exported:
     """Write a model as a .tflite file and compare the file with the model.
 
     The file has one signature, `serving_default`. Its input is `waveform` float32 (batch,
     samples) or (batch, samples, channels); without a front-end it is `spectrogram`. Its outputs
     are `scores` (batch, classes), `frame_scores` (batch, time', classes) and `embedding`
-    (batch, features). Batch size and length can vary: `Interpreter.get_signature_runner()`
+    (batch, features); a model that does not end in `ClipLogits` has only `scores`. A file has
+    no assertions: a clip with NaN or infinite samples has NaN outputs, and an empty batch empty
+    ones. Batch size and length can vary: `Interpreter.get_signature_runner()`
     resizes automatically, otherwise call `resize_tensor_input`. Only built-in operations of
     TFLite are used. `labels.txt` and `model.json` (sample rate, thresholds and so on) are
     appended as a zip archive, where TFLite metadata usually is; `read_card` reads the latter.
 
     Args:
-        model: A zoo model, or a functional model that ends in `ClipLogits`.
+        model: A zoo model, or another functional model with one input and one output.
         path: File to write.
         labels: Tag of each output; defaults to the names in the model.
         precision: "float32"; "float16": weights of half the size, computed in float32; "int8":
@@ -53,6 +57,9 @@ def tflite(
         trial: Batches for the comparison; defaults to the calibration batches, or synthetic
             audio.
         frontend: False: take the front-end's spectrogram as input.
+        max_difference: Largest allowed difference of a clip's score from the model's, instead
+            of the precision's (int8: 0.1). Frames, embeddings and the order of the tags are
+            then not checked.
 
     Raises:
         ConfigError: The precision is unknown, int8 has no calibration, or the model cannot be
@@ -62,7 +69,7 @@ def tflite(
     """
     with explaining(model, "TFLite"):
         portable = PortableModel(model, labels, frontend)
-    plan = Plan(portable, precision, calibration, trial)
+    plan = Plan(portable, precision, calibration, trial, max_difference)
     content = _convert(portable, plan)
     run = TFLiteRunner(content)
 
@@ -106,6 +113,8 @@ class TFLiteRunner:
         (self._input,) = self._runner.get_input_details()
 
     def __call__(self, batch: NDArray[np.float32]) -> Arrays:
+        if not len(batch):
+            raise ConfigError("Empty batch: the input has no rows. Send at least one clip.")
         outputs = self._runner(**{self._input: batch})
         return {name: np.array(value) for name, value in outputs.items()}
 

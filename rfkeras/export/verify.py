@@ -55,6 +55,12 @@ TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.1}
 FRAME_TOLERANCES = {**TOLERANCES, "int8": 0.2}
 LEAST_RANKING = {"float32": 0.0, "float16": 0.0, "int8": 0.9}
 EMBEDDING_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 0.5}
+_OVERRIDE = "allow a larger difference (--max-difference, max_difference=)."
+_ADVICE = {
+    "float16": f" Use float32, or {_OVERRIDE}",
+    "int8": " Calibrate with more audio similar to what the model will process (--calibrate, "
+    f"calibration=), use float16, or {_OVERRIDE}",
+}
 Run = Callable[[NDArray[np.float32]], Arrays]
 
 
@@ -280,28 +286,39 @@ def compare(
     )
 
 
-def check(agreement: Agreement, precision: str) -> None:
+def check(agreement: Agreement, precision: str, max_difference: float | None = None) -> None:
     """Check that a converted model is close enough to its source.
+
+    Args:
+        agreement: The differences.
+        precision: One of `TOLERANCES`.
+        max_difference: Largest allowed difference of a clip's score, instead of the
+            precision's. The differences of frames and embeddings, and the order of the tags,
+            are then not checked.
 
     Raises:
         ExportError: A difference exceeds what rounding to the precision explains.
     """
-    for name, value, bound in (
+    advice = "" if precision == "float32" else _ADVICE[precision]
+    frames, embedding = FRAME_TOLERANCES[precision], EMBEDDING_TOLERANCES[precision]
+    limits = [
         ("a score", agreement.score, TOLERANCES[precision]),
-        ("a frame score", agreement.frame_score, FRAME_TOLERANCES[precision]),
-        ("an embedding (relative)", agreement.embedding, EMBEDDING_TOLERANCES[precision]),
-    ):
+        ("a frame score", agreement.frame_score, frames),
+        ("an embedding (relative)", agreement.embedding, embedding),
+    ]
+    if max_difference is not None:
+        limits = [("a score", agreement.score, max_difference)]
+    for name, value, bound in limits:
         if not value <= bound:  # also rejects NaN
             raise ExportError(
                 f"The converted {precision} model differs from its source by {value:.2g} in "
-                f"{name}; at most {bound:.2g} is allowed. Nothing was written."
+                f"{name}; at most {bound:.2g} is allowed. Nothing was written.{advice}"
             )
-    if agreement.ranking < LEAST_RANKING[precision]:
+    if max_difference is None and agreement.ranking < LEAST_RANKING[precision]:
         raise ExportError(
             f"The converted {precision} model ranks a clip's tags differently: the correlation "
             f"is {agreement.ranking:.2f}; at least {LEAST_RANKING[precision]} is required. "
-            "Nothing was written. Calibrate with more audio similar to what the model will "
-            "process, or use float16."
+            f"Nothing was written.{advice}"
         )
 
 

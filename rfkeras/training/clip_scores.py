@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.audio.io import AudioFormat, Waveform
-from rfkeras.datasets.excerpts import WHOLE, EvaluationPlan, WorkerPart, part_of
+from rfkeras.datasets.excerpts import WHOLE, WorkerPart, part_of
 from rfkeras.datasets.packed import PackedSplit
 from rfkeras.datasets.packed_pipeline import whole_clips
 from rfkeras.errors import AudioError, ConfigError

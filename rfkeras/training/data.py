@@ -26,12 +26,14 @@ from rfkeras.datasets.excerpts import (
     default_steps_per_epoch,
     part_of,
 )
+from rfkeras.datasets.folder import tag_notes, with_columns
 from rfkeras.datasets.load import load_dataset
 from rfkeras.datasets.packed import PackedSplit
 from rfkeras.datasets.pipeline import evaluation_batches, training_batches
-from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.errors import ConfigError, DatasetError, did_you_mean
 from rfkeras.synthesis.render import parse_sound_fonts
-from rfkeras.tasks import SINGLE_LABEL
+from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
+from rfkeras.utils.label_names import clean_label_name
 from rfkeras.utils.text import count, first_few
 
 
@@ -216,8 +218,11 @@ def open_dataset(
         task: Task of a `folder` data set (also packed) if the configuration has "auto",
             because such data does not show whether clips can have several tags. None:
             multi_label. Other data sets define their task.
-        label_names: Tags that a `folder` data set is read with, those of a model for example;
-            see `datasets.folder.load`. Other data sets define their tags.
+        label_names: Tags of the result, in this order, those of a model for example. Names are
+            compared as `clean_label_name` writes them. Tags that no clip has are unknown for
+            all clips, in a multi-label data set; their names are in `info` under
+            "absent_tags". Other tags are left out; in a single-label data set, so are the clips
+            that have them. None uses the tags of the data set.
 
     Raises:
         ConfigError: The data set is unknown or does not have an option.
@@ -246,6 +251,11 @@ def open_dataset(
         validation_share=config.validation_share,
         **options,
     )
+    if label_names is not None:
+        if config.dataset != "folder":
+            dataset = _with_tags(dataset, label_names)
+        absent = [n for n, known in zip(label_names, _known(dataset), strict=True) if not known]
+        dataset = replace(dataset, info={**dataset.info, "absent_tags": absent})
     if config.train_share < 1:
         splits = {**dataset.splits, "train": _share(dataset.split("train"), config)}
         dataset = replace(dataset, splits=splits)
@@ -253,23 +263,59 @@ def open_dataset(
         task = config.task
     elif dataset.name != "folder":
         task = None
+    task = dataset.task if task is None else task
     if task == SINGLE_LABEL and label_names is not None:
-        dataset = _of_these_classes(dataset)
-    return dataset if task is None else replace(dataset, task=task)
+        return _of_one_class(dataset)
+    return replace(dataset, task=task)
 
 
-def _of_these_classes(dataset: AudioDataset) -> AudioDataset:
-    """Return the clips that have a class, which are known not to have classes no clip has."""
-    known = np.any([split.mask.any(axis=0) for split in dataset.splits.values()], axis=0)
-    splits = {}
-    for name, whole in dataset.splits.items():
-        split = whole.select(np.flatnonzero(whole.labels.any(axis=1)))
+def _with_tags(dataset: AudioDataset, label_names: Sequence[str]) -> AudioDataset:
+    """Return a multi-label data set with these tags; those that no clip has are masked."""
+    names = [clean_label_name(name) for name in dataset.label_names]
+    wanted = [clean_label_name(name) for name in label_names]
+    absent = [name for name in wanted if name not in names]
+    if len(absent) == len(wanted):
+        raise DatasetError(
+            f"None of the tags of data set {dataset.name!r}, {first_few(names)}, is among "
+            f"those asked for: {first_few(wanted)}.{did_you_mean(names[0], wanted)}"
+        )
+    if wanted == names:
+        return dataset
+
+    splits = {
+        name: with_columns(split, names, label_names) for name, split in dataset.splits.items()
+    }
+    notes = tag_notes([name for name in names if name not in wanted], absent)
+    changed = {"splits": splits, "label_names": tuple(label_names), "task": MULTI_LABEL}
+    chosen_tags = replace(dataset, **changed, notes=(*dataset.notes, *notes))
+    return chosen_tags if dataset.task == MULTI_LABEL else _of_one_class(chosen_tags)
+
+
+def _known(dataset: AudioDataset) -> NDArray[np.bool_]:
+    """Return for each tag whether any clip is known to have it or not, (classes,)."""
+    known: NDArray[np.bool_] = np.any(
+        [split.mask.any(axis=0) for split in dataset.splits.values()], axis=0
+    )
+    return known
+
+
+def _of_one_class(dataset: AudioDataset) -> AudioDataset:
+    """Return a single-label data set of the clips that have one of its classes.
+
+    They are known not to have the classes that no clip has.
+    """
+    known = _known(dataset)
+    splits, left_out = {}, 0
+    for name, split in dataset.splits.items():
+        rows = np.flatnonzero(split.labels.any(axis=1))
+        if len(rows) < len(split):
+            left_out += len(split) - len(rows)
+            split = split.select(rows)
         splits[name] = replace(split, mask=np.where(known, split.mask, np.float32(1)))
-    others = sum(len(dataset.splits[name]) - len(split) for name, split in splits.items())
     notes = dataset.notes
-    if others:
-        notes += (f"left out {count(others, 'clip')} of other classes",)
-    return replace(dataset, splits=splits, notes=notes)
+    if left_out:
+        notes += (f"left out {count(left_out, 'clip')} of other classes",)
+    return replace(dataset, splits=splits, notes=notes, task=SINGLE_LABEL)
 
 
 def _share(train: Split, config: TrainConfig) -> Split:

@@ -189,6 +189,9 @@ def score_split(
 ) -> ScoredSplit:
     """Score a split and evaluate the scores.
 
+    Tags that no clip of a multi-label data set has (`info["absent_tags"]`) are left out of all
+    arrays and of the report.
+
     Args:
         model: Keras model from waveform to logits.
         inputs: The data.
@@ -207,11 +210,18 @@ def score_split(
     head = find_head(model)
     if threshold is None and head is not None and head.task == MULTI_LABEL:
         threshold = head.thresholds
+    names, absent = inputs.dataset.label_names, inputs.dataset.info.get("absent_tags", ())
+    if absent and model_task(model) == MULTI_LABEL:
+        shared = [tag for tag, name in enumerate(names) if name not in absent]
+        names = tuple(names[tag] for tag in shared)
+        scores, labels, mask = scores[:, shared], labels[:, shared], mask[:, shared]
+        if np.ndim(threshold):
+            threshold = np.asarray(threshold)[shared]
     report = evaluate(
         scores,
         labels,
         mask,
-        label_names=inputs.dataset.label_names,
+        label_names=names,
         threshold=threshold,
         bootstrap_samples=bootstrap_samples,
         task=model_task(model),
@@ -237,7 +247,7 @@ def score_clips(
 
 
 def score_model(
-    model_path: Path,
+    source: str | Path,
     config: TrainConfig,
     split: str,
     bad_files_csv: Path,
@@ -248,8 +258,12 @@ def score_model(
 ) -> ScoredSplit:
     """Score a saved model on a split of a data set.
 
+    Tags are matched by name. What only the model or only the data has is left out, with a note
+    on standard error. A single-label model still decides among all of its classes, so that a
+    class that no clip has can only be a wrong decision.
+
     Args:
-        model_path: The .keras file.
+        source: Run folder, .keras file, or name of a model with pretrained weights.
         config: Names the data set and how it is read.
         split: Name of the split.
         bad_files_csv: File in which unusable files are listed.
@@ -259,29 +273,22 @@ def score_model(
         thresholds: "half" uses 0.5. None or "model" uses the thresholds in the model.
 
     Raises:
-        ConfigError: The model does not take audio, or its tags or task differ from those of
-            the data.
-        DatasetError: The data cannot be read, or the model was trained on some of the clips.
+        ConfigError: The model does not take audio, or its task differs from that of the data.
+        DatasetError: The data cannot be read or has none of the model's tags, or the model was
+            trained on some of the clips.
     """
-    model = load_model(model_path)
+    model = load_model(source)
     frontend = find_frontend(model)
     if frontend is None:
-        raise ConfigError(f"{model_path} has no front-end, so it cannot take audio.")
+        raise ConfigError(f"{source} has no front-end, so it cannot take audio.")
     task = model_task(model)
     if task == SINGLE_LABEL and thresholds is not None:
-        raise ConfigError(
-            f"--thresholds needs a multi-label model; {model_path} is single-label."
-        )
+        raise ConfigError(f"--thresholds needs a multi-label model; {source} is single-label.")
     channels = 1 if len(model.input_shape) == 2 else model.input_shape[-1]
     audio = AudioFormat(frontend.sample_rate_hz, channels)
-    inputs = open_inputs(config, audio, bad_files_csv, (split,), task)
+    inputs = open_inputs(config, audio, bad_files_csv, (split,), task, label_names(model))
     if trained_in is not None:
         check_not_trained_on(trained_in, config, inputs)
-    if label_names(model) != inputs.dataset.label_names:
-        raise ConfigError(
-            f"The model and data set {config.dataset!r} have different tags: "
-            f"{', '.join(label_names(model))} and {', '.join(inputs.dataset.label_names)}."
-        )
     if task != inputs.dataset.task:
         raise ConfigError(
             f"The model is {task}, but data set {config.dataset!r} is {inputs.dataset.task}: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,11 +18,14 @@ from rfkeras.cli.main import build_parser, run
 from rfkeras.config.resolve import complete, merge_options
 from rfkeras.errors import DatasetError
 from rfkeras.evaluation.report import evaluate
+from rfkeras.evaluation.result import read_scores
+from rfkeras.inference import StreamTagger
 from rfkeras.layers import find_head
 from rfkeras.training import run as finishing
 from rfkeras.training.data import open_inputs
 from rfkeras.training.run_dir import create_run_folder, write_environment, write_training_clips
 from tests.helpers.layouts import write_dcase
+from zoo.pretrained import load_model
 
 
 def report_in(folder):
@@ -185,7 +189,7 @@ def test_another_data_set_inherits_no_data_options_of_the_run(single_run, tone_f
     flags = ["--dataset", "folder", "--data-dir", str(tone_folder), "--bootstrap", "0"]
     assert run(["evaluate", "--run", str(single_run.root), *flags]) == 1
     output = capsys.readouterr().err
-    assert "The model and data set 'folder' have different tags" in output
+    assert "None of the tags high, low, mid is among those asked for" in output
     assert "subset" not in output
 
 
@@ -209,6 +213,88 @@ def test_custom_data_takes_the_task_of_the_model(tone_folder, tmp_path, capsys):
         content = report_in(tmp_path / "report")
         assert content["task"] == "single_label"
         assert np.sum(content["confusion"]) == 18  # a quarter of 72 clips
+
+
+@pytest.fixture(scope="module")
+def five_tags(tmp_path_factory):
+    """Save a model with two of the tones' three tags, and three others."""
+    names = ("zebra", "low", "caf\u00e9", "high", "organ")
+    return saved_model(tmp_path_factory.mktemp("five") / "m.keras", names, "multi_label"), names
+
+
+def test_tags_of_model_and_data_are_matched_by_name(five_tags, tone_folder, tmp_path, capsys):
+    path, names = five_tags
+    model = load_model(path)
+    find_head(model).thresholds = (0.11, 0.22, 0.33, 0.44, 0.55)
+    model.save(tmp_path / "m.keras")
+    output = tmp_path / "report"
+    shards = tmp_path / "shards"
+    assert run(["data", "pack", str(shards), *own(tone_folder)]) == 0
+    tagger = StreamTagger(model)
+    for data in (own(tone_folder), ["--dataset", "packed", "--data-dir", str(shards)]):
+        capsys.readouterr()
+        flags = [*data, "--bootstrap", "0", "--output", str(output)]
+        assert run(["evaluate", "--model", str(tmp_path / "m.keras"), *flags]) == 0
+        err = capsys.readouterr().err
+        assert "left out 1 tag not asked for: mid\n" in err
+        assert "3 tags that no clip has, taken as unknown: " in err
+        content = report_in(output)
+        assert [row["name"] for row in content["tags"]] == ["low", "high"]
+        assert [row["threshold"] for row in content["tags"]] == [0.22, 0.44]
+        kept = read_scores(output / "scores.npz")
+        assert kept.scores.shape == kept.labels.shape == (len(kept.keys), 2)
+        for key, scores, labels in zip(kept.keys[:4], kept.scores, kept.labels, strict=False):
+            expected = tagger.run_file(tone_folder / key).scores[[1, 3]]
+            np.testing.assert_allclose(scores, expected, atol=1e-3)  # 16-bit shards
+            assert list(labels) == [key.startswith("low"), key.startswith("high")]
+
+
+def test_a_single_label_model_decides_among_all_of_its_classes(tone_folder, tmp_path, capsys):
+    path = saved_model(tmp_path / "m.keras", ("low", "noise", "high"), "single_label")
+    output = tmp_path / "report"
+    flags = [*own(tone_folder), "--bootstrap", "0", "--output", str(output)]
+    assert run(["evaluate", "--model", path, *flags]) == 0, capsys.readouterr().err
+    assert re.search(r"left out \d+ clips of other classes", capsys.readouterr().err)
+    confusion = np.array(report_in(output)["confusion"])
+    assert confusion.shape == (3, 3)
+    assert confusion[1].sum() == 0
+    assert confusion.sum() == len(read_scores(output / "scores.npz").keys)
+
+
+def test_an_unknown_tag_of_the_model_that_no_clip_has(five_tags, tone_folder, tmp_path):
+    rows = [f"{tone_folder}/low/{n:02d}.wav,low,zebra,test" for n in range(4)]
+    rows += [f"{tone_folder}/high/{n:02d}.wav,high,,test" for n in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,labels,unknown,split", *rows]) + "\n")
+    flags = ["--dataset", "folder", "--data-dir", str(tmp_path / "t.csv"), "--allow-absolute"]
+    flags += ["--bootstrap", "0", "--output", str(tmp_path / "report")]
+    assert run(["evaluate", "--model", five_tags[0], *flags]) == 0
+    assert [row["name"] for row in report_in(tmp_path / "report")["tags"]] == ["low", "high"]
+
+
+def test_no_shared_tag_is_an_error_with_the_nearest_name(tone_folder, tmp_path, capsys):
+    path = saved_model(tmp_path / "m.keras", ("hihg", "organ"), "multi_label")
+    assert run(["evaluate", "--model", path, *own(tone_folder)]) == 1
+    assert "Did you mean 'hihg'?" in capsys.readouterr().err
+
+
+def test_model_takes_everything_that_names_a_model(multi_run, five_tags, tmp_path, capsys):
+    def sources(*words):
+        options = build_parser().parse_args(["evaluate", *words])
+        given = {n: getattr(options, n) for n in DATA_FLAGS if hasattr(options, n)}
+        return _sources(options, given)
+
+    data = ["--dataset", "folder", "--data-dir", "sounds"]
+    for word in ("--model", "--model-path"):
+        named = sources(word, "resnet_rf_small:gm_instruments", *data)
+        assert named[1:] == (
+            "resnet_rf_small:gm_instruments",
+            Path("resnet_rf_small-gm_instruments-report"),
+            None,
+        )
+        assert sources(word, "a/m.keras", *data)[2] == Path("a/m-report")
+        assert sources(word, str(multi_run.root)) == sources("--run", str(multi_run.root))
+    assert run(["evaluate", "--model", "resnet_rf_smal", *data]) == 1
+    assert "Did you mean resnet_rf_small" in capsys.readouterr().err
 
 
 def own(folder):
@@ -242,8 +328,8 @@ def test_contradicting_flags_are_rejected(arrays, single_run, tmp_path, capsys):
     decisions = ["--task", "single_label", "--decisions", str(tmp_path / "d.npy")]
     own_run = ["--run", str(single_run.root)]
     for wrong, message in (
-        ([*flags, "--thresholds", "half"], "--thresholds: only with --run or --model-path."),
-        ([*flags, "--fold", "1"], "--fold: only with --run or --model-path."),
+        ([*flags, "--thresholds", "half"], "--thresholds: only with --run or --model."),
+        ([*flags, "--fold", "1"], "--fold: only with --run or --model."),
         ([*flags, *decisions], "the highest score decides"),
         ([*own_run, "--task", "single_label"], "--task: only with --predictions."),
         ([*own_run, "--thresholds", "half"], "--thresholds needs a multi-label model"),
@@ -381,7 +467,9 @@ def test_missing_files_and_archives_are_rejected(files, tmp_path):
     ("content", "message"),
     [
         (b"one\n", "2 different lines.*Received: 1 line,"),
-        (b"one\none\n", "1 of them different"),
+        (b"one\none\n", "must differ. Repeated: one"),
+        (b"one\ntw\xe2\x80\xa8o\n", "a line separator"),
+        (b"one\ntw\xe2\x80\x8bo\n", "an invisible format character"),
         (b"\xff\xfe\n", "as UTF-8 text"),
     ],
 )
