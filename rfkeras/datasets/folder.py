@@ -405,12 +405,7 @@ def _check_wanted(found: Sequence[str], label_names: Sequence[str]) -> list[str]
             f"None of the tags {first_few(found)} is among those asked for: "
             f"{first_few(wanted)}.{did_you_mean(found[0], wanted)}"
         )
-    notes = tag_notes(others, sorted(absent))
-    kept = [
-        replace(clip, tags=clip.tags & frozenset(wanted), unknown=clip.unknown | absent)
-        for clip in clips
-    ]
-    return kept, notes
+    return tag_notes(others, absent)
 
 
 def tag_notes(others: Sequence[str], absent: Sequence[str]) -> list[str]:
