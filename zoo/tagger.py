@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from rfkeras.errors import ConfigError
@@ -20,6 +21,7 @@ from rfkeras.utils.model_graph import (
     only_input,
     only_output,
 )
+from rfkeras.utils.text import first_few
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,13 @@ class Tagger(keras.Model):
         Args:
             inputs: Inputs of the model: (batch, samples), (batch, samples, channels), or
                 spectrograms (batch, time, mel, channels).
+
+        Raises:
+            ConfigError: The batch is empty, or has NaN or infinite values; not checked inside
+                `tf.function` and the like.
         """
         self._check_input(inputs)
+        _check_values(inputs)
         return self.reader(inputs)
 
     @property
@@ -266,6 +273,23 @@ def classifier_input(model: keras.Model) -> Any:
     raise ConfigError(
         f"Model {model.name!r} needs a Conv2D or Dense layer before its head that computes the "
         "logits. The input of that layer is the embedding."
+    )
+
+
+def _check_values(inputs: Any) -> None:
+    """Check that there are clips and that their values are finite, unless code is traced."""
+    try:
+        values = np.asarray(inputs)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):  # symbolic
+        return
+    if not values.size:
+        raise ConfigError(f"The input must not be empty. Received: shape {values.shape}.")
+    if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
+        return
+    clips = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+    raise ConfigError(
+        f"The input has NaN or infinite values, in clip {first_few(clips)} of the batch. Layers "
+        "such as ReLU can turn them into ordinary scores."
     )
 
 

@@ -67,3 +67,14 @@ def test_models_that_are_not_taggers_are_rejected() -> None:
         bare.embed(np.zeros((1, 20, 32, 1), "float32"))
     with pytest.raises(ConfigError, match="'clip' or 'frame'"):
         bare.scores(np.zeros((1, 20, 32, 1), "float32"), per="bar")
+
+
+def test_empty_batches_and_nan_are_rejected() -> None:
+    model = zoo.create_model("resnet_rf_tiny", num_classes=3)
+    wrong = AUDIO.copy()
+    wrong[1, 5] = np.inf
+    for call in (model.read, model.scores, model.embed):
+        with pytest.raises(ConfigError, match="infinite values, in clip 1 of the batch"):
+            call(wrong)
+        with pytest.raises(ConfigError, match="must not be empty"):
+            call(AUDIO[:0])
