@@ -288,8 +288,8 @@ def _check_values(inputs: Any) -> None:
         return
     clips = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
     raise ConfigError(
-        f"The input has NaN or infinite values, in clip {first_few(clips)} of the batch. Layers "
-        "such as ReLU can turn them into ordinary scores."
+        f"The input has NaN or infinite values, in clip {first_few(clips)} of the batch. "
+        "Layers such as ReLU can turn them into ordinary scores."
     )
 
 
