@@ -93,7 +93,24 @@ def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]
                     "Use the same options, or another --run-dir."
                 )
             return there, folder, True
+    check_before_start(config)
     return config, create_run_folder(config, options.run_dir), False
+
+
+def check_before_start(config: TrainConfig) -> None:
+    """Check devices and data before a run folder is created.
+
+    Raises:
+        ConfigError: The machine lacks the devices, or the data set does not have an option.
+        DatasetError: The data set cannot be read, or a split is missing.
+    """
+    from rfkeras.training.data import check_splits, open_dataset
+    from rfkeras.training.distributed import check_batch_size, make_strategy, read_cluster
+
+    if read_cluster() is None:  # a worker has checked its devices when it joined the others
+        check_batch_size(config.batch_size, make_strategy(config.devices))
+    if config.dataset != "gm_instruments":  # which is rendered first, as part of the run
+        check_splits(open_dataset(config))
 
 
 def _continue(folder: RunFolder, flags: dict[str, Any]) -> TrainConfig:

@@ -36,6 +36,8 @@ from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.utils.label_names import clean_label_name
 from rfkeras.utils.text import count, first_few
 
+SPLITS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -143,11 +145,22 @@ class Inputs:
             raise
 
 
+def check_splits(dataset: AudioDataset, splits: Sequence[str] = SPLITS) -> None:
+    """Check that a data set has the splits that will be used.
+
+    Raises:
+        DatasetError: It lacks one.
+    """
+    missing = [name for name in splits if name not in dataset.splits]
+    if missing:
+        raise DatasetError(f"Data set {dataset.name!r} has no clips for: {', '.join(missing)}.")
+
+
 def open_inputs(
     config: TrainConfig,
     audio: AudioFormat,
     bad_files_csv: Path | None,
-    splits: tuple[str, ...] = ("train", "validation", "test"),
+    splits: tuple[str, ...] = SPLITS,
     task: str | None = None,
     label_names: Sequence[str] | None = None,
 ) -> Inputs:
@@ -167,9 +180,7 @@ def open_inputs(
             unusable files.
     """
     dataset = open_dataset(config, task, label_names)
-    missing = [name for name in splits if name not in dataset.splits]
-    if missing:
-        raise DatasetError(f"Data set {dataset.name!r} has no clips for: {', '.join(missing)}.")
+    check_splits(dataset, splits)
     print_notes(dataset)
     check_present(dataset, splits, max_bad_share=config.max_bad_share)
     if dataset.name == "folder":  # the audio of published data sets is as published

@@ -80,6 +80,7 @@ def _checked(loss: str, logits: Any, labels: Any) -> tuple[Any, Any]:
     Raises:
         ConfigError: Their shapes differ. Broadcasting would compare the wrong entries.
     """
+    logits, labels = ops.cast(logits, "float32"), ops.cast(labels, "float32")
     shapes = tuple(logits.shape), tuple(labels.shape)
     sizes_differ = any(
         None not in (one, other) and one != other for one, other in zip(*shapes, strict=False)
@@ -90,7 +91,7 @@ def _checked(loss: str, logits: Any, labels: Any) -> tuple[Any, Any]:
             "from 0 to 1 for every class. Convert class numbers with keras.ops.one_hot(labels, "
             f"classes). Received: labels {shapes[1]}, logits {shapes[0]}."
         )
-    return ops.cast(logits, "float32"), ops.cast(labels, "float32")
+    return logits, labels
 
 
 def loss_for(task: str) -> keras.losses.Loss:

@@ -444,8 +444,9 @@ def _keep_best(
     if not folder.last.exists():
         return f"Nothing was saved yet. Start again with {advice}."
     run = shlex.quote(str(folder.root))
+    step = read_record(folder.last)["steps_done"]
     kept = (
-        f"The last good state is kept: resume from step {read_record(folder.last)['steps_done']} "
+        f"The last good state is kept: resume from step {step} "
         f"with rfkeras train --resume {run} and {advice}"
     )
     if not state.best_epoch:

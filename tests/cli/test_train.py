@@ -222,7 +222,7 @@ def test_flags_override_the_recipe(tone_folder, tmp_path, monkeypatch):
         (["--dataset", "openmik"], "Did you mean 'openmic'"),
         (["--dataset", "folder"], "needs --data-dir, a CSV file or a folder"),
         (["--devices", "gpu:9"], "9 GPUs"),
-        (["--resume", "absent", "--epochs", "3"], "Leave out: epochs"),
+        (["--resume", "absent", "--width", "3"], "absent is not a run folder"),
     ],
 )
 def test_errors_are_one_line_on_standard_error_with_status_1(
@@ -285,8 +285,25 @@ def test_python_dash_m_and_scripts_are_the_same_program():
     )
 
 
-def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path, capsys):
-    arguments = ["train", "--dataset", "gtzan", "--data-dir", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "gtzan"], "has no folders blues"),
+        (["--dataset", "gtzzan"], "Did you mean 'gtzan'"),
+        (["--dataset", "folder", "--devices", "gpu:7"], "needs 7 GPUs"),
+        (["--dataset", "openmic", "--subset", "moodtheme"], "subset"),
+    ],
+)
+def test_wrong_data_and_missing_gpus_are_found_before_a_folder_is_created(
+    flags, message, tmp_path, monkeypatch, capsys
+):
+    def create(*_):
+        raise AssertionError("the folder is created too early")
+
+    monkeypatch.setattr("rfkeras.training.run_dir.create_run_folder", create)
+    arguments = ["train", *flags, "--data-dir", str(tmp_path)]
     assert command([*arguments, "--run-dir", str(tmp_path / "run")]) == 1
-    assert "has no folders blues" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny network in this process, stepped eagerly, because tracing takes longer."""
+"""Whole runs of a tiny network in this process, stepped eagerly: tracing takes longer."""
 
 import json
 from unittest import mock
@@ -60,7 +60,9 @@ def fit(config, folder, at_epoch=None, resume=False):
         create_run_folder(config, folder)
     patches = [mock.patch.object(run, "build_training_model", eager_model)]
     if at_epoch is not None:
-        patches.append(mock.patch.object(run, "TensorBoardLogger", lambda _: AtEpoch(at_epoch)))
+        patches.append(
+            mock.patch.object(run, "TensorBoardLogger", return_value=AtEpoch(at_epoch))
+        )
     for patch in patches:
         patch.start()
     try:

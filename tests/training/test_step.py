@@ -272,24 +272,23 @@ def test_recomputing_needs_a_batch_but_no_batch_normalisation():
     recompute_statistics(training_model(small_tagger(norm=False)), [])
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_float16_keeps_the_statistics_if_the_forward_pass_overflows(jit):
+def test_float16_keeps_the_statistics_if_the_forward_pass_overflows():
+    def step():
+        model.reset_metrics()
+        return float(model.train_step(batch())["loss"])
+
     with dtype_policy("mixed_float16"):
-        model = training_model(small_tagger(), jit=jit)
-        model.run_eagerly = True
-        fit(model)
+        model = training_model(small_tagger())
+        assert np.isfinite(step())
         kernel, norm = model.tagger.get_layer("conv").kernel, model.tagger.get_layer("bn")
-        statistics = [v.numpy() for v in (norm.moving_mean, norm.moving_variance)]
+        statistics = norm.moving_mean.numpy(), norm.moving_variance.numpy()
         good = kernel.numpy()
         kernel.assign(good * 1e8)  # beyond 65504
-        losses = fit(model, steps=2)
-        assert np.isnan(losses).all()  # no step counts
-        for variable, old in zip(
-            (norm.moving_mean, norm.moving_variance), statistics, strict=True
-        ):
-            np.testing.assert_array_equal(variable.numpy(), old)
+        assert np.isnan(step())  # no step counts
+        np.testing.assert_array_equal(norm.moving_mean.numpy(), statistics[0])
+        np.testing.assert_array_equal(norm.moving_variance.numpy(), statistics[1])
         np.testing.assert_array_equal(kernel.numpy(), (good * 1e8).astype("float32"))
         kernel.assign(good)
-        assert np.isfinite(fit(model, steps=2)).all()
+        assert np.isfinite(step())
         assert not np.array_equal(norm.moving_mean.numpy(), statistics[0])
     assert all(np.isfinite(v.numpy()).all() for v in state_variables(model))
