@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     count = whole(1)("--workers", options.workers)
     max_restarts = whole(0)("--max-restarts", options.max_restarts)
-    config, folder, resume = open_run(options)
+    config, folder, resume = open_run(options, trains_here=False)
     if config.batch_size % count:
         raise ConfigError(
             f"--batch-size must be a multiple of --workers {count}. Received: "

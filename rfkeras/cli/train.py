@@ -58,8 +58,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser)
 
 
-def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]:
+def open_run(
+    options: argparse.Namespace, trains_here: bool = True
+) -> tuple[TrainConfig, RunFolder, bool]:
     """Open the run that the flags name; create the folder of a new run.
+
+    Args:
+        options: The flags.
+        trains_here: Whether this process trains, so that its devices are checked.
 
     Returns:
         Configuration, folder, and whether the run is resumed.
@@ -93,11 +99,11 @@ def open_run(options: argparse.Namespace) -> tuple[TrainConfig, RunFolder, bool]
                     "Use the same options, or another --run-dir."
                 )
             return there, folder, True
-    check_before_start(config)
+    _check_before_start(config, trains_here)
     return config, create_run_folder(config, options.run_dir), False
 
 
-def check_before_start(config: TrainConfig) -> None:
+def _check_before_start(config: TrainConfig, trains_here: bool) -> None:
     """Check devices and data before a run folder is created.
 
     Raises:
@@ -107,7 +113,7 @@ def check_before_start(config: TrainConfig) -> None:
     from rfkeras.training.data import check_splits, open_dataset
     from rfkeras.training.distributed import check_batch_size, make_strategy, read_cluster
 
-    if read_cluster() is None:  # a worker has checked its devices when it joined the others
+    if trains_here and read_cluster() is None:  # a worker has checked its devices when it joined the others
         check_batch_size(config.batch_size, make_strategy(config.devices))
     if config.dataset != "gm_instruments":  # which is rendered first, as part of the run
         check_splits(open_dataset(config))
