@@ -136,7 +136,7 @@ class TrainingModel(CollectiveModel):
 
     Args:
         tagger: Functional model from waveform (or, without a front-end, spectrogram) to
-            logits.
+            logits. Outputs that are probabilities are converted to logits for the loss.
         waveform_augmentation: Layers between the waveform and the front-end.
         augmentation: Layers between the front-end and the network.
         mixup: Blends spectrograms and labels, after the augmentation. None: no mixup.
@@ -313,6 +313,8 @@ class TrainingModel(CollectiveModel):
             inputs = self.fixed_part(spectrogram)
             with keras.StatelessScope() as scope, tf.GradientTape() as tape:
                 logits = self.trained_part(inputs, training=True)
+                if not self.outputs_of_tagger.from_logits:
+                    logits = self.outputs_of_tagger.logits(logits)
                 loss = self.compute_loss(None, labels, logits, weights, training=True)
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, self.trained_variables)

@@ -292,3 +292,20 @@ def test_float16_keeps_the_statistics_if_the_forward_pass_overflows():
         assert np.isfinite(step())
         assert not np.array_equal(norm.moving_mean.numpy(), statistics[0])
     assert all(np.isfinite(v.numpy()).all() for v in state_variables(model))
+
+
+@pytest.mark.parametrize(
+    ("activation", "task"), [("sigmoid", "multi_label"), ("softmax", "single_label")]
+)
+def test_a_model_that_ends_in_probabilities_trains_like_its_logits(activation, task):
+    losses = []
+    for ending in (None, activation):
+        tagger = small_tagger(task)
+        outputs = tagger.outputs[0]
+        if ending:
+            outputs = keras.layers.Activation(ending, dtype="float32")(outputs)
+        model = training_model(keras.Model(tagger.inputs[0], outputs), sgd())
+        model.run_eagerly = True
+        assert model.task == task
+        losses.append(fit(model, steps=3, data=batch(task=task)))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
