@@ -113,9 +113,7 @@ def _check_before_start(config: TrainConfig, trains_here: bool) -> None:
     from rfkeras.training.data import check_splits, open_dataset
     from rfkeras.training.distributed import check_batch_size, make_strategy, read_cluster
 
-    if (
-        trains_here and read_cluster() is None
-    ):  # a worker has checked its devices when it joined the others
+    if trains_here and read_cluster() is None:  # a worker has already opened its devices
         check_batch_size(config.batch_size, make_strategy(config.devices))
     if config.dataset != "gm_instruments":  # which is rendered first, as part of the run
         check_splits(open_dataset(config))

@@ -296,7 +296,9 @@ class Frontend(keras.layers.Layer):
         limit = self._smallest_deviation()
         self.mean_db.assign(mean.astype(np.float32))
         self.std_db.assign(np.maximum(deviation, limit).astype(np.float32))
-        quiet = np.flatnonzero((deviation < limit) & self.mel.filterbank.any(axis=0))
+        quiet = np.flatnonzero(
+            (deviation < limit) & np.asarray(self.mel.filterbank).any(axis=0)
+        )
         if len(quiet):
             print(self._note(quiet), file=sys.stderr)
 

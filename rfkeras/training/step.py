@@ -209,7 +209,8 @@ class TrainingModel(CollectiveModel):
         self.augmentation = list(augmentation)
         self.mixup = mixup
         self.class_weights = class_weights
-        self.task = model_outputs(tagger).task
+        self.tagger_outputs = model_outputs(tagger)
+        self.task = self.tagger_outputs.task
         self.averaging = averaging
         self.ema_decay = ema_decay
         self.jit = jit
@@ -313,8 +314,8 @@ class TrainingModel(CollectiveModel):
             inputs = self.fixed_part(spectrogram)
             with keras.StatelessScope() as scope, tf.GradientTape() as tape:
                 logits = self.trained_part(inputs, training=True)
-                if not self.outputs_of_tagger.from_logits:
-                    logits = self.outputs_of_tagger.logits(logits)
+                if not self.tagger_outputs.from_logits:
+                    logits = self.tagger_outputs.logits(logits)
                 loss = self.compute_loss(None, labels, logits, weights, training=True)
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, self.trained_variables)
