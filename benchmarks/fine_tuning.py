@@ -108,6 +108,7 @@ def _test_map(flags: list[str], table: Path, root: Path) -> float:
 
     data = ["--data-dir", str(table), "--allow-absolute", "--run-dir", str(root)]
     options = build_parser(("train",)).parse_args(["train", *flags, *data])
+    vars(options).pop("imports", None)  # an option of all commands, not of a run
     config = configure(options)
     with contextlib.redirect_stderr(io.StringIO()):
         fitted = fit(config, create_run_folder(config, root))

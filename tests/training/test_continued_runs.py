@@ -17,7 +17,9 @@ from tests.helpers.whole_runs import configuration, fit, snapshot
 def resumed(root, *flags):
     """Open a run as `rfkeras train --resume` does."""
     arguments = ["train", "--resume", str(root), *flags]
-    return open_run(build_parser(("train",)).parse_args(arguments))
+    options = build_parser(("train",)).parse_args(arguments)
+    del options.imports  # as `rfkeras.cli.main.run` does
+    return open_run(options)
 
 
 @pytest.mark.slow

@@ -285,14 +285,19 @@ def test_the_classifier_has_a_higher_rate_unless_a_rate_is_given(flags, rates, r
 
 def test_a_sweep_and_a_search_check_options_against_initial_weights(run_folder):
     weights = ["--init-weights", str(run_folder), "--dataset", "folder"]
-    parser = build_parser(("sweep",))
+
+    def parse(given):
+        options = build_parser(("sweep",)).parse_args(given)
+        vars(options).pop("imports", None)  # as `rfkeras.cli.main.run` does
+        return options
+
     for flags, message in (
         (["--rho", "1,7"], "have rho=1"),
         (["--width", "8"], "have width=4"),
     ):
         given = ["sweep", *(["--rho", "1"] if "--rho" not in flags else []), *flags, *weights]
         with pytest.raises(ConfigError, match=message):
-            plan(parser.parse_args(given))
+            plan(parse(given))
     base = resolve({"init_weights": str(run_folder), "dataset": "folder"}, shared=True)
     for space in ({"rho_time": "1,7", "rho_frequency": "1,7"}, {"width": "4,8"}):
         with pytest.raises(ConfigError, match="Some trials are impossible.*The weights"):
