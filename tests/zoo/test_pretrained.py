@@ -278,7 +278,7 @@ def test_a_misspelt_model_gets_the_nearest_name(tmp_path, monkeypatch):
         rfkeras.load_model(tmp_path / "rnu1")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"Did you mean best\.keras\?"):
-        rfkeras.load_model("bestt")
+        rfkeras.load_model("best.kears")
 
 
 def test_a_file_with_unknown_layers_is_rejected(tmp_path):
