@@ -160,6 +160,21 @@ def test_shake_only_doubles_the_branches():
     assert not any("shake" in v.path and "seed" not in v.path for v in shaken.variables)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("head", "averag", "Unknown head 'averag'. Did you mean 'average'"),
+        ("initialization", "publish", "Unknown initialization 'publish'. Did you mean"),
+        ("width", 0, "width must be a whole number of at least 1. Received: 0"),
+        ("width", True, "Received: True"),
+        ("input_channels", 3, "input_channels must be 1"),
+    ],
+)
+def test_options_out_of_range_are_rejected(option, value, message):
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("resnet_rf_tiny", 2, **{"frontend": None, option: value})
+
+
 def test_anisotropic_rho_gives_three_kernel_shapes():
     model = zoo.create_model("resnet_rf", 2, rho=(4, 2), width=4, frontend=None)
     kernels = [

@@ -1,0 +1,72 @@
+"""Tagging many files: what is passed on, counted and said, without a model."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from rfkeras.inference import TagResult
+from rfkeras.inference.audio_files import FoundFile
+from rfkeras.inference.batch import Display, run_batch
+
+SCORES = np.array([0.5, 0.25], "float32")
+
+
+class Tagger(SimpleNamespace):
+    """Stands for a `StreamTagger` with chunks of a second."""
+
+    def __init__(self, exact):
+        super().__init__(
+            exact=exact, chunk_seconds=1.0, reason_not_exact="because", decoder="soundfile"
+        )
+        self.calls = []
+
+    def run_file(self, path, *, frames, embeddings, on_progress, **options):
+        self.calls.append((path.name, frames, embeddings))
+        on_progress(0.25)
+        return TagResult(soundfile.info(path).duration, SCORES, SCORES, None, None, None)
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, seconds in (("short", 0.5), ("long", 1.5), ("longer", 2.0), ("exact", 1.0)):
+        noise = np.random.default_rng(0).normal(0, 0.1, int(8000 * seconds))
+        soundfile.write(tmp_path / f"{name}.wav", noise, 8000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    names = ("exact", "short", "long", "broken", "longer")
+    return [FoundFile(path, path) for path in (tmp_path / f"{name}.wav" for name in names)]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_every_file_is_passed_on_and_the_note_on_chunks_comes_once(files, exact, capsys):
+    written = []
+    tagger = Tagger(exact)
+    summary = run_batch(tagger, files, written.append, Display(len(files)), frames=True)
+    assert (summary.total, summary.done, summary.failed) == (5, 4, 1)
+    assert not summary.interrupted
+    assert tagger.calls == [
+        (f"{name}.wav", True, False) for name in ("exact", "short", "long", "longer")
+    ]
+    assert [outcome.file for outcome in written] == files
+    assert [outcome.error is not None for outcome in written] == [
+        file is files[3] for file in files
+    ]
+    assert [outcome.result.seconds for outcome in written if outcome.result] == [1, 0.5, 1.5, 2]
+    said = capsys.readouterr().err
+    assert said.count("files longer than 1 s are processed in chunks") == (0 if exact else 1)
+    assert ("single pass: because" in said) is not exact
+    assert said.count("broken.wav: ") == 1
+
+
+def test_an_interruption_ends_the_batch_and_keeps_what_is_written(files):
+    written = []
+
+    def write(outcome):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(outcome)
+
+    summary = run_batch(Tagger(True), files, write, Display(len(files), quiet=True))
+    assert summary.interrupted
+    assert (summary.done, summary.failed, len(written)) == (2, 0, 2)
