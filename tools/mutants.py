@@ -3,6 +3,7 @@
     python -m tools.mutants [--number 300] [--workers 2]  # draw, run, print the table
     python -m tools.mutants --listed                      # the faults of listed_mutants.py
     python -m tools.mutants --only TEXT --wide            # survivors again, with more tests
+    python -m tools.mutants --only TEXT --tests FILE      # survivors again, with these tests
 
 Each mutant is one small change of the source (`tools/mutations.py`). The tool runs the tests
 that enter the changed function, those of its own test file first, until one fails. First it
@@ -379,8 +380,9 @@ def work_on(
     tree = options.work / f"tree{number}"
     copy_tree(tree)
     for mutant in mutants:
-        if options.wide:
-            result = try_mutant(tree, mutant, wide_tests(mutant), WIDE_SECONDS)
+        if options.wide or options.tests:
+            tests = options.tests or wide_tests(mutant)
+            result = try_mutant(tree, mutant, tests, WIDE_SECONDS)
         else:
             tests = coverage.tests_for(mutant)
             expected = sum(coverage.seconds.get(test, 1.0) for test in tests)
@@ -479,6 +481,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="mutants whose name contains this")
     parser.add_argument("--wide", action="store_true", help="survivors again, with more tests")
+    parser.add_argument("--tests", nargs="+", help="survivors again, with these tests")
     parser.add_argument("--again", action="store_true", help="survivors again, after new tests")
     parser.add_argument("--work", type=Path, default=ROOT / ".mutants")
     parser.add_argument("--table", action="store_true", help="only print the results")
@@ -493,7 +496,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         m for m in sample(ROOT, ROOMS, options.number, options.seed) if options.only in m.name
     ]
     done = read_results(options.results)
-    again = ("survived", "untested") if options.wide or options.again else ()
+    again = ("survived", "untested") if options.wide or options.again or options.tests else ()
     left = [m for m in mutants if m.name not in done or done[m.name].outcome in again]
     if again:
         left = [m for m in left if m.name in done]
