@@ -21,6 +21,7 @@ INSTALL_REQUIRES = [
     "numpy>=1.26,<2",  # TensorFlow 2.16 is built against NumPy 1
     "scikit-learn>=1.4",
     "soundfile>=0.12.1",  # the first whose libsndfile reads MP3 and Opus
+    "av>=16",  # FFmpeg: MP3, Ogg, Opus, M4A, WMA, WavPack
     "soxr>=0.3.7",
     "matplotlib>=3.8",
     "rich>=13",

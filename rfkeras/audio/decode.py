@@ -17,10 +17,10 @@ from rfkeras.audio.io import (
     AudioFile,
     AudioFormat,
     AudioInfo,
-    Source,
     Waveform,
     check_file,
 )
+from rfkeras.audio.source import Source
 from rfkeras.errors import ConfigError, unknown_name
 
 FILE_DECODERS = ("soundfile", "isolated")

@@ -1,43 +1,29 @@
 """Read audio files as float32 arrays at the model's sample rate.
 
-soundfile (libsndfile) decodes WAV, FLAC, Ogg Vorbis, Opus and MP3, and soxr resamples. Both
-release the interpreter lock, so several threads can read in parallel.
+libsndfile decodes WAV, FLAC, AIFF and their kin, FFmpeg everything else, and soxr resamples.
+All release the interpreter lock, so several threads can read in parallel.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, gcd
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.audio.containers import (
-    RESERVOIR_SAMPLES,
-    Mp3Layout,
-    file_size,
-    mp3_declared_frames,
-    mp3_ends_as_declared,
-    mp3_file_layout,
-    mp3_layout,
-    mp3_with_frame_count,
-    ogg_truncation,
-    riff_truncation,
-)
+from rfkeras.audio.ffmpeg import ChainFile, FFmpegFile
+from rfkeras.audio.ogg import ogg_links
+from rfkeras.audio.sndfile import LibsndfileFile, is_for_libsndfile
+from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError
 
-if TYPE_CHECKING:
-    import soundfile
-
-Source = str | Path | bytes
 Waveform = NDArray[np.float32]
 
 TOLERANCE_SECONDS = 0.1  # encoders pad and trim by up to a few codec frames of 20-26 ms
@@ -49,10 +35,8 @@ MAX_SAMPLE = 2.0**32
 # soxr's HQ filter reaches about 256 samples of the slower rate to each side. With twice that,
 # an excerpt equals the same span of the whole file up to float rounding.
 _MARGIN_SAMPLES = 512
-# libsndfile reports 2^63 - 1 frames for a FLAC file that was written to a pipe and declares
-# no length, and cannot read such a file to its end.
-_MAX_FRAMES = 1 << 40
-_NO_SUCH_FILE = "File does not exist or is not a regular file"
+_HEAD_BYTES = 16
+_END_FRAMES = 1024
 
 
 @dataclass(frozen=True)
@@ -184,10 +168,9 @@ def check_file(
         AudioError: The file cannot be used.
     """
     name = str(path)
-    info = probe(path, name)
-    missing = _truncation(Path(path), info)
-    if missing is not None:
-        info = replace(info, notes=(f"truncated: {missing}",))
+    with AudioFile(path, _ANY_FORMAT, name) as file:
+        file.decode_ends()
+        info = replace(file.info, notes=file.notes)
     if strict and info.notes:
         raise AudioError(name, "; ".join(info.notes))
     if (
@@ -199,6 +182,32 @@ def check_file(
             f"truncated: {info.duration_seconds:.2f} s long, expected {expected_seconds:g} s",
         )
     return info
+
+
+class FrameReader(Protocol):
+    """An open audio file that is read at its own sample rate.
+
+    Attributes:
+        sample_rate_hz: Samples per second.
+        channels: Number of channels.
+        frames: Samples per channel.
+        container: Format and encoding.
+        notes: Sentences about damage found so far.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    frames: int
+    container: str
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def read(self, first: int, last: int) -> Waveform:
+        """Read frames [first, last): float32 of shape (frames, channels)."""
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 class AudioFile:
@@ -224,10 +233,10 @@ class AudioFile:
     def __init__(self, source: Source, audio: AudioFormat, name: str | None = None) -> None:
         self.name = source_name(source) if name is None else name
         self.audio = audio
-        self._file = _open_sound_file(source, self.name)
+        with _decoding_errors(self.name):
+            self._file = _open_reader(source, self.name)
         try:
-            with _decoding_errors(self.name):
-                self.info = _info(self._file, source, self.name)
+            self.info = _info(self._file, self.name)
             self.length = resampled_length(
                 self.info.frames, self.info.sample_rate_hz, audio.sample_rate_hz
             )
@@ -251,7 +260,17 @@ class AudioFile:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about damage found so far; complete once all has been read."""
-        return self.info.notes
+        return self._file.notes
+
+    def decode_ends(self) -> None:
+        """Decode the first and the last samples.
+
+        Raises:
+            AudioError: They cannot be decoded.
+        """
+        frames = self.info.frames
+        self._frames(0, min(frames, _END_FRAMES))
+        self._frames(max(0, frames - _END_FRAMES), frames)
 
     def read(self, start: int = 0, count: int | None = None) -> Waveform:
         """Read samples [start, start + count) at the model's rate.
@@ -303,16 +322,7 @@ class AudioFile:
     def _frames(self, first: int, last: int) -> Waveform:
         """Read frames [first, last) at the file's own rate, mixed to the model's channels."""
         with _decoding_errors(self.name):
-            run_up = min(first, RESERVOIR_SAMPLES) if self._file.format == "MP3" else 0
-            if first or self._file.tell():
-                self._file.seek(first - run_up)
-            samples = self._file.read(run_up + last - first, dtype="float32", always_2d=True)
-            samples = samples[run_up:]
-            if len(samples) < last - first:
-                raise AudioError(
-                    self.name,
-                    f"truncated: frame {first + len(samples)} of {self.info.frames} is missing",
-                )
+            samples = self._file.read(first, last)
             _check_samples(samples, self.name)
             return to_channels(samples, self.audio.channels)
 
@@ -361,74 +371,59 @@ def source_name(source: Source) -> str:
 
 @contextmanager
 def _decoding_errors(name: str) -> Iterator[None]:
-    """Convert the exceptions that libsndfile and soundfile raise to AudioError."""
+    """Convert the exceptions that the decoders raise to AudioError."""
+    import av
     import soundfile
 
     try:
         yield
     except soundfile.LibsndfileError as error:
-        reason = error.error_string
-        if _NO_SUCH_FILE in reason:  # libsndfile's text for an existing MP3 without frames
-            reason = "nothing in it can be decoded"
-        raise AudioError(name, f"undecodable: {reason}") from error
+        raise AudioError(name, f"undecodable: {error.error_string}") from error
     except MemoryError as error:
         raise AudioError(name, f"not enough memory to decode it: {error}") from error
+    except av.error.FFmpegError as error:  # also an OSError or a ValueError
+        raise AudioError(name, f"undecodable: {error.strerror}") from error
     except OSError as error:
         raise AudioError(name, f"unreadable: {error.strerror or error}") from error
     except (RuntimeError, ValueError) as error:
         raise AudioError(name, f"undecodable: {error}") from error
 
 
-def _open_sound_file(source: Source, name: str) -> soundfile.SoundFile:
-    """Open an audio file so that libsndfile reads all of it."""
+def _open_reader(source: Source, name: str) -> FrameReader:
+    """Open an audio file with the decoder that reads all of it."""
+    import av
     import soundfile
 
-    with _decoding_errors(name):
-        if (len(source) if isinstance(source, bytes) else _size(Path(source), name)) == 0:
-            raise AudioError(name, "empty file (0 bytes)")
-        file = soundfile.SoundFile(
-            # As bytes, because soundfile cannot encode a str that is not valid UTF-8.
-            io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)
-        )
-        if file.format != "MP3":
-            return file
-        layout = _undeclared_layout(source)
-        if layout is None or layout.samples <= file.frames:
-            return file
-        file.close()
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        return soundfile.SoundFile(io.BytesIO(mp3_with_frame_count(data, layout)))
+    head = source[:_HEAD_BYTES] if isinstance(source, bytes) else _head(Path(source), name)
+    if not head:
+        raise AudioError(name, "empty file (0 bytes)")
+    if head.startswith(b"OggS") and len(links := ogg_links(source)) > 1:
+        return ChainFile(source, links, name)
+    if not is_for_libsndfile(head):
+        return FFmpegFile(source, name)
+    try:
+        return LibsndfileFile(source, name)
+    except (AudioError, soundfile.LibsndfileError) as reason:
+        try:
+            return FFmpegFile(source, name)
+        except (AudioError, av.error.FFmpegError, ValueError):
+            raise reason from None
 
 
-def _size(path: Path, name: str) -> int:
-    """Return the size of a regular, readable file in bytes.
+def _head(path: Path, name: str) -> bytes:
+    """Return the first bytes of a regular, readable file.
 
-    Opening the file here gives a precise OSError; libsndfile does not report the cause. Pipes
-    are rejected because reading one could block forever.
+    Opening the file here gives a precise OSError. Pipes are rejected because reading one could
+    block forever.
     """
     if not path.is_file():
         raise AudioError(name, "not a file" if path.exists() else "missing file or broken link")
     with path.open("rb") as stream:
-        return file_size(stream)
+        return stream.read(_HEAD_BYTES)
 
 
-def _undeclared_layout(source: Source) -> Mp3Layout | None:
-    """Return the layout of an MP3 file that declares no length; None if it declares one."""
-    if isinstance(source, bytes):
-        declared = mp3_declared_frames(io.BytesIO(source))
-        return mp3_layout(source) if declared is None else None
-    with Path(source).open("rb") as stream:
-        declared = mp3_declared_frames(stream)
-    return mp3_file_layout(Path(source)) if declared is None else None
-
-
-def _info(file: soundfile.SoundFile, source: Source, name: str) -> AudioInfo:
-    frames = int(file.frames)
-    if frames > _MAX_FRAMES:
-        raise AudioError(name, "its header declares no length (re-encode it)")
-    if file.format == "MP3" and (layout := _undeclared_layout(source)) is not None:
-        frames = min(frames, layout.samples)
-    rate = int(file.samplerate)
+def _info(file: FrameReader, name: str) -> AudioInfo:
+    rate = file.sample_rate_hz
     if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
         raise AudioError(
             name,
@@ -436,7 +431,7 @@ def _info(file: soundfile.SoundFile, source: Source, name: str) -> AudioInfo:
             f"{RATES_HZ[1]} Hz",
         )
     return AudioInfo(
-        rate, int(file.channels), frames, frames / rate, f"{file.format}/{file.subtype}"
+        rate, file.channels, file.frames, file.frames / rate, file.container, file.notes
     )
 
 
@@ -449,32 +444,3 @@ def _check_samples(samples: Waveform, name: str) -> None:
     else:
         reason = "NaN or infinite samples"
     raise AudioError(name, reason)
-
-
-def _truncation(path: Path, info: AudioInfo) -> str | None:
-    """Describe what is missing at the end of a file; None if nothing is."""
-    kind = info.container.split("/")[0]
-    if kind == "MP3":
-        with path.open("rb") as stream:
-            if mp3_ends_as_declared(stream):
-                return None
-        layout = mp3_file_layout(path)
-        return None if layout is None else layout.truncation
-    if kind == "FLAC":
-        return _flac_truncation(path, info)
-    with path.open("rb") as stream:
-        if kind in ("WAV", "WAVEX", "RF64"):
-            return riff_truncation(stream)
-        if kind == "OGG":
-            return ogg_truncation(stream)
-    return None
-
-
-def _flac_truncation(path: Path, info: AudioInfo) -> str | None:
-    """Decode the last frame, which a truncated FLAC file lacks."""
-    with AudioFile(path, AudioFormat(info.sample_rate_hz)) as file:
-        try:
-            file.read(info.frames - 1, 1)
-        except AudioError as error:
-            return f"the last of {info.frames} frames is missing ({error.reason})"
-    return None

@@ -32,10 +32,10 @@ from rfkeras.audio.io import (
     TOLERANCE_SECONDS,
     AudioFormat,
     AudioInfo,
-    Source,
     Waveform,
     source_name,
 )
+from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError
 
 WORKER_MODULE = "rfkeras.audio.sandbox_worker"

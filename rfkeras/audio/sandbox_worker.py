@@ -16,12 +16,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import av  # noqa: F401
 import numpy as np
 import soundfile  # noqa: F401
 import soxr  # noqa: F401
 
-from rfkeras.audio.io import AudioFile, AudioFormat, Source, check_file
+from rfkeras.audio.io import AudioFile, AudioFormat, check_file
 from rfkeras.audio.sandbox import Fields, receive, receive_into, send
+from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError
 
 _LIBRARIES_MB = 512  # address space that the libraries take before any audio

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import PipelineState
 
 from rfkeras.audio.find import AUDIO_SUFFIXES, FoundFile, find_audio
-from rfkeras.audio.io import Source
+from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError, PipelineError
 from rfkeras.utils.files import write_bytes
 

@@ -52,7 +52,11 @@ def test_every_format_reads_as_written_and_as_with_soundfile(written):
     stereo = read_audio(path, AudioFormat(rate, 2))
     assert stereo.dtype == np.float32
     assert stereo.shape == signal.shape
-    np.testing.assert_array_equal(stereo, soundfile.read(path, dtype="float32")[0])
+    if tolerance < 0.1:
+        np.testing.assert_array_equal(stereo, soundfile.read(path, dtype="float32")[0])
+    else:  # FFmpeg decodes; libsndfile's decoders agree
+        reference = soundfile.read(path, dtype="float32")[0]
+        np.testing.assert_allclose(stereo, reference, atol=2e-4)
     assert np.abs(stereo - signal).max() <= tolerance
     if tolerance >= 0.1:  # lossy: similar, not equal
         assert np.corrcoef(stereo.ravel(), signal.ravel())[0, 1] > 0.98
@@ -66,7 +70,7 @@ def test_bytes_read_like_a_file(written):
 
 def test_resampling_equals_soxr_on_the_mono_mix(written):
     path, _, rate, _ = written
-    mono = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    mono = read_audio(path, AudioFormat(rate, 2)).mean(axis=1)
     expected = soxr.resample(mono, rate, 22050)
     np.testing.assert_allclose(read_audio(path, AudioFormat(22050)), expected, atol=1e-6)
 
@@ -152,15 +156,16 @@ def test_an_mp3_without_a_xing_header_has_its_true_length(tmp_path):
     assert len(read_audio(plain, AudioFormat(44100))) == probe(plain).frames
 
 
-def test_a_flac_without_a_length_is_rejected(tmp_path):
+def test_a_flac_without_a_length_is_read_to_its_end(tmp_path):
     path = tmp_path / "piped.flac"
     soundfile.write(path, music(0.5, 44100), 44100, format="FLAC")
+    written = soundfile.read(path, dtype="float32")[0]
     data = bytearray(path.read_bytes())
     data[21] &= 0xF0  # the 36 bits of STREAMINFO's total samples
     data[22:26] = bytes(4)
     path.write_bytes(data)
-    with pytest.raises(AudioError, match="declares no length"):
-        probe(path)
+    assert probe(path).frames == 22050
+    np.testing.assert_array_equal(read_audio(path, AudioFormat(44100, 2)), written)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -205,15 +210,15 @@ def test_a_span_past_the_end_is_an_error_not_silence(tmp_path):
         file.read(4000, 8000)
 
 
-def test_an_absurd_frame_count_in_the_header_is_an_audio_error(tmp_path):
+def test_an_absurd_frame_count_in_the_header_is_a_note(tmp_path):
     path = tmp_path / "a.mp3"
     soundfile.write(path, music(1.0, 44100), 44100, format="MP3")
     data = bytearray(path.read_bytes())
     at = data.index(b"Xing") if b"Xing" in data else data.index(b"Info")
     data[at + 8 : at + 12] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
-    with pytest.raises(AudioError):
-        read_audio(path, AudioFormat(22050))
+    assert probe(path).duration_seconds == pytest.approx(1.0, abs=0.05)
+    assert "declares 4294967295 MPEG frames" in probe(path).notes[0]
 
 
 @pytest.mark.parametrize("channels", [0, 3])
@@ -225,7 +230,8 @@ def test_other_channel_counts_are_rejected(channels):
 def test_importing_the_data_modules_does_not_import_tensorflow():
     code = (
         "import sys, rfkeras.datasets.pipeline, rfkeras.datasets.pack, rfkeras.datasets.load\n"
-        "heavy = {'tensorflow', 'soundfile', 'tensorflow_io', 'soxr'} & set(sys.modules)\n"
+        "heavy = {'tensorflow', 'soundfile', 'tensorflow_io', 'soxr', 'av'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -272,10 +278,13 @@ def test_truncation_is_found_without_knowing_the_length(files, tmp_path, name):
         path = tmp_path / name
         path.write_bytes(data[:keep])
         with pytest.raises(AudioError) as caught:
-            check_file(path)
+            check_file(path, strict=True)
         assert caught.value.path == str(path)
         if keep >= len(data) * 0.75:
             assert "truncated" in caught.value.reason, (keep, caught.value.reason)
+            info = check_file(path)
+            assert any("truncated" in note for note in info.notes)
+            assert len(read_audio(path, AudioFormat(info.sample_rate_hz))) == info.frames
 
 
 def without_xing(data: bytes) -> bytes:
@@ -288,8 +297,7 @@ def test_without_a_frame_count_only_an_incomplete_mp3_frame_is_found(files, tmp_
     path.write_bytes(data)
     assert check_file(path).duration_seconds > 2
     path.write_bytes(data[:-1])
-    with pytest.raises(AudioError, match="ends inside an MPEG frame"):
-        check_file(path)
+    assert check_file(path).notes == ("truncated: it ends inside an MPEG frame",)
     between_frames = data.rfind(b"\xff\xfb")
     path.write_bytes(data[:between_frames])
     check_file(path)  # this looks like a complete file that is one frame shorter
@@ -336,7 +344,9 @@ def test_the_real_openmic_clip_is_complete_and_truncation_is_found(shared_folder
     for keep in cuts(len(data)):
         (tmp_path / "cut.ogg").write_bytes(data[:keep])
         with pytest.raises(AudioError):
-            check_file(tmp_path / "cut.ogg", expected_seconds=None)
+            check_file(tmp_path / "cut.ogg", strict=True)
+        with pytest.raises(AudioError):
+            check_file(tmp_path / "cut.ogg", expected_seconds=10.1, tolerance_seconds=0.0)
 
 
 def test_mutated_files_raise_audio_errors_or_read(files, tmp_path):

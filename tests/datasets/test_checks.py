@@ -27,12 +27,12 @@ from tests.helpers.layouts import write_tone
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Return ten files: 0 to 6 good (three at 44.1 kHz), 7 empty, 8 cut short, 9 missing."""
+    """Return ten files: 0 to 6 good (three at 44.1 kHz), 7 empty, 8 a header, 9 missing."""
     paths = [tmp_path / f"{row}.wav" for row in range(10)]
     for row, path in enumerate(paths[:9]):
         soundfile.write(path, music(0.2, 8000, 1), 44100 if row < 3 else 22050)
     paths[7].write_bytes(b"")
-    paths[8].write_bytes(paths[8].read_bytes()[:20])
+    paths[8].write_bytes(paths[8].read_bytes()[:44])
     labels = np.zeros((10, 2), np.float32)
     return Split(tuple(map(str, range(10))), tuple(paths), labels, labels)
 
@@ -43,7 +43,7 @@ def test_scan_returns_good_rows_bad_files_and_resampling(mixed):
     assert [file.path for file in result.bad] == [str(path) for path in mixed.paths[7:]]
     assert [file.reason.split(":")[0].split(" (")[0] for file in result.bad] == [
         "empty file",
-        "undecodable",
+        "no audio samples",
         "missing file or broken link",
     ]
     assert result.sample_rates == {44100: 3, 22050: 4}

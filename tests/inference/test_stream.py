@@ -124,8 +124,8 @@ def test_files(tagger, tmp_path):
     soundfile.write(same_rate, mono, RATE_HZ, subtype="FLOAT")
     equal(tagger.run_file(same_rate, frames=True), whole)
     data = path.read_bytes()
-    with pytest.raises(AudioError, match="truncated|undecodable"):
-        tagger.run_file(data[: len(data) // 2])
+    half = tagger.run_file(data[: len(data) // 2])  # what is left of it
+    assert 10.0 < half.seconds < 13.0
     (tmp_path / "empty.wav").touch()
     with pytest.raises(AudioError, match="empty"):
         tagger.run_file(tmp_path / "empty.wav")

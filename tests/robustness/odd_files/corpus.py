@@ -19,9 +19,9 @@ def contents():
     wav, flac, mp3 = sound("pcm16.wav"), sound("pcm16.flac"), sound("layer3.mp3")
     beep = tone(0.3, 44100)
     files = {
-        "ten_hours_by_header.wav": (_long_wav(wav), REFUSED),
-        "ten_hours_by_header.flac": (_long_flac(flac), REFUSED),
-        "ten_hours_by_header.mp3": (_long_mp3(mp3), REFUSED),
+        "ten_hours_by_header.wav": (_long_wav(wav), READ),
+        "ten_hours_by_header.flac": (_long_flac(flac), READ),
+        "ten_hours_by_header.mp3": (_long_mp3(mp3), READ),
         "flac_with_wrong_extension.mp3": (flac, READ),
         "mp3_with_wrong_extension.wav": (mp3, READ),
         "text.wav": (b"This is a letter about a sound, and no sound. " * 20, REFUSED),

@@ -1,0 +1,164 @@
+"""Read WAV, FLAC, AIFF and their kin with libsndfile, where it is exact."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfkeras.audio.ffmpeg import FFmpegFile
+from rfkeras.audio.pcm_size import pcm_size
+from rfkeras.audio.source import Source, open_bytes, part_of, size_of, stamp
+from rfkeras.errors import AudioError
+
+if TYPE_CHECKING:
+    import soundfile
+
+# How the files begin that libsndfile reads best.
+_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"dns.", b"caff", b"fLaC")
+# Codecs in which it reads and seeks exactly.
+_CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# It reports 2^63 - 1 frames for a FLAC file that was written to a pipe.
+_MAX_FRAMES = 1 << 40
+_FLAC_START = b"fLaC\0\0\0\x22"  # magic, and the header of STREAMINFO
+_CACHED_FLACS = 1 << 17
+
+
+def is_for_libsndfile(head: bytes) -> bool:
+    """Return whether libsndfile should be tried first on a file that begins with `head`."""
+    return head.startswith(_MAGICS)
+
+
+class LibsndfileFile:
+    """An audio file that libsndfile decodes.
+
+    Args:
+        source: A path, or the content of a file as bytes.
+        name: Name of the file in errors.
+
+    Attributes:
+        sample_rate_hz: Samples per second.
+        channels: Number of channels.
+        frames: Samples per channel.
+        container: Format and encoding.
+
+    Raises:
+        AudioError: libsndfile would not read all of this file, or not exactly.
+    """
+
+    def __init__(self, source: Source, name: str) -> None:
+        import soundfile
+
+        self._source = source
+        self._name = name
+        self._rescue: FFmpegFile | None = None
+        size = pcm_size(source)
+        file_or_path: bytes | BinaryIO
+        # As bytes, because soundfile cannot encode a str that is not valid UTF-8.
+        file_or_path = io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)
+        self._stream: BinaryIO | None = None
+        if size is not None and size.is_unknown and size.present > 0:
+            bytes_left = min(size.present, (1 << 8 * struct.calcsize(size.format)) - 1)
+            patch = (size.field, struct.pack(size.format, bytes_left))
+            self._stream = open_bytes(part_of(source, 0, size_of(source), (patch,)))
+            file_or_path = self._stream
+        self._file: soundfile.SoundFile = soundfile.SoundFile(file_or_path)
+        try:
+            file = self._file
+            if not 0 < file.frames <= _MAX_FRAMES:
+                raise AudioError(name, "no audio samples")
+            if not file.subtype.startswith(_CODECS):
+                raise AudioError(name, f"undecodable: {file.subtype} in {file.format}")
+            if file.format == "FLAC" and not _flac_is_whole(source):
+                raise AudioError(name, "undecodable: it is not one whole FLAC stream")
+        except BaseException:
+            self.close()
+            raise
+        self.sample_rate_hz = int(file.samplerate)
+        self.channels = int(file.channels)
+        self.frames = int(file.frames)
+        self.container = f"{file.format}/{file.subtype}"
+        missing = None if size is None else size.truncation
+        self._notes = () if missing is None else (f"truncated: {missing}",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about damage found so far."""
+        return self._notes if self._rescue is None else self._rescue.notes
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Read frames [first, last): float32 of shape (frames, channels)."""
+        if self._rescue is None:
+            samples = self._read(first, last)
+            if samples is not None:
+                return samples
+            self._rescue = FFmpegFile(self._source, self._name)
+        end = min(last, self._rescue.frames)
+        samples = np.zeros((last - first, self.channels), np.float32)
+        if first < end:
+            samples[: end - first] = self._rescue.read(first, end)
+        return samples
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        if self._stream is not None:
+            self._stream.close()
+        if self._rescue is not None:
+            self._rescue.close()
+
+    def _read(self, first: int, last: int) -> NDArray[np.float32] | None:
+        """Read with libsndfile; None if the FLAC stream is damaged here."""
+        import soundfile
+
+        try:
+            if first or self._file.tell():
+                self._file.seek(first)
+            samples: NDArray[np.float32]
+            samples = self._file.read(last - first, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError:
+            if self._file.format != "FLAC":
+                raise
+            return None
+        if len(samples) < last - first:
+            if self._file.format == "FLAC":
+                return None
+            missing = f"frame {first + len(samples)} of {self.frames} is missing"
+            raise AudioError(self._name, f"truncated: {missing}")
+        return samples
+
+
+def _flac_is_whole(source: Source) -> bool:
+    """Return whether a FLAC file is one stream that has its last frame."""
+    if isinstance(source, bytes):
+        return _is_whole(io.BytesIO(source), source.find(_FLAC_START, 1))
+    return _flac_file_is_whole(os.fsencode(source), *stamp(source))
+
+
+@lru_cache(maxsize=_CACHED_FLACS)
+def _flac_file_is_whole(path: bytes, size: int, modified_ns: int) -> bool:
+    with (
+        open(path, "rb") as file,  # noqa: PTH123
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        second = content.find(_FLAC_START, 1)
+    return _is_whole(path, second)
+
+
+def _is_whole(file: bytes | BinaryIO, second_stream: int) -> bool:
+    import soundfile
+
+    if second_stream >= 0:
+        return False
+    with soundfile.SoundFile(file) as flac:
+        try:
+            flac.seek(flac.frames - 1)
+            return len(flac.read(1)) == 1
+        except soundfile.LibsndfileError:
+            return False

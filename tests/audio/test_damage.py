@@ -1,0 +1,239 @@
+"""The length of audio is what decodes: joined, cut, damaged and streamed files."""
+
+import io
+import struct
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from rfkeras.audio.decode import check_audio
+from rfkeras.audio.io import AudioFile, AudioFormat, check_file, probe
+from rfkeras.audio.pcm_size import pcm_size
+from rfkeras.errors import AudioError
+from tests.datasets.conftest import music
+
+RATE_HZ = 44100
+ID3V1 = b"TAG" + bytes(125)
+# encoder, container, suffix, sample format, rate
+ENCODERS = {
+    "mp3": ("libmp3lame", "mp3", "s16p", RATE_HZ),
+    "vorbis": ("", "OGG", "VORBIS", RATE_HZ),
+    "opus": ("libopus", "ogg", "s16", 48000),
+    "aac": ("aac", "ipod", "fltp", RATE_HZ),
+    "alac": ("alac", "ipod", "s16p", RATE_HZ),
+    "wma": ("wmav2", "asf", "fltp", RATE_HZ),
+    "wavpack": ("wavpack", "wv", "s16p", RATE_HZ),
+    "flac": ("flac", "flac", "s16", RATE_HZ),
+    "adts": ("aac", "adts", "fltp", RATE_HZ),
+    "mp3 in wav": ("libmp3lame", "wav", "s16p", RATE_HZ),
+}
+
+
+def encoded(kind, seconds, *, channels=2, rate_hz=None, xing=True, seed=0):
+    """Return the bytes of a file with music, encoded by FFmpeg."""
+    codec, container, sample_format, own_rate = ENCODERS[kind]
+    rate_hz = rate_hz or own_rate
+    signal = music(seconds, rate_hz, channels) + 1e-3 * np.random.default_rng(
+        seed
+    ).standard_normal((round(seconds * rate_hz), channels))
+    buffer = io.BytesIO()
+    if kind == "vorbis":  # PyAV has no good encoder of it
+        soundfile.write(buffer, signal, rate_hz, sample_format, format=container)
+        return buffer.getvalue()
+    layout = "mono" if channels == 1 else "stereo"
+    options = {} if xing or container != "mp3" else {"write_xing": "0", "id3v2_version": "0"}
+    with av.open(buffer, "w", format=container, options=options) as file:
+        stream = file.add_stream(codec, rate=rate_hz)
+        stream.codec_context.layout = layout
+        stream.codec_context.bit_rate = 128_000
+        stream.codec_context.format = sample_format
+        data = np.round(signal * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(data, format="s16", layout=layout)
+        frame.sample_rate = rate_hz
+        resampler = av.AudioResampler(sample_format, layout, rate_hz)
+        fifo = av.AudioFifo()
+        for ready in resampler.resample(frame):
+            fifo.write(ready)
+        size = stream.codec_context.frame_size or 1024
+        while (block := fifo.read(size, partial=True)) is not None:
+            block.pts = None
+            file.mux(stream.encode(block))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def compressed(request):
+    return encoded(request.param, 13.0)
+
+
+@pytest.fixture(scope="module")
+def song():
+    """Return three seconds of MP3 without an Info header."""
+    return encoded("mp3", 3.0, xing=False)
+
+
+@pytest.fixture(scope="module")
+def song_with_info():
+    return encoded("mp3", 3.0)
+
+
+def seconds(data):
+    return probe(data).duration_seconds
+
+
+def test_excerpts_are_slices_of_the_whole(compressed):
+    info = probe(compressed)
+    assert info.duration_seconds == pytest.approx(13.0, abs=0.08)
+    audio = AudioFormat(info.sample_rate_hz, 2)
+    with AudioFile(compressed, audio) as file:
+        whole = file.read()
+        assert file.notes == ()
+    assert np.sqrt((whole**2).mean()) > 0.05
+    rng = np.random.default_rng(0)
+    with AudioFile(compressed, audio) as reused:
+        for _ in range(8):
+            first = int(rng.integers(0, len(whole) - 1))
+            last = min(len(whole), first + int(rng.integers(1, 3 * RATE_HZ)))
+            expected = whole[first:last]
+            np.testing.assert_allclose(reused.read(first, last - first), expected, atol=1e-6)
+            with AudioFile(compressed, audio) as fresh:
+                heard = fresh.read(first, last - first)
+            np.testing.assert_allclose(heard, expected, atol=1e-6)
+
+
+def test_a_file_is_read_like_its_bytes(compressed, tmp_path):
+    path = tmp_path / "sound"
+    path.write_bytes(compressed)
+    info = check_audio(path, strict=True)
+    assert check_audio(path, decoder="isolated") == info
+    with AudioFile(path, AudioFormat(22050)) as file:
+        heard = file.read(50000, 22050)
+    with AudioFile(compressed, AudioFormat(22050)) as file:
+        np.testing.assert_array_equal(file.read(50000, 22050), heard)
+
+
+@pytest.mark.parametrize("between", [b"", ID3V1, b"APETAGEX" + bytes(24)])
+def test_songs_with_tags_between_are_read_to_the_end(song, between):
+    info = probe(between.join([song] * 4))
+    assert info.duration_seconds == pytest.approx(4 * seconds(song), abs=0.03)
+    assert info.notes == ()
+
+
+def test_two_songs_with_info_headers_are_read(song_with_info):
+    assert seconds(song_with_info) == pytest.approx(3.0, abs=1e-4)
+    joined = probe(song_with_info + song_with_info)
+    assert joined.duration_seconds == pytest.approx(6.0, abs=0.1)
+    assert joined.notes == ()
+
+
+def test_zeros_between_songs_are_skipped_with_a_note(song):
+    info = probe(song + bytes(3000) + song)
+    assert info.duration_seconds == pytest.approx(2 * seconds(song), abs=0.06)
+    (note,) = info.notes
+    assert note.startswith("damaged: 3000 bytes")
+    assert note.endswith("in 1 place")
+
+
+def test_a_zeroed_frame_header_costs_a_few_frames(song_with_info, tmp_path):
+    path = tmp_path / "a.mp3"
+    at = song_with_info.index(b"\xff\xfb", len(song_with_info) // 2)
+    path.write_bytes(song_with_info[:at] + bytes(4) + song_with_info[at + 4 :])
+    info = check_file(path)
+    assert info.duration_seconds == pytest.approx(3.0, abs=0.1)
+    assert any("damaged" in note and "1 place" in note for note in info.notes)
+    with AudioFile(path, AudioFormat(RATE_HZ)) as file:
+        assert len(file.read()) == info.frames
+    with pytest.raises(AudioError, match="damaged"):
+        check_file(path, strict=True)
+    with pytest.raises(AudioError, match="expected 4 s"):
+        check_file(path, expected_seconds=4.0)
+
+
+def test_a_change_of_channels_is_mixed_and_of_rate_refused(song):
+    mono = encoded("mp3", 3.0, channels=1, xing=False)
+    assert seconds(song + mono) == pytest.approx(6.1, abs=0.1)
+    with AudioFile(song + mono, AudioFormat(RATE_HZ)) as file:
+        assert np.abs(file.read()[-RATE_HZ:]).max() > 0.05
+    with pytest.raises(AudioError, match="changes from 44100 to 48000 Hz"):
+        probe(song + encoded("mp3", 3.0, rate_hz=48000, xing=False))
+
+
+@pytest.mark.parametrize("kind", ["vorbis", "opus"])
+def test_chained_ogg_is_read_to_its_end(kind):
+    first, second = encoded(kind, 3.0), encoded(kind, 2.0, channels=1, seed=1)
+    info = probe(first + second)
+    assert info.frames == probe(first).frames + probe(second).frames
+    assert info.notes == ()
+    audio = AudioFormat(info.sample_rate_hz)
+    with AudioFile(first + second, audio) as file, AudioFile(second, audio) as alone:
+        np.testing.assert_allclose(file.read()[-alone.length :], alone.read(), atol=1e-6)
+
+
+def test_ogg_streams_with_other_rates_are_refused():
+    with pytest.raises(AudioError, match="sample rate changes"):
+        probe(encoded("vorbis", 1.0) + encoded("vorbis", 1.0, rate_hz=48000))
+
+
+def test_ogg_without_its_last_page_is_read_with_a_note():
+    data = encoded("vorbis", 3.0)
+    info = probe(data[: data.rindex(b"OggS")])
+    assert 1.0 < info.duration_seconds < 3.0
+    assert info.notes == ("truncated: the Ogg stream has no end-of-stream page",)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_two_flacs_in_one_file_and_a_damaged_one(share):
+    buffer = io.BytesIO()
+    signal = music(3.0, RATE_HZ)
+    soundfile.write(buffer, signal, RATE_HZ, format="FLAC")
+    data = buffer.getvalue()
+    assert seconds(data + data) == pytest.approx(6.0)
+    at = int(len(data) * share)
+    with AudioFile(data[:at] + bytes(64) + data[at + 64 :], AudioFormat(RATE_HZ, 2)) as file:
+        heard = file.read()
+        assert any("damaged" in note for note in file.notes)
+    assert len(heard) == len(signal)
+    off = np.abs(heard - signal).max(axis=1) > 1e-4
+    assert 0 < off.mean() < 0.1
+
+
+PLACEHOLDERS = [0x7FFFF000, 0x7FFFFFFF - 36, 0xFFFFFFFF - 100, 0, 0xFFFFFFFF]
+
+
+@pytest.mark.parametrize("declared", PLACEHOLDERS)
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "CAF", "W64", "RF64"])
+def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path, kind, declared):
+    buffer = io.BytesIO()
+    signal = music(1.0, RATE_HZ)
+    soundfile.write(buffer, signal, RATE_HZ, "PCM_16", format=kind)
+    data = bytearray(buffer.getvalue())
+    size = pcm_size(bytes(data))
+    assert size.declared in (len(signal) * 4, len(signal) * 4 + 8, len(signal) * 4 + 4)
+    assert size.declared == size.present - (size.present - size.declared)
+    struct.pack_into(size.format, data, size.field, declared)
+    path = tmp_path / "piped"
+    path.write_bytes(data)
+    info = check_file(path, strict=True)
+    assert info.frames == pytest.approx(len(signal), abs=8)
+    with AudioFile(path, AudioFormat(RATE_HZ, 2)) as file:
+        np.testing.assert_allclose(file.read()[: len(signal) - 8], signal[:-8], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "CAF", "W64", "RF64"])
+def test_a_cut_file_is_read_with_a_note(kind):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, music(1.0, RATE_HZ), RATE_HZ, "PCM_16", format=kind)
+    info = probe(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    assert info.duration_seconds == pytest.approx(0.5, abs=0.05)
+    assert info.notes[0].startswith("truncated: the header declares")
+
+
+def test_gsm_in_wav_is_read():
+    buffer = io.BytesIO()
+    soundfile.write(buffer, music(2.0, 8000, 1), 8000, "GSM610", format="WAV")
+    with AudioFile(buffer.getvalue(), AudioFormat(8000)) as file:
+        assert file.info.duration_seconds == pytest.approx(2.0, abs=0.05)
+        assert np.abs(file.read()).max() > 0.05
