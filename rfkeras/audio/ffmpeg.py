@@ -281,7 +281,7 @@ def _float32(frame: AudioFrame) -> Planar:
     if kind in _SCALES:
         offset = 128.0 if kind == "u8" else 0.0
         samples = (samples - offset) * _SCALES[kind]
-    as_float: Planar = samples.astype(np.float32)
+    as_float: Planar = samples.astype(np.float32, copy=False)
     return as_float
 
 

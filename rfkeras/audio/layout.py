@@ -276,7 +276,8 @@ class SampleCounter:
         if self._partial:  # it was not the end
             self._skip(self._partial)
             self._partial = 0
-        header = bytes(memoryview(packet)[:4])
+        head = bytes(memoryview(packet)[:64])
+        header = head[:4]
         try:
             frame = self._headers[header]
         except KeyError:
@@ -285,7 +286,7 @@ class SampleCounter:
             return self._odd_samples(bytes(packet), frame)
         self._foreign = 0
         self._in_damage = False
-        if is_info_frame(bytes(memoryview(packet)[:64]), frame):
+        if is_info_frame(head, frame):
             return 0
         return frame.samples
 
