@@ -197,6 +197,7 @@ class Frontend(keras.layers.Layer):
             )
             setattr(self, name, weight)
 
+    @tf.autograph.experimental.do_not_convert  # it would replace the type of the error
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         check_waveform(inputs)  # before Keras converts it to the layer's dtype
         return super().__call__(inputs, *args, **kwargs)
@@ -296,9 +297,8 @@ class Frontend(keras.layers.Layer):
         limit = self._smallest_deviation()
         self.mean_db.assign(mean.astype(np.float32))
         self.std_db.assign(np.maximum(deviation, limit).astype(np.float32))
-        quiet = np.flatnonzero(
-            (deviation < limit) & np.asarray(self.mel.filterbank).any(axis=0)
-        )
+        has_bins = np.asarray(self.mel.filterbank).any(axis=0)
+        quiet = np.flatnonzero((deviation < limit) & has_bins)
         if len(quiet):
             print(self._note(quiet), file=sys.stderr)
 

@@ -318,7 +318,8 @@ def test_integer_waveforms_are_refused(dtype):
         lambda x: layer(keras.Input((None,), dtype=x.dtype.name)),
         lambda x: layer.adapt([x]),
     ):
-        with pytest.raises(ConfigError, match=rf"floating-point .*Received: {dtype}"):
+        # AutoGraph can replace the type of an error, and keeps its message.
+        with pytest.raises(Exception, match=rf"floating-point .*Received: {dtype}"):
             call(x)
 
 
@@ -350,7 +351,7 @@ def test_integers_that_a_model_converts_are_refused_too():
         lambda x: model.fit(x, targets, verbose=0),
         lambda x: model.evaluate(data, verbose=0),
     ):
-        with pytest.raises(ConfigError, match=r"\[-1, 1\]"):
+        with pytest.raises(Exception, match=r"floating-point numbers in \[-1, 1\]"):
             call(x)
 
 
