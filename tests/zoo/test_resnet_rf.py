@@ -217,7 +217,9 @@ def test_all_variants_in_one_call():
         count += conv((1, 1), before, after) + 2 * after if before != after else 0
         before = after
     assert trainable_parameters(model) == count + before * 5 + 2 * 5
-    assert model.get_layer("stem_conv").damping == 0.01
+    # As published: with decomposition, only the middle convolutions are damped.
+    assert not hasattr(model.get_layer("stem_conv"), "damping")
+    assert model.get_layer("stage1_block2").residuals[0].conv1.spread.damping == 0.01
     spread = model.get_layer("stage1_block2").residuals[1].conv1.spread
     assert spread.damping == 0.01
 
