@@ -24,7 +24,7 @@ from rfkeras.utils.text import first_few
 
 DB_OF_E = 10.0 / math.log(10.0)  # dB of a factor e in power
 N_GROUPS = 4  # measured: slower with two groups, no faster with eight
-DEVIATIONS = 30  # most deviations between a band's mean and the other end of its dB range
+DEVIATIONS = 40  # most deviations between a band's mean and the other end of its dB range
 AMIN = 1e-10  # lowest power in the dB stage, as in librosa and the paper
 ARGUMENTS = (
     "sample_rate_hz",
@@ -263,7 +263,7 @@ class Frontend(keras.layers.Layer):
     def adapt(self, waveforms: Iterable[Any]) -> None:
         """Set the mean and standard deviation of every mel band from training data.
 
-        The deviation has a lower limit, a thirtieth of `dynamic_range_db` (2.7 dB). In a band
+        The deviation has a lower limit, a fortieth of `dynamic_range_db` (2 dB). In a band
         that was silent in the training data, such as the upper bands of telephone recordings,
         a tiny deviation would turn any other sound into a huge input of the network. A note
         on standard error names the bands at the limit.
@@ -318,10 +318,11 @@ class Frontend(keras.layers.Layer):
             low_hz, high_hz = scale.hz_span(int(run[0]), int(run[-1]) + 1)
             place = str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}"
             ranges.append(f"{place} ({low_hz:.0f} to {high_hz:.0f} Hz)")
+        limit_db = self.dynamic_range_db / DEVIATIONS
         return (
             f"Note: {counted(len(bands), 'mel band')} of {self.n_mels} hardly varied in the "
-            f"training data (deviation under {self.dynamic_range_db / DEVIATIONS:.1f} dB, which "
-            f"is used instead): {first_few(ranges)}."
+            f"training data (deviation under {limit_db:g} dB, which is used "
+            f"instead): {first_few(ranges)}."
         )
 
     def _band_sums(self, batch: Any) -> tuple[Any, Any, Any, Any]:
