@@ -143,8 +143,9 @@ class FrameGrid:
     @property
     def overlaps(self) -> bool:
         """Return whether chunks can overlap so that every frame has its whole window."""
-        whole = self.reads is not None and self.field is not None
-        return whole and not self.field.windows and self.jump > 0
+        if self.reads is None or self.field is None:
+            return False
+        return not self.field.windows and self.jump > 0
 
     def count(self, samples: int) -> int:
         """Return the model's number of frames for a waveform of this many samples."""

@@ -32,7 +32,8 @@ def layer_graph(model: Any) -> Any:
     """
     if not isinstance(model, keras.Function | keras.Sequential):
         return None
-    library = next(base for base in type(model).__mro__ if base.__module__.startswith("keras."))
+    bases = type(model).__mro__
+    library: Any = next(base for base in bases if base.__module__.startswith("keras."))
     if type(model).call is not library.call:
         return None
     return sequential_graph(model) if isinstance(model, keras.Sequential) else model

@@ -176,7 +176,7 @@ CLICK = 50_000  # sample of the only sound
     ],
 )
 def test_frame_times_are_where_the_sound_is(name, rate):
-    model = tagger(BEFORE[name][0], body=[layers.Conv2D(4, (5, 1), activation="relu")])
+    model = tagger(BEFORE[name][0], body=[layers.Conv2D(4, (5, 1), kernel_initializer="ones")])
     samples = np.zeros(4 * RATE_HZ, np.float32)
     samples[CLICK : CLICK + rate] = 0.9
     stream = StreamTagger(model, chunk_seconds=60)
@@ -303,10 +303,10 @@ def test_a_sigmoid_is_not_applied_twice(place, function):
     own = model(samples[None]).numpy()[0]
     stream = StreamTagger(model, chunk_seconds=0.7)
     result = stream.run([samples])
-    np.testing.assert_allclose(result.scores, own, atol=1e-5)
+    np.testing.assert_allclose(result.scores, own, atol=1e-4)
     assert (stream.thresholds is None) == (function is ops.softmax)
     tagged = rfkeras.Tagger(model.inputs, model.outputs).scores(samples[None])[0]
-    np.testing.assert_allclose(tagged, own, atol=1e-5)
+    np.testing.assert_allclose(tagged, own, atol=1e-4)
 
 
 def test_a_layer_behind_the_head_that_changes_its_logits_is_refused():
