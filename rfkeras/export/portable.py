@@ -18,6 +18,7 @@ from rfkeras.export.saved_model import (
     checked_labels,
     frame_times_or_none,
     least_samples,
+    padded,
 )
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
@@ -91,10 +92,9 @@ class PortableModel:
             self.outputs = OUTPUTS[:1]
         self._values = model_outputs(keras_model)
         self._reader = self._reading(keras_model, source)
+        self._least = least_samples(keras_model) if frontend else 0
         self._frontend = (
-            PortableFrontend(layer, least_samples(keras_model))
-            if layer is not None and frontend
-            else None
+            PortableFrontend(layer, self._least) if layer is not None and frontend else None
         )
         self._folded = folded = fold_if_possible(keras_model)
         twin = find_frontend(folded)
@@ -121,9 +121,9 @@ class PortableModel:
         poison = tf.reduce_mean(batch - batch, axis=list(range(1, batch.shape.rank)))
         # TFLite ends the process at a convolution of no rows.
         more = [[0, 0]] * (batch.shape.rank - 1)
-        batch = tf.ensure_shape(
-            tf.pad(batch, [[0, tf.maximum(0, 1 - rows)], *more]), batch.shape
-        )
+        shape = batch.shape
+        batch = tf.pad(batch, [[0, tf.maximum(0, 1 - rows)], *more])
+        batch.set_shape(shape)  # TFLite has no operation that ensures it
         if self._frontend is not None:
             with tf.name_scope("frontend"):
                 batch = self._frontend(batch)
@@ -134,7 +134,7 @@ class PortableModel:
         return outputs
 
     def _expect(self, batch: Any) -> dict[str, Any]:
-        return self._named(self._reader(batch))
+        return self._named(self._reader(padded(batch, self._least)))
 
     def _named(self, reading: Any) -> dict[str, Any]:
         """Return the outputs by name."""

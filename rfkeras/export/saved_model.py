@@ -400,7 +400,8 @@ def padded(waveform: Any, least: int) -> Any:
     short_by = tf.maximum(0, least - tf.shape(waveform)[1])
     rest = [[0, 0]] * (waveform.shape.rank - 2)
     longer = tf.pad(waveform, [[0, 0], [0, short_by], *rest])
-    return tf.ensure_shape(longer, waveform.shape)
+    longer.set_shape(waveform.shape)
+    return longer
 
 
 def for_inference(model: keras.Model) -> keras.Model:
