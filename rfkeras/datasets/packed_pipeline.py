@@ -171,7 +171,7 @@ def evaluation_batches(
     )
 
     def windows(row: tf.Tensor, record: tf.Tensor) -> tf.data.Dataset:
-        whole = _decode(record, split, audio, decoder, bad_files)
+        whole = _decode(record, audio, decoder, bad_files)
         own_starts = tf.data.Dataset.from_tensor_slices(starts[row])
         return own_starts.map(lambda start: _crop_or_repeat_in_graph(whole, start, samples))
 
@@ -203,7 +203,7 @@ def whole_clips(
     wanted = np.zeros(len(split), bool)
     wanted[rows] = True
     records = _records_of(split, wanted).map(
-        lambda row, record: (row, _decode(record, split, audio, decoder, bad_files))
+        lambda row, record: (row, _decode(record, audio, decoder, bad_files))
     )
     for row, waveform in records.prefetch(1).as_numpy_iterator():
         yield int(row), waveform
@@ -220,7 +220,6 @@ def _records_of(split: PackedSplit, wanted: NDArray[np.bool_]) -> tf.data.Datase
 
 def _decode(
     record: tf.Tensor,
-    split: PackedSplit,
     audio: AudioFormat,
     decoder: str,
     bad_files: BadFileLog,
@@ -235,7 +234,8 @@ def _decode(
         except AudioError as error:
             raise _unusable(key, error.reason, bad_files) from error
 
-    parsed = _parse(record, split.labels.shape[1])
+    # Without labels: a split can be evaluated with other tags than those in its shards.
+    parsed = _parse(record)
     if decoder == "tfio":
         return _decode_in_graph(parsed, audio, bad_files)
     whole = tf.numpy_function(read, [parsed["wav"], parsed["key"]], tf.float32)
@@ -258,18 +258,15 @@ def _describe(audio: AudioFormat) -> str:
     return f"{audio.sample_rate_hz} Hz {'mono' if audio.channels == 1 else 'stereo'}"
 
 
-def _parse(record: tf.Tensor, classes: int) -> dict[str, tf.Tensor]:
+def _parse(record: tf.Tensor, classes: int | None = None) -> dict[str, tf.Tensor]:
+    """Return key and audio of a record; with a number of classes, also labels and mask."""
     import tensorflow as tf
 
-    parsed: dict[str, tf.Tensor] = tf.io.parse_single_example(
-        record,
-        {
-            "key": tf.io.FixedLenFeature([], tf.string),
-            "wav": tf.io.FixedLenFeature([], tf.string),
-            "labels": tf.io.FixedLenFeature([classes], tf.float32),
-            "mask": tf.io.FixedLenFeature([classes], tf.float32),
-        },
-    )
+    features = dict.fromkeys(("key", "wav"), tf.io.FixedLenFeature([], tf.string))
+    if classes is not None:
+        known = tf.io.FixedLenFeature([classes], tf.float32)
+        features |= dict.fromkeys(("labels", "mask"), known)
+    parsed: dict[str, tf.Tensor] = tf.io.parse_single_example(record, features)
     return parsed
 
 
