@@ -120,10 +120,9 @@ class PortableModel:
         # 0 for finite clips, else NaN. Layers such as ReLU can turn NaN into ordinary values.
         poison = tf.reduce_mean(batch - batch, axis=list(range(1, batch.shape.rank)))
         # TFLite ends the process at a convolution of no rows.
-        more = [[0, 0]] * (batch.shape.rank - 1)
-        shape = batch.shape
-        batch = tf.pad(batch, [[0, tf.maximum(0, 1 - rows)], *more])
-        batch.set_shape(shape)  # TFLite has no operation that ensures it
+        more = tf.concat([[tf.maximum(0, 1 - rows)], tf.shape(batch)[1:]], 0)
+        # Unlike padding, this keeps the known sizes, which TFLite's convolutions need.
+        batch = tf.concat([batch, tf.zeros(more)], 0)
         if self._frontend is not None:
             with tf.name_scope("frontend"):
                 batch = self._frontend(batch)
