@@ -85,7 +85,7 @@ class PortableModel:
                 source = layer_tensor(keras_model, layer, "output")
         self.input_name = source.name if layer is None or frontend else "spectrogram"
         self.input_shape = tuple(source.shape)
-        self.outputs = OUTPUTS
+        self.outputs: tuple[str, ...] = OUTPUTS
         try:
             top_head(keras_model), classifier_input(keras_model)
         except ConfigError:

@@ -297,8 +297,13 @@ def _with_tags(dataset: AudioDataset, label_names: Sequence[str]) -> AudioDatase
         name: with_columns(split, names, label_names) for name, split in dataset.splits.items()
     }
     notes = tag_notes([name for name in names if name not in wanted], absent)
-    changed = {"splits": splits, "label_names": tuple(label_names), "task": MULTI_LABEL}
-    chosen_tags = replace(dataset, **changed, notes=(*dataset.notes, *notes))
+    chosen_tags = replace(
+        dataset,
+        splits=splits,
+        label_names=tuple(label_names),
+        task=MULTI_LABEL,
+        notes=(*dataset.notes, *notes),
+    )
     return chosen_tags if dataset.task == MULTI_LABEL else _of_one_class(chosen_tags)
 
 

@@ -210,12 +210,13 @@ def score_split(
     head = find_head(model)
     if threshold is None and head is not None and head.task == MULTI_LABEL:
         threshold = head.thresholds
-    names, absent = inputs.dataset.label_names, inputs.dataset.info.get("absent_tags", ())
+    names: tuple[str, ...] = inputs.dataset.label_names
+    absent: Any = inputs.dataset.info.get("absent_tags", ())
     if absent and model_task(model) == MULTI_LABEL:
         shared = [tag for tag, name in enumerate(names) if name not in absent]
         names = tuple(names[tag] for tag in shared)
         scores, labels, mask = scores[:, shared], labels[:, shared], mask[:, shared]
-        if np.ndim(threshold):
+        if threshold is not None and np.ndim(np.asarray(threshold)):
             threshold = np.asarray(threshold)[shared]
     report = evaluate(
         scores,
