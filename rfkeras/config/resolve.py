@@ -312,7 +312,7 @@ def continue_config(config: TrainConfig, flags: Mapping[str, Any]) -> tuple[Trai
             f"the {config.epochs} of the run. Received: {epochs}."
         )
     schedule = ("hold_epochs", "decay_end_epoch")
-    plain = replace(config, **dict.fromkeys(schedule))
+    plain = replace(config, hold_epochs=None, decay_end_epoch=None)
     own = (config.hold_epochs, config.decay_end_epoch)
     is_default = own == (plain.hold_until_epoch, plain.decay_until_epoch)
     if is_default or set(schedule) & set(changes):
@@ -321,11 +321,8 @@ def continue_config(config: TrainConfig, flags: Mapping[str, Any]) -> tuple[Trai
     else:
         changed = replace(config, **changes)
         rule = "the learning-rate schedule stays, with the final rate in the added epochs"
-    filled = {
-        "hold_epochs": changed.hold_until_epoch,
-        "decay_end_epoch": changed.decay_until_epoch,
-    }
-    return replace(changed, **filled), rule
+    hold, end = changed.hold_until_epoch, changed.decay_until_epoch
+    return replace(changed, hold_epochs=hold, decay_end_epoch=end), rule
 
 
 def complete(config: TrainConfig) -> TrainConfig:
