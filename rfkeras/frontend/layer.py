@@ -197,7 +197,8 @@ class Frontend(keras.layers.Layer):
             )
             setattr(self, name, weight)
 
-    @tf.autograph.experimental.do_not_convert  # it would replace the type of the error
+    # AutoGraph would replace the type of the error.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         check_waveform(inputs)  # before Keras converts it to the layer's dtype
         return super().__call__(inputs, *args, **kwargs)

@@ -12,7 +12,8 @@ from math import log10, sqrt
 import numpy as np
 
 from rfkeras.audio.decode import open_audio
-from rfkeras.audio.io import AudioFormat, Source, Waveform
+from rfkeras.audio.io import AudioFormat, Waveform
+from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError
 
 # Full scale is 1. Music has an RMS level of -45 to -8 dB, and lossy codecs overshoot to 2.

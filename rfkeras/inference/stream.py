@@ -15,8 +15,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.audio.decode import FILE_DECODERS, open_audio
-from rfkeras.audio.io import AudioFormat, Waveform
-from rfkeras.audio.source import Source, source_name
+from rfkeras.audio.io import AudioFormat, Waveform, source_name
+from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError, unknown_name
 from rfkeras.folding import fold_if_possible
 from rfkeras.frontend import find_frontend

@@ -27,7 +27,7 @@ def damaged_copy(tone_folder, target, bad):
         copy.parent.mkdir(parents=True, exist_ok=True)
         content = source.read_bytes()
         if int(source.stem) < bad:
-            content = {"low": b"", "mid": content[:44], "high": b"noise"}[copy.parent.name]
+            content = {"low": b"", "mid": content[:5000], "high": b"noise"}[copy.parent.name]
         copy.write_bytes(content)
     return target
 
