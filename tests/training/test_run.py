@@ -105,10 +105,9 @@ def test_mel_statistics_come_from_the_training_clips_alone(inputs, tmp_path):
     tiled = np.stack([np.tile(clip, 10) for clip in clips])
     db = frontend.mel_db(tiled.astype("float32")).numpy()
     np.testing.assert_allclose(frontend.mean_db, db.mean(axis=(0, 1, 3)), atol=0.2)
-    deviation = db.std(axis=(0, 1, 3))
-    varied = deviation > 3.0  # others get the lower limit
-    assert varied.sum() > 100
-    np.testing.assert_allclose(frontend.std_db.numpy()[varied], deviation[varied], rtol=0.02)
+    varied = slice(0, 150)  # higher bands hardly vary and get the lower limit
+    deviation = db.std(axis=(0, 1, 3))[varied]
+    np.testing.assert_allclose(frontend.std_db.numpy()[varied], deviation, rtol=0.02)
 
 
 @pytest.mark.parametrize("prior_bias", [True, False])
