@@ -126,7 +126,7 @@ def test_layers_before_the_spectrogram_are_counted_in_samples():
     assert frontend.time == AxisField()
     assert rf.time == AxisField(3)
     assert rf.positions == (1 + 22050 // 320 - 2, 126)
-    assert rf.time_ms == pytest.approx(1000 * (2 * 320 + 800) / 32000)
+    assert rf.time_ms == pytest.approx(1000 * (2 * 320 + 800 + 2) / 32000)
 
 
 def test_spectrograms_of_two_frontends_cannot_be_combined():

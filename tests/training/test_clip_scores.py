@@ -39,6 +39,17 @@ def table(tmp_path_factory):
     return root / "clips.csv"
 
 
+def tagger_of(**options):
+    """Return a small tagger whose logits are magnified, so that the scores of clips differ."""
+    keras.utils.set_random_seed(0)
+    model = zoo_tagger("resnet_rf_tiny", rho=1, width=4, **options)
+    logits = np.array([model(music(RATE_HZ, seed=i)[None])[0] for i in range(8)])
+    norm, deviation = model.get_layer("classifier_bn"), logits.std(axis=0)
+    norm.beta.assign((norm.beta - logits.mean(axis=0)) / deviation)
+    norm.gamma.assign(norm.gamma / deviation)
+    return model
+
+
 def inputs_of(path, dataset="folder", **options):
     flags = {"dataset": dataset, "data_dir": str(path), "window_seconds": 1.0}
     return open_inputs(
@@ -61,21 +72,15 @@ POOLINGS = ("average", "max", "log_mean_exp", "attention")
     + [("average", "single_label", True), ("average", "multi_label", False)],
 )
 def test_clips_of_all_lengths_have_the_score_of_their_file(table, pooling, task, exact):
-    model = zoo_tagger(
-        "resnet_rf_tiny",
-        rho=1,
-        width=4,
-        head=pooling,
-        task=task,
-        frontend=small_frontend(fixed_floor=exact),
-    )
+    model = tagger_of(head=pooling, task=task, frontend=small_frontend(fixed_floor=exact))
     inputs = inputs_of(table)
     expected = np.array(tagged(model, inputs))
+    assert expected.std(axis=0).max() > 0.003, "scores that are all alike show nothing"
     scores, labels, _, keys = score_clips(model, inputs, "test")
     assert len(keys) == len(labels) == len(SECONDS)
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    np.testing.assert_allclose(scores, expected, atol=5e-4)
     live = ClipScorer(model, inputs, "test", live=True).scores()[1]
-    np.testing.assert_allclose(live, expected, atol=1e-5)
+    np.testing.assert_allclose(live, expected, atol=5e-4)
 
 
 @pytest.mark.parametrize("activation", [None, "sigmoid", "softmax"])
@@ -93,47 +98,47 @@ def test_custom_heads(table, activation):
         ]
     )
     expected = values if activation else 1 / (1 + np.exp(-values))
-    np.testing.assert_allclose(score_clips(model, inputs, "test")[0], expected, atol=1e-5)
+    np.testing.assert_allclose(score_clips(model, inputs, "test")[0], expected, atol=5e-4)
 
 
 def test_a_head_that_returns_frames(table):
-    model = zoo_tagger("resnet_rf_tiny", rho=1, width=4)
+    model = tagger_of()
     frames = ClipLogits(frames=True)(model.layers[-1].input)
     inputs = inputs_of(table)
     scores = score_clips(keras.Model(model.inputs, frames), inputs, "test")[0]
-    np.testing.assert_allclose(scores, tagged(model, inputs), atol=1e-5)
+    np.testing.assert_allclose(scores, tagged(model, inputs), atol=5e-4)
 
 
 def test_packed_shards_and_parts_of_the_clips(table, tmp_path):
-    model = zoo_tagger("resnet_rf_tiny", rho=1, width=4)
+    model = tagger_of()
     inputs = inputs_of(table)
     expected = np.array(tagged(model, inputs))
     folder = tmp_path / "shards"
     pack(open_dataset(inputs.config), AUDIO, folder, shard_mb=0.03, progress=False)
     packed = inputs_of(folder, "packed")
     assert len(packed.dataset.split("test").shards) > 2
-    np.testing.assert_allclose(score_clips(model, packed, "test")[0], expected, atol=1e-4)
+    np.testing.assert_allclose(score_clips(model, packed, "test")[0], expected, atol=5e-4)
     for source in (inputs, packed):
         parts = [
             ClipScorer(model, source, "test", WorkerPart(i, 2), live=True).scores()[1]
             for i in range(2)
         ]
-        np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-4)
+        np.testing.assert_allclose(np.concatenate(parts), expected, atol=5e-4)
 
 
 def test_only_long_or_only_short_clips_and_the_cache(table):
-    model = zoo_tagger("resnet_rf_tiny", rho=1, width=4)
+    model = tagger_of()
     for window in (0.5, 10.0):  # no clip has this length
         inputs = inputs_of(table, window_seconds=window, cache_gb=0.1)
         scorer = ClipScorer(model, inputs, "test")
         for _ in range(2):
             rows, scores = scorer.scores()
-            np.testing.assert_allclose(scores, tagged(model, inputs), atol=1e-5)
+            np.testing.assert_allclose(scores, tagged(model, inputs), atol=5e-4)
         assert list(rows) == list(range(len(SECONDS)))
 
 
 def test_changed_weights_are_followed_during_training(table):
-    model = zoo_tagger("resnet_rf_tiny", rho=1, width=4)
+    model = tagger_of()
     inputs = inputs_of(table)
     scorer = ClipScorer(model, inputs, "test", live=True)
     before = scorer.scores()[1]
@@ -143,7 +148,7 @@ def test_changed_weights_are_followed_during_training(table):
     after = scorer.scores()[1]
     expected = tagged(model, inputs)
     gamma.assign(kept)
-    np.testing.assert_allclose(after, expected, atol=1e-5)
+    np.testing.assert_allclose(after, expected, atol=5e-4)
     assert np.abs(before - after).max() > 0.05
 
 
@@ -155,11 +160,11 @@ def test_a_model_of_one_length_averages_windows(table):
     scores = score_clips(model, inputs, "test")[0]
     clip = read_audio(inputs.dataset.split("test").paths[5], AUDIO)
     windows = 1 / (1 + np.exp(-np.array(model(clip.reshape(2, RATE_HZ)))))
-    np.testing.assert_allclose(scores[5], windows.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(scores[5], windows.mean(axis=0), atol=5e-4)
 
 
 def test_unreadable_clips_are_left_out(table, tmp_path):
-    model = zoo_tagger("resnet_rf_tiny", rho=1, width=4)
+    model = tagger_of()
     for path in table.parent.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     inputs = inputs_of(tmp_path / "clips.csv", max_bad_share=0.3)

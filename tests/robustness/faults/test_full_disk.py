@@ -87,7 +87,8 @@ def test_tagging_on_a_full_disk_keeps_old_files(disk, tmp_path, capsys, monkeypa
     for name in ("tags.json", "tags.csv", "tags.jsonl"):
         assert main.run([*command, str(disk / name)]) == 1
         err = capsys.readouterr().err
-        assert f"No space left on device: '{disk / name}'" in err
+        assert "No space left on device" in err
+        assert str(disk / name) in err
     assert (disk / "tags.json").read_text() == (disk / "tags.csv").read_text() == "old"
     filler.unlink()
     assert main.run([*command, str(disk / "tags.jsonl"), "--skip-existing"]) == 0
