@@ -35,12 +35,13 @@ from rfkeras.audio.source import AnySource, Source, part_of, size_of
 from rfkeras.errors import AudioError
 
 if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
     from av.packet import Packet
 
 Planar = NDArray[np.float32]  # (channels, samples)
 
+_BLOCK_SAMPLES = 1 << 14
 _AHEAD_SECONDS = 1.0  # decoding this far ahead is cheaper than seeking
 
 
@@ -71,6 +72,7 @@ class FFmpegFile:
         self.container = layout.container
         self._blocks: Iterator[tuple[int, Planar]] | None = None
         self._block = (0, np.empty((layout.channels, 0), np.float32))
+        self._wanted = 0  # raw position up to which the current call reads
         self._lost: dict[int, int] = {}
 
     @property
@@ -102,11 +104,12 @@ class FFmpegFile:
         """Fill an array with raw samples from `first` on."""
         start, block = self._block
         ahead = start + block.shape[1] + _AHEAD_SECONDS * self.sample_rate_hz
+        filled, wanted = 0, into.shape[1]
+        self._wanted = first + wanted
         if self._blocks is None or not start <= first <= ahead:
             self.close()
             self._blocks = self._decode(first)
             block = block[:, :0]
-        filled, wanted = 0, into.shape[1]
         while filled < wanted:
             skip = first + filled - start
             if 0 <= skip < block.shape[1]:
@@ -132,54 +135,95 @@ class FFmpegFile:
         """Yield the blocks from an entry to the raw position `end`; silence for losses."""
         begin_at, begin_time, count_at, raw = map(int, self._layout.entries[number])
         counting = begin_at < 0
+        block = _Block(raw, self._layout.channels)
         with closing(Demuxer(self._source, self._name)) as demuxer:
-            stream = demuxer.stream
             known = SampleCounter(demuxer, self._layout.rate_hz)
             for packet in demuxer.packets_from(begin_at, begin_time):
                 counting = counting or packet.pos == count_at
-                if counting and (gap := flac_gap(demuxer, packet, raw)) > 0:
-                    gap = min(gap, end - raw)
-                    yield raw, np.zeros((self._layout.channels, gap), np.float32)
-                    raw += gap
+                if counting and (gap := flac_gap(demuxer, packet, block.end)) > 0:
+                    block.set_end(min(block.end + gap, end))
                 expected = known.samples(packet) if packet.size else None
-                blocks = [
-                    self._planar(frame) for frame in _decoded(stream, packet, known.payload)
-                ]
+                frames = _decoded(demuxer.decoder, packet, known.payload)
                 if not counting:
                     continue
-                if expected is not None:
-                    blocks = [self._of_length(blocks, expected, raw)]
-                for block in blocks:
-                    block = block[:, : end - raw]
-                    yield raw, block
-                    raw += block.shape[1]
-                if raw >= end:
-                    return
-        if raw < end:
-            self._lost[raw] = end - raw
-            yield raw, np.zeros((self._layout.channels, end - raw), np.float32)
+                before = block.end
+                for frame in frames:
+                    self._check_rate(frame)
+                    block.add(frame)
+                if expected is not None and block.end != before + expected:
+                    if block.end < before + expected:
+                        self._lost[block.end] = before + expected - block.end
+                    block.set_end(before + expected)
+                if block.end >= end:
+                    break
+                if block.end >= self._wanted or block.is_full:
+                    yield block.start, block.samples
+                    block = _Block(block.end, self._layout.channels)
+        if block.end < end:
+            self._lost[block.end] = end - block.end
+        block.set_end(end)
+        yield block.start, block.samples
 
-    def _of_length(self, blocks: list[Planar], samples: int, raw: int) -> Planar:
-        if len(blocks) == 1 and blocks[0].shape[1] == samples:
-            return blocks[0]
-        block = np.zeros((self._layout.channels, samples), np.float32)
-        if blocks:
-            heard = np.concatenate(blocks, axis=1)[:, :samples]
-            block[:, : heard.shape[1]] = heard
-            samples -= heard.shape[1]
-        if samples:
-            self._lost[raw] = samples
-        return block
-
-    def _planar(self, frame: AudioFrame) -> Planar:
-        """Convert a frame to float32 in the file's channels."""
+    def _check_rate(self, frame: AudioFrame) -> None:
         if frame.sample_rate != self._layout.rate_hz:
             raise rate_changes(self._name, self._layout.rate_hz, frame.sample_rate)
-        return mixed_to(_float32(frame), self._layout.channels)
+
+
+class _Block:
+    """Raw samples of consecutive packets.
+
+    Args:
+        start: Raw position of the first sample.
+        channels: Number of channels.
+
+    Attributes:
+        end: Raw position after the last sample.
+    """
+
+    def __init__(self, start: int, channels: int) -> None:
+        self.start = start
+        self.end = start
+        self._array = np.empty((channels, 2 * _BLOCK_SAMPLES), np.float32)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to begin another block."""
+        return self.end - self.start >= _BLOCK_SAMPLES
+
+    @property
+    def samples(self) -> Planar:
+        """All samples: float32 of shape (channels, samples)."""
+        return self._array[:, : self.end - self.start]
+
+    def add(self, frame: AudioFrame) -> None:
+        """Append the samples of a frame, converted to float32 in the file's channels."""
+        count = frame.samples
+        into = self._space(count)
+        planes = frame.planes
+        if frame.format.name == "fltp" and len(planes) == len(into):
+            for row, plane in zip(into, planes, strict=True):
+                row[:] = np.frombuffer(plane, np.float32, count)
+        else:
+            into[:] = mixed_to(_float32(frame), len(into))
+
+    def set_end(self, end: int) -> None:
+        """Append silence up to a raw position, or drop the samples from there on."""
+        if end > self.end:
+            self._space(end - self.end)[:] = 0.0
+        self.end = end
+
+    def _space(self, count: int) -> Planar:
+        done = self.end - self.start
+        self.end += count
+        if done + count > self._array.shape[1]:
+            larger = np.empty((len(self._array), 2 * (done + count)), np.float32)
+            larger[:, :done] = self._array[:, :done]
+            self._array = larger
+        return self._array[:, done : done + count]
 
 
 class ChainFile:
-    """The links of a chained Ogg file, in the channels of the first one.
+    """The streams of a chained Ogg or joined FLAC file, in the channels of the first one.
 
     Args:
         source: A path, or the content of a file as bytes.
@@ -224,9 +268,7 @@ class ChainFile:
         notes = [note for part in self._parts for note in part.notes]
         if self._unreadable:
             links = len(self._parts) + self._unreadable
-            notes.append(
-                f"damaged: {self._unreadable} of {links} Ogg streams cannot be decoded"
-            )
+            notes.append(f"damaged: {self._unreadable} of {links} streams cannot be decoded")
         return tuple(dict.fromkeys(notes))
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
@@ -246,7 +288,7 @@ class ChainFile:
 
 
 def _decoded(
-    stream: AudioStream, packet: Packet[Any], payload: bytes | None
+    decoder: AudioCodecContext, packet: Packet[Any], payload: bytes | None
 ) -> list[AudioFrame]:
     """Decode a packet, or the part of it that is audio; an empty list if it is damaged."""
     import av
@@ -256,7 +298,7 @@ def _decoded(
             return []
         packet = av.Packet(payload)
     try:
-        return list(stream.codec_context.decode(packet if packet.size else None))
+        return decoder.decode(packet if packet.size else None)
     except (ffmpeg_error(), ValueError):
         return []
 
@@ -272,11 +314,11 @@ def _float32(frame: AudioFrame) -> Planar:
     kind = kind.removesuffix("p")
     dtype, count = _DTYPES[kind], frame.samples
     if planar:
-        planes = [np.frombuffer(memoryview(plane), dtype, count) for plane in frame.planes]
+        planes = [np.frombuffer(plane, dtype, count) for plane in frame.planes]
         samples: NDArray[Any] = np.stack(planes)
     else:
         channels = len(frame.layout.channels)
-        flat = np.frombuffer(memoryview(frame.planes[0]), dtype, count * channels)
+        flat = np.frombuffer(frame.planes[0], dtype, count * channels)
         samples = flat.reshape(count, channels).T
     if kind in _SCALES:
         offset = 128.0 if kind == "u8" else 0.0

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rfkeras.audio.ffmpeg import ChainFile, FFmpegFile
 from rfkeras.audio.ogg import ogg_links
-from rfkeras.audio.sndfile import LibsndfileFile, is_for_libsndfile
+from rfkeras.audio.sndfile import LibsndfileFile, flac_links, is_for_libsndfile
 from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError
 
@@ -398,6 +398,8 @@ def _open_reader(source: Source, name: str) -> FrameReader:
     if not head:
         raise AudioError(name, "empty file (0 bytes)")
     if head.startswith(b"OggS") and len(links := ogg_links(source)) > 1:
+        return ChainFile(source, links, name)
+    if head.startswith((b"fLaC", b"ID3")) and len(links := flac_links(source)) > 1:
         return ChainFile(source, links, name)
     if not is_for_libsndfile(head):
         return FFmpegFile(source, name)

@@ -33,6 +33,7 @@ from rfkeras.audio.source import (
 from rfkeras.errors import AudioError
 
 if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
@@ -44,6 +45,8 @@ _FORMATS = (
     "mp3,ogg,mov,mp4,m4a,3gp,asf,wv,flac,wav,w64,aiff,au,caf,aac,matroska,webm,ape,tta,ac3,"
     "eac3,amr,dsf,mpc,mpc8,tak,loas,dts,avi,mpegts,mpeg,flv,rm,voc,oma,gsm"
 )
+# FFmpeg's integer decoders of MPEG layers I and II, which it prefers.
+_DITHERING = frozenset(["mp1", "mp2"])
 _MPEG = frozenset(["mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float"])
 # Decoders whose output depends on few packets before.
 FORGETFUL = _MPEG | frozenset(
@@ -60,8 +63,8 @@ _BYTE_SEEK = frozenset(["mp3", "aac", "ac3", "eac3"])
 _RUN_UP_BYTES = 1024
 _RUN_UP_PACKETS = 4
 _RUN_UP_SECONDS = 0.5  # until a second decoder of Opus differs by less than 1e-6
-_SEGMENT_SECONDS = 10.0
-_MAX_SEGMENTS = 256
+_SEGMENT_SECONDS = 5.0
+_MAX_SEGMENTS = 512
 _ENTRY_SECONDS = 0.5
 _MAX_ENTRIES = 4096
 _CACHED_LAYOUTS = 1 << 15
@@ -176,8 +179,11 @@ class Demuxer:
             context: Any = self.stream.codec_context
             if context is None:
                 raise AudioError(self.name, "undecodable: there is no decoder for its codec")
+            if context.name in _DITHERING:  # excerpts would differ by its random numbers
+                context = av.CodecContext.create(f"{context.name}float", "r")
             context.thread_count = 1
             context.flags2 |= av.codec.context.Flags2.skip_manual
+            self.decoder: AudioCodecContext = context
             self.format = self._container.format.name.split(",")[0]
             self.codec: str = context.name
         except BaseException:
@@ -222,11 +228,11 @@ class Demuxer:
             yield first
             yield from packets
             return
+        found = False
         for packet in packets:
-            if packet.pos == position:
+            found = found or packet.pos == position
+            if found:
                 yield packet
-                yield from packets
-                return
 
     def _rewind(self) -> None:
         self.close()
@@ -392,7 +398,7 @@ class _Scan:
             before = self.raw
             if samples is None or first_frame is None:
                 try:
-                    frames = stream.codec_context.decode(packet if size else None)
+                    frames = demuxer.decoder.decode(packet if size else None)
                     failing = failing and not size
                 except (ffmpeg_error(), ValueError):
                     frames = []

@@ -18,6 +18,7 @@ _CACHED_FILES = 1 << 17
 _BLOCKSIZES_AT = 28  # in the identification header
 _MODE_BITS = 41  # block flag, window type, transform type, mapping
 _MAX_MODES = 64
+_MODES_BYTES = _MAX_MODES * _MODE_BITS // 8 + 2
 
 
 def ogg_links(source: str | Path | bytes) -> tuple[int, ...]:
@@ -117,7 +118,8 @@ def vorbis_blocks(extradata: bytes) -> VorbisBlocks | None:
     blocks = (1 << (exponents & 15), 1 << (exponents >> 4))
     # The modes are the last part of the setup header and their number stands before them,
     # so they are read backwards, from the framing bit on.
-    bits = "".join(f"{byte:08b}" for byte in reversed(headers[2]))
+    modes = headers[2].rstrip(b"\0")[-_MODES_BYTES:]
+    bits = "".join(f"{byte:08b}" for byte in reversed(modes))
     start = bits.find("1") + 1
     flags: list[int] = []
     count = 0

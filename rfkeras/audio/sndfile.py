@@ -75,8 +75,8 @@ class LibsndfileFile:
                 raise AudioError(name, "no audio samples")
             if not file.subtype.startswith(_CODECS):
                 raise AudioError(name, f"undecodable: {file.subtype} in {file.format}")
-            if file.format == "FLAC" and not _flac_is_whole(source):
-                raise AudioError(name, "undecodable: it is not one whole FLAC stream")
+            if file.format == "FLAC" and not _has_last_frame(source):
+                raise AudioError(name, "undecodable: its last FLAC frame is missing")
         except BaseException:
             self.close()
             raise
@@ -134,28 +134,50 @@ class LibsndfileFile:
         return samples
 
 
-def _flac_is_whole(source: Source) -> bool:
-    """Return whether a FLAC file is one stream that has its last frame."""
+def flac_links(source: Source) -> tuple[int, ...]:
+    """Return where the streams of a file with FLAC streams one after the other begin.
+
+    Args:
+        source: A path, or the content of a file as bytes.
+    """
     if isinstance(source, bytes):
-        return _is_whole(io.BytesIO(source), source.find(_FLAC_START, 1))
-    return _flac_file_is_whole(os.fsencode(source), *stamp(source))
+        return _links(source)
+    return _cached_links(os.fsencode(source), *stamp(source))
 
 
 @lru_cache(maxsize=_CACHED_FLACS)
-def _flac_file_is_whole(path: bytes, size: int, modified_ns: int) -> bool:
+def _cached_links(path: bytes, size: int, modified_ns: int) -> tuple[int, ...]:
     with (
         open(path, "rb") as file,  # noqa: PTH123
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        second = content.find(_FLAC_START, 1)
-    return _is_whole(path, second)
+        return _links(content)
 
 
-def _is_whole(file: bytes | BinaryIO, second_stream: int) -> bool:
+def _links(content: bytes | mmap.mmap) -> tuple[int, ...]:
+    links = []
+    position = content.find(_FLAC_START)
+    while position >= 0:
+        links.append(position)
+        position = content.find(_FLAC_START, position + 1)
+    return tuple(links)
+
+
+def _has_last_frame(source: Source) -> bool:
+    """Return whether a FLAC file has its last frame."""
+    if isinstance(source, bytes):
+        return _ends(io.BytesIO(source))
+    return _cached_ends(os.fsencode(source), *stamp(source))
+
+
+@lru_cache(maxsize=_CACHED_FLACS)
+def _cached_ends(path: bytes, size: int, modified_ns: int) -> bool:
+    return _ends(path)
+
+
+def _ends(file: bytes | BinaryIO) -> bool:
     import soundfile
 
-    if second_stream >= 0:
-        return False
     with soundfile.SoundFile(file) as flac:
         try:
             flac.seek(flac.frames - 1)

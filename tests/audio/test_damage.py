@@ -27,6 +27,7 @@ ENCODERS = {
     "wavpack": ("wavpack", "wv", "s16p", RATE_HZ),
     "flac": ("flac", "flac", "s16", RATE_HZ),
     "adts": ("aac", "adts", "fltp", RATE_HZ),
+    "mp2": ("mp2", "mp2", "s16", RATE_HZ),
     "mp3 in wav": ("libmp3lame", "wav", "s16p", RATE_HZ),
 }
 
@@ -182,6 +183,22 @@ def test_ogg_without_its_last_page_is_read_with_a_note():
     info = probe(data[: data.rindex(b"OggS")])
     assert 1.0 < info.duration_seconds < 3.0
     assert info.notes == ("truncated: the Ogg stream has no end-of-stream page",)
+
+
+@pytest.mark.parametrize("kind", ["mp2", "mp3", "flac", "vorbis", "opus", "adts"])
+def test_excerpts_of_joined_files_are_slices_of_the_whole(kind, tmp_path):
+    path = tmp_path / "joined"
+    path.write_bytes(encoded(kind, 3.0) + b"ID3\4" + bytes(5) + b"\x1b" + bytes(27) + encoded(kind, 5.0, seed=1))
+    info = check_audio(path, strict=kind != "adts")
+    audio = AudioFormat(info.sample_rate_hz)
+    with AudioFile(path, audio) as file:
+        whole = file.read()
+    assert len(whole) == pytest.approx(8.0 * info.sample_rate_hz, abs=6000)
+    for first, last in [(0, 2.0), (2.5, 3.5), (3.5, 4.0), (6.0, 7.9)]:
+        span = slice(round(first * info.sample_rate_hz), round(last * info.sample_rate_hz))
+        with AudioFile(path, audio) as file:
+            heard = file.read(span.start, span.stop - span.start)
+        np.testing.assert_allclose(heard, whole[span], atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
