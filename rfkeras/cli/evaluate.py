@@ -192,10 +192,13 @@ def _sources(
     options: argparse.Namespace, flags: dict[str, Any]
 ) -> tuple[TrainConfig, str | Path, Path, Path | None]:
     """Return configuration, model, report folder and training log."""
+    from zoo.pretrained import model_path
+
     run_folder = _run_folder(options)
     if run_folder is None:
         if "dataset" not in flags:
             raise ConfigError("--model needs --dataset (and --data-dir): the data to evaluate.")
+        model_path(options.model)  # a misspelt name must not leave a lock behind
         model = Path(options.model)
         if model.suffix == ".keras":
             output = model.with_name(f"{model.stem}-report")
