@@ -201,8 +201,8 @@ class _Block:
         into = self._space(count)
         planes = frame.planes
         if frame.format.name == "fltp" and len(planes) == len(into):
-            for row, plane in zip(into, planes, strict=True):
-                row[:] = np.frombuffer(plane, np.float32, count)
+            for row, plane in enumerate(planes):
+                into[row] = np.frombuffer(plane, np.float32, count)
         else:
             into[:] = mixed_to(_float32(frame), len(into))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -16,8 +20,10 @@ from numpy.typing import NDArray
 from rfkeras.audio.mpeg import (
     MpegFrame,
     declared_frames,
+    end_padding,
     is_info_frame,
     mpeg_frame,
+    run_of_frames,
     without_tags,
 )
 from rfkeras.audio.ogg import VorbisBlocks, ogg_truncation, vorbis_blocks
@@ -62,6 +68,8 @@ _BYTE_SEEK = frozenset(["mp3", "aac", "ac3", "eac3"])
 # An MPEG frame can use up to 511 bytes of the frames before it.
 _RUN_UP_BYTES = 1024
 _RUN_UP_PACKETS = 4
+_MPEG_HEAD_BYTES = 64  # a frame header and where a Xing or Info header would stand
+_MIN_RUN = 128  # frames; to seek costs as much as to read some ten
 _RUN_UP_SECONDS = 0.5  # until a second decoder of Opus differs by less than 1e-6
 _SEGMENT_SECONDS = 5.0
 _MAX_SEGMENTS = 512
@@ -244,6 +252,7 @@ class SampleCounter:
 
     Attributes:
         payload: What to decode of the last packet; None means all of it.
+        healthy: The MPEG frame that the last packet was; None if it was not exactly one.
         skipped_bytes: Bytes that are neither audio nor tags.
         skipped_places: Number of places with such bytes.
     """
@@ -261,6 +270,7 @@ class SampleCounter:
         self._partial = 0
         self._in_damage = False
         self.payload: bytes | None = None
+        self.healthy: MpegFrame | None = None
         self.skipped_bytes = 0
         self.skipped_places = 0
 
@@ -279,10 +289,11 @@ class SampleCounter:
 
     def _mpeg_samples(self, packet: Packet[Any]) -> int:
         self.payload = None
+        self.healthy = None
         if self._partial:  # it was not the end
             self._skip(self._partial)
             self._partial = 0
-        head = bytes(memoryview(packet)[:64])
+        head = memoryview(packet)[:_MPEG_HEAD_BYTES].tobytes()
         header = head[:4]
         try:
             frame = self._headers[header]
@@ -294,6 +305,7 @@ class SampleCounter:
         self._in_damage = False
         if is_info_frame(head, frame):
             return 0
+        self.healthy = frame
         return frame.samples
 
     def _odd_samples(self, data: bytes, frame: MpegFrame | None) -> int:
@@ -351,6 +363,7 @@ class _Scan:
     missing_samples: int = 0
     missing_places: int = 0
     ends_in_damage: bool = False
+    spacing: float = _ENTRY_SECONDS
 
     def layout(self) -> Layout:
         """Read all packets and describe the file."""
@@ -366,12 +379,14 @@ class _Scan:
         is_ogg = demuxer.format == "ogg"
         recent: deque[tuple[int, int, int, int, int]] = deque()
         last_position, expected_time, number = -1, None, 0
-        spacing = _ENTRY_SECONDS if forgetful else _SEGMENT_SECONDS
-        most = _MAX_ENTRIES if forgetful else _MAX_SEGMENTS
+        leap_after, leapt = _RUN_UP_PACKETS, False
+        self.spacing = _ENTRY_SECONDS if forgetful else _SEGMENT_SECONDS
         limit = size_of(self.source) + 1000
         rate_hz = stream.rate or 44100
         failing = False
-        for packet in demuxer.packets():
+        can_leap = demuxer.codec == "mp3float" and demuxer.format == "mp3"
+        packets = demuxer.packets()
+        while (packet := next(packets, None)) is not None:
             samples = None
             size = packet.size
             if size:
@@ -387,10 +402,7 @@ class _Scan:
                 time = packet.pts
                 if time is not None or demuxer.format in _BYTE_SEEK:
                     recent.append((position, time or 0, self.raw, self.audio_bytes, number))
-                    self._enter(recent, forgetful, spacing * rate_hz)
-                    if len(self.rows) > most:
-                        self.rows = self.rows[1::2]
-                        spacing *= 2
+                    self._enter(recent, forgetful, rate_hz)
             if (gap := flac_gap(demuxer, packet, self.raw)) > 0:
                 self.missing_samples += gap
                 self.missing_places += 1
@@ -421,8 +433,19 @@ class _Scan:
                     expected_time = self._gap(packet, expected_time, samples)
             else:
                 self.audio_bytes += size
-            if size:
+            if size and not leapt:  # after seeking, FFmpeg's counts begin anew
                 self._trim(packet, before, number == 1 and demuxer.codec == "vorbis")
+            if can_leap and number >= leap_after and counter.healthy is not None:
+                leap_after = number + _RUN_UP_PACKETS
+                run = self._run(last_position + size, counter.healthy)
+                if len(run) > _MIN_RUN:
+                    number = self._leap(run, recent, number, counter.healthy)
+                    leap_after = number + _RUN_UP_PACKETS
+                    last_position = run[-2]
+                    packets = demuxer.packets_from(run[-1], 0)
+                    leapt = True
+        if leapt:
+            self._trim_end(head_at or 0, first_frame, counter.skipped_places)
         if first_frame is not None and demuxer.codec in ("wmav1", "wmav2"):
             self.cuts.append((0, 2 * first_frame.samples))  # the decoder's own delay
         if first_frame is None or self.raw == 0:
@@ -446,10 +469,11 @@ class _Scan:
         return Layout(**{**layout.__dict__, "notes": tuple(notes)})
 
     def _enter(
-        self, recent: deque[tuple[int, int, int, int, int]], forgetful: bool, spacing: float
+        self, recent: deque[tuple[int, int, int, int, int]], forgetful: bool, rate_hz: int
     ) -> None:
         """Make the newest packet an entry if the last one is far enough behind."""
         position, _, raw, size, number = recent[-1]
+        spacing = self.spacing * rate_hz
 
         def is_run_up(row: tuple[int, int, int, int, int]) -> bool:
             if not forgetful:
@@ -460,7 +484,68 @@ class _Scan:
             recent.popleft()
         last = self.rows[-1][3] if self.rows else 0
         if raw - last >= spacing and is_run_up(recent[0]):
-            self.rows.append((recent[0][0], recent[0][1], position, raw))
+            self._add_row((recent[0][0], recent[0][1], position, raw), forgetful)
+
+    def _add_row(self, row: tuple[int, int, int, int], forgetful: bool) -> None:
+        self.rows.append(row)
+        if len(self.rows) > (_MAX_ENTRIES if forgetful else _MAX_SEGMENTS):
+            self.rows = self.rows[1::2]
+            self.spacing *= 2
+
+    def _run(self, position: int, like: MpegFrame) -> array[int]:
+        """Return where the healthy MPEG frames from a position on begin."""
+        if isinstance(self.source, bytes):
+            return run_of_frames(self.source, position, like)
+        assert not isinstance(self.source, FilePart)
+        with (
+            Path(self.source).open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            return run_of_frames(content, position, like)
+
+    def _leap(
+        self,
+        run: array[int],
+        recent: deque[tuple[int, int, int, int, int]],
+        number: int,
+        like: MpegFrame,
+    ) -> int:
+        """Count all frames of a run but the last; return the number of packets so far."""
+        first_raw, bytes_before = self.raw, self.audio_bytes - run[0]
+        last = self.rows[-1][3] if self.rows else 0
+        at = _RUN_UP_PACKETS
+        while True:
+            needed = last + self.spacing * like.rate_hz - first_raw
+            at = max(at, ceil(needed / like.samples))
+            if at >= len(run):
+                break
+            begin = at - _RUN_UP_PACKETS
+            while begin > 0 and run[at] - run[begin] < _RUN_UP_BYTES:
+                begin -= 1
+            if run[at] - run[begin] < _RUN_UP_BYTES:
+                at += 1
+                continue
+            last = first_raw + at * like.samples
+            self._add_row((run[begin], 0, run[at], last), True)
+        recent.clear()
+        for index in range(len(run) - _MIN_RUN, len(run) - 1):
+            raw = first_raw + index * like.samples
+            row = (run[index], 0, raw, bytes_before + run[index], number + index + 1)
+            recent.append(row)
+        self.raw = first_raw + (len(run) - 1) * like.samples
+        self.audio_bytes = bytes_before + run[-1]
+        return number + len(run) - 1
+
+    def _trim_end(self, head_at: int, frame: AudioFrame | None, places: int) -> None:
+        """Note the encoder's padding, as FFmpeg does that has read from the start."""
+        samples = 0 if frame is None else frame.samples
+        head = read_bytes(self.source, max(0, head_at - _HEAD_BYTES), head_at)
+        padding = end_padding(head, samples, size_of(self.source) - head_at)
+        if padding is not None:
+            first, end = padding
+            missing = end - self.raw
+            lost = missing if 0 < missing <= 2 * places * samples else 0
+            self.cuts.append((first - lost, end - lost))
 
     def _trim(self, packet: Packet[Any], before: int, drops_all: bool) -> None:
         """Note the samples of a packet that are the encoder's delay or padding."""

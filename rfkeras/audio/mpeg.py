@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+from array import array
 from typing import NamedTuple
 
 # kbit/s of layer III by bit rate index, for MPEG 1 and for MPEG 2 and 2.5.
@@ -12,6 +14,10 @@ _MPEG_1 = 3
 _LAYER_3 = 1
 _SAMPLES = {1: 0, 2: 1152, 3: 384}  # layers II and I; layer III depends on the version
 _ID3V1_BYTES = 128
+_INFO_END = 40  # of the marks of these headers, in a frame
+_DELAYS_AT = 21  # in the part of the Info header that begins with the encoder's name
+_DECODER_DELAY = 529
+_MAX_RUN = 1 << 16
 _LYRICS_ENDS = (b"LYRICS200", b"LYRICSEND")
 
 
@@ -56,7 +62,7 @@ def mpeg_frame(header: bytes) -> MpegFrame | None:
 def is_info_frame(data: bytes, frame: MpegFrame) -> bool:
     """Return whether a frame has a Xing, Info or VBRI header instead of audio."""
     at = frame.info_offset
-    return data[at : at + 4] in (b"Xing", b"Info") or data[36:40] == b"VBRI"
+    return data.startswith((b"Xing", b"Info"), at) or data.startswith(b"VBRI", 36)
 
 
 def declared_frames(data: bytes) -> int | None:
@@ -65,6 +71,63 @@ def declared_frames(data: bytes) -> int | None:
     if at < 0 or len(data) < at + 12 or not data[at + 7] & 1:
         return None
     return int.from_bytes(data[at + 8 : at + 12], "big")
+
+
+def end_padding(data: bytes, samples: int, size: int) -> tuple[int, int] | None:
+    """Find the raw samples that the encoder appended, as FFmpeg does.
+
+    Args:
+        data: Bytes that end with the frame that has the Info header.
+        samples: Samples of a frame.
+        size: Bytes from this frame to the end of the file.
+
+    Returns:
+        First sample and end; None if the header does not say.
+    """
+    at = max(data.rfind(b"Xing"), data.rfind(b"Info"))
+    frames = declared_frames(data)
+    if at < 0 or not frames:
+        return None
+    flags = data[at + 7]
+    fields = at + 12
+    if flags & 2:
+        declared = int.from_bytes(data[fields : fields + 4], "big")
+        if size > declared and size - declared > declared >> 4:
+            return None  # other songs follow
+    encoder = fields + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
+    if not data.startswith((b"LAME", b"Lavf", b"Lavc"), encoder):
+        return None
+    delays = data[encoder + _DELAYS_AT : encoder + _DELAYS_AT + 3]
+    padding = int.from_bytes(delays, "big") & 0xFFF
+    end = frames * samples
+    return end - padding + _DECODER_DELAY, end
+
+
+def run_of_frames(content: bytes | mmap.mmap, position: int, like: MpegFrame) -> array[int]:
+    """Return where consecutive frames of one rate begin, up to a limit.
+
+    Args:
+        content: The file.
+        position: Where to begin.
+        like: A frame with the rate and the samples that the frames must have.
+    """
+    positions = array("q")
+    known: dict[bytes, MpegFrame | None] = {}
+    end = len(content)
+    while len(positions) < _MAX_RUN:
+        head = content[position : position + _INFO_END]
+        header = head[:4]
+        try:
+            frame = known[header]
+        except KeyError:
+            frame = known[header] = mpeg_frame(header)
+        if frame is None or not frame.size or frame[:2] != like[:2]:
+            break
+        if position + frame.size > end or is_info_frame(head, frame):
+            break
+        positions.append(position)
+        position += frame.size
+    return positions
 
 
 def without_tags(data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ import soundfile
 
 from rfkeras.audio.decode import check_audio
 from rfkeras.audio.io import AudioFile, AudioFormat, check_file, probe
+from rfkeras.audio.layout import layout_of
 from rfkeras.audio.pcm_size import pcm_size
 from rfkeras.errors import AudioError
 from tests.datasets.conftest import music
@@ -130,6 +132,29 @@ def test_two_songs_with_info_headers_are_read(song_with_info):
     assert joined.notes == ()
 
 
+@pytest.mark.parametrize("xing", [False, True])
+@pytest.mark.parametrize("harm", ["none", "tags", "zeros", "noise", "cut", "joined", "mono"])
+def test_a_walk_over_frames_finds_what_the_packets_say(harm, xing, tmp_path, monkeypatch):
+    song = encoded("mp3", 12.0, xing=xing)
+    middle = len(song) // 2
+    content = {
+        "none": song,
+        "tags": song + ID3V1 + song + b"APETAGEX" + bytes(24),
+        "zeros": song[:middle] + bytes(500) + song[middle + 500 :],
+        "noise": song[:middle] + np.random.default_rng(0).bytes(9000) + song[middle:],
+        "cut": song[: middle + 100],
+        "joined": song * 3,
+        "mono": song + encoded("mp3", 12.0, xing=xing, channels=1),
+    }[harm]
+    path = tmp_path / "a.mp3"
+    path.write_bytes(content)
+    walked = layout_of(str(path), "")
+    monkeypatch.setattr("rfkeras.audio.layout._MIN_RUN", len(content))
+    read = layout_of(content, "")
+    assert replace(walked, entries=None) == replace(read, entries=None)
+    np.testing.assert_array_equal(walked.entries[:, [0, 2, 3]], read.entries[:, [0, 2, 3]])
+
+
 def test_zeros_between_songs_are_skipped_with_a_note(song):
     info = probe(song + bytes(3000) + song)
     assert info.duration_seconds == pytest.approx(2 * seconds(song), abs=0.06)
@@ -188,7 +213,8 @@ def test_ogg_without_its_last_page_is_read_with_a_note():
 @pytest.mark.parametrize("kind", ["mp2", "mp3", "flac", "vorbis", "opus", "adts"])
 def test_excerpts_of_joined_files_are_slices_of_the_whole(kind, tmp_path):
     path = tmp_path / "joined"
-    path.write_bytes(encoded(kind, 3.0) + b"ID3\4" + bytes(5) + b"\x1b" + bytes(27) + encoded(kind, 5.0, seed=1))
+    tag = b"ID3\4" + bytes(5) + b"\x1b" + bytes(27)
+    path.write_bytes(encoded(kind, 3.0) + tag + encoded(kind, 5.0, seed=1))
     info = check_audio(path, strict=kind != "adts")
     audio = AudioFormat(info.sample_rate_hz)
     with AudioFile(path, audio) as file:
