@@ -82,6 +82,7 @@ def check_audio(
     *,
     decoder: str = "soundfile",
     strict: bool = False,
+    decode: bool = False,
 ) -> AudioInfo:
     """Check that an audio file exists and can be read, and note what is damaged.
 
@@ -91,6 +92,8 @@ def check_audio(
         tolerance_seconds: How much shorter than expected the file may be.
         decoder: One of `DECODERS`.
         strict: Whether damage that can be read around (`AudioInfo.notes`) is an error.
+        decode: Whether to decode all of it, which also finds damage in the middle. Without
+            it, only the ends are decoded.
 
     Returns:
         Properties of the file, with notes about its damage.
@@ -102,8 +105,10 @@ def check_audio(
     if _is_isolated(decoder):
         from rfkeras.audio.sandbox import shared_pool
 
-        return shared_pool().check(path, expected_seconds, tolerance_seconds, strict=strict)
-    return check_file(path, expected_seconds, tolerance_seconds, strict=strict)
+        return shared_pool().check(
+            path, expected_seconds, tolerance_seconds, strict=strict, decode=decode
+        )
+    return check_file(path, expected_seconds, tolerance_seconds, strict=strict, decode=decode)
 
 
 def _is_isolated(decoder: str) -> bool:

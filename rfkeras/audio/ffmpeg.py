@@ -199,7 +199,7 @@ class _Block:
         """Append the samples of a frame, converted to float32 in the file's channels."""
         count = frame.samples
         into = self._space(count)
-        planes = frame.planes
+        planes: tuple[Any, ...] = frame.planes
         if frame.format.name == "fltp" and len(planes) == len(into):
             for row, plane in enumerate(planes):
                 into[row] = np.frombuffer(plane, np.float32, count)
@@ -313,12 +313,14 @@ def _float32(frame: AudioFrame) -> Planar:
     planar = kind.endswith("p")
     kind = kind.removesuffix("p")
     dtype, count = _DTYPES[kind], frame.samples
+    planes: tuple[Any, ...] = frame.planes
     if planar:
-        planes = [np.frombuffer(plane, dtype, count) for plane in frame.planes]
-        samples: NDArray[Any] = np.stack(planes)
+        samples: NDArray[Any] = np.stack(
+            [np.frombuffer(plane, dtype, count) for plane in planes]
+        )
     else:
         channels = len(frame.layout.channels)
-        flat = np.frombuffer(frame.planes[0], dtype, count * channels)
+        flat = np.frombuffer(planes[0], dtype, count * channels)
         samples = flat.reshape(count, channels).T
     if kind in _SCALES:
         offset = 128.0 if kind == "u8" else 0.0

@@ -37,6 +37,7 @@ MAX_SAMPLE = 2.0**32
 _MARGIN_SAMPLES = 512
 _HEAD_BYTES = 16
 _END_FRAMES = 1024
+_BLOCK_FRAMES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def check_file(
     tolerance_seconds: float = TOLERANCE_SECONDS,
     *,
     strict: bool = False,
+    decode: bool = False,
 ) -> AudioInfo:
     """Check that an audio file exists and can be read, and note what is damaged.
 
@@ -160,6 +162,8 @@ def check_file(
         expected_seconds: Length that the file should have; None accepts any length.
         tolerance_seconds: How much shorter than expected the file may be.
         strict: Whether damage that can be read around is an error.
+        decode: Whether to decode all of it, which also finds damage in the middle. Without
+            it, only the ends are decoded.
 
     Returns:
         Properties of the file.
@@ -169,7 +173,7 @@ def check_file(
     """
     name = str(path)
     with AudioFile(path, _ANY_FORMAT, name) as file:
-        file.decode_ends()
+        file.decode_all() if decode else file.decode_ends()
         info = replace(file.info, notes=file.notes)
     if strict and info.notes:
         raise AudioError(name, "; ".join(info.notes))
@@ -271,6 +275,15 @@ class AudioFile:
         frames = self.info.frames
         self._frames(0, min(frames, _END_FRAMES))
         self._frames(max(0, frames - _END_FRAMES), frames)
+
+    def decode_all(self) -> None:
+        """Decode all samples, a block at a time, so that `notes` are complete.
+
+        Raises:
+            AudioError: Some cannot be decoded, or are NaN, infinite or too large.
+        """
+        for first in range(0, self.info.frames, _BLOCK_FRAMES):
+            self._frames(first, min(first + _BLOCK_FRAMES, self.info.frames))
 
     def read(self, start: int = 0, count: int | None = None) -> Waveform:
         """Read samples [start, start + count) at the model's rate.

@@ -36,6 +36,7 @@ from rfkeras.audio.source import (
     size_of,
     stamp,
 )
+from rfkeras.audio.trailing import bytes_not_read, mp4_end, unread_note
 from rfkeras.errors import AudioError
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ _SKIP_SAMPLES = struct.Struct("<IIBB")
 # A container that declares this much more than the file holds was cut.
 _CUT_SECONDS = 0.1
 _PCM_FORMATS = frozenset(["wav", "w64", "aiff", "au", "caf"])
+# Formats in which nothing but tags stands behind the last packet.
+_SEQUENTIAL = frozenset(["wv", "tta"])
 _DECLARING = frozenset(["mov", "asf", "wv", "ape", "tta", "matroska", "flac"])
 _HEAD_BYTES = 4096
 _FOREIGN_FRAMES = 8  # fewer frames of another sample rate in a row are damage
@@ -364,6 +367,7 @@ class _Scan:
     missing_places: int = 0
     ends_in_damage: bool = False
     spacing: float = _ENTRY_SECONDS
+    packets_end: int = 0
 
     def layout(self) -> Layout:
         """Read all packets and describe the file."""
@@ -399,6 +403,7 @@ class _Scan:
                 if head_at is None:
                     head_at = position
                 last_position = position
+                self.packets_end = position + size
                 time = packet.pts
                 if time is not None or demuxer.format in _BYTE_SEEK:
                     recent.append((position, time or 0, self.raw, self.audio_bytes, number))
@@ -429,10 +434,10 @@ class _Scan:
             if samples is not None:
                 self.raw += samples
                 self.audio_bytes += size if samples else 0
-                if is_ogg:
-                    expected_time = self._gap(packet, expected_time, samples)
             else:
                 self.audio_bytes += size
+            if is_ogg and size:
+                expected_time = self._gap(packet, expected_time, self.raw - before)
             if size and not leapt:  # after seeking, FFmpeg's counts begin anew
                 self._trim(packet, before, number == 1 and demuxer.codec == "vorbis")
             if can_leap and number >= leap_after and counter.healthy is not None:
@@ -561,7 +566,7 @@ class _Scan:
         """Count samples of an Ogg stream that are missing before a packet."""
         time = packet.pts
         if time is None:
-            return None
+            return None if expected is None else expected + samples
         if expected is not None and time > expected + _MIN_GAP and packet.stream is not None:
             base = packet.time_base or 1
             rate = packet.stream.rate or 1
@@ -608,7 +613,13 @@ class _Scan:
             size = pcm_size(self.source)
             if size is not None and size.truncation is not None:
                 yield f"truncated: {size.truncation}"
-        elif demuxer.format in _DECLARING and demuxer.stream.duration:
+            elif size is not None and (note := unread_note(self.source, size)) is not None:
+                yield note
+        elif demuxer.format in _SEQUENTIAL or demuxer.format == "mov":
+            end = mp4_end(self.source) if demuxer.format == "mov" else self.packets_end
+            if (note := bytes_not_read(self.source, end)) is not None:
+                yield note
+        if demuxer.format in _DECLARING and demuxer.stream.duration and not self.ends_in_damage:
             declared_s = float(demuxer.stream.duration * (demuxer.stream.time_base or 0))
             seconds = layout.frames / layout.rate_hz
             lost = self.missing_samples / layout.rate_hz

@@ -14,6 +14,7 @@ _MPEG_1 = 3
 _LAYER_3 = 1
 _SAMPLES = {1: 0, 2: 1152, 3: 384}  # layers II and I; layer III depends on the version
 _ID3V1_BYTES = 128
+TAG_MARKS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 _INFO_END = 40  # of the marks of these headers, in a frame
 _DELAYS_AT = 21  # in the part of the Info header that begins with the encoder's name
 _DECODER_DELAY = 529

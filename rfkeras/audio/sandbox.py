@@ -93,6 +93,7 @@ class DecoderPool:
         tolerance_seconds: float = TOLERANCE_SECONDS,
         *,
         strict: bool = False,
+        decode: bool = False,
     ) -> AudioInfo:
         """Run `rfkeras.audio.io.check_file` in a decoding process."""
         session = _Session(self, str(path))
@@ -104,6 +105,7 @@ class DecoderPool:
                     "expected_seconds": expected_seconds,
                     "tolerance_seconds": tolerance_seconds,
                     "strict": strict,
+                    "decode": decode,
                 }
             )
         finally:

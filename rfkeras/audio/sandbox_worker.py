@@ -90,6 +90,7 @@ class RequestHandler:
                     request["expected_seconds"],
                     request["tolerance_seconds"],
                     strict=request["strict"],
+                    decode=request["decode"],
                 )
                 return {"info": asdict(info)}, nothing
             case _:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from rfkeras.audio.ffmpeg import FFmpegFile
 from rfkeras.audio.pcm_size import pcm_size
-from rfkeras.audio.source import Source, open_bytes, part_of, size_of, stamp
+from rfkeras.audio.source import Source, open_bytes, part_of, read_bytes, size_of, stamp
+from rfkeras.audio.trailing import unread_note
 from rfkeras.errors import AudioError
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ class LibsndfileFile:
             patch = (size.field, struct.pack(size.format, bytes_left))
             self._stream = open_bytes(part_of(source, 0, size_of(source), (patch,)))
             file_or_path = self._stream
+        elif (
+            size is not None
+            and not size.is_unknown
+            and size.present > size.declared
+            and read_bytes(source, 0, 4) == b"riff"
+        ):
+            # libsndfile would read what follows the audio of a W64 file as audio.
+            end = size_of(source) - size.present + size.declared
+            self._stream = open_bytes(part_of(source, 0, end))
+            file_or_path = self._stream
         self._file: soundfile.SoundFile = soundfile.SoundFile(file_or_path)
         try:
             file = self._file
@@ -84,8 +95,11 @@ class LibsndfileFile:
         self.channels = int(file.channels)
         self.frames = int(file.frames)
         self.container = f"{file.format}/{file.subtype}"
-        missing = None if size is None else size.truncation
-        self._notes = () if missing is None else (f"truncated: {missing}",)
+        self._notes: tuple[str, ...] = ()
+        if size is not None and size.truncation is not None:
+            self._notes = (f"truncated: {size.truncation}",)
+        elif size is not None and (unread := unread_note(source, size)) is not None:
+            self._notes = (unread,)
 
     @property
     def notes(self) -> tuple[str, ...]:

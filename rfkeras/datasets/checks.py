@@ -77,6 +77,7 @@ def scan_split(
     progress: bool = True,
     stage: str = "scan",
     decoder: str = "soundfile",
+    decode: bool = False,
 ) -> ScanResult:
     """Check all files of a split in parallel. Bad files raise no error.
 
@@ -87,6 +88,7 @@ def scan_split(
         progress: Show progress on standard error during long scans.
         stage: Name of this scan in the list of bad files.
         decoder: One of `rfkeras.audio.decode.DECODERS`.
+        decode: Whether to decode every file whole, which also finds damage in the middle.
 
     Returns:
         The good and the bad files.
@@ -94,7 +96,7 @@ def scan_split(
 
     def check(row: int) -> AudioInfo | AudioError:
         try:
-            return check_clip(split, row, expected_seconds, decoder=decoder)
+            return check_clip(split, row, expected_seconds, decoder=decoder, decode=decode)
         except AudioError as error:
             return error
 
@@ -122,7 +124,12 @@ def scan_split(
 
 
 def check_clip(
-    split: Split, row: int, expected_seconds: float | None, *, decoder: str = "soundfile"
+    split: Split,
+    row: int,
+    expected_seconds: float | None,
+    *,
+    decoder: str = "soundfile",
+    decode: bool = False,
 ) -> AudioInfo:
     """Check the file of one clip, including its length if that is known.
 
@@ -132,6 +139,7 @@ def check_clip(
         expected_seconds: Length that every file should have. The clip's own length in
             `split.seconds` takes precedence.
         decoder: One of `rfkeras.audio.decode.DECODERS`.
+        decode: Whether to decode the whole file, which also finds damage in the middle.
 
     Returns:
         Properties of the file.
@@ -141,9 +149,11 @@ def check_clip(
     """
     path = split.paths[row]
     if split.seconds is None:
-        return check_audio(path, expected_seconds, decoder=decoder)
+        return check_audio(path, expected_seconds, decoder=decoder, decode=decode)
     seconds = float(split.seconds[row])
-    return check_audio(path, seconds, METADATA_TOLERANCE_SECONDS, decoder=decoder)
+    return check_audio(
+        path, seconds, METADATA_TOLERANCE_SECONDS, decoder=decoder, decode=decode
+    )
 
 
 def check_present(
@@ -584,6 +594,7 @@ def check_dataset(
                 workers=workers,
                 progress=progress,
                 stage=name,
+                decode=True,
             )
             bad = scan.bad
             damaged = scan.damaged

@@ -4,7 +4,6 @@ import io
 import struct
 from dataclasses import replace
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -15,6 +14,7 @@ from rfkeras.audio.layout import layout_of
 from rfkeras.audio.pcm_size import pcm_size
 from rfkeras.errors import AudioError
 from tests.datasets.conftest import music
+from tests.helpers.encoders import ffmpeg_encoded
 
 RATE_HZ = 44100
 ID3V1 = b"TAG" + bytes(125)
@@ -28,6 +28,7 @@ ENCODERS = {
     "wma": ("wmav2", "asf", "fltp", RATE_HZ),
     "wavpack": ("wavpack", "wv", "s16p", RATE_HZ),
     "flac": ("flac", "flac", "s16", RATE_HZ),
+    "ogg flac": ("flac", "ogg", "s16", RATE_HZ),
     "adts": ("aac", "adts", "fltp", RATE_HZ),
     "mp2": ("mp2", "mp2", "s16", RATE_HZ),
     "mp3 in wav": ("libmp3lame", "wav", "s16p", RATE_HZ),
@@ -41,30 +42,12 @@ def encoded(kind, seconds, *, channels=2, rate_hz=None, xing=True, seed=0):
     signal = music(seconds, rate_hz, channels) + 1e-3 * np.random.default_rng(
         seed
     ).standard_normal((round(seconds * rate_hz), channels))
-    buffer = io.BytesIO()
     if kind == "vorbis":  # PyAV has no good encoder of it
+        buffer = io.BytesIO()
         soundfile.write(buffer, signal, rate_hz, sample_format, format=container)
         return buffer.getvalue()
-    layout = "mono" if channels == 1 else "stereo"
     options = {} if xing or container != "mp3" else {"write_xing": "0", "id3v2_version": "0"}
-    with av.open(buffer, "w", format=container, options=options) as file:
-        stream = file.add_stream(codec, rate=rate_hz)
-        stream.codec_context.layout = layout
-        stream.codec_context.bit_rate = 128_000
-        stream.codec_context.format = sample_format
-        data = np.round(signal * 32767).astype(np.int16).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(data, format="s16", layout=layout)
-        frame.sample_rate = rate_hz
-        resampler = av.AudioResampler(sample_format, layout, rate_hz)
-        fifo = av.AudioFifo()
-        for ready in resampler.resample(frame):
-            fifo.write(ready)
-        size = stream.codec_context.frame_size or 1024
-        while (block := fifo.read(size, partial=True)) is not None:
-            block.pts = None
-            file.mux(stream.encode(block))
-        file.mux(stream.encode(None))
-    return buffer.getvalue()
+    return ffmpeg_encoded(signal, rate_hz, codec, container, sample_format, options)
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
@@ -272,6 +255,51 @@ def test_a_cut_file_is_read_with_a_note(kind):
     info = probe(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     assert info.duration_seconds == pytest.approx(0.5, abs=0.05)
     assert info.notes[0].startswith("truncated: the header declares")
+
+
+def written(kind, signal):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, signal, RATE_HZ, "PCM_16", format=kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "CAF", "W64", "RF64", "wavpack", "aac"])
+def test_a_second_file_behind_the_first_is_noted(kind):
+    signal = music(1.0, RATE_HZ)
+    file = encoded(kind, 1.0) if kind in ENCODERS else written(kind, signal)
+    alone = probe(file)
+    info = probe(file + file)
+    assert alone.notes == ()
+    assert info.frames == alone.frames
+    assert len(info.notes) == 1
+    count, _, sentence = info.notes[0].partition(" ")
+    assert len(file) - 16 <= int(count) <= len(file)
+    assert sentence == "bytes after the audio's declared end were not read"
+    assert probe(file + bytes(5000)).notes == ()
+    assert probe(file + b"ID3\4" + bytes(5000)).notes == ()
+
+
+def test_chunks_behind_the_audio_are_no_damage():
+    file = written("WAV", music(1.0, RATE_HZ))
+    chunk = b"LIST" + struct.pack("<I", 9001) + b"x" * 9002
+    assert probe(file + chunk + chunk).notes == ()
+    assert probe(file + chunk + file).notes[0].startswith(f"{len(file)} bytes after")
+
+
+@pytest.mark.parametrize("kind", ["flac", "ogg flac", "vorbis", "mp3"])
+@pytest.mark.parametrize("decoder", ["soundfile", "isolated"])
+def test_decoding_all_finds_damage_in_the_middle(kind, decoder, tmp_path):
+    data = encoded(kind, 10.0)
+    path = tmp_path / "sound"
+    path.write_bytes(data)
+    assert check_audio(path, decode=True, strict=True, decoder=decoder).notes == ()
+    middle = len(data) // 2
+    noise = np.random.default_rng(0).bytes(len(data) // 50)
+    path.write_bytes(data[:middle] + noise + data[middle + len(noise) :])
+    notes = check_audio(path, decode=True, decoder=decoder).notes
+    assert any(note.startswith("damaged: ") for note in notes)
+    with pytest.raises(AudioError, match="damaged"):
+        check_audio(path, decode=True, strict=True, decoder=decoder)
 
 
 def test_gsm_in_wav_is_read():

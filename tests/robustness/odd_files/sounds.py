@@ -6,6 +6,8 @@ from functools import cache
 import numpy as np
 import soundfile
 
+from tests.helpers.encoders import ffmpeg_encoded
+
 # Name: container, codec, rate in Hz, channels.
 FORMATS = {
     "pcm16.wav": ("WAV", "PCM_16", 44100, 2),
@@ -22,13 +24,22 @@ FORMATS = {
     "layer3.low.mp3": ("MP3", "MPEG_LAYER_III", 16000, 1),
     "pcm16.aiff": ("AIFF", "PCM_16", 44100, 2),
     "float.aiff": ("AIFF", "FLOAT", 22050, 1),
+    "aac.m4a": ("ipod", "aac", 44100, 2),
+    "alac.m4a": ("ipod", "alac", 44100, 1),
+    "wma2.wma": ("asf", "wmav2", 44100, 2),
+    "pcm16.wv": ("wv", "wavpack", 44100, 2),
 }
+# Sample formats of the encoders of FFmpeg; libsndfile encodes the others.
+_FFMPEG = {"aac": "fltp", "alac": "s16p", "wmav2": "fltp", "wavpack": "s16p"}
 
 
 @cache
 def sound(name, seconds=0.3):
     """Return the bytes of an audio file in one of `FORMATS`: a tone with some noise."""
     container, subtype, rate_hz, channels = FORMATS[name]
+    if subtype in _FFMPEG:
+        samples = tone(seconds, rate_hz, channels)
+        return ffmpeg_encoded(samples, rate_hz, subtype, container, _FFMPEG[subtype])
     return encoded(tone(seconds, rate_hz, channels), rate_hz, container, subtype)
 
 
