@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Planar = NDArray[np.float32]  # (channels, samples)
 
 _BLOCK_SAMPLES = 1 << 14
+# PyAV looks for a null pointer behind the planes; FFmpeg writes none behind more than these.
+_MAX_PLANES = 7
 _AHEAD_SECONDS = 1.0  # decoding this far ahead is cheaper than seeking
 
 
@@ -199,10 +201,11 @@ class _Block:
         """Append the samples of a frame, converted to float32 in the file's channels."""
         count = frame.samples
         into = self._space(count)
-        planes: tuple[Any, ...] = frame.planes
-        if frame.format.name == "fltp" and len(planes) == len(into):
-            for row, plane in enumerate(planes):
-                into[row] = np.frombuffer(plane, np.float32, count)
+        channels = frame.layout.nb_channels
+        if channels == len(into) <= _MAX_PLANES and frame.format.name == "fltp":
+            planes: tuple[Any, ...] = frame.planes
+            for row in range(channels):
+                into[row] = np.frombuffer(planes[row], np.float32, count)
         else:
             into[:] = mixed_to(_float32(frame), len(into))
 
@@ -309,17 +312,16 @@ _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl"
 
 def _float32(frame: AudioFrame) -> Planar:
     """Return the samples of a frame as float32 of shape (channels, samples)."""
-    kind = frame.format.name
-    planar = kind.endswith("p")
-    kind = kind.removesuffix("p")
-    dtype, count = _DTYPES[kind], frame.samples
+    channels, count = frame.layout.nb_channels, frame.samples
+    if frame.format.is_planar and channels > _MAX_PLANES:
+        frame = _packed(frame)
+    dtype = _DTYPES[kind := frame.format.name.removesuffix("p")]
     planes: tuple[Any, ...] = frame.planes
-    if planar:
-        samples: NDArray[Any] = np.stack(
-            [np.frombuffer(plane, dtype, count) for plane in planes]
-        )
+    samples: NDArray[Any]
+    if frame.format.is_planar:
+        rows = [np.frombuffer(plane, dtype, count) for plane in planes[:channels]]
+        samples = np.stack(rows)
     else:
-        channels = len(frame.layout.channels)
         flat = np.frombuffer(planes[0], dtype, count * channels)
         samples = flat.reshape(count, channels).T
     if kind in _SCALES:
@@ -327,6 +329,16 @@ def _float32(frame: AudioFrame) -> Planar:
         samples = (samples - offset) * _SCALES[kind]
     as_float: Planar = samples.astype(np.float32, copy=False)
     return as_float
+
+
+def _packed(frame: AudioFrame) -> AudioFrame:
+    """Return a frame with the samples of all channels in one plane."""
+    import av
+
+    kind = frame.format.name.removesuffix("p")
+    frame.pts = None
+    (packed,) = av.AudioResampler(kind, frame.layout, frame.sample_rate).resample(frame)
+    return packed
 
 
 def mixed_to(planar: Planar, channels: int) -> Planar:

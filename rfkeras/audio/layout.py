@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import struct
 from array import array
 from collections import deque
@@ -175,7 +177,7 @@ class Demuxer:
         self._file: BinaryIO = open_bytes(self._source)
         try:
             container: Any = av.open(
-                self._file,
+                _Input(self._file),
                 container_options={"format_whitelist": _FORMATS},
                 metadata_errors="replace",
             )
@@ -248,6 +250,22 @@ class Demuxer:
     def _rewind(self) -> None:
         self.close()
         self._open()
+
+
+class _Input:
+    """A file for PyAV, which prints the exceptions of seeking to impossible places."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Seek; a negative number is an error to FFmpeg."""
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError):
+            return -errno.EINVAL
 
 
 class SampleCounter:

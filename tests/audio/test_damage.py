@@ -302,6 +302,22 @@ def test_decoding_all_finds_damage_in_the_middle(kind, decoder, tmp_path):
         check_audio(path, decode=True, strict=True, decoder=decoder)
 
 
+@pytest.mark.parametrize(
+    ("codec", "container", "sample_format", "channels"),
+    [("wavpack", "wv", "s16p", 8), ("aac", "ipod", "fltp", 8), ("aac", "ipod", "fltp", 16)],
+)
+def test_eight_and_more_channels_are_mixed(codec, container, sample_format, channels):
+    signal = music(1.0, RATE_HZ, 1)
+    data = ffmpeg_encoded(
+        np.repeat(signal, channels, axis=1), RATE_HZ, codec, container, sample_format
+    )
+    with AudioFile(data, AudioFormat(RATE_HZ)) as file:
+        assert file.info.channels == channels
+        heard = file.read()
+    assert np.corrcoef(heard[4096:40960], signal[4096:40960, 0])[0, 1] > 0.5
+    assert heard.std() == pytest.approx(signal.std(), rel=0.3)
+
+
 def test_gsm_in_wav_is_read():
     buffer = io.BytesIO()
     soundfile.write(buffer, music(2.0, 8000, 1), 8000, "GSM610", format="WAV")

@@ -10,14 +10,14 @@ def ffmpeg_encoded(signal, rate_hz, codec, container, sample_format, options=Non
     """Return the bytes of an audio file.
 
     Args:
-        signal: float array of shape (samples, 1 or 2).
+        signal: float array of shape (samples, channels).
         rate_hz: Sample rate.
         codec: FFmpeg's name of the encoder.
         container: FFmpeg's name of the format.
         sample_format: Sample format of the encoder.
         options: Options of the container.
     """
-    layout = "mono" if signal.shape[1] == 1 else "stereo"
+    layout = {1: "mono", 2: "stereo", 8: "7.1", 16: "hexadecagonal"}[signal.shape[1]]
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options=options or {}) as file:
         stream = file.add_stream(codec, rate=rate_hz)
