@@ -474,6 +474,8 @@ class _Scan:
         if first_frame is None or self.raw == 0:
             raise AudioError(self.name, "undecodable: nothing in it can be decoded")
         cuts = tuple(_clipped(self.cuts, self.raw))
+        if sum(last - first for first, last in cuts) == self.raw:
+            cuts = ()  # the header contradicts the file
         layout = Layout(
             _CONTAINERS.get(
                 (demuxer.format, demuxer.codec),

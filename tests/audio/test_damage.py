@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -316,6 +318,95 @@ def test_eight_and_more_channels_are_mixed(codec, container, sample_format, chan
         heard = file.read()
     assert np.corrcoef(heard[4096:40960], signal[4096:40960, 0])[0, 1] > 0.5
     assert heard.std() == pytest.approx(signal.std(), rel=0.3)
+
+
+def test_padding_that_leaves_nothing_is_ignored(song_with_info):
+    at = song_with_info.index(b"Lavf") + 21
+    short = song_with_info[: len(song_with_info) // 20]
+    frames = short.index(b"Info") + 8
+    data = bytearray(short)
+    data[frames : frames + 4] = (4).to_bytes(4, "big")
+    data[at : at + 3] = b"\xff\xff\xff"
+    assert probe(bytes(data)).frames > 0
+
+
+def ogg_pages(data):
+    """Split an Ogg file into its pages."""
+    starts = [at for at in range(len(data)) if data.startswith(b"OggS", at)]
+    return [
+        data[first:last] for first, last in zip(starts, [*starts[1:], len(data)], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["vorbis", "opus"])
+def test_an_ogg_stream_that_starts_late_has_only_what_is_there(kind, tmp_path):
+    data = encoded(kind, 12.0)
+    pages = ogg_pages(data)
+    path = tmp_path / "late.ogg"
+    path.write_bytes(b"".join(pages[:2] + pages[6:]))
+    info = check_audio(path)
+    whole = probe(data)
+    assert 1.0 < info.duration_seconds < whole.duration_seconds - 1.0
+    audio = AudioFormat(info.sample_rate_hz)
+    with AudioFile(path, audio) as file, AudioFile(data, audio) as complete:
+        heard = file.read()
+        end = complete.read(complete.length - 48000, 48000)
+        np.testing.assert_allclose(heard[-48000:], end, atol=1e-3)
+        np.testing.assert_allclose(file.read(60000, 30000), heard[60000:90000], atol=1e-6)
+
+
+def ogg_checksum(page):
+    """Return the CRC-32 of an Ogg page whose checksum field is zero."""
+    crc = 0
+    for byte in page:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x04C11DB7 if crc >> 31 else 0)) & 0xFFFFFFFF
+    return crc.to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("pre_skip", [0, 312, 3840])
+def test_the_pre_skip_of_opus_is_left_out(pre_skip):
+    data = encoded("opus", 3.0)
+    head, *others = ogg_pages(data)
+    at = head.index(b"OpusHead") + 10
+    own = int.from_bytes(head[at : at + 2], "little")
+    head = head[:22] + bytes(4) + head[26:at] + pre_skip.to_bytes(2, "little") + head[at + 2 :]
+    head = head[:22] + ogg_checksum(head) + head[26:]
+    info = probe(b"".join([head, *others]))
+    assert info.frames == probe(data).frames + own - pre_skip
+
+
+def test_the_edit_list_of_m4a_leaves_out_the_encoders_delay():
+    signal = np.zeros((RATE_HZ, 1), np.float32)
+    signal[20000] = 0.9
+    data = ffmpeg_encoded(signal, RATE_HZ, "aac", "ipod", "fltp")
+    assert b"elst" in data
+    with AudioFile(data, AudioFormat(RATE_HZ)) as file:
+        assert abs(int(np.abs(file.read()).argmax()) - 20000) <= 2
+
+
+@pytest.mark.slow
+def test_an_hour_of_mp3_takes_no_memory(tmp_path):
+    path = tmp_path / "hour.mp3"
+    minute = encoded("mp3", 60.0, xing=False)
+    path.write_bytes((minute + ID3V1) * 60)
+    code = (
+        "import resource, sys\n"
+        "from rfkeras.audio.io import AudioFile, AudioFormat\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "def read(path, at):\n"
+        "    with AudioFile(path, AudioFormat(22050)) as file: file.read(at, 55125)\n"
+        "read(sys.argv[1], 0)\n"
+        "before = peak()\n"
+        "for minute in range(60): read(sys.argv[2], minute * 60 * 22050)\n"
+        "print(peak() - before)\n"
+    )
+    short = tmp_path / "minute.mp3"
+    short.write_bytes(minute)
+    command = [sys.executable, "-c", code, str(short), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 80  # the file has 58 MB, of which pages may stay in memory
 
 
 def test_gsm_in_wav_is_read():

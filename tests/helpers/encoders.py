@@ -34,7 +34,7 @@ def ffmpeg_encoded(signal, rate_hz, codec, container, sample_format, options=Non
         size = stream.codec_context.frame_size or 1024
         done = 0
         while (block := fifo.read(size, partial=True)) is not None:
-            block.pts = done if container == "ogg" else None
+            block.pts = done if container in ("ogg", "ipod") else None
             done += block.samples
             file.mux(stream.encode(block))
         file.mux(stream.encode(None))

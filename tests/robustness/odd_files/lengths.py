@@ -16,6 +16,7 @@ from rfkeras.errors import AudioError
 # Reasons that explain a difference; the last is the only one that needs a look.
 SAME = "same"
 HEADLESS = "an MP3 song starts or ends up to three frames earlier or later"
+FAAC = "AAC of the encoder FAAC, whose delay of 1024 samples is kept"
 TOLD = "explained by a note"
 OURS = "read only by rfkeras"
 THEIRS = "read only by ffmpeg"
@@ -50,6 +51,8 @@ def compare(path):
         return info.frames, theirs, SAME, known
     if info.notes:
         return info.frames, theirs, TOLD, known
+    if "AAC" in info.container and info.frames - theirs == 1024:
+        return info.frames, theirs, FAAC, known
     near = abs(info.frames - theirs) <= _FRAMES
     reason = HEADLESS if near and info.container.startswith("MP3") else LOOK
     return info.frames, theirs, reason, known
