@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
-import os
 import struct
 from array import array
 from collections import deque
@@ -33,6 +31,7 @@ from rfkeras.audio.pcm_size import pcm_size
 from rfkeras.audio.source import (
     AnySource,
     FilePart,
+    SeekingInput,
     open_bytes,
     read_bytes,
     size_of,
@@ -78,7 +77,7 @@ _SEGMENT_SECONDS = 5.0
 _MAX_SEGMENTS = 512
 _ENTRY_SECONDS = 0.5
 _MAX_ENTRIES = 4096
-_CACHED_LAYOUTS = 1 << 15
+_CACHED_LAYOUTS = 1 << 14
 _SKIP_SAMPLES = struct.Struct("<IIBB")
 # A container that declares this much more than the file holds was cut.
 _CUT_SECONDS = 0.1
@@ -177,7 +176,7 @@ class Demuxer:
         self._file: BinaryIO = open_bytes(self._source)
         try:
             container: Any = av.open(
-                _Input(self._file),
+                SeekingInput(self._file),
                 container_options={"format_whitelist": _FORMATS},
                 metadata_errors="replace",
             )
@@ -250,22 +249,6 @@ class Demuxer:
     def _rewind(self) -> None:
         self.close()
         self._open()
-
-
-class _Input:
-    """A file for PyAV, which prints the exceptions of seeking to impossible places."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
-        self.tell = file.tell
-        self._seek = file.seek
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Seek; a negative number is an error to FFmpeg."""
-        try:
-            return self._seek(offset, whence)
-        except (OSError, ValueError):
-            return -errno.EINVAL
 
 
 class SampleCounter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from dataclasses import dataclass
@@ -73,6 +74,22 @@ def stamp(source: str | Path | FilePart) -> tuple[int, int]:
     path = source.path if isinstance(source, FilePart) else source
     status = Path(path).stat()
     return status.st_size, status.st_mtime_ns
+
+
+class SeekingInput:
+    """A file for PyAV, which prints the exceptions of seeking to impossible places."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Seek; a negative number is an error to FFmpeg."""
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError):
+            return -errno.EINVAL
 
 
 class _PartStream(io.RawIOBase):
