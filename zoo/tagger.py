@@ -157,6 +157,8 @@ class Reader:
         logit_map = layer_tensor(graph, self.head, "input")
         features = classifier_input(graph)
         source = only_input(graph) if source is None else source
+        if features is source:  # Keras cannot return an inner tensor that a model starts from
+            features = keras.layers.Identity()(features)
         self._backbone = keras.Model(source, [logit_map, features], name="reader")
         self._pads = len(source.shape) < 4  # waveforms: zeros are silence
         self._shortest: int | None = None

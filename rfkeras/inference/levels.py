@@ -140,6 +140,6 @@ def cancelling_channels(
         loss = f"{20 * log10(channels / mixed):.0f} dB quieter" if mixed else "silent"
         return (
             f"channels cancel: mixed to mono, the sound is {loss}"
-            f"{' than its channels' if mixed else ''}; one of them probably has inverted polarity"
+            f"{' than its channels' if mixed else ''}; one probably has inverted polarity"
         )
     return None

@@ -169,3 +169,15 @@ def test_an_export_of_a_plain_model_is_verified(tmp_path):
     path = saved_model(model, tmp_path / "1")
     batches = [music(3000, seed=1)[None], music(20, seed=2)[None]]
     assert verify(path, model, batches) <= 1e-5
+
+
+def test_a_classifier_directly_after_the_front_end(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None,)), small_frontend(), keras.layers.Conv2D(3, 3), ClipLogits()]
+    )
+    batch = clips()[2:]
+    expected = 1 / (1 + np.exp(-np.array(model(batch))))
+    for name, (convert, runner) in FORMATS.items():
+        path = convert(model, tmp_path / f"model.{name}").path
+        run = runner(path.read_bytes())
+        np.testing.assert_allclose(run(batch)["scores"], expected, atol=1e-5)
