@@ -42,13 +42,15 @@ def shortest_input(model: Any) -> int:
     if fixed is not None:
         return int(fixed)
     longest = 1
-    while (problem := length_problem(model, longest)) is not None:
+    problem = length_problem(model, longest)
+    while problem is not None:
         longest *= 2
         if longest > LONGEST:
             raise ConfigError(
                 f"No input is long enough for model {model.name!r}, or it takes only certain "
                 f"lengths. At {LONGEST:,} positions: {problem}"
             )
+        problem = length_problem(model, longest)
     lengths = range(longest // 2 + 1, longest + 1)
     if len(lengths) < 2:
         return longest
