@@ -189,7 +189,7 @@ class _Block:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to begin another block."""
+        """Return whether to begin another block."""
         return self.end - self.start >= _BLOCK_SAMPLES
 
     @property

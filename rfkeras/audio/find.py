@@ -88,7 +88,7 @@ class FoundFile:
 
 
 class LeftOut:
-    """What a walk over folders left out, by kind, with paths.
+    """Files and folders that a walk left out, by kind, with paths.
 
     Attributes:
         hidden: Hidden folders, and hidden files with an audio suffix.

@@ -279,7 +279,7 @@ class SampleCounter:
         self.skipped_places = 0
 
     def samples(self, packet: Packet[Any]) -> int | None:
-        """Return the number of raw samples of a packet; None if only decoding tells."""
+        """Return the raw samples of a packet; None if that is known only after decoding."""
         if self._is_mpeg:
             return self._mpeg_samples(packet)
         if self._vorbis is not None:
@@ -343,7 +343,7 @@ class SampleCounter:
 
     @property
     def ends_inside_frame(self) -> bool:
-        """Whether the last packet was incomplete."""
+        """Return whether the last packet was incomplete."""
         return self._partial > 0
 
     def _skip(self, count: int) -> None:
@@ -439,7 +439,7 @@ class _Scan:
                 self.audio_bytes += size
             if is_ogg and size:
                 expected_time = self._gap(packet, expected_time, self.raw - before)
-            if size and not leapt:  # after seeking, FFmpeg's counts begin anew
+            if size and not leapt:  # after seeking, FFmpeg counts from 0 again
                 self._trim(packet, before, number == 1 and demuxer.codec == "vorbis")
             if can_leap and number >= leap_after and counter.healthy is not None:
                 leap_after = number + _RUN_UP_PACKETS

@@ -31,7 +31,7 @@ class PcmSize(NamedTuple):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the declared size stands for "unknown"."""
+        """Return whether the declared size means "unknown"."""
         return self.declared == 0 or any(
             top - _PLACEHOLDER_MARGIN <= self.declared <= top for top in _PLACEHOLDERS
         )
