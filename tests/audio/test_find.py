@@ -227,3 +227,15 @@ def test_old_playlists_in_the_encoding_of_windows(tmp_path):
 def test_a_file_url_in_a_plain_list():
     assert read_path_list("-", b"file:///a/b%20c.wav\n")[0] == ["/a/b c.wav"]
     assert read_path_list("-", b"gs://bucket/a.wav\n")[0] == ["gs://bucket/a.wav"]
+
+
+def test_what_several_folders_leave_out_is_counted_together(tmp_path):
+    for root in (tmp_path / "1", tmp_path / "2"):
+        touch(root, "a.wav", ".b.wav", "c.txt", "@eaDir/d.wav")
+        (root / "loop").symlink_to(root)
+    notes = []
+    assert inside(find_audio([tmp_path / "1", tmp_path / "2"], notes.append)) == ["a.wav"] * 2
+    said = " ".join(notes)
+    assert "left out 2 hidden files" in said
+    assert "left out 2 folders of the operating system" in said
+    assert "left out 2 links to folders that were read already" in said

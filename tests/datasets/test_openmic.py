@@ -317,3 +317,11 @@ def test_names_of_classes_follow_the_rule_of_names(openmic):
     (openmic / "class-map.json").write_text('{"accordion": 0, "banjo": 1, "bass\\u200b": 2}')
     with pytest.raises(DatasetError):
         load_dataset("openmic", data_dir=openmic)
+
+
+def test_names_that_are_no_text_are_a_damaged_array(openmic, labels):
+    use_npz_with_plain_keys(openmic, labels)
+    beyond_unicode = np.full(20, 0x7FFFFFFF, "<u4").view("<U1")
+    write_npz(openmic / NPZ, *labels, beyond_unicode)
+    with pytest.raises(DatasetError, match="array 'sample_key' cannot be read"):
+        load_dataset("openmic", data_dir=openmic)

@@ -408,3 +408,16 @@ def test_names_of_tags_are_checked_before_packing_but_old_ones_are_read(
     index["label_names"] = ["a", "b\u200b", "u\u0308 "]
     (tmp_path / "old" / "index.json").write_text(json.dumps(index))
     assert load_packed(str(tmp_path / "old")).label_names == ("a", "b\u200b", "u\u0308 ")
+
+
+def test_evaluating_shards_of_another_audio_format_is_rejected(packed):
+    with pytest.raises(
+        ConfigError, match="have 8000 Hz mono, but the model needs 22050 Hz mono"
+    ):
+        evaluation_batches(
+            packed.splits["test"],
+            AudioFormat(22050),
+            window_seconds=1.0,
+            batch_size=2,
+            bad_files=BadFileLog(None, total_files=1),
+        )

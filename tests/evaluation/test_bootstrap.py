@@ -11,9 +11,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation import bootstrap
-from rfkeras.evaluation.bootstrap import bootstrap_intervals, bootstrap_replicates
+from rfkeras.evaluation.bootstrap import (
+    bootstrap_intervals,
+    bootstrap_mean_average_precision,
+    bootstrap_replicates,
+    resample_counts,
+)
 from rfkeras.evaluation.metrics import average_precision, mean_average_precision, roc_auc
 from rfkeras.evaluation.report import class_metrics, evaluate
+from rfkeras.evaluation.result import ClipScores
 
 
 def brute_force(scores, labels, mask, samples, seed):
@@ -182,3 +188,30 @@ def test_intervals_are_of_1000_resamples_unless_told_otherwise():
     explicit = evaluate(scores, labels, **names, bootstrap_samples=1000, seed=0)
     assert implicit.tags == explicit.tags
     assert repr(implicit.summary) == repr(explicit.summary)  # some are NaN
+
+
+def test_the_interval_of_several_models_is_around_their_mean(partly_labelled):
+    scores, labels, mask = partly_labelled
+    others = np.random.default_rng(1).permutation(scores)
+    models = [ClipScores(each, labels, mask, np.array([])) for each in (scores, others)]
+    result = bootstrap_mean_average_precision(models, samples=50, seed=3)
+    values = [average_precision(each, labels, mask).macro for each in (scores, others)]
+    means = np.mean(
+        [
+            np.nanmean(bootstrap_replicates(each, labels, mask, samples=50, seed=3)[0], axis=1)
+            for each in (scores, others)
+        ],
+        axis=0,
+    )
+    low, high = np.quantile(means, [0.025, 0.975])
+    centre = np.mean(values)
+    assert result.interval.value == pytest.approx(centre)
+    np.testing.assert_allclose(
+        [result.interval.low, result.interval.high], [2 * centre - high, 2 * centre - low]
+    )
+
+
+def test_many_clips_are_drawn_in_small_portions():
+    portions = [len(counts) for _, counts in resample_counts(10_000, 1000, 0)]
+    assert sum(portions) == 1000
+    assert max(portions) * 10_000 <= bootstrap._COUNTS_AT_ONCE
