@@ -1,5 +1,7 @@
 """The data of a run: its batches, damaged files, and options of the data set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -42,6 +44,22 @@ def test_an_epoch_has_the_chosen_number_of_excerpts_per_clip(tone_folder):
         np.concatenate([batch[0] for batch in twice.training_batches(0, 2 * (clips // 4))]), 2
     )
     assert np.abs(first - second).max() > 0.01  # different excerpts
+
+
+def test_fingerprints_change_with_clips_labels_and_masks(tone_folder):
+    inputs = open_inputs(configure(tone_folder), AUDIO, None)
+    splits = inputs.dataset.splits
+    before = inputs.fingerprints
+    assert inputs.fingerprints == before
+    for change in (
+        lambda split: {"keys": ("other", *split.keys[1:])},
+        lambda split: {"labels": 1 - split.labels},
+        lambda split: {"mask": 0 * split.mask},
+    ):
+        changed = {**splits, "train": replace(splits["train"], **change(splits["train"]))}
+        after = replace(inputs, dataset=replace(inputs.dataset, splits=changed)).fingerprints
+        assert after["train"] != before["train"]
+        assert after["test"] == before["test"]
 
 
 @pytest.mark.parametrize(("window", "windows"), [(0.2, 5), (0.4, 3), (1.0, 1)])

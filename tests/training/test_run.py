@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ import soundfile
 import zoo
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.resolve import merge_options
+from rfkeras.errors import DatasetError
 from rfkeras.evaluation.metrics import best_f1_thresholds, f1
 from rfkeras.evaluation.result import read_scores
 from rfkeras.layers import find_head
@@ -23,6 +25,19 @@ from rfkeras.training.run_dir import RunFolder, create_run_folder
 from rfkeras.training.scoring import score_clips, score_split
 from tests.helpers.constants import constants, zeros_of_kernels
 from zoo.pretrained import load_model
+
+
+def test_workers_that_read_different_data_are_an_error():
+    own = {"train": "a", "validation": "b", "test": "c"}
+    inputs = SimpleNamespace(fingerprints=own)
+
+    def workers(first):
+        return SimpleNamespace(index=1, gather=lambda mine: [first, mine])
+
+    run._check_all_workers_read_the_same(inputs, workers(dict(own)))
+    other = {**own, "train": "x", "test": "y"}
+    with pytest.raises(DatasetError, match=r"0 and 1 read different data: .* train, test\."):
+        run._check_all_workers_read_the_same(inputs, workers(other))
 
 
 @pytest.mark.parametrize(
