@@ -116,12 +116,12 @@ class LeftOut:
     def notes(self) -> tuple[str, ...]:
         """Return a sentence per kind."""
         kinds = (
-            (self.unreadable, "file of a sound format that cannot be decoded", "files of sound "
-             "formats that cannot be decoded"),
+            (self.unreadable, "file in an audio format that cannot be decoded",
+             "files in audio formats that cannot be decoded"),
             (self.hidden, "hidden file or folder", "hidden files or folders"),
             (self.system, "folder of the operating system", "folders of the operating system"),
-            (self.repeated, "link to a folder that was read already", "links to folders that "
-             "were read already"),
+            (self.repeated, "link to a folder that has already been read",
+             "links to folders that have already been read"),
         )  # fmt: skip
         notes = [
             f"left out {count(len(paths), one, many)}: {first_few(map(printable, paths))}"

@@ -391,7 +391,7 @@ def _decoding_errors(name: str) -> Iterator[None]:
     try:
         yield
     except soundfile.LibsndfileError as error:
-        raise AudioError(name, f"undecodable: {error.error_string}") from error
+        raise AudioError(name, f"undecodable: {error.error_string.rstrip('.')}") from error
     except MemoryError as error:
         raise AudioError(name, f"not enough memory to decode it: {error}") from error
     except av.error.FFmpegError as error:  # also an OSError or a ValueError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rfkeras.cli.main import paused_collector
 from rfkeras.cli.parser import add_model_argument
 from rfkeras.config.parsing import number
-from rfkeras.errors import ConfigError, RFKerasError
+from rfkeras.errors import ConfigError, RFKerasError, reason_of
 from rfkeras.utils.text import count
 from rfkeras.utils.user_code import import_user_code
 
@@ -35,8 +35,8 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         "audio",
         nargs="*",
         metavar="FILE|FOLDER",
-        help="audio of any length: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF; folders are "
-        "searched at any depth",
+        help="audio of any length in any common format, such as WAV, FLAC, MP3, Ogg, Opus, "
+        "M4A; folders are searched at any depth",
     )
     parser.add_argument(
         "--files-from",
@@ -107,14 +107,17 @@ def path_words(options: argparse.Namespace, lists: Sequence[Path]) -> list[str]:
     """Return the paths in lists of --files-from; "-" is standard input.
 
     Raises:
-        ConfigError: A list cannot be decoded.
+        ConfigError: A list cannot be read or decoded.
     """
     from rfkeras.audio.find import read_path_list
 
     words: list[str] = []
     for path in lists:
         piped = str(path) == STANDARD_INPUT
-        content = sys.stdin.buffer.read() if piped else path.read_bytes()
+        try:
+            content = sys.stdin.buffer.read() if piped else path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"--files-from {reason_of(error, 'cannot be read')}") from error
         paths, notes = read_path_list(path, content)
         words += paths
         for text in notes:
@@ -220,9 +223,9 @@ def finish(
     text = ", ".join(parts) + "." + (f" {where}" if where else "")
     if summary.interrupted:
         left = summary.total - summary.done - summary.failed
-        raise KeyboardInterrupt(f"{count(left, 'file')} not read. Kept: {text}")
+        raise KeyboardInterrupt(f"{count(left, 'file')} not read. Done so far: {text}")
     if summary.stopped:
-        raise RFKerasError(f"{summary.stopped} Kept: {text}")
+        raise RFKerasError(f"{summary.stopped} Done so far: {text}")
     if not options.quiet:
         print(text, file=sys.stderr)
     return 1 if summary.failed else 0

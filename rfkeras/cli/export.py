@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rfkeras.cli.main import COMMANDS
 from rfkeras.cli.parser import add_model_argument
 from rfkeras.errors import ConfigError
+from rfkeras.utils.text import count, first_few
 
 if TYPE_CHECKING:
     from rfkeras.export.single_file import Excerpts, Exported
@@ -145,7 +146,12 @@ def _excerpts(options: argparse.Namespace, model: Any) -> Excerpts | None:
     if not sources and (cached := single_file.generated_clips()) is not None:
         sources = [cached]
     if sources:
-        return single_file.read_excerpts(sources, audio)
+        excerpts = single_file.read_excerpts(sources, audio)
+        if excerpts.unreadable:
+            files = count(len(excerpts.unreadable), "audio file")
+            text = f"{files} could not be used: {first_few(excerpts.unreadable)}"
+            print(f"Note: {text}", file=sys.stderr)
+        return excerpts
     if options.precision == "int8":
         raise ConfigError(
             "--precision int8 needs audio for calibration. Give --calibrate FOLDER with at "

@@ -131,7 +131,7 @@ def _continue(folder: RunFolder, flags: dict[str, Any]) -> TrainConfig:
         continue_run(folder, config, rule)
         epochs = f"from {before.epochs} to {config.epochs} epochs"
         rates = f"{config.learning_rate:g} to {config.final_learning_rate:g}"
-        decay = f"decaying from epoch {config.hold_epochs:g} to {config.decay_end_epoch:g}"
+        decay = f"decaying from epoch {config.hold_epochs:.4g} to {config.decay_end_epoch:.4g}"
         print_status(f"Continuing {epochs}: {rule} ({rates}, {decay})")
     return config
 

@@ -142,7 +142,7 @@ def _resumed(options: argparse.Namespace) -> Any:
     if given:
         raise ConfigError(
             "--resume uses the options of the resumed search. Leave out: "
-            + ", ".join(sorted(given))
+            + ", ".join(map(flag, sorted(given)))
         )
     folder = SearchFolder(options.resume)
     search = read_search(folder)

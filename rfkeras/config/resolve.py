@@ -301,15 +301,16 @@ def continue_config(config: TrainConfig, flags: Mapping[str, Any]) -> tuple[Trai
     if fixed:
         raise ConfigError(
             "--resume uses the options of the resumed run. Leave out: "
-            f"{', '.join(fixed)}. These may change: {', '.join(map(flag, CHANGEABLE))}. For "
-            "other changes, start a new run with --init-weights."
+            f"{', '.join(map(flag, fixed))}. These may change: "
+            f"{', '.join(map(flag, CHANGEABLE))}. For other changes, start a new run with "
+            "--init-weights."
         )
     changes = parse_options(flags, COMMAND_LINE)
     epochs = changes.get("epochs", config.epochs)
     if epochs < config.epochs:
         raise ConfigError(
-            f"--epochs is the number of epochs in total, so with --resume it must be at least "
-            f"the {config.epochs} of the run. Received: {epochs}."
+            f"--epochs is the total number of epochs, so with --resume it must be at least "
+            f"{config.epochs}, that of the run. Received: {epochs}."
         )
     schedule = ("hold_epochs", "decay_end_epoch")
     plain = replace(config, hold_epochs=None, decay_end_epoch=None)
@@ -320,7 +321,7 @@ def continue_config(config: TrainConfig, flags: Mapping[str, Any]) -> tuple[Trai
         rule = f"the learning-rate schedule is that of a run of {epochs} epochs"
     else:
         changed = replace(config, **changes)
-        rule = "the learning-rate schedule stays, with the final rate in the added epochs"
+        rule = "the learning-rate schedule is kept, and the added epochs use its final rate"
     hold, end = changed.hold_until_epoch, changed.decay_until_epoch
     return replace(changed, hold_epochs=hold, decay_end_epoch=end), rule
 

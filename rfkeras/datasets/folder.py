@@ -84,9 +84,7 @@ class _Names:
                 f"{name!r} ({', '.join(sorted(map(ascii, self._written[name])))})"
                 for name in sorted(several)
             ]
-            notes.append(
-                f"spellings with other or invisible characters are one tag: {first_few(forms)}"
-            )
+            notes.append(f"different spellings are read as one tag: {first_few(forms)}")
         changed = [
             f"{name!r} ({text!a})"
             for name, written in sorted(self._written.items())
@@ -95,7 +93,7 @@ class _Names:
         ]
         if changed:
             notes.append(
-                f"invisible characters are left out of {count(len(changed), 'tag')}: "
+                f"invisible characters were removed from {count(len(changed), 'tag')}: "
                 f"{first_few(changed)}"
             )
         return notes
@@ -133,7 +131,7 @@ def load(
         seed: Seed of the splits.
         validation_share: Share of the clips outside the test split held out for validation.
         test_share: Share of all clips held out for the test split.
-        allow_absolute: Allow absolute paths in a table, and paths that lead out of its folder.
+        allow_absolute: Allow absolute paths in a table, and paths outside its folder.
         split_rule: "grouped" divides class folders class by class, "clips" file by file, as
             version 0.1.0 did.
         label_names: Tags of the result, those of a model for example. Tags that no clip has
@@ -171,11 +169,11 @@ def load(
         splits = {name: with_columns(split, found, columns) for name, split in splits.items()}
     if len(found) == 1 and label_names is None:
         notes.append(
-            f"only one tag, {found[0]!r}: add clips without it, because a model learns to tell "
-            "tags apart"
+            f"only one tag, {found[0]!r}: add clips without it; otherwise there is nothing to "
+            "distinguish"
         )
     if len(clips) < _FEW_CLIPS:
-        notes.append(f"only {count(len(clips), 'clip')} in all: scores will say little")
+        notes.append(f"only {count(len(clips), 'clip')} in all: too few for reliable scores")
     return AudioDataset(
         name="folder",
         label_names=columns,
@@ -232,7 +230,7 @@ def _from_folder(root: Path, names: _Names) -> tuple[list[_Clip], list[str]]:
     ]
     if empty:
         notes.append(
-            f"left out {count(len(empty), 'folder')} without audio of a class: "
+            f"left out {count(len(empty), 'folder')} without audio: "
             f"{first_few(map(printable, empty))}"
         )
     return clips, notes
@@ -333,7 +331,7 @@ def _clip(
     outside = PurePosixPath(relative).parts[0] in ("/", "..") or _DRIVE.match(relative)
     if outside and not allow_absolute:
         raise DatasetError(
-            f"{where}: {row['path']} leads out of {csv_path.parent}. Use paths relative to "
+            f"{where}: {row['path']} is outside {csv_path.parent}. Use paths relative to "
             "the CSV file. If you trust it, add --allow-absolute (allow_absolute=True)."
         )
     split = row.get("split", "").casefold()
@@ -392,31 +390,33 @@ def _check_unknown(
 
 
 def _check_wanted(found: Sequence[str], label_names: Sequence[str]) -> list[str]:
-    """Return notes on the tags that differ from those asked for.
+    """Return notes on the tags that only the data or only the model has.
 
     Raises:
-        DatasetError: None of the tags was asked for.
+        DatasetError: They have no tag in common.
     """
     wanted = list(map(clean_label_name, label_names))
     absent = sorted(frozenset(wanted) - frozenset(found))
     others = sorted(frozenset(found) - frozenset(wanted))
     if len(others) == len(found):
         raise DatasetError(
-            f"None of the tags {first_few(found)} is among those asked for: "
-            f"{first_few(wanted)}.{did_you_mean(found[0], wanted)}"
+            f"None of the tags of the data is a tag of the model. Data: {first_few(found)}. "
+            f"Model: {first_few(wanted)}.{did_you_mean(found[0], wanted)}"
         )
     return tag_notes(others, absent)
 
 
 def tag_notes(others: Sequence[str], absent: Sequence[str]) -> list[str]:
-    """Return notes on tags of the data that are left out, and on wanted tags not in it."""
+    """Return notes on tags of the data that the model lacks, and on tags only it has."""
     notes = []
     if others:
-        notes.append(f"left out {count(len(others), 'tag')} not asked for: {first_few(others)}")
+        notes.append(
+            f"left out {count(len(others), 'tag')} that the model does not have: "
+            f"{first_few(others)}"
+        )
     if absent:
         notes.append(
-            f"{count(len(absent), 'tag')} that no clip has, taken as unknown: "
-            f"{first_few(absent)}"
+            f"no clip has {count(len(absent), 'tag')} of the model: {first_few(absent)}"
         )
     return notes
 

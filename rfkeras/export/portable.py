@@ -78,8 +78,8 @@ class PortableModel:
             if layer_tensor(keras_model, layer, "input") is not source:
                 raise ConfigError(
                     f"Model {model.name!r} has layers between its input and its front-end, so "
-                    "it cannot be converted. Use a model that begins with the front-end, or "
-                    "SavedModel."
+                    "it can only be exported as SavedModel. For TFLite and ONNX, the front-end "
+                    "must be the first layer."
                 )
             if not frontend:
                 source = layer_tensor(keras_model, layer, "output")

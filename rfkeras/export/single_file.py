@@ -118,11 +118,13 @@ class Excerpts:
         waveforms: Each (samples,) or (samples, 2), float32.
         audio: Their sample rate and channels.
         source: Description for reports.
+        unreadable: Files that could not be read, with reasons.
     """
 
     waveforms: list[Waveform]
     audio: AudioFormat
     source: str
+    unreadable: tuple[str, ...] = ()
 
 
 def read_excerpts(
@@ -141,7 +143,9 @@ def read_excerpts(
     """
     from rfkeras.inference.audio_files import find_audio
 
-    files = [file for file in find_audio(sources) if file.error is None]
+    found = find_audio(sources)
+    files = [file for file in found if file.error is None]
+    unreadable = [f"{file.name}: {file.error}" for file in found if file.error is not None]
     step = max(1.0, len(files) / count)
     chosen = [files[int(i * step)] for i in range(min(count, len(files)))]
     waveforms: list[Waveform] = []
@@ -153,12 +157,14 @@ def read_excerpts(
                 waveforms.append(opened.read((opened.length - samples) // 2, samples))
         except AudioError as error:
             first_error = first_error or error
+            unreadable.append(str(error))
     if not waveforms:
         raise first_error or ConfigError(
             f"No readable audio in {', '.join(map(str, sources))}."
         )
     where = ", ".join(map(str, sources))
-    return Excerpts(waveforms, audio, f"{len(waveforms)} excerpts from {where}")
+    source = f"{len(waveforms)} excerpts from {where}"
+    return Excerpts(waveforms, audio, source, tuple(unreadable))
 
 
 def generated_clips(root: Path | None = None) -> Path | None:

@@ -322,8 +322,8 @@ class Frontend(keras.layers.Layer):
         limit_db = self.dynamic_range_db / DEVIATIONS
         return (
             f"Note: {counted(len(bands), 'mel band')} of {self.n_mels} hardly varied in the "
-            f"training data (deviation under {limit_db:g} dB, which is used "
-            f"instead): {first_few(ranges)}."
+            f"training data (deviation below {limit_db:g} dB, so {limit_db:g} dB is used): "
+            f"{first_few(ranges)}."
         )
 
     def _band_sums(self, batch: Any) -> tuple[Any, Any, Any, Any]:

@@ -241,7 +241,7 @@ def _write_one(outcome: Outcome, write: Write) -> Outcome:
         raise
     except Exception as error:
         if disk_refusal(error) is not None:
-            kept = "The files before are recorded; resume with --skip-existing."
+            kept = "All files before this one are recorded; resume with --skip-existing."
             raise OutputError(f"{error}. {kept}") from error
     return failed
 
@@ -458,7 +458,7 @@ class Journal:
     @contextmanager
     def writing(self, rules: TagRules) -> Iterator[Write]:
         """Open the journal for appending records."""
-        kept = "The files before are recorded; resume with --skip-existing."
+        kept = "All files before this one are recorded; resume with --skip-existing."
         with shared_output(self.path, kept):
             file = self.path.open("ab", buffering=0)
         with file:

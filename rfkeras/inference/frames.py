@@ -331,7 +331,7 @@ def _time_field(body: keras.Model, frontend: Frontend) -> tuple[AxisField | None
         why = "".join(f" ({note})" for note in rf.notes[:1] if rf.time is None)
         return None, [f"each frame depends on the whole input of the model{why}"]
     if rf.time.windows:
-        return rf.time, ["the windows of the model's frames differ"]
+        return rf.time, ["the model's frames have windows of different sizes"]
     if rf.notes and _moves_with_length(body, frontend, rf.time):
         return rf.time, [
             "the padding of strided layers with padding='same' depends on the audio length: "

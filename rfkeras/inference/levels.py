@@ -139,7 +139,7 @@ def cancelling_channels(
             return None
         loss = f"{20 * log10(channels / mixed):.0f} dB quieter" if mixed else "silent"
         return (
-            f"channels cancel: mixed to mono, the sound is {loss}"
-            f"{' than its channels' if mixed else ''}; one probably has inverted polarity"
+            f"channels cancel: the mix to mono is {loss}"
+            f"{' than the channels' if mixed else ''}; one probably has inverted polarity"
         )
     return None

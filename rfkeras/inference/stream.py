@@ -404,10 +404,11 @@ def _check_block(block: Waveform, audio: AudioFormat, first_sample: int) -> None
     shape = audio.shape(len(block)) if np.ndim(block) else None
     if np.shape(block) != shape or not np.issubdtype(block.dtype, np.floating):
         wanted = "(samples,)" if audio.channels == 1 else f"(samples, {audio.channels})"
+        advice = "" if np.ndim(block) else " Pass a whole waveform as one block: [waveform]."
         raise ConfigError(
             f"A block of audio must be a float array {wanted} in [-1, 1] at "
             f"{audio.sample_rate_hz} Hz. Received: {type(block).__name__} of shape "
-            f"{np.shape(block)}, {getattr(block, 'dtype', 'no array')}."
+            f"{np.shape(block)}, {getattr(block, 'dtype', 'no array')}.{advice}"
         )
     finite = np.isfinite(block)
     if not finite.all():

@@ -191,7 +191,7 @@ def _repaired_names(names: Sequence[str]) -> tuple[str, ...]:
         return check_label_names(names)
     except ConfigError as error:
         print(
-            f"Note: names of tags in the model are not allowed and were replaced. {error}",
+            f"Note: invalid tag names in the model were replaced. {error}",
             file=sys.stderr,
         )
     repaired: list[str] = []

@@ -460,9 +460,9 @@ class TensorField:
         whole = [state for state in self.axes if not isinstance(state, Along)]
         state = (own or whole or [Unlimited("its samples are not an axis of the input")])[0]
         if isinstance(state, Pooled):
-            return Unlimited(f"the spectrogram is computed from what {state.pooler} pooled")
+            return Unlimited(f"the spectrogram depends on what {state.pooler} pooled")
         if isinstance(state, Broadcast):
-            return Unlimited("all samples receive what a fixed sample sees")
+            return Unlimited("all samples depend on the same fixed samples")
         return state
 
     def joined(self, *others: TensorField, concatenated: int | None = None) -> TensorField:

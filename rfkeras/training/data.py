@@ -202,7 +202,7 @@ def open_inputs(
             if scan.damaged:
                 files = count(len(scan.damaged), f"{name} file")
                 first = first_few(f"{file.path}: {file.reason}" for file in scan.damaged)
-                text = f"{files} damaged, the rest is used: {first}"
+                text = f"{files} damaged, used as far as they decode: {first}"
                 print(f"Note on {dataset.name}: {text}", file=sys.stderr)
             split = split.select(scan.good_rows)
             resampling[name] = scan.resampling(audio.sample_rate_hz)
@@ -287,8 +287,8 @@ def _with_tags(dataset: AudioDataset, label_names: Sequence[str]) -> AudioDatase
     absent = [name for name in wanted if name not in names]
     if len(absent) == len(wanted):
         raise DatasetError(
-            f"None of the tags of data set {dataset.name!r}, {first_few(names)}, is among "
-            f"those asked for: {first_few(wanted)}.{did_you_mean(names[0], wanted)}"
+            f"None of the tags of data set {dataset.name!r} is a tag of the model. Data: "
+            f"{first_few(names)}. Model: {first_few(wanted)}.{did_you_mean(names[0], wanted)}"
         )
     if wanted == names:
         return dataset

@@ -64,7 +64,7 @@ def test_other_suffixes_are_counted_and_sounds_that_cannot_be_read_named(tmp_pat
     notes = []
     assert inside(find_audio([tmp_path], notes.append)) == ["a.wav"]
     assert notes == [
-        f"left out 1 file of a sound format that cannot be decoded: {tmp_path / 'song.mid'}",
+        f"left out 1 file in an audio format that cannot be decoded: {tmp_path / 'song.mid'}",
         "left out 4 files without an audio suffix: 2 .jpg, 1 without suffix, 1 .txt",
     ]
 
@@ -82,7 +82,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
     assert [file.error for file in walk.files] == [None, "broken link", None, None]
     assert set(walk.left_out.repeated) == {root / "x" / "album", root / "x" / "loop"}
     (note,) = walk.left_out.notes()
-    assert note.startswith("left out 2 links to folders that were read already: ")
+    assert note.startswith("left out 2 links to folders that have already been read: ")
 
 
 def test_a_broken_link_and_a_pipe_are_reported(tmp_path):

@@ -31,7 +31,7 @@ def files(*audio, lists=(), quiet=False):
 def test_what_a_folder_has_besides_is_noted_once_a_kind(songs, capsys):
     assert files(".") == ["a.m4a", "line\u2028end.wav"]
     assert capsys.readouterr().err.splitlines() == [
-        "Note: left out 1 file of a sound format that cannot be decoded: c.mid",
+        "Note: left out 1 file in an audio format that cannot be decoded: c.mid",
         "Note: left out 1 hidden file or folder: .Trash-1000",
         "Note: left out 1 file without an audio suffix: 1 .jpg",
     ]
@@ -64,3 +64,10 @@ def test_nothing_is_named(songs):
     (songs / "list.txt").write_text("\n\n")
     with pytest.raises(ConfigError, match="Name audio files or folders"):
         files(lists=["list.txt"])
+
+
+def test_a_list_that_cannot_be_read(songs):
+    with pytest.raises(
+        ConfigError, match="^--files-from cannot be read: No such file .*'no.txt'"
+    ):
+        files(lists=["no.txt"])

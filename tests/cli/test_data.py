@@ -207,9 +207,9 @@ def test_what_is_left_out_or_looks_wrong_is_noted_and_copies_fail_the_check(
     content = json.loads((tmp_path / "c.json").read_text())
     assert content["ok"]
     kinds = [
-        "left out 1 file of a sound format that cannot be decoded: ",
+        "left out 1 file in an audio format that cannot be decoded: ",
         "left out 1 hidden file or folder: ",
-        "left out 1 folder without audio of a class: docs",
+        "left out 1 folder without audio: docs",
         "tags that differ only in case or spaces: 'Low' and 'low'",
     ]
     for note, kind in zip(content["notes"], kinds, strict=True):

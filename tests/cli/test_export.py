@@ -1,10 +1,12 @@
 """`rfkeras export`, run as a user does."""
 
+import argparse
 import re
 import shutil
 import sys
 
 import pytest
+import soundfile
 
 from rfkeras import synthesis
 from rfkeras.cli import export
@@ -52,6 +54,18 @@ def test_int8_calibrated_with_music(tmp_path, capfd, monkeypatch):
     assert scores.shape == (1, len(labels))
     assert command(arguments) == 1
     assert "exists. Use another --output, or --overwrite." in capfd.readouterr().err
+
+
+def test_a_note_names_audio_that_cannot_be_used(tmp_path, capfd):
+    soundfile.write(tmp_path / "good.wav", music(8000), 8000)
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    options = argparse.Namespace(calibrate=[tmp_path], time=False, precision="float32")
+    assert len(export._excerpts(options, small()).waveforms) == 1
+    note = capfd.readouterr().err
+    assert note.startswith("Note: 2 audio files could not be used: ")
+    assert f"{tmp_path / 'gone.wav'}: broken link" in note
+    assert f"{tmp_path / 'bad.wav'}: undecodable" in note
 
 
 def test_a_saved_model_that_differs_is_removed(saved, tmp_path, capfd, monkeypatch):

@@ -206,7 +206,7 @@ def test_a_full_disk_ends_the_job_only_if_the_error_cannot_be_written(
     status, _, err = tag(*arguments, "--frames")
     assert status == 1
     assert "error: [Errno 28] No space left on device" in err
-    assert "The files before are recorded; resume with --skip-existing." in err
+    assert "All files before this one are recorded; resume with --skip-existing." in err
 
 
 def test_a_full_disk_leaves_a_journal_of_whole_lines(tag, songs, tmp_path, monkeypatch):
@@ -223,7 +223,10 @@ def test_a_full_disk_leaves_a_journal_of_whole_lines(tag, songs, tmp_path, monke
         patch.setattr(os, "fsync", fsync)
         status, _, err = tag(songs, "--output", journal)
     assert status == 1
-    assert f"{journal} cannot be written: No space left on device. The files before are" in err
+    assert (
+        f"{journal} cannot be written: No space left on device. All files before this one are"
+        in err
+    )
     assert [Path(record["path"]).name for record in lines(journal)] == ["a.wav"]
     status, _, err = tag(songs, "--output", journal, "--skip-existing")
     assert (status, "2 files tagged, 1 done before." in err) == (0, True)
@@ -236,7 +239,7 @@ def test_too_many_bad_files_stop_the_job_and_keep_what_is_done(tag, songs, tmp_p
     status, _, err = tag(songs, "--output", output, "--max-bad-share", "0.3")
     assert status == 1
     assert "1 of 3 files could not be used, more than --max-bad-share 0.3 allows." in err
-    assert "Kept: 1 file tagged, 1 could not be used." in err
+    assert "Done so far: 1 file tagged, 1 could not be used." in err
     assert len(json.loads(output.read_text())["files"]) == 2
     status, _, err = tag(songs, "--output", output, "--max-bad-share", "0.34")
     assert (status, "2 files tagged, 1 could not be used." in err) == (1, True)

@@ -161,7 +161,7 @@ def test_an_interrupted_job_resumes_without_duplicates(
     requested = interrupt(monkeypatch, at=2)
     status, out, err = tag(broken, place[0], "--output", output)
     assert (status, out) == (130, "")
-    assert "2 files not read. Kept: 1 file tagged, 1 could not be used." in err
+    assert "2 files not read. Done so far: 1 file tagged, 1 could not be used." in err
     with output.open("ab") as file:  # as after kill -9
         file.write(b'{"path": "/x/y.wav", "mo')
     status, _, err = tag(broken, place[0], "--output", output)

@@ -112,8 +112,8 @@ def is_free(folder):
         (["--search", "hold_epochs=1,2"], "Hyperband cannot search hold_epochs"),
         (["--epochs", "1", "--prune-share", "0.5"], "Pruning must end before"),
         (["--resume", "absent"], "holds no search"),
-        (["--resume", "absent", "--epochs", "3"], "Leave out: epochs"),
-        (["--resume", "absent", "--method", "random"], "Leave out: method"),
+        (["--resume", "absent", "--epochs", "3"], "Leave out: --epochs"),
+        (["--resume", "absent", "--method", "random"], "Leave out: --method"),
         (["--recipe", "no_such"], "Unknown recipe 'no_such'"),
     ],
 )

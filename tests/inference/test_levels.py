@@ -69,8 +69,8 @@ def tagger():
 @pytest.mark.parametrize(
     ("left", "right", "note"),
     [
-        (SOUND, -SOUND, "mixed to mono, the sound is silent"),
-        (SOUND + 0.01 * SINE, -SOUND, "dB quieter than its channels"),
+        (SOUND, -SOUND, "the mix to mono is silent"),
+        (SOUND + 0.01 * SINE, -SOUND, "dB quieter than the channels"),
         (SOUND, SOUND, None),
         (SOUND, 0 * SOUND, None),
         (SOUND, SOUND[::-1], None),

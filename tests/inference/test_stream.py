@@ -195,7 +195,7 @@ def test_frames_finer_than_the_spectrogram_are_reported(waveform):
     finer = custom_tagger(lambda x: layers.UpSampling2D((2, 1), interpolation="bilinear")(x))
     tagger = StreamTagger(finer, 2.0)
     assert not tagger.exact
-    assert "windows of the model's frames differ" in tagger.reason_not_exact
+    assert "frames have windows of different sizes" in tagger.reason_not_exact
     n_frames = len(tagger.run([waveform], frames=True).frame_scores)
     assert n_frames == len(scores_of_frames(finer, waveform[None]))
 
@@ -226,6 +226,7 @@ def test_errors_for_unsupported_models_and_audio(tagger):
     for blocks, words in (
         ([], "has no samples"),
         ([samples[:0]], "has no samples"),
+        (samples, r"shape \(\), float32. Pass a whole waveform as one block: \[waveform\]"),
         ([samples, samples[:, None]], r"\(samples,\).*Received: ndarray of shape \(9000, 1\)"),
         ([samples.astype(np.int16)], "int16"),
         ([samples, np.where(np.arange(9000) == 3000, np.inf, samples)], "first at 3.000 s"),

@@ -40,7 +40,7 @@ def test_a_continued_run_equals_one_that_was_that_long_from_the_start(
     config, folder, resume = resumed(tmp_path / "short", "--epochs", "4")
     assert resume
     assert (config.epochs, config.hold_epochs, config.decay_end_epoch) == (4, 0.5, 2)
-    assert "from 2 to 4 epochs: the learning-rate schedule stays" in capsys.readouterr().err
+    assert "from 2 to 4 epochs: the learning-rate schedule is kept" in capsys.readouterr().err
     continued = fit(config, folder.root, resume=True)
     last = [snapshot(tmp_path / f"{x}/checkpoints/last.npz") for x in ("whole", "short")]
     for (name, value), other in zip(last[0].items(), last[1].values(), strict=True):
@@ -89,7 +89,7 @@ def test_the_default_schedule_is_that_of_the_new_number_of_epochs(schedule):
     own = complete(TrainConfig(epochs=7, schedule=schedule, hold_epochs=2, decay_end_epoch=5))
     longer, rule = continue_config(own, {"epochs": "14"})
     assert (longer.hold_epochs, longer.decay_end_epoch) == (2, 5)
-    assert "stays, with the final rate" in rule
+    assert "the added epochs use its final rate" in rule
     changed, _ = continue_config(own, {"epochs": 14, "decay_end_epoch": "12"})
     assert (changed.hold_epochs, changed.decay_end_epoch) == (2, 12)
 
@@ -97,8 +97,8 @@ def test_the_default_schedule_is_that_of_the_new_number_of_epochs(schedule):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epochs", "3"], "must be at least the 4 of the run. Received: 3"),
-        (["--width", "8", "--epochs", "6"], "Leave out: width. These may change: --epochs"),
+        (["--epochs", "3"], "must be at least 4, that of the run. Received: 3"),
+        (["--width", "8", "--epochs", "6"], "Leave out: --width. These may change: --epochs"),
         (["--epochs", "x"], "whole number"),
         (["--recipe", "r.yaml"], "Leave out --recipe"),
     ],
