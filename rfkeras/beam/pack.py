@@ -21,7 +21,7 @@ from apache_beam.utils.shared import Shared
 from rfkeras.audio.io import AudioFormat
 from rfkeras.beam.runner import counter, pipeline_options, run_pipeline
 from rfkeras.config.train_config import TrainConfig, from_text, to_json
-from rfkeras.datasets.base import AudioDataset, BadFile, BadFileLog, Split
+from rfkeras.datasets.base import AudioDataset, BadFile, BadFileLog, Split, print_damaged
 from rfkeras.datasets.checks import check_clip, check_present
 from rfkeras.datasets.pack import (
     LOCK,
@@ -142,6 +142,8 @@ def pack(
         run_pipeline(options, build, progress)
         entries = [_read_entry(_entry_path(out_dir, shard)) for shard in planned]
         bad_files.record_all(BadFile(**bad) for entry in entries for bad in entry["bad"])
+        damaged = [BadFile(**each) for entry in entries for each in entry.get("damaged", ())]
+        print_damaged(dataset.name, damaged)
         shards: dict[str, list[WrittenShard]] = {name: [] for name in dataset.splits}
         for one, entry in zip(planned, entries, strict=True):
             if entry["shard"] is not None:
@@ -211,6 +213,7 @@ class PackShard(beam.DoFn):
             counter("shards_kept").inc()
             return
         bad: list[BadFile] = []
+        damaged: list[BadFile] = []
         writer = ShardWriter(path, split)
         for row in rows:
             try:
@@ -226,6 +229,9 @@ class PackShard(beam.DoFn):
                 counter(f"dead: {error.reason.partition(':')[0][:60]}").inc()
             else:
                 writer.add(clip)
+                if clip.damage:
+                    path_of_clip = str(split.paths[row])
+                    damaged.append(BadFile(path_of_clip, clip.damage, f"pack {planned.split}"))
                 seconds = clip.length / self._settings.audio.sample_rate_hz
                 counter("audio_milliseconds").inc(round(1000 * seconds))
         shard = writer.finish()
@@ -235,6 +241,7 @@ class PackShard(beam.DoFn):
             "of": fingerprint,
             "shard": asdict(shard) if shard.rows else None,
             "bad": [asdict(file) for file in bad],
+            "damaged": [asdict(file) for file in damaged],
         }
         write_text(entry_path, json.dumps(entry))
         counter("clips_packed").inc(len(shard.rows))

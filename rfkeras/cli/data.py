@@ -188,7 +188,7 @@ def print_check(
         line = f" {path.path}: {path.reason}"
         console.print(Text.assemble((f"{path.stage}, damaged:", "red"), line))
     if check.damaged:
-        heading = ("Damaged files, used as far as they decode:", "red")
+        heading = ("Damaged files, used only in part:", "red")
         console.print(Text.assemble(heading, f" {len(check.damaged):,}"))
     for difference in check.differences:
         console.print(Text.assemble(("Mismatch:", "red"), f" {difference}"))

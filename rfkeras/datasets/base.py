@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from rfkeras.errors import AudioError, CheckpointError, ConfigError, DatasetError
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
 from rfkeras.utils.files import malformed, read_json, write_bytes, write_text
-from rfkeras.utils.text import count
+from rfkeras.utils.text import count, first_few
 
 SPLITS = ("train", "validation", "test")
 # Rules that choose the clips to hold out where a data set leaves it open: class by class or
@@ -366,6 +367,21 @@ class BadFile:
     path: str
     reason: str
     stage: str
+
+
+def print_damaged(dataset: str, damaged: Sequence[BadFile], split: str = "") -> None:
+    """Print a note about files of which only a part can be decoded, on standard error.
+
+    Args:
+        dataset: Name of the data set.
+        damaged: The files, with what is damaged; nothing is printed if there are none.
+        split: Name of their split; "" if they are from several.
+    """
+    if damaged:
+        files = count(len(damaged), f"{split} file".strip())
+        first = first_few(f"{file.path}: {file.reason}" for file in damaged)
+        text = f"{files} damaged and used only in part: {first}"
+        print(f"Note on {dataset}: {text}", file=sys.stderr)
 
 
 def write_bad_files(csv_path: Path, files: Iterable[BadFile]) -> None:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rfkeras.audio.decode import open_audio
 from rfkeras.audio.io import AudioFormat, Waveform
-from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
+from rfkeras.datasets.base import AudioDataset, BadFile, BadFileLog, Split, print_damaged
 from rfkeras.datasets.checks import check_clip, check_present
 from rfkeras.datasets.packed import FORMAT_NAME, FORMAT_VERSION, INDEX_NAME, PackedSplit, sha256
 from rfkeras.errors import AudioError, ConfigError, one_file
@@ -97,6 +97,7 @@ def pack(
             decoder,
         )
         shards = {name: packer.pack(name, split) for name, split in dataset.splits.items()}
+        print_damaged(dataset.name, packer.damaged)
         return write_index(out_dir, dataset, audio, shards, bad_files)
 
 
@@ -112,6 +113,7 @@ class _Packer:
     progress: bool
     bad_files: BadFileLog
     decoder: str
+    damaged: list[BadFile] = field(default_factory=list)
 
     def pack(self, name: str, split: Split) -> list[WrittenShard]:
         """Write the shards of one split."""
@@ -140,8 +142,11 @@ class _Packer:
                 for result in pool.map(lambda row: self._encode(split, int(row)), chunk):
                     if isinstance(result, AudioError):
                         self.bad_files.record(result, f"pack {name}")
-                    else:
-                        yield result
+                        continue
+                    if result.damage:
+                        path = str(split.paths[result.row])
+                        self.damaged.append(BadFile(path, result.damage, f"pack {name}"))
+                    yield result
 
     def _encode(self, split: Split, row: int) -> EncodedClip | AudioError:
         try:
@@ -189,12 +194,14 @@ class EncodedClip:
         wav: A 16-bit PCM WAV file.
         length: Number of samples.
         clipped: Whether any sample was above full scale.
+        damage: What of the file cannot be decoded, or "".
     """
 
     row: int
     wav: bytes
     length: int
     clipped: bool
+    damage: str = ""
 
 
 def encode_clip(
@@ -221,13 +228,14 @@ def encode_clip(
         check_clip(split, row, clip_seconds, decoder=decoder)
         with open_audio(path, audio, decoder=decoder) as file:
             waveform = file.read()
+            damage = "; ".join(file.notes)
         wav, clipped = to_wav(waveform, audio)
         with open_audio(wav, audio, str(path)) as file:
             stored = file.read()
         limit = np.clip(waveform, -1, 1 - 1 / _FULL_SCALE)
         if stored.shape != waveform.shape or np.abs(stored - limit).max() > 0.5 / _FULL_SCALE:
             raise AudioError(str(path), "the packed samples differ from those of the file")
-        return EncodedClip(row, wav, len(waveform), clipped)
+        return EncodedClip(row, wav, len(waveform), clipped, damage)
 
 
 def to_wav(waveform: Waveform, audio: AudioFormat) -> tuple[bytes, bool]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig, flag
-from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
+from rfkeras.datasets.base import AudioDataset, BadFileLog, Split, print_damaged
 from rfkeras.datasets.checks import check_present, differences, equal_files, notes, scan_split
 from rfkeras.datasets.excerpts import (
     WHOLE,
@@ -199,11 +199,7 @@ def open_inputs(
                 decoder=config.decoder,
             )
             log.record_all(scan.bad)
-            if scan.damaged:
-                files = count(len(scan.damaged), f"{name} file")
-                first = first_few(f"{file.path}: {file.reason}" for file in scan.damaged)
-                text = f"{files} damaged, used as far as they decode: {first}"
-                print(f"Note on {dataset.name}: {text}", file=sys.stderr)
+            print_damaged(dataset.name, scan.damaged, name)
             split = split.select(scan.good_rows)
             resampling[name] = scan.resampling(audio.sample_rate_hz)
         if len(split) == 0:

@@ -183,7 +183,7 @@ def test_unusable_files_are_rejected_with_a_reason(tmp_path):
     audio = AudioFormat(8000)
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "text.mp3").write_text("not audio at all, but long enough to be looked at")
-    (tmp_path / "text.wav").write_text("not audio either")
+    (tmp_path / "text.wav").write_bytes(b"RIFFnone")
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 8000)
     for name, reason in [
         ("missing.wav", "missing file"),

@@ -15,10 +15,12 @@ pytest.importorskip("apache_beam")
 
 @pytest.fixture(scope="module")
 def source(tone_folder, tmp_path_factory):
-    """Return a copy of the tones with one broken file."""
+    """Return a copy of the tones with one broken file and one that is cut."""
     folder = tmp_path_factory.mktemp("bulk") / "tones"
     shutil.copytree(tone_folder, folder)
     (folder / "low" / "07.wav").write_bytes(b"RIFF")
+    cut = folder / "low" / "05.wav"
+    cut.write_bytes(cut.read_bytes()[:-2000])
     return folder
 
 
@@ -42,6 +44,10 @@ def test_clips_match_plain_packing_and_a_restart_keeps_complete_shards(
 ):
     tolerant = ("--max-bad-share", "0.05")
     assert pack(source, tmp_path / "plain", *tolerant) == 0
+    note = (
+        f"Note on folder: 1 file damaged and used only in part: {source / 'low' / '05.wav'}: "
+    )
+    assert note in capsys.readouterr().err
     bulk = tmp_path / "bulk"
     assert pack(source, bulk, "--max-bad-share", "0", "--beam") == 1
     assert "bad_files.csv" in capsys.readouterr().err
@@ -52,6 +58,7 @@ def test_clips_match_plain_packing_and_a_restart_keeps_complete_shards(
     (bulk / "my own.tfrecord").write_bytes(b"unrelated")
 
     assert pack(source, bulk, *tolerant, "--beam") == 0
+    assert note in capsys.readouterr().err
     written = {path.name for path, when in shards.items() if path.stat().st_mtime_ns != when}
     index = json.loads((bulk / "index.json").read_text())
     plain = json.loads((tmp_path / "plain" / "index.json").read_text())

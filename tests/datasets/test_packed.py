@@ -301,6 +301,20 @@ def test_bad_files_are_left_out_up_to_the_limit(source, tmp_path):
     assert "broken.wav" in (tmp_path / "out" / "bad_files.csv").read_text()
 
 
+def test_a_note_names_damaged_clips(tmp_path, capsys):
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, music(1.0, 8000, 1, seed=0), 8000, subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:9000])
+    labels = np.ones((1, 1), np.float32)
+    split = Split(("cut.wav",), (path,), labels, labels)
+    index = pack(
+        AudioDataset("mine", ("a",), {"train": split}), AUDIO, tmp_path / "out", progress=False
+    )
+    assert json.loads(index.read_text())["splits"]["train"]["lengths"] == [4478]
+    note = f"Note on mine: 1 file damaged and used only in part: {path}: truncated: "
+    assert capsys.readouterr().err.startswith(note)
+
+
 def test_truncated_clips_are_not_packed(source, tmp_path):
     dataset = AudioDataset("t", source.label_names, source.splits, clip_seconds=10.0)
     with pytest.raises(DatasetError, match="expected 10 s"):

@@ -135,7 +135,7 @@ def test_a_file_with_wrong_names_opens_with_other_names(capsys):
     head = ClipLogits.from_config(stored)
     assert head.label_names == ("a", "a (2)", "b c", "a (2) (2)", "class_4")
     err = capsys.readouterr().err
-    assert err.startswith("Note: names of tags in the model")
+    assert err.startswith("Note: invalid tag names in the model")
     assert err.count("\n") == 1
     assert ClipLogits.from_config(head.get_config()).label_names == head.label_names
     assert not capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_unusable_files_are_skipped_and_damaged_ones_noted(tone_folder, tmp_path
     assert used == 72 - 2
     (note,) = (line for line in capsys.readouterr().err.splitlines() if "mid/00.wav" in line)
     assert note.startswith("Note on folder: 1 ")
-    assert "file damaged, used as far as they decode: " in note
+    assert "file damaged and used only in part: " in note
     listed = (tmp_path / "bad.csv").read_text()
     assert "mid/00" not in listed
     for name, reason in (("low/00", "empty"), ("high/00", "")):

@@ -112,7 +112,7 @@ def test_last_weights_of_a_run_with_damaged_files(tone_folder, tmp_path):
     )
     _, err = train(data, folder, options)
     assert "Skipping 2 unusable files" in err
-    assert "file damaged, used as far as" in err
+    assert "file damaged and used only in part" in err
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["data"]["bad_files"] == 2
     assert len((folder / "bad_files.csv").read_text().splitlines()) == 3
