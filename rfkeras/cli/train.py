@@ -156,7 +156,8 @@ def add_parser(commands: Any) -> None:
         "train",
         help=COMMANDS["train"],
         usage=(
-            "%(prog)s [--recipe FILE] [--run-dir DIR] [OPTIONS]\n       %(prog)s --resume [DIR]"
+            "%(prog)s [--recipe FILE] [--run-dir DIR] [OPTIONS]\n"
+            "       %(prog)s --resume [DIR] [--epochs N]"
         ),
         description=(
             "Train a model, evaluate it once on the test split, write tables and plots, and "

@@ -66,7 +66,12 @@ class OptimizerOptions:
     epochs: int = option(200, whole(1), "passes over the training set")
     batch_size: int = option(10, whole(1), "clips per step, over all devices together")
     optimizer: str = option("adam", choice("adam", "adamw"), "adam or adamw")
-    learning_rate: float = option(1e-4, number(0.0, 10.0), "initial learning rate")
+    learning_rate: float = option(
+        1e-4,
+        number(0.0, 10.0),
+        "initial learning rate; if it and --trunk-lr-scale are left out, --init-weights sets "
+        "0.01",
+    )
     schedule: str = option(
         "linear",
         choice("linear", "published"),
@@ -217,7 +222,8 @@ class FineTuningOptions:
     trunk_lr_scale: float = option(
         1.0,
         number(0.0001, 1.0),
-        "learning rate of the trunk, as a fraction of the classifier's",
+        "learning rate of the trunk, as a fraction of the classifier's; if it and "
+        "--learning-rate are left out, --init-weights sets 0.01",
         needs=INITIAL,
     )
 

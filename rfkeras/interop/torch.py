@@ -132,7 +132,7 @@ def _check_stem(model: Any, has_gates: bool) -> None:
         kind = "decomposed convolutions" if decomposed else "learned pruning gates"
         raise CheckpointError(
             f"Model {model.name!r} has a damped stem, but published networks with {kind} have "
-            "a stem without damping. Build the model with damp_stem=False."
+            "a stem without damping. Build the model with damp_stem=False (--no-damp-stem)."
         )
 
 
