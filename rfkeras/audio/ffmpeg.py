@@ -13,7 +13,7 @@ wherever the file is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -37,11 +37,13 @@ from rfkeras.errors import AudioError
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
     from av.packet import Packet
 
-Planar = NDArray[np.float32]  # (channels, samples)
+Samples = NDArray[np.float32]
+_Rows = Sequence[Samples] | Samples  # samples of each channel
+_Piece = tuple[int, int, _Rows]  # raw position, number of samples, samples
 
-_BLOCK_SAMPLES = 1 << 14
 # PyAV looks for a null pointer behind the planes; FFmpeg writes none behind more than these.
 _MAX_PLANES = 7
 _AHEAD_SECONDS = 1.0  # decoding this far ahead is cheaper than seeking
@@ -72,9 +74,8 @@ class FFmpegFile:
         self.channels = layout.channels
         self.frames = layout.frames
         self.container = layout.container
-        self._blocks: Iterator[tuple[int, Planar]] | None = None
-        self._block = (0, np.empty((layout.channels, 0), np.float32))
-        self._wanted = 0  # raw position up to which the current call reads
+        self._pieces: Generator[_Piece] | None = None
+        self._piece: _Piece = (0, 0, ())
         self._lost: dict[int, int] = {}
 
     @property
@@ -86,7 +87,7 @@ class FFmpegFile:
         lost = f"damaged: {in_places(len(self._lost), seconds)} cannot be decoded"
         return (*self._layout.notes, lost)
 
-    def read(self, first: int, last: int) -> NDArray[np.float32]:
+    def read(self, first: int, last: int) -> Samples:
         """Read frames [first, last): float32 of shape (frames, channels)."""
         samples = np.empty((self.channels, last - first), np.float32)
         done = 0
@@ -98,31 +99,35 @@ class FFmpegFile:
 
     def close(self) -> None:
         """Close the file."""
-        if self._blocks is not None:
-            self._blocks.close()  # type: ignore[attr-defined]
-            self._blocks = None
+        if self._pieces is not None:
+            self._pieces.close()
+            self._pieces = None
 
-    def _read_raw(self, first: int, into: Planar) -> None:
-        """Fill an array with raw samples from `first` on."""
-        start, block = self._block
-        ahead = start + block.shape[1] + _AHEAD_SECONDS * self.sample_rate_hz
-        filled, wanted = 0, into.shape[1]
-        self._wanted = first + wanted
-        if self._blocks is None or not start <= first <= ahead:
+    def _read_raw(self, first: int, into: Samples) -> None:
+        """Fill an array of shape (channels, samples) with raw samples from `first` on."""
+        start, count, rows = self._piece
+        if not start <= first <= start + count + _AHEAD_SECONDS * self.sample_rate_hz:
             self.close()
-            self._blocks = self._decode(first)
-            block = block[:, :0]
+        pieces, self._pieces = self._pieces, None  # set again if nothing fails
+        if pieces is None:
+            pieces = self._decode(first)
+            start, count = first, 0
+        targets = tuple(into)
+        filled, wanted = 0, into.shape[1]
         while filled < wanted:
             skip = first + filled - start
-            if 0 <= skip < block.shape[1]:
-                count = min(wanted - filled, block.shape[1] - skip)
-                into[:, filled : filled + count] = block[:, skip : skip + count]
-                filled += count
+            if skip >= count:
+                start, count, rows = next(pieces)
                 continue
-            start, block = self._block = next(self._blocks)
+            end = min(wanted, filled + count - skip)
+            part = slice(skip, skip + end - filled)
+            for target, row in zip(targets, rows, strict=True):
+                target[filled:end] = row[part]
+            filled = end
+        self._pieces, self._piece = pieces, (start, count, rows)
 
-    def _decode(self, first: int) -> Iterator[tuple[int, Planar]]:
-        """Yield (raw position, samples) without gaps to the end, from `first` or before."""
+    def _decode(self, first: int) -> Generator[_Piece]:
+        """Yield pieces without gaps to the end, from raw position `first` or before."""
         layout = self._layout
         positions = layout.entries[:, 3]
         number = max(0, int(np.searchsorted(positions, first, side="right")) - 1)
@@ -133,96 +138,78 @@ class FFmpegFile:
         for segment in range(number, len(ends)):
             yield from self._segment(segment, ends[segment])
 
-    def _segment(self, number: int, end: int) -> Iterator[tuple[int, Planar]]:
-        """Yield the blocks from an entry to the raw position `end`; silence for losses."""
+    def _segment(self, number: int, end: int) -> Generator[_Piece]:
+        """Yield the pieces from an entry to the raw position `end`; silence for losses."""
         begin_at, begin_time, count_at, raw = map(int, self._layout.entries[number])
+        rate_hz = self.sample_rate_hz
         counting = begin_at < 0
-        block = _Block(raw, self._layout.channels)
+        converter = _Converter(self.channels)
         with closing(Demuxer(self._source, self._name)) as demuxer:
-            known = SampleCounter(demuxer, self._layout.rate_hz)
+            counter = SampleCounter(demuxer, rate_hz)
             for packet in demuxer.packets_from(begin_at, begin_time):
                 counting = counting or packet.pos == count_at
-                if counting and (gap := flac_gap(demuxer, packet, block.end)) > 0:
-                    block.set_end(min(block.end + gap, end))
-                expected = known.samples(packet) if packet.size else None
-                frames = _decoded(demuxer.decoder, packet, known.payload)
+                expected = counter.samples(packet) if packet.size else None
+                frames = _decoded(demuxer.decoder, packet, counter.payload)
                 if not counting:
                     continue
-                before = block.end
+                if gap := min(flac_gap(demuxer, packet, raw), end - raw):
+                    yield self._silence(raw, gap)
+                    raw += gap
+                stop = end if expected is None else min(end, raw + expected)
                 for frame in frames:
-                    self._check_rate(frame)
-                    block.add(frame)
-                if expected is not None and block.end != before + expected:
-                    if block.end < before + expected:
-                        self._lost[block.end] = before + expected - block.end
-                    block.set_end(before + expected)
-                if block.end >= end:
-                    break
-                if block.end >= self._wanted or block.is_full:
-                    yield block.start, block.samples
-                    block = _Block(block.end, self._layout.channels)
-        if block.end < end:
-            self._lost[block.end] = end - block.end
-        block.set_end(end)
-        yield block.start, block.samples
+                    if frame.sample_rate != rate_hz:
+                        raise rate_changes(self._name, rate_hz, frame.sample_rate)
+                    if (count := min(frame.samples, stop - raw)) > 0:
+                        yield raw, count, converter.rows(frame)
+                        raw += count
+                if expected is not None and raw < stop:
+                    yield self._loss(raw, stop)
+                    raw = stop
+                if raw == end:
+                    return
+        yield self._loss(raw, end)
 
-    def _check_rate(self, frame: AudioFrame) -> None:
-        if frame.sample_rate != self._layout.rate_hz:
-            raise rate_changes(self._name, self._layout.rate_hz, frame.sample_rate)
+    def _loss(self, first: int, last: int) -> _Piece:
+        """Note that raw samples cannot be decoded, and return silence in their place."""
+        self._lost[first] = last - first
+        return self._silence(first, last - first)
+
+    def _silence(self, start: int, count: int) -> _Piece:
+        return start, count, np.broadcast_to(np.float32(0.0), (self.channels, count))
 
 
-class _Block:
-    """Raw samples of consecutive packets.
+class _Converter:
+    """Converts decoded frames to float32 samples in the channels of the file.
 
     Args:
-        start: Raw position of the first sample.
         channels: Number of channels.
-
-    Attributes:
-        end: Raw position after the last sample.
     """
 
-    def __init__(self, start: int, channels: int) -> None:
-        self.start = start
-        self.end = start
-        self._array = np.empty((channels, 2 * _BLOCK_SAMPLES), np.float32)
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self._resamplers: dict[tuple[str, str], AudioResampler] = {}
 
-    @property
-    def is_full(self) -> bool:
-        """Return whether to begin another block."""
-        return self.end - self.start >= _BLOCK_SAMPLES
-
-    @property
-    def samples(self) -> Planar:
-        """All samples: float32 of shape (channels, samples)."""
-        return self._array[:, : self.end - self.start]
-
-    def add(self, frame: AudioFrame) -> None:
-        """Append the samples of a frame, converted to float32 in the file's channels."""
-        count = frame.samples
-        into = self._space(count)
-        channels = frame.layout.nb_channels
-        if channels == len(into) <= _MAX_PLANES and frame.format.name == "fltp":
+    def rows(self, frame: AudioFrame) -> _Rows:
+        """Return the samples of a frame, one row per channel."""
+        channels, count = frame.layout.nb_channels, frame.samples
+        if channels == self._channels <= _MAX_PLANES and frame.format.name == "fltp":
             planes: tuple[Any, ...] = frame.planes
-            for row in range(channels):
-                into[row] = np.frombuffer(planes[row], np.float32, count)
-        else:
-            into[:] = mixed_to(_float32(frame), len(into))
+            return [np.frombuffer(plane, np.float32, count) for plane in planes]
+        packed: tuple[Any, ...] = self._packed(frame).planes
+        samples = np.frombuffer(packed[0], np.float32, channels * count)
+        return _mixed(samples.reshape(count, channels).T, self._channels)
 
-    def set_end(self, end: int) -> None:
-        """Append silence up to a raw position, or drop the samples from there on."""
-        if end > self.end:
-            self._space(end - self.end)[:] = 0.0
-        self.end = end
+    def _packed(self, frame: AudioFrame) -> AudioFrame:
+        """Return a frame with float32 samples of all channels in one plane."""
+        import av
 
-    def _space(self, count: int) -> Planar:
-        done = self.end - self.start
-        self.end += count
-        if done + count > self._array.shape[1]:
-            larger = np.empty((len(self._array), 2 * (done + count)), np.float32)
-            larger[:, :done] = self._array[:, :done]
-            self._array = larger
-        return self._array[:, done : done + count]
+        key = frame.format.name, frame.layout.name
+        if key not in self._resamplers:
+            resampler = av.AudioResampler("flt", frame.layout, frame.sample_rate)
+            self._resamplers[key] = resampler
+        frame.pts = None
+        (packed,) = self._resamplers[key].resample(frame)
+        return packed
 
 
 class ChainFile:
@@ -274,14 +261,14 @@ class ChainFile:
             notes.append(f"damaged: {self._unreadable} of {links} streams cannot be decoded")
         return tuple(dict.fromkeys(notes))
 
-    def read(self, first: int, last: int) -> NDArray[np.float32]:
+    def read(self, first: int, last: int) -> Samples:
         """Read frames [first, last): float32 of shape (frames, channels)."""
         samples = np.empty((self.channels, last - first), np.float32)
         for part, start in zip(self._parts, self._starts, strict=False):
             low, high = max(first, start), min(last, start + part.frames)
             if low < high:
                 heard = part.read(low - start, high - start).T
-                samples[:, low - first : high - first] = mixed_to(heard, self.channels)
+                samples[:, low - first : high - first] = _mixed(heard, self.channels)
         return samples.T
 
     def close(self) -> None:
@@ -294,9 +281,9 @@ def _decoded(
     decoder: AudioCodecContext, packet: Packet[Any], payload: bytes | None
 ) -> list[AudioFrame]:
     """Decode a packet, or the part of it that is audio; an empty list if it is damaged."""
-    import av
-
     if payload is not None:
+        import av
+
         if not payload:
             return []
         packet = av.Packet(payload)
@@ -306,43 +293,9 @@ def _decoded(
         return []
 
 
-_SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
-_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-
-
-def _float32(frame: AudioFrame) -> Planar:
-    """Return the samples of a frame as float32 of shape (channels, samples)."""
-    channels, count = frame.layout.nb_channels, frame.samples
-    if frame.format.is_planar and channels > _MAX_PLANES:
-        frame = _packed(frame)
-    dtype = _DTYPES[kind := frame.format.name.removesuffix("p")]
-    planes: tuple[Any, ...] = frame.planes
-    samples: NDArray[Any]
-    if frame.format.is_planar:
-        rows = [np.frombuffer(plane, dtype, count) for plane in planes[:channels]]
-        samples = np.stack(rows)
-    else:
-        flat = np.frombuffer(planes[0], dtype, count * channels)
-        samples = flat.reshape(count, channels).T
-    if kind in _SCALES:
-        offset = 128.0 if kind == "u8" else 0.0
-        samples = (samples - offset) * _SCALES[kind]
-    as_float: Planar = samples.astype(np.float32, copy=False)
-    return as_float
-
-
-def _packed(frame: AudioFrame) -> AudioFrame:
-    """Return a frame with the samples of all channels in one plane."""
-    import av
-
-    kind = frame.format.name.removesuffix("p")
-    frame.pts = None
-    (packed,) = av.AudioResampler(kind, frame.layout, frame.sample_rate).resample(frame)
-    return packed
-
-
-def mixed_to(planar: Planar, channels: int) -> Planar:
+def _mixed(samples: Samples, channels: int) -> Samples:
     """Repeat the mean of all channels where the number of channels differs."""
-    if planar.shape[0] == channels:
-        return planar
-    return np.repeat(planar.mean(axis=0, dtype=np.float32)[None], channels, axis=0)
+    if len(samples) == channels:
+        return samples
+    mono: Samples = samples.mean(axis=0, dtype=np.float32)
+    return np.broadcast_to(mono, (channels, len(mono)))

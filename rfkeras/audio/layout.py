@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -32,10 +29,11 @@ from rfkeras.audio.source import (
     AnySource,
     FilePart,
     SeekingInput,
+    mapped,
     open_bytes,
     read_bytes,
+    remembered,
     size_of,
-    stamp,
 )
 from rfkeras.audio.trailing import bytes_not_read, mp4_end, unread_note
 from rfkeras.errors import AudioError
@@ -66,18 +64,16 @@ _CONTAINERS = {
     ("ogg", "opus"): "OGG/OPUS",
 }
 # Formats without time stamps, in which seeking goes to a byte.
-_BYTE_SEEK = frozenset(["mp3", "aac", "ac3", "eac3"])
+_BYTE_SEEK = frozenset(["mp3", "aac", "ac3", "eac3", "wav", "w64"])
 # An MPEG frame can use up to 511 bytes of the frames before it.
 _RUN_UP_BYTES = 1024
 _RUN_UP_PACKETS = 4
-_MPEG_HEAD_BYTES = 64  # a frame header and where a Xing or Info header would stand
 _MIN_RUN = 128  # frames; to seek costs as much as to read some ten
 _RUN_UP_SECONDS = 0.5  # until a second decoder of Opus differs by less than 1e-6
 _SEGMENT_SECONDS = 5.0
 _MAX_SEGMENTS = 512
 _ENTRY_SECONDS = 0.5
 _MAX_ENTRIES = 4096
-_CACHED_LAYOUTS = 1 << 14
 _SKIP_SAMPLES = struct.Struct("<IIBB")
 # A container that declares this much more than the file holds was cut.
 _CUT_SECONDS = 0.1
@@ -117,8 +113,13 @@ class Layout:
     channels: int
     raw_frames: int
     cuts: tuple[tuple[int, int], ...]
-    entries: NDArray[np.int64]
+    entries: NDArray[np.signedinteger[Any]]
     notes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the entries."""
+        return self.entries.nbytes
 
     @property
     def frames(self) -> int:
@@ -147,19 +148,15 @@ def layout_of(source: AnySource, name: str) -> Layout:
         AudioError: Nothing in the file can be decoded.
         OSError: The file cannot be read.
     """
-    if isinstance(source, bytes):
-        return _Scan(source, name).layout()
     try:
-        return _cached_layout(
-            source if isinstance(source, FilePart) else str(source), *stamp(source)
-        )
+        return _layout(source)
     except AudioError as error:
         raise AudioError(name, error.reason) from error
 
 
-@lru_cache(maxsize=_CACHED_LAYOUTS)
-def _cached_layout(source: str | FilePart, size: int, modified_ns: int) -> Layout:
-    return _Scan(source, "").layout()
+@remembered
+def _layout(source: AnySource) -> Layout:
+    return _Scan(source).layout()
 
 
 class Demuxer:
@@ -218,12 +215,28 @@ class Demuxer:
                 continue
 
     def packets_from(self, position: int, time: int) -> Iterator[Packet[Any]]:
-        """Yield the packets from a byte position on; below 0 from the first."""
+        """Yield the packets from the one at a byte position on; below 0 from the first."""
+        if position >= 0 and self._seek(position, time):
+            packets = self.packets()
+            for packet in packets:
+                if packet.pos == position:
+                    yield packet
+                    yield from packets
+                    return
+                if packet.pos is not None and packet.pos > position:
+                    break
+            self._rewind()
+        packets = self.packets()
+        for packet in packets:
+            if position < 0 or packet.pos == position:
+                yield packet
+                yield from packets
+                return
+
+    def _seek(self, position: int, time: int) -> bool:
+        """Go to a packet or to one before it; return whether that was possible."""
         import av
 
-        if position < 0:
-            yield from self.packets()
-            return
         try:
             if self.format in _BYTE_SEEK:
                 self._container.seek(position, stream=self.stream, unsupported_byte_offset=True)
@@ -231,20 +244,8 @@ class Demuxer:
                 self._container.seek(time, stream=self.stream)
         except av.error.FFmpegError:
             self._rewind()
-        packets = self.packets()
-        first = next(packets, None)
-        if first is None or first.pos is None or first.pos > position:
-            self._rewind()
-            packets = self.packets()
-        elif first.pos == position:
-            yield first
-            yield from packets
-            return
-        found = False
-        for packet in packets:
-            found = found or packet.pos == position
-            if found:
-                yield packet
+            return False
+        return True
 
     def _rewind(self) -> None:
         self.close()
@@ -281,7 +282,7 @@ class SampleCounter:
     def samples(self, packet: Packet[Any]) -> int | None:
         """Return the raw samples of a packet; None if that is known only after decoding."""
         if self._is_mpeg:
-            return self._mpeg_samples(packet)
+            return self._mpeg_samples(bytes(packet))
         if self._vorbis is not None:
             if packet.has_sidedata("new_extradata"):  # the next stream of a chain
                 headers = bytes(packet.get_sidedata("new_extradata"))
@@ -291,23 +292,21 @@ class SampleCounter:
             return None
         return packet.duration + _skips(packet)[1]
 
-    def _mpeg_samples(self, packet: Packet[Any]) -> int:
-        self.payload = None
-        self.healthy = None
+    def _mpeg_samples(self, data: bytes) -> int:
+        self.payload = self.healthy = None
         if self._partial:  # it was not the end
             self._skip(self._partial)
             self._partial = 0
-        head = memoryview(packet)[:_MPEG_HEAD_BYTES].tobytes()
-        header = head[:4]
+        header = data[:4]
         try:
             frame = self._headers[header]
         except KeyError:
             frame = self._headers[header] = mpeg_frame(header)
-        if frame is None or frame.rate_hz != self._rate_hz or frame.size != packet.size:
-            return self._odd_samples(bytes(packet), frame)
+        if frame is None or frame.rate_hz != self._rate_hz or frame.size != len(data):
+            return self._odd_samples(data, frame)
         self._foreign = 0
         self._in_damage = False
-        if is_info_frame(head, frame):
+        if is_info_frame(data, frame):
             return 0
         self.healthy = frame
         return frame.samples
@@ -358,7 +357,6 @@ class _Scan:
     """The first pass over a file."""
 
     source: AnySource
-    name: str
     raw: int = 0
     cuts: list[tuple[int, int]] = field(default_factory=list)
     rows: list[tuple[int, int, int, int]] = field(default_factory=list)
@@ -372,7 +370,7 @@ class _Scan:
 
     def layout(self) -> Layout:
         """Read all packets and describe the file."""
-        with closing(Demuxer(self.source, self.name)) as demuxer:
+        with closing(Demuxer(self.source, "")) as demuxer:
             return self._scan(demuxer)
 
     def _scan(self, demuxer: Demuxer) -> Layout:
@@ -397,7 +395,7 @@ class _Scan:
             if size:
                 number += 1
                 if number > limit:
-                    raise AudioError(self.name, "undecodable: more packets than bytes")
+                    raise AudioError("", "undecodable: more packets than bytes")
                 samples = counter.samples(packet)
             position = packet.pos
             if size and position is not None and position > last_position:
@@ -430,7 +428,7 @@ class _Scan:
                         rate_hz = frame.sample_rate
                     if samples is None:
                         if frame.sample_rate != rate_hz:
-                            raise rate_changes(self.name, rate_hz, frame.sample_rate)
+                            raise rate_changes("", rate_hz, frame.sample_rate)
                         self.raw += frame.samples
             if samples is not None:
                 self.raw += samples
@@ -455,7 +453,7 @@ class _Scan:
         if first_frame is not None and demuxer.codec in ("wmav1", "wmav2"):
             self.cuts.append((0, 2 * first_frame.samples))  # the decoder's own delay
         if first_frame is None or self.raw == 0:
-            raise AudioError(self.name, "undecodable: nothing in it can be decoded")
+            raise AudioError("", "undecodable: nothing in it can be decoded")
         cuts = tuple(_clipped(self.cuts, self.raw))
         if sum(last - first for first, last in cuts) == self.raw:
             cuts = ()  # the header contradicts the file
@@ -469,7 +467,7 @@ class _Scan:
             len(first_frame.layout.channels),
             self.raw,
             cuts,
-            np.array([(-1, 0, -1, 0), *self.rows], np.int64),
+            _compact(np.array([(-1, 0, -1, 0), *self.rows], np.int64)),
             (),
         )
         self.ends_in_damage = failing
@@ -502,13 +500,8 @@ class _Scan:
 
     def _run(self, position: int, like: MpegFrame) -> array[int]:
         """Return where the healthy MPEG frames from a position on begin."""
-        if isinstance(self.source, bytes):
-            return run_of_frames(self.source, position, like)
         assert not isinstance(self.source, FilePart)
-        with (
-            Path(self.source).open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
+        with mapped(self.source) as content:
             return run_of_frames(content, position, like)
 
     def _leap(
@@ -631,6 +624,11 @@ class _Scan:
                     f"truncated: the header declares {declared_s:.2f} s, the file has "
                     f"{seconds:.2f} s"
                 )
+
+
+def _compact(numbers: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
+    """Return numbers in 32 bits if all of them fit."""
+    return numbers.astype(np.int32) if np.abs(numbers).max() < 1 << 31 else numbers
 
 
 def flac_gap(demuxer: Demuxer, packet: Packet[Any], raw: int) -> int:

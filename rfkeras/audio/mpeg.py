@@ -15,6 +15,7 @@ _LAYER_3 = 1
 _SAMPLES = {1: 0, 2: 1152, 3: 384}  # layers II and I; layer III depends on the version
 _ID3V1_BYTES = 128
 TAG_MARKS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+_INFO_MARKS = frozenset([b"Xing", b"Info"])
 _INFO_END = 40  # of the marks of these headers, in a frame
 _DELAYS_AT = 21  # in the part of the Info header that begins with the encoder's name
 _DECODER_DELAY = 529
@@ -63,7 +64,7 @@ def mpeg_frame(header: bytes) -> MpegFrame | None:
 def is_info_frame(data: bytes, frame: MpegFrame) -> bool:
     """Return whether a frame has a Xing, Info or VBRI header instead of audio."""
     at = frame.info_offset
-    return data.startswith((b"Xing", b"Info"), at) or data.startswith(b"VBRI", 36)
+    return data[at : at + 4] in _INFO_MARKS or data[36:40] == b"VBRI"
 
 
 def declared_frames(data: bytes) -> int | None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
-from rfkeras.audio.source import AnySource, read_bytes, size_of, stamp
+from rfkeras.audio.source import AnySource, Source, mapped, read_bytes, remembered, size_of
 
 _MAGIC = b"OggS"
 _HEADER_BYTES = 27
 _PAGE_MAX = _HEADER_BYTES + 255 + 255 * 255
 _FIRST_PAGE, _LAST_PAGE = 0x02, 0x04
-_CACHED_FILES = 1 << 17
 
 _BLOCKSIZES_AT = 28  # in the identification header
 _MODE_BITS = 41  # block flag, window type, transform type, mapping
@@ -21,23 +18,14 @@ _MAX_MODES = 64
 _MODES_BYTES = _MAX_MODES * _MODE_BITS // 8 + 2
 
 
-def ogg_links(source: str | Path | bytes) -> tuple[int, ...]:
+@remembered
+def ogg_links(source: Source) -> tuple[int, ...]:
     """Return where the links of a chained Ogg file begin; one link is a plain Ogg file.
 
     Args:
         source: A path, or the content of a file as bytes.
     """
-    if isinstance(source, bytes):
-        return _links(source)
-    return _cached_links(str(source), *stamp(source))
-
-
-@lru_cache(maxsize=_CACHED_FILES)
-def _cached_links(path: str, size: int, modified_ns: int) -> tuple[int, ...]:
-    with (
-        Path(path).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    with mapped(source) as content:
         return _links(content)
 
 

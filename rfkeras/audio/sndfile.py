@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import struct
-from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -14,7 +12,15 @@ from numpy.typing import NDArray
 
 from rfkeras.audio.ffmpeg import FFmpegFile
 from rfkeras.audio.pcm_size import pcm_size
-from rfkeras.audio.source import Source, open_bytes, part_of, read_bytes, size_of, stamp
+from rfkeras.audio.source import (
+    Source,
+    mapped,
+    open_bytes,
+    part_of,
+    read_bytes,
+    remembered,
+    size_of,
+)
 from rfkeras.audio.trailing import unread_note
 from rfkeras.errors import AudioError
 
@@ -28,7 +34,6 @@ _CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # It reports 2^63 - 1 frames for a FLAC file that was written to a pipe.
 _MAX_FRAMES = 1 << 40
 _FLAC_START = b"fLaC\0\0\0\x22"  # magic, and the header of STREAMINFO
-_CACHED_FLACS = 1 << 17
 
 
 def is_for_libsndfile(head: bytes) -> bool:
@@ -60,9 +65,7 @@ class LibsndfileFile:
         self._name = name
         self._rescue: FFmpegFile | None = None
         size = pcm_size(source)
-        file_or_path: bytes | BinaryIO
-        # As bytes, because soundfile cannot encode a str that is not valid UTF-8.
-        file_or_path = io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)
+        file_or_path = _file_or_path(source)
         self._stream: BinaryIO | None = None
         if size is not None and size.is_unknown and size.present > 0:
             bytes_left = min(size.present, (1 << 8 * struct.calcsize(size.format)) - 1)
@@ -148,53 +151,35 @@ class LibsndfileFile:
         return samples
 
 
+@remembered
 def flac_links(source: Source) -> tuple[int, ...]:
     """Return where the streams of a file with FLAC streams one after the other begin.
 
     Args:
         source: A path, or the content of a file as bytes.
     """
-    if isinstance(source, bytes):
-        return _links(source)
-    return _cached_links(os.fsencode(source), *stamp(source))
-
-
-@lru_cache(maxsize=_CACHED_FLACS)
-def _cached_links(path: bytes, size: int, modified_ns: int) -> tuple[int, ...]:
-    with (
-        open(path, "rb") as file,  # noqa: PTH123
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        return _links(content)
-
-
-def _links(content: bytes | mmap.mmap) -> tuple[int, ...]:
     links = []
-    position = content.find(_FLAC_START)
-    while position >= 0:
-        links.append(position)
-        position = content.find(_FLAC_START, position + 1)
+    with mapped(source) as content:
+        position = content.find(_FLAC_START)
+        while position >= 0:
+            links.append(position)
+            position = content.find(_FLAC_START, position + 1)
     return tuple(links)
 
 
+@remembered
 def _has_last_frame(source: Source) -> bool:
     """Return whether a FLAC file has its last frame."""
-    if isinstance(source, bytes):
-        return _ends(io.BytesIO(source))
-    return _cached_ends(os.fsencode(source), *stamp(source))
-
-
-@lru_cache(maxsize=_CACHED_FLACS)
-def _cached_ends(path: bytes, size: int, modified_ns: int) -> bool:
-    return _ends(path)
-
-
-def _ends(file: bytes | BinaryIO) -> bool:
     import soundfile
 
-    with soundfile.SoundFile(file) as flac:
+    with soundfile.SoundFile(_file_or_path(source)) as flac:
         try:
             flac.seek(flac.frames - 1)
             return len(flac.read(1)) == 1
         except soundfile.LibsndfileError:
             return False
+
+
+def _file_or_path(source: Source) -> bytes | BinaryIO:
+    """Return what soundfile opens; it cannot encode a str that is not valid UTF-8."""
+    return io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import errno
 import io
+import mmap
 import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import BinaryIO, cast
+from threading import Lock
+from typing import BinaryIO, TypeVar, cast
+
+_CACHE_BYTES = 64 << 20
+_RESULT_BYTES = 1024  # of a small result, its key and what holds them
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,58 @@ def part_of(
     return FilePart(str(source), first, last, patches)
 
 
-def stamp(source: str | Path | FilePart) -> tuple[int, int]:
-    """Return the size and the time of the last change of a file."""
-    path = source.path if isinstance(source, FilePart) else source
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns
+@contextmanager
+def mapped(source: Source) -> Iterator[bytes | mmap.mmap]:
+    """Return the content of a source, which of a file takes no memory."""
+    if isinstance(source, bytes):
+        yield source
+        return
+    with (
+        Path(source).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        yield content
+
+
+AnySourceT = TypeVar("AnySourceT", bound=AnySource)
+ResultT = TypeVar("ResultT")
+
+
+def remembered(function: Callable[[AnySourceT], ResultT]) -> Callable[[AnySourceT], ResultT]:
+    """Keep the results of a function of a file until the file changes.
+
+    At most 64 MB are kept, of which a result takes `nbytes` if it has this attribute.
+    Results for bytes are not kept.
+    """
+    results: OrderedDict[tuple[object, ...], ResultT] = OrderedDict()
+    used = 0
+    lock = Lock()
+
+    def size(result: ResultT) -> int:
+        return _RESULT_BYTES + int(getattr(result, "nbytes", 0))
+
+    @wraps(function)
+    def remembering(source: AnySourceT) -> ResultT:
+        nonlocal used
+        if isinstance(source, bytes):
+            return function(source)
+        part = source if isinstance(source, FilePart) else None
+        status = Path(part.path if part else cast(str | Path, source)).stat()
+        key = (part or str(source), status.st_size, status.st_mtime_ns)
+        with lock:
+            if key in results:
+                results.move_to_end(key)
+                return results[key]
+        result = function(source)
+        with lock:
+            if key not in results:
+                results[key] = result
+                used += size(result)
+            while used > _CACHE_BYTES:
+                used -= size(results.popitem(last=False)[1])
+        return result
+
+    return remembering
 
 
 class SeekingInput:

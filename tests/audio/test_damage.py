@@ -34,6 +34,8 @@ ENCODERS = {
     "adts": ("aac", "adts", "fltp", RATE_HZ),
     "mp2": ("mp2", "mp2", "s16", RATE_HZ),
     "mp3 in wav": ("libmp3lame", "wav", "s16p", RATE_HZ),
+    "adpcm": ("adpcm_ms", "wav", "s16", RATE_HZ),
+    "adpcm in w64": ("adpcm_ms", "w64", "s16", RATE_HZ),
 }
 
 
