@@ -5,7 +5,6 @@ Tagging, data sets and pipelines find their files here, so that all follow the s
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from rfkeras.errors import ConfigError
+from rfkeras.utils.files import decode_text
 from rfkeras.utils.text import count, first_few
 
 # Suffixes that folders are searched for. Files with other suffixes are read when named.
@@ -45,13 +45,9 @@ _SYSTEM_FOLDERS = {
     "#snapshot",
 }
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_EXTENDED_M3U = re.compile(r"#EXTM3U8?(\s|$)", re.IGNORECASE)
+_PLS_ENTRY = re.compile(r"\s*File\d+\s*=(.*)", re.IGNORECASE)
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
-_BOMS = (  # the mark of UTF-32 LE starts with that of UTF-16 LE
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def printable(path: Path | str) -> str:
@@ -284,13 +280,15 @@ def find_audio(
 def read_path_list(source: str | Path, content: bytes) -> tuple[list[str], tuple[str, ...]]:
     """Read a list of paths, one per line, or a playlist.
 
-    A list is text in UTF-8, or in UTF-16 with a byte order mark. Lines end in "\\n" or
-    "\\r\\n"; other characters, white space included, belong to the paths. If the content has
-    NUL bytes, as the output of `find -print0`, they separate the paths instead. Bytes that are
-    not UTF-8 are kept, because file names need not be text.
+    A list is text in UTF-8, UTF-16 or UTF-32. Lines end in "\\n", "\\r\\n" or "\\r"; other
+    characters, white space included, belong to the paths. A path that does not exist as it
+    stands, but does without quotation marks or white space around it, is read so. If the
+    content has NUL bytes, as the output of `find -print0`, they separate the paths instead.
+    Bytes that are not UTF-8 are kept, because file names need not be text.
 
     In a playlist (`.m3u`, `.m3u8`, or a first line `#EXTM3U`), lines that start with "#" are
     comments, paths are relative to the playlist, and addresses such as http:// are left out.
+    In a playlist of the form `.pls`, the paths follow "File1=", "File2=" and so on.
 
     Args:
         source: Name of the list: a path, or "-" for standard input.
@@ -300,43 +298,44 @@ def read_path_list(source: str | Path, content: bytes) -> tuple[list[str], tuple
         (paths, notes for the user)
 
     Raises:
-        ConfigError: The content has a byte order mark, but is not text in that encoding.
+        ConfigError: The content has a byte order mark, but is not text in that encoding; or
+            it is no list, but audio or XML.
     """
-    items = _items(source, content)
-    first = next((item for item in items if item.strip()), "")
     path = Path(source)
-    if path.suffix.lower() in PLAYLIST_SUFFIXES or first.strip().upper() == "#EXTM3U":
-        return _playlist(items, path.parent)
-    return [_without_url(item) for item in items if item.strip()], ()
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        raise ConfigError(
+            f"{printable(source)} is an audio file by its suffix, not a list of paths. Give it "
+            "as a file to read."
+        )
+    items = _items(source, content)
+    first = next((item for item in items if item.strip()), "").strip()
+    if first.startswith("<"):
+        raise ConfigError(
+            f"{printable(source)} is XML, not a list of paths. Save the playlist as .m3u8."
+        )
+    if first.casefold() == "[playlist]":
+        entries = filter(None, map(_PLS_ENTRY.match, items))
+        return _playlist((entry[1] for entry in entries), path.parent)
+    if path.suffix.lower() in PLAYLIST_SUFFIXES or _EXTENDED_M3U.match(first):
+        lines = (item for item in items if not item.lstrip(" \t").startswith("#"))
+        return _playlist(lines, path.parent)
+    return [_listed(None, _without_url(item)) for item in items if item.strip()], ()
 
 
 def _items(source: str | Path, content: bytes) -> list[str]:
     """Decode a list and split it into its items, some of them blank."""
-    encoding = next((name for bom, name in _BOMS if content.startswith(bom)), None)
-    encoding = encoding or _utf16_without_mark(content)
-    if encoding is not None:
-        try:
-            text = content.decode(encoding, "surrogatepass")
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{printable(source)} starts as {encoding.upper()} text but is not: {error}. "
-                "Save the list as UTF-8."
-            ) from error
-        text = text.removeprefix("\ufeff")
-    else:
-        text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+    try:
+        text = decode_text(content, "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{printable(source)} starts as {error.encoding.upper()} text but is not: {error}. "
+            "Save the list as UTF-8."
+        ) from error
     if "\0" in text:
         return [item for item in text.split("\0") if item]
-    return [line.removesuffix("\r") for line in text.split("\n")]
-
-
-def _utf16_without_mark(content: bytes) -> str | None:
-    """Return the encoding of UTF-16 text without a mark, recognised by its line ends."""
-    even, odd = content[::2], content[1::2]
-    for encoding, low, high in (("utf-16-le", even, odd), ("utf-16-be", odd, even)):
-        if b"\n" in low and 0 not in low and high.count(0) > len(high) // 2:
-            return encoding
-    return None
+    lines = text.split("\n" if "\n" in text else "\r")
+    # Lists that were joined have a byte order mark at each former start.
+    return [line.removesuffix("\r").removeprefix("\ufeff") for line in lines]
 
 
 def _playlist(items: Iterable[str], folder: Path) -> tuple[list[str], tuple[str, ...]]:
@@ -345,13 +344,13 @@ def _playlist(items: Iterable[str], folder: Path) -> tuple[list[str], tuple[str,
     addresses: list[str] = []
     for line in items:
         item = line.strip(" \t")
-        if not item or item.startswith("#"):
+        if not item:
             continue
         local = _without_url(item)
         if local == item and _ADDRESS.match(item):
             addresses.append(item)
         else:
-            paths.append(str(_existing(folder, local)))
+            paths.append(_listed(folder, local, _playlist_forms(local)))
     if not addresses:
         return paths, ()
     entries = count(len(addresses), "address", "addresses")
@@ -366,19 +365,26 @@ def _without_url(item: str) -> str:
     return os.fsdecode(unquote_to_bytes(os.fsencode(item[scheme.end() :])))
 
 
-def _existing(folder: Path, item: str) -> Path:
-    """Return the path of an item in a playlist.
+def _listed(folder: Path | None, item: str, forms: Iterable[str] = ()) -> str:
+    """Return the path of an item: the first form that exists, or the item as it stands.
 
-    Some players write backslashes, percent-encoded paths, or `.m3u` files in the encoding of
-    Windows. These forms are tried if the item does not exist as it stands.
+    Args:
+        folder: The folder to which the item is relative; None for the current one.
+        item: The item.
+        forms: Further forms, tried before those without white space and quotation marks.
     """
-    return next(
-        (path for form in _forms(item) if _exists(path := folder / form)), folder / item
-    )
+    bare = item.strip()
+    quoted = len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "'\""
+    for form in (item, *forms, bare, *([bare[1:-1]] if quoted else [])):
+        if _exists(Path(form) if folder is None else folder / form):
+            break
+    else:
+        form = item
+    return form if folder is None else str(folder / form)
 
 
-def _forms(item: str) -> Iterator[str]:
-    yield item
+def _playlist_forms(item: str) -> Iterator[str]:
+    """Yield what players write: backslashes, percent-encoding, the encoding of Windows."""
     yield item.replace("\\", "/")
     yield os.fsdecode(unquote_to_bytes(os.fsencode(item)))
     old = os.fsencode(item).decode("cp1252", "replace")

@@ -23,13 +23,12 @@ from rfkeras.datasets.base import (
 )
 from rfkeras.datasets.tables import read_table
 from rfkeras.errors import ConfigError, DatasetError, did_you_mean, unknown_name
-from rfkeras.utils.label_names import clean_label_name, visible_label_name
+from rfkeras.utils.label_names import clean_label_name, is_invisible, visible_label_name
 from rfkeras.utils.text import count, first_few
 
 TAG_SEPARATOR = "|"
 _COLUMNS = ("path", "labels", "split", "unknown")
-# Names of folders that are splits and not classes, regardless of case.
-SPLIT_FOLDERS = {
+_SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -41,6 +40,7 @@ SPLIT_FOLDERS = {
     "eval": "test",
     "evaluation": "test",
 }
+_SPLIT_SUFFIX = re.compile(r"[ _-]?(set|split|data)$")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _FEW_CLIPS = 10
 
@@ -54,6 +54,11 @@ class _Clip:
     tags: frozenset[str]
     unknown: frozenset[str] = frozenset()
     split: str = ""
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a name such as "Train", "val" or "test_set" means; None if none."""
+    return _SPLIT_WORDS.get(_SPLIT_SUFFIX.sub("", name.strip().casefold()))
 
 
 class _Names:
@@ -89,7 +94,7 @@ class _Names:
             f"{name!r} ({text!a})"
             for name, written in sorted(self._written.items())
             for text in written
-            if len(written) == 1 and any(unicodedata.category(c) == "Cf" for c in text)
+            if len(written) == 1 and any(map(is_invisible, text))
         ]
         if changed:
             notes.append(
@@ -119,7 +124,8 @@ def load(
 
     In a folder, every sub-folder is a class, and every audio file in it, at any depth, has
     that one tag. Sub-folders named train, validation (val, valid, dev) and test (eval) that
-    have class folders, or are inside all class folders, are the splits.
+    have class folders, or are inside all class folders, are the splits. Names such as
+    train_set or Training mean the same, also in the column `split` of a table.
 
     Without given splits, class folders are divided at random class by class, and the rows of
     a table one by one. If several files come from one recording, give the splits; otherwise
@@ -206,10 +212,11 @@ def _from_folder(root: Path, names: _Names) -> tuple[list[_Clip], list[str]]:
             unlabelled.append(file)
             continue
         name = names.clean(parts[class_part], str(root.joinpath(*parts[: class_part + 1])))
-        split = "" if split_part is None else SPLIT_FOLDERS[parts[split_part].casefold()]
+        split = "" if split_part is None else split_of(parts[split_part]) or ""
         key = file.inside.as_posix()
         clips.append(_Clip(key, file.path, frozenset([name]), split=split))
-    notes = list(walk.left_out.notes())
+    kept = [file for file in files if len(file.inside.parts) >= class_part + 2]
+    notes = [*walk.left_out.notes(), *_layout_notes(kept, class_part, split_part)]
     if faults:
         described = [f"{file.name} ({file.error})" for file in faults]
         notes.append(
@@ -266,7 +273,7 @@ def _layout(root: Path, below: dict[str, list[FoundFile]]) -> tuple[int, int | N
         DatasetError: Some folders are splits and others are classes, splits have no class
             folders, or the folder with the splits is further inside.
     """
-    named = [name for name in below if name.casefold() in SPLIT_FOLDERS]
+    named = [name for name in below if split_of(name)]
     divided = [
         name for name in named if any(len(file.inside.parts) > 2 for file in below[name])
     ]
@@ -286,15 +293,60 @@ def _layout(root: Path, below: dict[str, list[FoundFile]]) -> tuple[int, int | N
         )
     if divided:
         return 1, 0
-    inside = [file.inside.parts for files in below.values() for file in files]
-    if not all(len(parts) > 2 and parts[1].casefold() in SPLIT_FOLDERS for parts in inside):
+    if not all(_in_split(file) for files in below.values() for file in files):
         return 0, None
-    if len(others) == 1 and any(len(parts) > 3 for parts in inside):
+    deep = any(len(file.inside.parts) > 3 for files in below.values() for file in files)
+    if len(others) == 1 and deep:
         raise DatasetError(
             f"{root} has one folder, {others[0]}, with the splits inside. Give that folder: "
             f"{root / others[0]}."
         )
     return 0, 1
+
+
+def _in_split(file: FoundFile) -> bool:
+    """Return whether a file is in a folder of its class that is named as a split."""
+    return len(file.inside.parts) > 2 and split_of(file.inside.parts[1]) is not None
+
+
+def _layout_notes(
+    files: Sequence[FoundFile], class_part: int, split_part: int | None
+) -> list[str]:
+    """Return notes on folders that can be understood in more than one way."""
+    notes = []
+    if split_part is not None:
+        spellings: dict[str, set[str]] = defaultdict(set)
+        for file in files:
+            name = file.inside.parts[split_part]
+            spellings[split_of(name) or ""].add(name)
+        notes += [
+            f"the folders {', '.join(sorted(names))} are one split, {split}"
+            for split, names in sorted(spellings.items())
+            if len(names) > 1
+        ]
+        return notes
+    inside: dict[str, set[str]] = defaultdict(set)
+    divided: dict[str, bool] = {}  # whether all audio of a class is in splits
+    for file in files:
+        top, *middle = file.inside.parts[:-1]
+        inside[top].add(middle[0] if middle else "")
+        divided[top] = divided.get(top, True) and _in_split(file)
+    if any(divided.values()):
+        others = [printable(name) for name, whole in divided.items() if not whole]
+        notes.append(
+            f"the audio of {first_few(name for name, whole in divided.items() if whole)} is in "
+            f"folders named as splits, which are ignored because {first_few(others)} has "
+            "audio outside such folders"
+        )
+    first = next(iter(inside.values()), set())
+    alike = len(inside) > 1 and all(names == first for names in inside.values())
+    if alike and len(first) > 1 and "" not in first:
+        notes.append(
+            f"the tags are the folders {first_few(sorted(inside))}, which all have the same "
+            f"sub-folders: {first_few(sorted(first))}. If those are the classes, name the "
+            "outer folders train, validation and test"
+        )
+    return notes
 
 
 # Tables
@@ -328,15 +380,18 @@ def _clip(
     if not row["path"]:
         raise DatasetError(f"{where}: the path is empty.")
     relative = _local_path(csv_path.parent, row["path"])
+    if relative == ".":
+        raise DatasetError(f"{where}: {row['path']!r} is a folder, not an audio file.")
     outside = PurePosixPath(relative).parts[0] in ("/", "..") or _DRIVE.match(relative)
     if outside and not allow_absolute:
         raise DatasetError(
             f"{where}: {row['path']} is outside {csv_path.parent}. Use paths relative to "
             "the CSV file. If you trust it, add --allow-absolute (allow_absolute=True)."
         )
-    split = row.get("split", "").casefold()
-    if split and split not in SPLITS:
-        raise DatasetError(f"{where}: {unknown_name('split', split, SPLITS)}")
+    written = row.get("split", "")
+    split = split_of(written) or ""
+    if written and not split:
+        raise DatasetError(f"{where}: {unknown_name('split', written, SPLITS)}")
     tags = _tags(row["labels"], where, names)
     unknown = _tags(row.get("unknown", ""), where, names)
     if tags & unknown:

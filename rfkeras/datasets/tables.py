@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import os
@@ -81,7 +80,7 @@ class Table:
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> Table:
     """Read a table of a user, as spreadsheets write them.
 
-    The text is UTF-8, or UTF-16 with a byte order mark. The header decides whether commas,
+    The text is UTF-8, UTF-16 or UTF-32. The header decides whether commas,
     semicolons or tabs separate the cells. Case and white space of its names do not matter,
     and columns with other names are left out.
 
@@ -96,7 +95,7 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> 
     """
     known = (*required, *optional)
     try:
-        text = _decoded(path)
+        text = files.decode_text(path.read_bytes())
         reader = csv.reader(
             io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text, known)
         )
@@ -122,16 +121,9 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> 
     return Table(tuple(rows), notes)
 
 
-def _decoded(path: Path) -> str:
-    content = path.read_bytes()
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    return content.decode("utf-8-sig")
-
-
 def _separator_line(cells: Sequence[str]) -> bool:
     """Return whether cells are the line "sep=;" that spreadsheets understand."""
-    return cells[0].casefold().startswith("sep=")
+    return cells[0].lstrip('"').casefold().startswith("sep=")
 
 
 def _delimiter(text: str, known: Sequence[str]) -> str:

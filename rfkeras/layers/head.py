@@ -12,7 +12,7 @@ from keras import ops
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.layers.composite import check_map
 from rfkeras.tasks import MULTI_LABEL, check_task
-from rfkeras.utils.label_names import check_label_names
+from rfkeras.utils.label_names import check_label_names, visible_label_name
 from rfkeras.utils.model_graph import Place, layer_graph, sublayers
 
 POOLINGS = ("average", "max", "log_mean_exp", "attention")
@@ -197,7 +197,7 @@ def _repaired_names(names: Sequence[str]) -> tuple[str, ...]:
     repaired: list[str] = []
     for place, name in enumerate(names):
         try:
-            (clean,) = check_label_names([" ".join(name.split())])
+            clean = visible_label_name(" ".join(name.split()))
         except ConfigError:
             clean = f"class_{place}"
         unique, number = clean, 2

@@ -7,13 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
+from numpy.typing import NDArray
 
+from rfkeras.errors import ConfigError
 from rfkeras.layers.head import ClipLogits
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
-from rfkeras.utils.model_graph import Place, layer_graph, sublayers
+from rfkeras.utils.model_graph import Place, inlined, layer_graph, sublayers
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
+
+_ROUNDING = 1e-4
+_MOST_TENSORS = 100
 
 # Activation functions whose values are probabilities, and those whose values are logits.
 _PROBABILITIES = {
@@ -90,7 +96,7 @@ def tensor_outputs(tensor: Any) -> Outputs:
 
     See `model_outputs`.
     """
-    return _Trace().of(Place(tensor))
+    return _Trace().checked(Place(tensor))
 
 
 def model_outputs(model: Any) -> Outputs:
@@ -101,7 +107,9 @@ def model_outputs(model: Any) -> Outputs:
     type, shape or number of values, and means or maxima, do not change what they are. A
     `ClipLogits` layer pools logits and states the task; if its input already passed through a
     sigmoid or softmax, it pools probabilities. Any other last layer without an activation, such
-    as `Dense`, computes logits.
+    as `Dense`, computes logits. Where the last layers compute something else, such as a
+    weighted mean of sigmoids, they are applied to random values: outputs that always are
+    between 0 and 1 are probabilities.
 
     If a model has several outputs, this is about the first.
 
@@ -121,6 +129,10 @@ def model_outputs(model: Any) -> Outputs:
     graph = layer_graph(model)
     if graph is None:
         return _assumed_logits(model, "has no graph of layers")
+    try:
+        graph = inlined(model)
+    except ConfigError:  # names that nested models share
+        return _Trace().of(Place(graph.outputs[0]))
     return tensor_outputs(graph.outputs[0])
 
 
@@ -129,6 +141,31 @@ class _Trace:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Outputs] = {}
+        self._computes = False  # layers without weights compute new values from their inputs
+
+    def checked(self, place: Place) -> Outputs:
+        """Return what the values at a place of a model without nested models are.
+
+        What the layers do not show is found by applying them to random values.
+        """
+        found = self.of(place)
+        softmax = found.kind == PROBABILITIES and found.task == SINGLE_LABEL
+        if found.assumed is None and not self._computes and not softmax:
+            return found
+        values = _random_outputs(place.tensor)
+        if values is None or values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
+            return found
+        # The largest of several softmaxes are still compared with one another.
+        exclusive = bool((values.sum(axis=-1) > 1 - _ROUNDING).all())
+        if softmax:
+            return found if exclusive else replace(found, task=MULTI_LABEL)
+        exclusive = exclusive and bool((values.sum(axis=-1) < 1 + _ROUNDING).all())
+        return replace(
+            found,
+            kind=PROBABILITIES,
+            task=SINGLE_LABEL if exclusive and values.shape[-1] > 1 else MULTI_LABEL,
+            assumed=None,
+        )
 
     def of(self, place: Place) -> Outputs:
         """Return what the values at a place are."""
@@ -142,7 +179,7 @@ class _Trace:
             layer = layer.layer
         name = type(layer).__name__
         if isinstance(layer, ClipLogits):
-            before = self.of(reads[0])
+            before = _Trace().checked(reads[0])
             if before.kind == PROBABILITIES and before.assumed is None:
                 return replace(before, head=layer)
             return Outputs(LOGITS, layer.task, layer)
@@ -230,6 +267,7 @@ class _Trace:
 
     def _changed(self, layer: Any, reads: Sequence[Place]) -> Outputs:
         """Return the outputs of a layer that computes new values from its inputs."""
+        self._computes = self._computes or not getattr(layer, "weights", ())
         parts = [self.of(read) for read in reads]
         if any(part.kind == PROBABILITIES for part in parts):
             kind = type(layer).__name__
@@ -252,6 +290,57 @@ class _Trace:
                 _assumption(why, PROBABILITIES),
             )
         return _assumed_logits(layer, why)
+
+
+def _random_outputs(tensor: Any) -> NDArray[np.float64] | None:
+    """Return a tensor's values for random values of the layers with weights before it.
+
+    Args:
+        tensor: A symbolic tensor of a model without nested models.
+
+    Returns:
+        (samples, classes); None if the tensor comes directly from a layer with weights, if it
+        cannot be computed like this, or if the values are not finite or all equal.
+    """
+    starts: dict[int, Any] = {}
+    waiting, seen = [tensor], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        layer, node_index, _ = each._keras_history
+        node = layer._inbound_nodes[node_index]
+        if node.is_input or (_from_keras(layer) and getattr(layer, "weights", ())):
+            starts[id(each)] = each
+        else:
+            waiting += node.input_tensors
+    own_activation = getattr(tensor._keras_history[0], "activation", None)
+    if len(seen) > _MOST_TENSORS or (id(tensor) in starts and own_activation is None):
+        return None
+    rng = np.random.default_rng(0)
+    try:
+        if id(tensor) in starts:
+            outputs = _random_values(tensor, rng)
+        else:
+            tail = keras.Model(list(starts.values()), tensor)
+            outputs = tail(
+                [_random_values(each, rng) for each in starts.values()], training=False
+            )
+        values = np.asarray(ops.convert_to_numpy(outputs), np.float64)
+    except Exception:  # noqa: BLE001  the layers may be anything
+        return None
+    values = values.reshape(-1, values.shape[-1])
+    return values if np.isfinite(values).all() and np.ptp(values) > _ROUNDING else None
+
+
+def _random_values(tensor: Any, rng: np.random.Generator) -> Any:
+    """Return values of the size that layers with weights compute, small and large."""
+    shape = [16, *(size or 8 for size in tensor.shape[1:])]
+    sizes = rng.choice([0.1, 1.0, 5.0], [16, *[1] * (len(shape) - 1)])
+    values = ops.convert_to_tensor(sizes * rng.normal(size=shape), tensor.dtype)
+    activation = getattr(tensor._keras_history[0], "activation", None)
+    return values if activation is None else activation(values)
 
 
 def _assumed_logits(layer: Any, why: str) -> Outputs:

@@ -6,12 +6,14 @@ unpickles, and a damaged file always raises ValueError or OSError.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -187,17 +189,55 @@ _MALFORMED = (
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark.
+    """Read a text file, in an encoding that `decode_text` knows.
 
     Raises:
-        ValueError: The file is too large or is not UTF-8.
+        ValueError: The file is too large or is not text in such an encoding.
         OSError: The file cannot be opened.
     """
     with path.open("rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
-    return content.decode("utf-8-sig")
+    return decode_text(content)
+
+
+_MARKS = (  # the mark of UTF-32 LE starts with that of UTF-16 LE
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+_LINE_END = re.compile(r"[\r\n]|\.[A-Za-z0-9]{2,4}\s*\Z")
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """Decode text in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Without a mark, the text is UTF-8 unless it has NUL bytes and makes sense as UTF-16 or
+    UTF-32: it then has no NUL characters, and a line end or a suffix of a file at its end.
+
+    Args:
+        content: The whole text.
+        errors: How to treat bytes that are not UTF-8, as in `bytes.decode`.
+
+    Raises:
+        UnicodeDecodeError: The content is not text in the encoding of its mark, or not UTF-8.
+    """
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    if encoding is not None and encoding != "utf-8-sig":
+        return content.decode(encoding, "surrogatepass")
+    if encoding is None and b"\0" in content:
+        for wide in _WIDE:
+            try:
+                text = content.decode(wide, "surrogatepass")
+            except UnicodeDecodeError:
+                continue
+            if "\0" not in text and _LINE_END.search(text):
+                return text
+    return content.decode("utf-8-sig", errors)
 
 
 def read_json(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> Any:

@@ -162,6 +162,59 @@ def test_utf16_without_a_mark(encoding):
     assert read_path_list("-", "a.wav\nb.wav\n".encode(encoding))[0] == ["a.wav", "b.wav"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize(
+    "text", ["\u4e00.wav\n\u7434/\u4e00.wav\n", "\u7434\u3000.mp3", "a.wav\r"]
+)
+def test_wide_text_without_a_mark_in_other_scripts(encoding, text):
+    # Ideographs have NUL bytes in either half, and a list of one path may have no line end.
+    assert read_path_list("-", text.encode(encoding))[0] == text.splitlines()
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_joined_lists_and_line_ends_of_old_systems(mark):
+    text = f"{mark}a.wav\r\n{mark}b.wav\r\n"
+    assert read_path_list("-", text.encode())[0] == ["a.wav", "b.wav"]
+    assert read_path_list("-", b"a.wav\rb c.wav\r")[0] == ["a.wav", "b c.wav"]
+
+
+def test_paths_in_quotation_marks_or_white_space(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a b.wav", "c.wav", "'d.wav'")
+    text = "\"a b.wav\"\n'c.wav'\n\tc.wav \n'd.wav'\n\"e.wav\"\n"
+    names = ["a b.wav", "c.wav", "c.wav", "'d.wav'", '"e.wav"']
+    assert read_path_list("list.txt", text.encode())[0] == names
+    paths, _ = read_path_list(tmp_path / "list.m3u8", text.encode())
+    assert paths == [str(tmp_path / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    "first", ['#EXTM3U url-tvg="x"', "#extm3u", "#EXTM3U8", "\ufeff#EXTM3U\r"]
+)
+def test_first_lines_of_playlists(tmp_path, first):
+    text = f"{first}\n#EXTINF:1,x\n \t# note\na.wav\n\ufeff#EXTM3U\nb.wav\n"
+    paths, _ = read_path_list(tmp_path / "list.txt", text.encode())
+    assert paths == [f"{tmp_path}/a.wav", f"{tmp_path}/b.wav"]
+
+
+def test_playlists_of_the_form_pls(tmp_path):
+    touch(tmp_path, "b c.wav")
+    text = (
+        "[Playlist]\r\nNumberOfEntries=3\r\nFile1=a.wav\r\nTitle1=x\r\nFile2 = b%20c.wav\r\n"
+        "file3=http://radio.example\r\n"
+    )
+    paths, notes = read_path_list(tmp_path / "list.pls", text.encode())
+    assert paths == [f"{tmp_path}/a.wav", f"{tmp_path}/b c.wav"]
+    assert notes == ("left out 1 address in a playlist: http://radio.example",)
+
+
+def test_what_is_no_list_is_refused():
+    with pytest.raises(ConfigError, match="list.xspf is XML"):
+        read_path_list("list.xspf", b"\xef\xbb\xbf<?xml version='1.0'?>\n<playlist/>\n")
+    with pytest.raises(ConfigError, match="song.WAV is an audio file by its suffix"):
+        read_path_list("song.WAV", b"RIFF\0\0")
+
+
 def test_nul_separated_paths_keep_their_line_breaks():
     content = b"./a.wav\0./line\nbreak.wav\0./fl\xfbte.wav\0# 1.wav\0"
     names = ["./a.wav", "./line\nbreak.wav", "./fl\udcfbte.wav", "# 1.wav"]
@@ -180,7 +233,7 @@ def test_a_plain_list_has_no_comments():
 
 
 def test_text_that_is_not_utf16_after_its_mark():
-    with pytest.raises(ConfigError, match="list.txt starts as UTF-16 text but is not"):
+    with pytest.raises(ConfigError, match="list.txt starts as UTF-16-LE text but is not"):
         read_path_list("list.txt", b"\xff\xfea")
 
 

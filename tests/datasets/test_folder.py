@@ -86,7 +86,7 @@ def test_validation_is_held_out_of_train_when_the_csv_has_none(tmp_path):
         ("path,labels\n../a.wav,x\n", r"line 2: \.\./a\.wav is outside"),
         ("path,labels\nsub/../../a.wav,x\n", "is outside"),
         ("path,labels\n/etc/a.wav,x\n", "is outside"),
-        ("path,labels,split\na.wav,x,valid\n", "line 2: Unknown split 'valid'. Did you mean"),
+        ("path,labels,split\na.wav,x,validaton\n", "line 2: Unknown split 'validaton'. Did you mean"),
         (
             "path,labels,split\na.wav,x,train\nb.wav,x,\n",
             "filled for 1 of 2 clips, but not for b",
@@ -235,6 +235,52 @@ def test_splits_inside_all_class_folders(tmp_path):
     assert per_class(dataset) == {"train": [3, 3], "validation": [2, 2], "test": [1, 1]}
     classes(tmp_path, low=1)  # a file outside the splits: none is taken as one
     assert load(tmp_path).info["splits"].startswith("by seed")
+
+
+def test_splits_inside_some_class_folders_are_named(tmp_path):
+    for name in ("a", "b"):
+        classes(tmp_path / name, train=2, test=2)
+    classes(tmp_path, c=2)
+    assert load(tmp_path).notes[0] == (
+        "the audio of a, b is in folders named as splits, which are ignored because c has "
+        "audio outside such folders"
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_set", "val-set", "Test Set"),
+        ("trainset", "validset", "Testset"),
+        ("training_data", "dev_data", "evaluation_data"),
+        ("Train_split", "VALIDATION_split", "eval_split"),
+    ],
+)
+def test_longer_names_of_splits(tmp_path, names):
+    for name in names:
+        classes(tmp_path / name, a=2, b=2)
+    dataset = load(tmp_path)
+    assert dataset.label_names == ("a", "b")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {
+        "train": 4,
+        "validation": 4,
+        "test": 4,
+    }
+    classes(tmp_path / "test", a=2)
+    assert len(load(tmp_path).splits["test"]) == 6
+    assert f"the folders {names[2]}, test are one split, test" in load(tmp_path).notes
+
+
+def test_folders_that_look_like_splits_of_another_name_are_named(tmp_path):
+    for name in ("fold1", "fold2"):
+        classes(tmp_path / name, piano=2, flute=2)
+    (note,) = (note for note in load(tmp_path).notes if "sub-folders" in note)
+    assert note == (
+        "the tags are the folders fold1, fold2, which all have the same sub-folders: flute, "
+        "piano. If those are the classes, name the outer folders train, validation and test"
+    )
+    classes(tmp_path / "fold2", organ=2)
+    assert not any("sub-folders" in note for note in load(tmp_path).notes)
 
 
 def test_the_parent_of_the_splits_is_rejected(tmp_path):
@@ -387,7 +433,9 @@ def test_names_that_cannot_be_tags(tmp_path):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_delimiters_and_encodings(tmp_path, delimiter, encoding, end):
     rows = [
@@ -409,6 +457,8 @@ def test_delimiters_and_encodings(tmp_path, delimiter, encoding, end):
 def test_a_spreadsheet_that_names_its_separator(tmp_path):
     path = write_csv(tmp_path, "sep=;\npath;labels;split\na.wav;x;test\nb.wav;x,y;test\n")
     assert load(path).label_names == ("x", "x,y")
+    path = write_csv(tmp_path, '"sep=;"\r\npath;labels;split\r\na.wav;x,y;test\r\n')
+    assert load(path).label_names == ("x,y",)
     path = write_csv(tmp_path, "sep=;\npath;labels\na.wav;x;z\n")
     with pytest.raises(DatasetError, match="line 3: the number of fields"):
         load(path)
@@ -417,6 +467,24 @@ def test_a_spreadsheet_that_names_its_separator(tmp_path):
 def test_the_delimiter_is_the_one_that_names_the_columns(tmp_path):
     path = write_csv(tmp_path, "path;labels;a, b, c, d\n" + "x.wav;x;\ny.wav;y;\nz.wav;x;\n")
     assert load(path).label_names == ("x", "y")
+
+
+def test_splits_in_a_table_have_the_names_of_folders(tmp_path):
+    path = write_csv(
+        tmp_path, "path,labels,split\na.wav,x,Training\nb.wav,y,val\nc.wav,x,test_set\n"
+    )
+    sizes = {name: split.keys for name, split in load(path).splits.items()}
+    assert sizes == {"train": ("a.wav",), "validation": ("b.wav",), "test": ("c.wav",)}
+    path = write_csv(tmp_path, "path,labels,split\na.wav,x,trian\n")
+    with pytest.raises(DatasetError, match="Unknown split 'trian'. Did you mean 'train'"):
+        load(path)
+
+
+@pytest.mark.parametrize("folder", [".", "./", "sub/.."])
+def test_a_folder_is_no_audio_file(tmp_path, folder):
+    path = write_csv(tmp_path, f"path,labels\n{folder},x\n")
+    with pytest.raises(DatasetError, match="line 2: .* is a folder, not an audio file"):
+        load(path)
 
 
 def test_other_columns_are_left_out_with_a_note(tmp_path):

@@ -120,24 +120,80 @@ def test_the_last_layers_show_what_the_outputs_are(name):
     np.testing.assert_allclose(again, scores, atol=2e-6)
 
 
+def self_weighted(x):
+    p = ops.sigmoid(chart(x))
+    return ops.sum(p * p, axis=(1, 2)) / ops.sum(p, axis=(1, 2))
+
+
+def attention(x):
+    p, weight = ops.sigmoid(chart(x)), ops.exp(ops.tanh(chart(x)))
+    return ops.sum(p * weight, axis=(1, 2)) / ops.sum(weight, axis=(1, 2))
+
+
+def softmax_attention(x):
+    parts = ops.reshape(x, (-1, 4, 2))
+    return ops.sum(sigmoid(parts) * ops.softmax(layers.Dense(3)(parts), axis=1), axis=1)
+
+
+PROBABILITIES_BY_VALUE = {
+    "temperature": lambda x: ops.sigmoid(layers.Dense(3)(x) / 2.0),
+    "complement": lambda x: 1 - sigmoid(x),
+    "part": lambda x: layers.Rescaling(0.5)(sigmoid(x)),
+    "product": lambda x: layers.Multiply()([sigmoid(x), sigmoid(x)]),
+    "noisy or": lambda x: 1 - ops.prod(1 - ops.sigmoid(chart(x)), axis=(1, 2)),
+    "self weighted": self_weighted,
+    "attention": attention,
+    "softmax attention": softmax_attention,
+    "square root": lambda x: ops.sqrt(sigmoid(x)),
+    "shifted tanh": lambda x: (layers.Dense(3, activation="tanh")(x) + 1) / 2,
+    "written out": lambda x: 1 / (1 + ops.exp(-layers.Dense(3)(x))),
+    "function": layers.Dense(3, activation=lambda x: ops.sigmoid(x)),
+    "layer as activation": layers.Dense(3, activation=layers.Activation("sigmoid")),
+    "own layer": lambda x: Own("sigmoid")(x),
+    "Lambda": layers.Lambda(lambda x: ops.sigmoid(x)),
+    "one of two": lambda x: ops.softmax(ops.reshape(layers.Dense(6)(x), (-1, 3, 2)))[..., 1],
+    "before a head": lambda x: ClipLogits()(1 - ops.sigmoid(chart(x))),
+    "nested": lambda x: keras.Sequential(
+        [keras.Input((8,)), layers.Dense(3, activation="sigmoid"), layers.Rescaling(-1.0, 1.0)]
+    )(x),
+}
+
+
+@pytest.mark.parametrize("name", PROBABILITIES_BY_VALUE)
+def test_values_that_are_always_between_0_and_1_are_probabilities(name):
+    inputs = keras.Input((8,))
+    outputs = model_outputs(keras.Model(inputs, PROBABILITIES_BY_VALUE[name](inputs)))
+    assert (outputs.kind, outputs.task, outputs.assumed) == (PROBABLE, "multi_label", None)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: ops.exp(ops.log_softmax(layers.Dense(3)(x))),
+        lambda x: (lambda e: e / ops.sum(e, -1, keepdims=True))(ops.exp(layers.Dense(3)(x))),
+        lambda x: ops.max(ops.softmax(chart(x)), axis=(1, 2)),
+        layers.Dense(3, activation=lambda x: ops.softmax(x)),
+    ],
+)
+def test_values_that_add_up_to_1_exclude_each_other(end):
+    inputs = keras.Input((8,))
+    outputs = model_outputs(keras.Model(inputs, end(inputs)))
+    assert (outputs.kind, outputs.task, outputs.assumed) == (PROBABLE, "single_label", None)
+
+
 @pytest.mark.parametrize(
     ("end", "kind", "why"),
     [
         (Own(name="mine"), LOGIT, "ends in layer 'mine' of class Own"),
-        (Own("sigmoid", name="mine"), PROBABLE, "with the activation 'sigmoid'"),
-        (lambda x: layers.Rescaling(0.5)(sigmoid(x)), LOGIT, "changes probabilities"),
-        (lambda x: 1 - sigmoid(x), LOGIT, "changes probabilities"),
+        (lambda x: 3 * sigmoid(x), LOGIT, "changes probabilities"),
+        (lambda x: layers.BatchNormalization()(sigmoid(x)), LOGIT, "changes probabilities"),
         (layers.Dense(3, activation="tanh"), LOGIT, "activation 'tanh'"),
         (layers.Lambda(lambda x: x * 2), LOGIT, "class Lambda"),
+        (lambda x: ops.log(sigmoid(x)), LOGIT, "changes probabilities"),
         (
             lambda x: layers.Average()([sigmoid(x), layers.Dense(3)(x)]),
             LOGIT,
             "mixes logits and probabilities",
-        ),
-        (
-            lambda x: ops.softmax(ops.reshape(layers.Dense(6)(x), (-1, 2, 3)), axis=1),
-            LOGIT,
-            "not over the classes",
         ),
     ],
 )

@@ -52,7 +52,12 @@ def test_bad_names_are_refused(text, reason):
         visible_label_name(text)
 
 
-@pytest.mark.parametrize("character", ["\u200b", "\u200d", "\ufeff", "\u202e", "\u00ad"])
+@pytest.mark.parametrize(
+    "character",
+    [
+        *"\u200b\u200d\ufeff\u202e\u00ad\u2066\ufe0f\u034f\u3164\u115f\u2800\uffa0\u180b\U000e0101"
+    ],
+)
 def test_invisible_characters_are_refused_or_dropped(character):
     with pytest.raises(ConfigError, match=f"format character, U\\+{ord(character):04X}"):
         clean_label_name(f"fl{character}ute")
@@ -66,6 +71,22 @@ def test_names_must_differ():
     for pair in (("a", "a"), ("a", " a"), (COMPOSED, DECOMPOSED)):
         with pytest.raises(ConfigError, match="must differ. Repeated"):
             check_label_names(pair)
+
+
+def test_names_that_join_others_or_were_decoded_wrongly():
+    names = ["bass", "flute", "bass/flute", "flute & bass", "rock/pop", "R&B", "a\ufffd"]
+    assert label_name_notes(names) == (
+        "tags that look like a list of several tags: 'bass/flute', 'flute & bass'",
+        "tags whose text was decoded wrongly: 'a\ufffd'",
+    )
+
+
+def test_names_that_differ_in_hyphens_or_ligatures():
+    names = ["hip-hop", "hip_hop", "hip hop", "\ufb02ute", "flute", "-", "_"]
+    assert similar_label_names(names) == [
+        ("hip-hop", "hip_hop", "hip hop"),
+        ("\ufb02ute", "flute"),
+    ]
 
 
 def test_names_that_differ_only_in_case_or_spaces():
