@@ -20,6 +20,7 @@ from rfkeras.utils.model_graph import (
     layer_tensor,
     only_input,
     only_output,
+    part_of_model,
 )
 from rfkeras.utils.text import first_few
 
@@ -57,6 +58,9 @@ class Tagger(keras.Model):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._check_input(inputs)
+        if 0 in (getattr(inputs, "shape", None) or ())[:1]:
+            # Keras' convolutions say that the input is too small for the kernel.
+            raise ConfigError(f"The batch is empty. Received: shape {tuple(inputs.shape)}.")
         return super().__call__(inputs, *args, **kwargs)
 
     def _check_input(self, inputs: Any) -> None:
@@ -86,12 +90,32 @@ class Tagger(keras.Model):
                 spectrograms (batch, time, mel, channels).
 
         Raises:
-            ConfigError: The batch is empty, or has NaN or infinite values; not checked inside
-                `tf.function` and the like.
+            ConfigError: The batch is empty, has another rank than the model's input, or has
+                NaN or infinite values; values are not checked inside `tf.function`.
         """
         self._check_input(inputs)
+        reader = self.reader
+        inputs = self._as_batch(inputs)
         _check_values(inputs)
-        return self.reader(inputs)
+        return reader(inputs)
+
+    def _as_batch(self, inputs: Any) -> Any:
+        """Return inputs, such as lists of numbers, as an array with the rank of the input.
+
+        Raises:
+            ConfigError: They have another rank, such as a clip without a batch.
+        """
+        if not hasattr(inputs, "shape"):
+            inputs = np.asarray(inputs, self.inputs[0].dtype)
+        wanted = tuple(self.inputs[0].shape)
+        if len(inputs.shape) != len(wanted):
+            one = len(inputs.shape) == len(wanted) - 1
+            hint = " Add the batch to a single clip: clip[None]." if one else ""
+            raise ConfigError(
+                f"The model needs an input of shape {wanted}, the batch first. Received: shape "
+                f"{tuple(inputs.shape)}.{hint}"
+            )
+        return inputs
 
     @property
     def reader(self) -> Reader:
@@ -159,7 +183,7 @@ class Reader:
         source = only_input(graph) if source is None else source
         if features is source:  # Keras cannot return an inner tensor that a model starts from
             features = keras.layers.Identity()(features)
-        self._backbone = keras.Model(source, [logit_map, features], name="reader")
+        self._backbone = network_from(source, [logit_map, features], "reader")
         self._pads = len(source.shape) < 4  # waveforms: zeros are silence
         self._shortest: int | None = None
         self.n_features = features.shape[-1]
@@ -197,6 +221,22 @@ class Reader:
                 f"Received: {length}."
             )
         return ops.pad(inputs, [(0, 0), (0, short_by), *[(0, 0)] * (len(inputs.shape) - 2)])
+
+
+def network_from(source: Any, outputs: Any, name: str) -> keras.Model:
+    """Return the layers from a tensor, such as the spectrogram of a model, to its outputs.
+
+    Raises:
+        ConfigError: The outputs also depend on other tensors, such as the waveform.
+    """
+    try:
+        return part_of_model(source, outputs, name)
+    except ValueError as error:
+        raise ConfigError(
+            "The network reads more than the output of the layer "
+            f"{source._keras_history.operation.name!r}: {error}. Export it as a SavedModel, or "
+            "let it read the spectrogram alone."
+        ) from error
 
 
 # Layers and operations that may follow the head.

@@ -249,8 +249,13 @@ def find_audio(
         note: Called with a sentence per kind of file or folder that was left out.
 
     Raises:
-        ConfigError: No audio file and no unreadable folder was found.
+        ConfigError: No audio file and no unreadable folder was found, or an argument is empty.
     """
+    if any(str(argument) == "" for argument in arguments):
+        raise ConfigError(
+            'A path to read is empty (""), for example from a variable that is not set. Write '
+            "a point (.) for the current folder."
+        )
     found: dict[str, FoundFile] = {}
     left_out = LeftOut()
     for argument in map(Path, arguments):

@@ -256,7 +256,7 @@ def _print_earlier(earlier: FinishedSidecars | Journal) -> None:
     """Print what the sizes and times in the records of an earlier command show."""
     if earlier.replaced:
         print(
-            f"Note: {count(earlier.replaced, 'file')} changed since they were tagged, and are "
+            f"Note: {count(earlier.replaced, 'file')} changed after tagging, and will be "
             "tagged again.",
             file=sys.stderr,
         )

@@ -25,7 +25,14 @@ from rfkeras.frontend import find_frontend
 from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
 from rfkeras.layers import model_outputs
 from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
-from zoo.tagger import Reader, classifier_input, model_head, tag_thresholds, top_head
+from zoo.tagger import (
+    Reader,
+    classifier_input,
+    model_head,
+    network_from,
+    tag_thresholds,
+    top_head,
+)
 
 OUTPUTS = ("scores", "frame_scores", "embedding")
 
@@ -112,7 +119,7 @@ class PortableModel:
             return Reader(model, source)
         source = only_input(model) if source is None else source
         # The name tells converters which operations are the network's.
-        network = keras.Model(source, only_output(model), name=NETWORK_SCOPE)
+        network = network_from(source, only_output(model), NETWORK_SCOPE)
         return lambda batch: network(batch, training=False)
 
     def _serve(self, batch: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rfkeras.rf import receptive_field
 from rfkeras.rf.axis import AxisField
 from rfkeras.rf.lengths import LONGEST, length_problem, shortest_input
 from rfkeras.utils.keras_workarounds import graph_nodes
-from rfkeras.utils.model_graph import inlined, layer_tensor, only_input
+from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, part_of_model
 from zoo.tagger import top_head
 
 Times = NDArray[np.float64]
@@ -118,7 +118,7 @@ class FrameGrid:
         try:
             waveform = layer_tensor(graph, frontend, "input")
             spectrogram = layer_tensor(graph, frontend, "output")
-            self._body = keras.Model(spectrogram, logit_map)
+            self._body = part_of_model(spectrogram, logit_map)
             self._to_spectrogram = keras.Model(source, spectrogram)
             if waveform is not source:
                 self._before = keras.Model(source, waveform, name="before_frontend")
@@ -312,7 +312,7 @@ def _shift(before: keras.Model) -> tuple[float, float]:
     if row.name not in {node.operation.name for node in graph_nodes(before)}:
         return centre, jump
     try:
-        rest = keras.Model(layer_tensor(before, row.name, "output"), before.outputs[0])
+        rest = part_of_model(layer_tensor(before, row.name, "output"), before.outputs[0])
     except ValueError:  # the end also depends on an earlier layer
         return centre, jump
     if len(rest.layers) < 2:

@@ -92,7 +92,8 @@ def check_whole(layer: str, **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(
-                f"{layer}: {name} must be a whole number of at least 1. Received: {value!r}."
+                f"{layer}: {name} must be a whole number of at least 1. Received: "
+                f"{_with_type(value)}."
             )
 
 
@@ -116,9 +117,17 @@ def check_kernel(layer: str, kernel_size: Any, *, odd: bool = False) -> tuple[in
         kind = "an odd number, or two odd numbers" if odd else "a whole number, or two of them"
         raise ConfigError(
             f"{layer}: kernel_size must be {kind} (time, frequency), at least 1. "
-            f"Received: {kernel_size!r}."
+            f"Received: {_with_type(kernel_size)}."
         )
     return pair[0], pair[1]
+
+
+def _with_type(value: Any) -> str:
+    """Return a value for a message; NumPy's numbers, which look like Python's, with type."""
+    numpy_type = type(value).__module__ == "numpy"
+    return (
+        f"{value!r} ({type(value).__name__}; int() makes it one)" if numpy_type else repr(value)
+    )
 
 
 def check_map(layer: Any, shape: Any) -> None:

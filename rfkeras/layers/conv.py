@@ -401,8 +401,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         outputs, mean, variance = self._fused(inputs, use_batch)
         if use_batch:
             kept = self.momentum
-            self.moving_mean.assign(self.moving_mean * kept + mean * (1.0 - kept))
-            self.moving_variance.assign(self.moving_variance * kept + variance * (1.0 - kept))
+            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                new = ops.cast(moving, "float32") * kept + value * (1.0 - kept)
+                moving.assign(ops.cast(new, moving.dtype))
         return outputs
 
     def _fused_kernel_applies(self, inputs: Any, mask: Any) -> bool:
@@ -423,12 +424,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
         import tensorflow as tf
 
         inputs = ops.cast(inputs, self.compute_dtype)
+        # The kernel takes float32 only; under policies such as "float16" weights are smaller.
+        scale, offset, moving_mean, moving_variance = (
+            ops.cast(weight, "float32")
+            for weight in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=ops.convert_to_tensor(self.gamma),
-            offset=ops.convert_to_tensor(self.beta),
-            mean=[] if use_batch else ops.convert_to_tensor(self.moving_mean),
-            variance=[] if use_batch else ops.convert_to_tensor(self.moving_variance),
+            scale=scale,
+            offset=offset,
+            mean=[] if use_batch else moving_mean,
+            variance=[] if use_batch else moving_variance,
             epsilon=self.epsilon,
             exponential_avg_factor=1.0,
             data_format="NHWC",

@@ -309,7 +309,7 @@ def split_model(model: Any, layer: str | None, spectrogram_layer: str | None) ->
     import keras
 
     from rfkeras.rf.trace import graph_of
-    from rfkeras.utils.model_graph import inlined, layer_tensor
+    from rfkeras.utils.model_graph import inlined, layer_tensor, part_of_model
 
     if keras.config.backend() != "tensorflow":
         raise ConfigError(
@@ -342,7 +342,7 @@ def split_model(model: Any, layer: str | None, spectrogram_layer: str | None) ->
                 f"by `{option}`. Received: shape {tuple(tensor.shape)}."
             )
     try:
-        body = keras.Model(spectrogram, output)
+        body = part_of_model(spectrogram, output)
         front = None if start is None else keras.Model(graph.inputs[0], spectrogram)
     except ValueError as error:
         raise ConfigError(

@@ -104,6 +104,31 @@ def _apply(graph: Any, tensors: dict[int, Any], training: bool | None) -> None:
             tensors[id(tensor)] = new
 
 
+def part_of_model(start: Any, end: Any, name: str | None = None) -> Any:
+    """Return the layers between two tensors of a functional model as a model.
+
+    Args:
+        start: The only tensor that the layers may read.
+        end: The output.
+        name: Name of the new model.
+
+    Raises:
+        ValueError: The end also depends on tensors before the start, or not on the start.
+    """
+    part = keras.Model(start, end, name=name)
+    known = set(map(id, part.inputs))
+    for node in graph_nodes(part):
+        # Keras itself does not notice if another branch begins at the input of the model.
+        if not node.is_input and any(id(tensor) not in known for tensor in node.input_tensors):
+            raise ValueError(
+                f"layer {node.operation.name!r} also depends on what is before "
+                f"{start._keras_history.operation.name!r}"
+            )
+        if not node.is_input:
+            known.update(map(id, node.outputs))
+    return part
+
+
 def layer_tensor(graph: Any, layer: Any, side: str) -> Any:
     """Return the input or output of a layer of a model that is applied once.
 

@@ -139,6 +139,14 @@ def test_an_unreadable_folder_is_reported(tmp_path, monkeypatch):
     assert (second.path.name, second.error) == ("2.wav", None)
 
 
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.wav")
+    with pytest.raises(ConfigError, match="A path to read is empty"):
+        find_audio(["a.wav", ""])
+    assert [file.name for file in find_audio(["."])] == ["a.wav"]
+
+
 # Lists
 
 NAMES = ["a b.wav", "fl\u00fbte/\u7434.mp3", "line\u2028end\x85tab\x0bpage\x0c.wav", " x "]

@@ -272,7 +272,7 @@ def test_a_replaced_sound_is_tagged_again(tag, songs, tmp_path, kind):
     os.utime(songs / "c.wav", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     status, _, err = tag(songs, *output, "--skip-existing")
     assert (status, "2 files tagged, 1 done before." in err) == (0, True)
-    assert "Note: 2 files changed since they were tagged, and are tagged again." in err
+    assert "Note: 2 files changed after tagging, and will be tagged again." in err
     assert record("b.wav")["seconds"] == 2.0
     # Tags of a sound that is missing now, as on a disk that is not mounted, are kept.
     (songs / "a.wav").rename(tmp_path / "a.wav")

@@ -86,7 +86,10 @@ def test_validation_is_held_out_of_train_when_the_csv_has_none(tmp_path):
         ("path,labels\n../a.wav,x\n", r"line 2: \.\./a\.wav is outside"),
         ("path,labels\nsub/../../a.wav,x\n", "is outside"),
         ("path,labels\n/etc/a.wav,x\n", "is outside"),
-        ("path,labels,split\na.wav,x,validaton\n", "line 2: Unknown split 'validaton'. Did you mean"),
+        (
+            "path,labels,split\na.wav,x,validaton\n",
+            "line 2: Unknown split 'validaton'. Did you mean",
+        ),
         (
             "path,labels,split\na.wav,x,train\nb.wav,x,\n",
             "filled for 1 of 2 clips, but not for b",

@@ -154,6 +154,21 @@ def odd_models():
     }
 
 
+def test_a_network_that_also_reads_the_waveform(tmp_path):
+    wave = keras.Input((None,), name="waveform")
+    maps = keras.layers.Conv2D(3, 1)(small_frontend()(wave))
+    level = keras.ops.max(keras.ops.abs(wave), axis=1, keepdims=True)
+    model = keras.Model(wave, keras.layers.GlobalAveragePooling2D()(maps) + level)
+    batch = np.stack([music(3000, seed=seed) for seed in (4, 5)])
+    expected = 1 / (1 + np.exp(-np.array(model(batch))))
+    path = saved_model(model, tmp_path / "1", warmup=False)
+    served = tf.saved_model.load(str(path)).signatures["serving_default"](waveform=batch)
+    np.testing.assert_allclose(served["scores"], expected, atol=1e-5)
+    for name, (convert, _) in FORMATS.items():
+        with pytest.raises(ConfigError, match="reads more than the output of the layer"):
+            convert(model, tmp_path / f"model.{name}")
+
+
 @pytest.mark.parametrize("target", ["savedmodel", *FORMATS])
 def test_models_without_an_export_are_named_in_one_sentence(target, tmp_path):
     export = saved_model if target == "savedmodel" else FORMATS[target][0]

@@ -40,6 +40,11 @@ def rms_level(x):
     return 0.1 * x * ops.rsqrt(ops.mean(ops.square(x), axis=1, keepdims=True) + 1e-9)
 
 
+def standardised(x):
+    deviation = ops.std(x, axis=1, keepdims=True)
+    return 0.1 * (x - ops.mean(x, axis=1, keepdims=True)) / (deviation + 1e-5)
+
+
 def without_dc(x):
     return x - ops.mean(x, axis=1, keepdims=True)
 
@@ -52,6 +57,7 @@ BEFORE = {
     "peak level": ([peak_level], False),
     "RMS level": ([rms_level], False),
     "DC removal": ([without_dc], False),
+    "standardised": ([standardised], False),
     "Lambda": (
         [layers.Lambda(lambda x: x / (1e-6 + ops.max(x)), output_shape=lambda s: s)],
         False,

@@ -223,3 +223,10 @@ def test_nan_in_the_input_stays_nan(policy):
         output = np.asarray(keras.ops.cast(layer(x), "float32"))
         assert np.isnan(output[0]).any(), layer.name
         assert np.isfinite(output[1]).all(), layer.name
+
+
+def test_numbers_of_numpy_are_named():
+    with pytest.raises(ConfigError, match=r"at least 1. Received: .*8.* \(int32; int\(\)"):
+        ResidualBlock(np.int32(8))
+    with pytest.raises(ConfigError, match=r"at least 1. Received: .*3.* \(int64; int\(\)"):
+        ResidualBlock(8, kernel_size=np.int64(3))

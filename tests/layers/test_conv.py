@@ -215,6 +215,19 @@ def test_statistics_stay_float32_under_mixed_precision(policy):
     np.testing.assert_allclose(layer.moving_mean.numpy(), 0.1 * x.mean((0, 1, 2)), rtol=2e-3)
 
 
+@pytest.mark.parametrize("policy", ["float16", "bfloat16"])
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_in_half_precision(policy, training):
+    x = np.random.default_rng(0).normal(1, 2, (4, 6, 5, 3)).astype("float32")
+    exact, half = BatchNormalization(), BatchNormalization(dtype=policy)
+    expected, outputs = exact(x, training=training), half(x, training=training)
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy
+    np.testing.assert_allclose(keras.ops.cast(outputs, "float32"), expected, atol=0.05)
+    for ours, theirs in zip(half.weights, exact.weights, strict=True):
+        assert ours.dtype == policy
+        np.testing.assert_allclose(keras.ops.cast(ours, "float32"), theirs, atol=0.02)
+
+
 def test_frozen_layer_keeps_its_statistics():
     layer = BatchNormalization(trainable=False)
     x = np.ones((2, 3, 3, 1), "float32") * 5

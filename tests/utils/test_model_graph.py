@@ -8,7 +8,7 @@ from keras import layers
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import Frontend, create_frontend, find_frontend
 from rfkeras.layers import ClipLogits, find_head
-from rfkeras.utils.model_graph import inlined, layer_tensor
+from rfkeras.utils.model_graph import inlined, layer_tensor, part_of_model
 
 AUDIO = np.random.default_rng(0).normal(0, 0.1, (2, 30000)).astype("float32")
 
@@ -117,3 +117,20 @@ def test_the_head_of_several_is_the_one_at_the_output():
     model = keras.Model(inputs, [final(layers.Conv2D(3, 1)(inputs)), early(inputs)])
     assert find_head(model) is final
     assert find_head(functional(model, (4, 4, 3))) is final
+
+
+def test_a_part_of_a_model_reads_its_start_alone():
+    inputs = keras.Input((4,))
+    start = layers.Dense(4, name="start")(inputs)
+    end = layers.ReLU()(start)
+    part = part_of_model(start, layers.Add()([start, end]), "part")
+    values = np.float32([[-1, 2, 0, 3]])
+    np.testing.assert_array_equal(part(values), values + np.maximum(values, 0))
+    branches = (
+        inputs,
+        keras.ops.mean(inputs, axis=1, keepdims=True),
+        layers.Dense(4)(inputs),
+    )
+    for other in branches:
+        with pytest.raises(ValueError, match=r"depend|disconnected|Graph"):
+            part_of_model(start, end + other)

@@ -78,3 +78,17 @@ def test_empty_batches_and_nan_are_rejected() -> None:
             call(wrong)
         with pytest.raises(ConfigError, match="must not be empty"):
             call(AUDIO[:0])
+
+
+def test_inputs_of_another_rank_are_named_and_lists_are_read() -> None:
+    model = zoo.create_model("resnet_rf_tiny", num_classes=3)
+    for call in (model.read, model.scores, model.embed):
+        with pytest.raises(ConfigError, match=r"Received: shape \(30000,\). Add the batch"):
+            call(np.zeros(30000, np.float32))
+        with pytest.raises(ConfigError, match=r"Received: shape \(1, 2, 30, 2\)."):
+            call(np.zeros((1, 2, 30, 2), np.float32))
+    with pytest.raises(ConfigError, match=r"The batch is empty. Received: shape \(0, 30000\)"):
+        model(np.zeros((0, 30000), np.float32))
+    listed = [[0.25, -0.25] * 4000]
+    expected = model.scores(np.array(listed, np.float32))
+    np.testing.assert_array_equal(model.scores(listed), expected)
