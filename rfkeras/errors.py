@@ -108,6 +108,16 @@ def unknown_name(kind: str, received: str, allowed: Iterable[str]) -> str:
 
 
 def did_you_mean(received: str, names: Iterable[str]) -> str:
-    """Return " Did you mean 'X'?" with the most similar name; "" if none is similar."""
-    nearest = difflib.get_close_matches(received, list(names), n=1)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+    """Return " Did you mean 'X'?" with the most similar name; "" if none is similar.
+
+    Names that differ in case only are the most similar.
+    """
+    known = list(names)
+    folded = {name.casefold(): name for name in known}
+    nearest = difflib.get_close_matches(received, known, n=1)
+    same = folded.get(received.casefold())
+    if same is None and not nearest:
+        close = difflib.get_close_matches(received.casefold(), list(folded), n=1)
+        nearest = [folded[name] for name in close]
+    best = nearest if same is None else [same]
+    return f" Did you mean {best[0]!r}?" if best else ""

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from rfkeras.audio.io import MAX_SAMPLE
 from rfkeras.errors import ConfigError
 from rfkeras.layers.head import ClipLogits, find_head
 from rfkeras.layers.outputs import Outputs, model_outputs, tensor_outputs
@@ -326,7 +327,13 @@ def _check_values(inputs: Any) -> None:
         return
     if not values.size:
         raise ConfigError(f"The input must not be empty. Received: shape {values.shape}.")
-    if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
+    if not np.issubdtype(values.dtype, np.floating):
+        return
+    if np.isfinite(values).all():
+        if values.ndim < 4 and max(-values.min(), values.max()) > MAX_SAMPLE:
+            raise ConfigError(
+                "The input has samples too large to be audio. Waveforms must be in [-1, 1]."
+            )
         return
     clips = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
     raise ConfigError(

@@ -18,7 +18,7 @@ import soundfile
 import tensorflow as tf
 from keras import ops
 
-from rfkeras.audio.io import AudioFormat
+from rfkeras.audio.io import MAX_SAMPLE, AudioFormat
 from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.export.audio_graph import check_wav, decode_wav
 from rfkeras.folding import computes_in_float32, fold_if_possible
@@ -308,7 +308,7 @@ class Signatures:
             )
             checks = [not_empty]
             if spec.dtype != tf.string:
-                checks.append(_assert_finite(batch, spec.name))
+                checks += _value_checks(batch, spec.name)
             with tf.control_dependencies(checks):
                 return function(tf.identity(batch))
 
@@ -359,21 +359,29 @@ class Signatures:
         return {"scores": tf.ensure_shape(scores, (None, self._n_classes))}
 
 
-def _assert_finite(batch: Any, name: str) -> Any:
-    """Return an assertion that a float batch has no NaN or infinite values."""
-    finite = tf.reduce_all(
-        tf.math.is_finite(batch), axis=tuple(range(1, batch.shape.rank)), keepdims=False
+def _value_checks(batch: Any, name: str) -> list[Any]:
+    """Return assertions on a float batch: it has values, all finite, and samples of audio."""
+    axes = tuple(range(1, batch.shape.rank))
+    finite = tf.reduce_all(tf.math.is_finite(batch), axis=axes)
+    checks = [_assert_rows(finite, f"NaN or infinite values in {name}", "Send finite samples.")]
+    if len(axes) < 3:  # not spectrograms
+        audible = tf.reduce_all(~(tf.abs(batch) > MAX_SAMPLE), axis=axes)
+        what = f"Samples too large to be audio in {name}"
+        checks.append(_assert_rows(audible, what, "Send samples in [-1, 1]."))
+        checks.append(
+            tf.debugging.assert_positive(
+                tf.shape(batch)[1], message=f"{name} contains no samples."
+            )
+        )
+    return checks
+
+
+def _assert_rows(rows: Any, what: str, advice: str) -> Any:
+    """Return an assertion that all rows are true; its message lists the others."""
+    wrong = tf.strings.reduce_join(tf.strings.as_string(tf.where(~rows)[:, 0]), separator=", ")
+    return tf.debugging.Assert(
+        tf.reduce_all(rows), [tf.strings.join([f"{what}[", wrong, f"]. {advice}"])]
     )
-    message = tf.strings.join(
-        [
-            f"NaN or infinite values in {name}[",
-            tf.strings.reduce_join(
-                tf.strings.as_string(tf.where(~finite)[:, 0]), separator=", "
-            ),
-            "]. Send finite samples.",
-        ]
-    )
-    return tf.debugging.Assert(tf.reduce_all(finite), [message])
 
 
 def least_samples(model: keras.Model) -> int:

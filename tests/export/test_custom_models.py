@@ -89,6 +89,22 @@ def test_nan_and_infinite_samples_are_errors_or_nan(exported):
             np.testing.assert_allclose(values[2], alone[key][0], atol=1e-5)
 
 
+def test_samples_that_are_no_audio_are_errors_of_the_saved_model(exported):
+    _, _, files = exported
+    loaded = tf.saved_model.load(str(files["savedmodel"])).signatures
+    batch = clips()[[2, 2, 2]]
+    batch[1, 5], batch[2, 0] = 1e38, -1e30
+    for name in set(loaded) - {"audio_bytes"}:
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"too large to be audio in waveform\[1, 2\]"
+        ):
+            loaded[name](waveform=tf.constant(batch))
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="waveform contains no samples"
+        ):
+            loaded[name](waveform=tf.zeros((2, 0)))
+
+
 def test_an_empty_batch_gives_an_error_and_short_audio_does_not(exported):
     ending, model, files = exported
     loaded = tf.saved_model.load(str(files["savedmodel"])).signatures["serving_default"]

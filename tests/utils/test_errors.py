@@ -21,6 +21,12 @@ def test_an_unknown_name_lists_the_allowed_ones_and_the_nearest():
     assert unknown_name("task", "x", ["ab"]) == "Unknown task 'x'. Allowed: ab."
 
 
+@pytest.mark.parametrize("word", ["TAG", "Tag", "TGA"])
+def test_case_does_not_matter_for_the_nearest_name(word):
+    assert did_you_mean(word, ["train", "tag"]) == " Did you mean 'tag'?"
+    assert did_you_mean("tag", ["TAGS", "Tag"]) == " Did you mean 'Tag'?"
+
+
 def test_a_name_unlike_all_others_gets_no_suggestion():
     assert did_you_mean("banjo", ["flute", "guitar"]) == ""
 

@@ -80,6 +80,15 @@ def test_empty_batches_and_nan_are_rejected() -> None:
             call(AUDIO[:0])
 
 
+def test_samples_that_are_no_audio_are_rejected() -> None:
+    model = zoo.create_model("resnet_rf_tiny", num_classes=3)
+    loud = AUDIO.copy()
+    loud[0, 7] = -1e30
+    for call in (model.read, model.scores, model.embed):
+        with pytest.raises(ConfigError, match="too large to be audio"):
+            call(loud)
+
+
 def test_inputs_of_another_rank_are_named_and_lists_are_read() -> None:
     model = zoo.create_model("resnet_rf_tiny", num_classes=3)
     for call in (model.read, model.scores, model.embed):
