@@ -27,6 +27,7 @@ INSTALL_REQUIRES = [
     "rich>=13",
     "pyyaml>=6",
     "platformdirs>=4",
+    "filelock>=3.13",
     "pretty_midi==0.2.11",  # the built-in data set is a function of its sound font
     "midirenderer==0.1.3",  # and of this renderer
     "setuptools<81",  # pretty_midi and tensorboard import pkg_resources

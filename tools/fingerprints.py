@@ -15,7 +15,6 @@ lists them but does not count them as differences.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import platform
@@ -28,6 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from fingerprint_runs import COMMANDS, TRAININGS, Checkout, Failed, Items, make_audio, read_run
 
 FORMAT = 1
@@ -93,8 +93,7 @@ def record(root: Path, output: Path, only: Sequence[str], repeat: int, work: Pat
         raise SystemExit(
             f"{work} contains other files, which would be deleted. Use another --work-dir."
         )
-    with (work / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # runs of two checkouts must not overlap
+    with FileLock(work / LOCK):  # runs of two checkouts must not overlap
         checkout = Checkout(root, work)
         runs = merge([run_all(checkout, names) for _ in range(repeat)])
     packages = {name: version(name) for name in ("tensorflow", "keras", "numpy")}

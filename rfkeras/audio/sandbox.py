@@ -12,7 +12,7 @@ import atexit
 import json
 import math
 import os
-import signal
+import secrets
 import socket
 import struct
 import subprocess
@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,9 +38,16 @@ from rfkeras.audio.io import (
 )
 from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError
+from rfkeras.utils.processes import DETACHED, describe_status
 
 WORKER_MODULE = "rfkeras.audio.sandbox_worker"
+# Where processes are forked, they can inherit a socket. Elsewhere, as on Windows, they connect
+# to a port of the loopback interface.
+HANDS_OVER_SOCKETS = hasattr(os, "fork")
+LOOPBACK, PORT, KEY_BYTES = "127.0.0.1", "port:", 32
 _START_SECONDS = 60.0
+_ACCEPT_SECONDS = 0.1
+_KEY_SECONDS = 1.0
 _END_SECONDS = 5.0
 # Long reads get extra time, as a share of the audio's length. The slowest decoder (Vorbis)
 # needs 0.01.
@@ -54,7 +62,8 @@ class Limits:
         seconds: Time for one request (open, check or read). Reads get a fifth of the length
             of their audio on top.
         memory_mb: Address space of the decoding process in MiB, without its libraries. An
-            hour of stereo at 44.1 kHz, read in one request, needs about 2500.
+            hour of stereo at 44.1 kHz, read in one request, needs about 2500. macOS and
+            Windows do not limit it.
     """
 
     seconds: float = 60.0
@@ -156,8 +165,9 @@ def shared_pool() -> DecoderPool:
     return pool
 
 
-# A forked process must not use the sockets of the process it was forked from.
-os.register_at_fork(after_in_child=shared_pool.cache_clear)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # A forked process must not use the sockets of the process it was forked from.
+    os.register_at_fork(after_in_child=shared_pool.cache_clear)
 
 
 class IsolatedAudioFile:
@@ -339,28 +349,11 @@ class DecoderProcess:
 
     def __init__(self, limits: Limits, worker_module: str) -> None:
         self._limits = limits
-        own, its = socket.socketpair()
-        paths = [path or str(Path.cwd()) for path in sys.path]
-        environment = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
-        with its:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    worker_module,
-                    str(its.fileno()),
-                    str(limits.memory_mb),
-                ],
-                env={**os.environ, **environment},
-                pass_fds=(its.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                process_group=0,  # so that Ctrl-C reaches only the parent
-            )
-        self._socket = own
+        start = _with_socket if HANDS_OVER_SOCKETS else _with_port
+        self._process, self._socket = start(worker_module, limits.memory_mb)
         self.answered = 0
         try:
-            self._receive(_START_SECONDS, None)
+            ready = self._receive(_START_SECONDS, None)
         except (DecoderDied, TimeoutError) as error:
             self.end()
             raise ConfigError(
@@ -371,6 +364,8 @@ class DecoderProcess:
         except BaseException:
             self.end()
             raise
+        if not ready["memory_limited"]:
+            _note_missing_limit()
 
     @property
     def pid(self) -> int:
@@ -450,9 +445,69 @@ class DecoderProcess:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             return DecoderDied("it closed its connection")
-        if status >= 0:
-            return DecoderDied(f"exit status {status}")
-        return DecoderDied(signal.Signals(-status).name)
+        return DecoderDied(describe_status(status))
+
+
+def _with_socket(module: str, memory_mb: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a process that inherits one end of a pair of sockets; return it and the other."""
+    own, its = socket.socketpair()
+    with its:
+        process = _start(module, str(its.fileno()), memory_mb, pass_fds=(its.fileno(),))
+    return process, own
+
+
+def _with_port(module: str, memory_mb: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a process that connects to a loopback port; return it and the connection.
+
+    Other programs can also connect to the port. The process therefore proves with a key that
+    it is the one. If it ends before, the returned socket is closed at the other side.
+    """
+    key = secrets.token_bytes(KEY_BYTES)
+    deadline = time.monotonic() + _START_SECONDS
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+        process = _start(module, f"{PORT}{port}", memory_mb, stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        with suppress(OSError), process.stdin:  # the process may have ended
+            process.stdin.write(key)
+        server.settimeout(_ACCEPT_SECONDS)
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError):
+                own, _ = server.accept()
+                received = bytearray(KEY_BYTES)
+                in_time = time.monotonic() + _KEY_SECONDS
+                receive_into(own, memoryview(received), in_time)
+                if secrets.compare_digest(received, key):
+                    own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return process, own
+                own.close()
+    own, its = socket.socketpair()
+    its.close()
+    return process, own
+
+
+def _start(
+    module: str, connection: str, memory_mb: int, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a decoding process."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+    process: subprocess.Popen[bytes] = subprocess.Popen(
+        [sys.executable, "-m", module, connection, str(memory_mb)],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        **{"stdin": subprocess.DEVNULL, **DETACHED, **options},
+    )
+    return process
+
+
+@cache
+def _note_missing_limit() -> None:
+    print(
+        "Note: this system does not limit the memory of the processes that decode audio. A "
+        "damaged file can use all of it.",
+        file=sys.stderr,
+    )
 
 
 def _audio_info(answer: Fields) -> AudioInfo:

@@ -20,6 +20,7 @@ from rfkeras.config.parsing import metavar, switch
 from rfkeras.config.train_config import TrainConfig, flag
 from rfkeras.errors import RFKerasError
 from rfkeras.utils.streams import (
+    escape_unknown_characters,
     flush_streams,
     open_missing_streams,
     reader_left,
@@ -63,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         exits with status 2.)
     """
     open_missing_streams()
+    escape_unknown_characters()
     try:
         try:
             return _run(arguments)

@@ -15,6 +15,7 @@ from rfkeras.config.recipes import list_recipes
 from rfkeras.config.resolve import add_flags, continue_config, resolve
 from rfkeras.config.train_config import TrainConfig, differing_options, from_text, to_json
 from rfkeras.errors import ConfigError, RFKerasError
+from rfkeras.utils.files import holder_file
 from rfkeras.utils.progress import print_status
 
 if TYPE_CHECKING:
@@ -199,16 +200,21 @@ def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
     if done:
         print("The run is already finished.")
         return 0
-    with folder.locked():
-        if to_json(folder.read_config()) != to_json(config):
-            raise ConfigError(f"Another process has just started a run in {folder.root}.")
-        try:
-            return _train(config, folder, resume, workers)
-        except RFKerasError:
-            _remove_if_unused(folder)
-            raise
-        except OSError as error:
-            raise OSError(f"{error}. {_how_to_resume(folder)}") from error
+    unused = False
+    try:
+        with folder.locked():
+            if to_json(folder.read_config()) != to_json(config):
+                raise ConfigError(f"Another process has just started a run in {folder.root}.")
+            try:
+                return _train(config, folder, resume, workers)
+            except RFKerasError:
+                unused = _is_unused(folder)
+                raise
+            except OSError as error:
+                raise OSError(f"{error}. {_how_to_resume(folder)}") from error
+    finally:
+        if unused:  # the run failed before it started; Windows keeps locked files
+            shutil.rmtree(folder.root)
 
 
 def _follow(options: argparse.Namespace, workers: Workers) -> int:
@@ -230,11 +236,10 @@ def _follow(options: argparse.Namespace, workers: Workers) -> int:
     return 0
 
 
-def _remove_if_unused(folder: RunFolder) -> None:
-    """Remove the folder of a run that failed before it started."""
+def _is_unused(folder: RunFolder) -> bool:
+    """Return whether a locked folder has only what a run has before it starts."""
     files = {path for path in folder.root.rglob("*") if path.is_file()}
-    if files <= {folder.config, folder.lock}:
-        shutil.rmtree(folder.root)
+    return files <= {folder.config, folder.lock, holder_file(folder.lock)}
 
 
 def _how_to_resume(folder: RunFolder) -> str:

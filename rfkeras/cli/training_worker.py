@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 
 from rfkeras.cli.main import run
-from rfkeras.training.launch import end_with_parent
+from rfkeras.utils.processes import obey_parent
 
 if __name__ == "__main__":
-    end_with_parent()
+    obey_parent()
     sys.exit(run(["train", "--resume", sys.argv[1]]))

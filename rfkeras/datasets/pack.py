@@ -24,6 +24,7 @@ from rfkeras.datasets.packed import FORMAT_NAME, FORMAT_VERSION, INDEX_NAME, Pac
 from rfkeras.errors import AudioError, ConfigError, one_file
 from rfkeras.utils.files import (
     PARTIAL,
+    move_into_place,
     naming_write_errors,
     remove_leftovers,
     sole_writer,
@@ -312,9 +313,7 @@ class ShardWriter:
         """Close the file and give it its name."""
         with self._writing():
             self._writer.close()
-            with self._aside.open("rb") as file:
-                os.fsync(file.fileno())
-            self._aside.replace(self.path)
+            move_into_place(self._aside, self.path)
         return WrittenShard(
             self.path.name,
             self.path.stat().st_size,

@@ -26,8 +26,6 @@ from rfkeras.experiments.sweep import (
     report_file,
 )
 from rfkeras.training.launch import (
-    INTERRUPTED,
-    end_with_parent,
     last_line,
     slot_environments,
     start_child,
@@ -35,6 +33,7 @@ from rfkeras.training.launch import (
 )
 from rfkeras.training.run_dir import RunFolder
 from rfkeras.utils.files import try_exclusive, write_text
+from rfkeras.utils.processes import INTERRUPTED, obey_parent, send_signal
 from rfkeras.utils.user_code import import_user_code
 
 TAKEN = 75  # exit status: another process works on this run
@@ -122,7 +121,7 @@ class _RunProcess:
 
     def interrupt(self) -> None:
         """Ask the process to save its state and end."""
-        self._process.send_signal(signal.SIGINT)
+        send_signal(self._process, signal.SIGINT)
 
     def wait(self) -> None:
         """Wait until the process has ended."""
@@ -132,7 +131,7 @@ class _RunProcess:
 def main(root: str) -> int:
     """Finish the run in a folder; return the exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
-    end_with_parent()
+    obey_parent()
     folder = RunFolder(Path(root))
     with try_exclusive(folder.lock) as holder:
         if holder is not None:

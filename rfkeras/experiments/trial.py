@@ -21,9 +21,16 @@ from typing import Any
 
 from rfkeras.config.train_config import TrainConfig, differing_options
 from rfkeras.errors import CheckpointError, DatasetError, RFKerasError
-from rfkeras.training.launch import INTERRUPTED, end_with_parent, last_line, start_child
+from rfkeras.training.launch import last_line, start_child
 from rfkeras.training.run_dir import RunFolder, create_run_folder, read_log
 from rfkeras.utils.files import exclusive, write_text
+from rfkeras.utils.processes import (
+    INTERRUPTED,
+    describe_status,
+    obey_parent,
+    send_signal,
+    was_killed,
+)
 from rfkeras.utils.user_code import import_user_code
 
 FAILED, BAD_DATA, DIVERGED = 1, 3, 4  # exit statuses
@@ -66,7 +73,7 @@ def run_trial(folder: RunFolder, config: TrainConfig) -> TrialOutcome:
         try:
             status = process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            send_signal(process, signal.SIGINT)
             process.wait()
             raise
     if status == 0:
@@ -78,8 +85,8 @@ def run_trial(folder: RunFolder, config: TrainConfig) -> TrialOutcome:
         raise DatasetError(reason)
     if status == DIVERGED:
         return record_failure(folder, f"{_DIVERGED}{reason}")
-    if status < 0:
-        name = signal.Signals(-status).name
+    if was_killed(status):
+        name = describe_status(status)
         reason = f"killed by {name}{', perhaps out of memory' if name == 'SIGKILL' else ''}"
     return record_failure(folder, reason or f"exit status {status}")
 
@@ -146,7 +153,7 @@ def record_failure(folder: RunFolder, reason: str) -> TrialOutcome:
 
 def main(root: str) -> int:
     """Finish the trial in a folder; return the exit status."""
-    end_with_parent()
+    obey_parent()
     folder = RunFolder(Path(root))
     try:
         import_user_code()

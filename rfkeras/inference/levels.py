@@ -131,7 +131,7 @@ def cancelling_channels(
             return None
         length = min(round(seconds * sample_rate_hz), file.length)
         count = min(length, round(_EXCERPT_SECONDS * sample_rate_hz))
-        starts = np.linspace(0, length - count, _EXCERPTS, dtype=int)
+        starts = np.linspace(0, length - count, _EXCERPTS, dtype=np.int64)
         stereo = np.concatenate([file.read(int(s), count) for s in dict.fromkeys(starts)])
         channels = sqrt(float(np.square(stereo, dtype=np.float64).mean()))
         mixed = sqrt(float(np.square(stereo.mean(axis=1, dtype=np.float64)).mean()))

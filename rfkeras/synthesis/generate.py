@@ -25,7 +25,6 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-import rfkeras
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.synthesis.compose import LABEL_RATE, VERSION, compose
 from rfkeras.synthesis.mapping import CLASSES
@@ -38,6 +37,7 @@ from rfkeras.utils.files import (
     write_bytes,
     write_text,
 )
+from rfkeras.utils.processes import package_path, usable_cores
 from rfkeras.utils.progress import track
 
 CACHE_VARIABLE = "RFKERAS_CACHE_DIR"
@@ -105,7 +105,7 @@ def generate(
         DatasetError: The sound font lacks sounds, or a clip could not be made.
     """
     train, test = clip_indices(size)
-    workers = default_workers() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if seed < 0 or workers < 1:
         raise ConfigError(
             "gm_instruments needs a seed of 0 or more and at least 1 worker. "
@@ -317,7 +317,10 @@ class ClipJournal:
     def append(self, entries: Iterable[tuple[str, str]]) -> None:
         """Add (relative path, SHA-256) pairs as they come, and flush after each."""
         torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        with naming_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+        with (
+            naming_write_errors(self.path),
+            self.path.open("a", encoding="utf-8", newline="\n") as file,
+        ):
             if torn:
                 file.write("\n")
             for path, value in entries:
@@ -340,11 +343,6 @@ def intact(folder: Path, sums: dict[str, str]) -> set[str]:
     with ThreadPoolExecutor(max_workers=4) as pool:
         found = pool.map(lambda path: checksum(folder / path), paths)
         return {path for path, value in zip(paths, found, strict=True) if value == sums[path]}
-
-
-def default_workers() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def make_clips(
@@ -392,19 +390,14 @@ def make_clips(
 
 def _start(folder: Path, seed: int, fonts: Sequence[Path]) -> subprocess.Popen[str]:
     """Start a worker process."""
-    environment = dict(os.environ)
-    package_root = str(Path(rfkeras.__file__).parents[1])
-    known = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [package_root, known] if known else [package_root]
-    )
+    environment = {**os.environ, "PYTHONPATH": package_path()}
     # Each worker keeps one core busy; more threads inside would compete for the cores.
     environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     return subprocess.Popen(
         [sys.executable, "-P", "-m", _WORKER, str(folder), str(seed), *map(str, fonts)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=environment,
     )
 

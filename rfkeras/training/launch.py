@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,13 +15,20 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-import rfkeras
 from rfkeras.training.distributed import RESTART_STATUS, VARIABLE, tf_config
 from rfkeras.training.run_dir import RunFolder
+from rfkeras.utils.processes import (
+    DETACHED,
+    INTERRUPTED,
+    describe_status,
+    package_path,
+    send_signal,
+    usable_cores,
+    was_killed,
+)
 from rfkeras.utils.progress import print_status
 
 LOG = "output.txt"  # output of the run's process, in the run's folder
-INTERRUPTED = 130  # exit status after Ctrl-C
 TERMINATED = 128 + signal.SIGTERM
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 _POLL_SECONDS = 0.1
@@ -36,7 +42,7 @@ _STOPPING = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 def start_child(
     module: str, folder: RunFolder, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m MODULE FOLDER`. The module must call `end_with_parent`.
+    """Start `python -m MODULE FOLDER`. The module must call `obey_parent`.
 
     Args:
         module: Full name of the module.
@@ -50,31 +56,13 @@ def start_child(
             stdin=subprocess.PIPE,  # closed when this process ends, however it ends
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # this process forwards Ctrl-C
+            **DETACHED,  # this process forwards Ctrl-C
         )
-
-
-def package_path() -> str:
-    """Return a PYTHONPATH with which a process finds this package without installing it."""
-    root = str(Path(rfkeras.__file__).parents[1])
-    known = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([root, known] if known else [root])
 
 
 def command(module: str, folder: RunFolder) -> list[str]:
     """Return the command line of a run's process."""
     return [sys.executable, "-m", module, str(folder.root)]
-
-
-def end_with_parent() -> None:
-    """End this process as soon as its standard input is closed."""
-    threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
-
-
-def _exit_at_end_of_input() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(INTERRUPTED)
 
 
 def last_line(folder: RunFolder) -> str:
@@ -125,8 +113,8 @@ def _worker_environments(count: int) -> list[dict[str, str]]:
     gpus = visible_gpus()
     if len(gpus) >= count:
         return [{VISIBLE_GPUS: ",".join(gpus[index::count])} for index in range(count)]
-    cores = len(os.sched_getaffinity(0))
-    return [{VISIBLE_GPUS: "-1"} | own for own in slot_environments(count, [], cores)]
+    shares = slot_environments(count, [], usable_cores())
+    return [{VISIBLE_GPUS: "-1"} | own for own in shares]
 
 
 # Several workers of one run
@@ -209,7 +197,7 @@ class Launcher:
                 stdin=subprocess.PIPE,  # closed when this process ends, however it ends
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # this process forwards Ctrl-C to the chief
+                **DETACHED,  # this process forwards Ctrl-C to the chief
             )
             self._workers.append(worker)
 
@@ -233,7 +221,7 @@ class Launcher:
         own = [(i, s) for i, s in ended if s != RESTART_STATUS] or ended
         index, status = min(own, key=lambda item: (_is_lost(item[1]), item[0]))
         if self._stopped_by is None:
-            print_status(f"Worker {index} ended with {_describe_status(status)}")
+            print_status(f"Worker {index} ended with {describe_status(status)}")
             if index and not _is_lost(status):
                 output = self._output(index).read_text(encoding="utf-8", errors="replace")
                 print_status(output[-2000:])
@@ -253,7 +241,7 @@ class Launcher:
             self._end()
         self._stopped_by = number
         if self._workers and self._workers[0].poll() is None:
-            self._workers[0].send_signal(number)  # the chief saves; then the others end
+            send_signal(self._workers[0], number)  # the chief saves; then the others end
 
     def _last_saved(self) -> int:
         path = self.folder.last
@@ -265,11 +253,7 @@ class Launcher:
 
 def _is_lost(status: int) -> bool:
     """Return whether a worker was killed or lost another, so that all must restart."""
-    return status < 0 or status == RESTART_STATUS
-
-
-def _describe_status(status: int) -> str:
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    return was_killed(status) or status == RESTART_STATUS
 
 
 def _free_ports(count: int) -> list[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -32,6 +31,8 @@ from rfkeras.errors import ConfigError
 PARTIAL = ".partial"  # in the names of unfinished files
 
 _NAME_BYTES = 255  # longest file name on the usual file systems
+_OPEN_ELSEWHERE_SECONDS = 5.0
+_POLL_SECONDS = 0.3
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -59,12 +60,29 @@ def atomic_write(path: str | Path, suffix: str = "") -> Iterator[Path]:
     try:
         with naming_write_errors(path):
             yield aside
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            aside.replace(path)
+            move_into_place(aside, path)
     finally:
         with suppress(OSError):  # fails on a disk that cannot be written
             aside.unlink(missing_ok=True)
+
+
+def move_into_place(aside: Path, path: Path) -> None:
+    """Replace a file by a finished temporary one, whose content is put on the disk first.
+
+    Windows refuses this while another process, such as a virus scanner, has the old file
+    open. Such processes soon close it, so the function tries again for a moment.
+    """
+    with aside.open("r+b") as file:  # Windows syncs only files that are open for writing
+        os.fsync(file.fileno())
+    give_up = time.monotonic() + (_OPEN_ELSEWHERE_SECONDS if os.name == "nt" else 0.0)
+    while True:
+        try:
+            aside.replace(path)
+            return
+        except PermissionError:
+            if time.monotonic() >= give_up:
+                raise
+            time.sleep(_POLL_SECONDS)
 
 
 def fit_name(stem: str, suffix: str) -> str:
@@ -344,8 +362,6 @@ def malformed() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-_POLL_SECONDS = 0.3
-
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # no locks here
 
 
@@ -394,32 +410,56 @@ def exclusive(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
 def try_exclusive(path: Path) -> Iterator[str | None]:
     """Hold a lock if it is free.
 
-    On a file system without locks, print a note and continue without one.
+    The file PATH.holder next to the lock says who holds it: Windows lets nobody read a locked
+    file. On a file system without locks, print a note and continue without one.
 
     Args:
-        path: Lock file, created if needed and never removed.
+        path: Lock file, created if needed. Its folder must exist.
 
     Yields:
-        None if the lock is held, or its holder as "PROCESS-ID on HOST".
+        None if the lock is held, or its holder as "PROCESS-ID on HOST (since TIME)".
     """
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            yield file.read().strip() or "unknown"
-            return
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            print(
-                f"Note: {path} cannot be locked ({error.strerror}). Make sure that no other "
-                "process writes there.",
-                file=sys.stderr,
-            )
-            yield None
-            return
-        with suppress(OSError):  # on a full disk the lock is held without the holder's name
-            file.truncate(0)
-            os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0, thread_local=False)
+    holder = holder_file(path)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield _read_holder(holder)
+        return
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
+            raise
+        print(
+            f"Note: {path} cannot be locked ({error}). Make sure that no other process writes "
+            "there.",
+            file=sys.stderr,
+        )
         yield None
+        return
+    try:
+        with suppress(OSError):  # on a full disk the lock is held without the holder's name
+            holder.write_text(_describe_this_process(), encoding="utf-8")
+        yield None
+    finally:
+        with suppress(OSError):
+            holder.unlink()
+        lock.release()
+
+
+def holder_file(lock: Path) -> Path:
+    """Return the file that says who holds a lock. A process that was killed leaves it."""
+    return lock.with_name(fit_name(lock.name, ".holder"))
+
+
+def _describe_this_process() -> str:
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    return f"{os.getpid()} on {socket.gethostname()} (since {now})"
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip() or "unknown"
+    except OSError:  # it has just got the lock, or its disk is full
+        return "unknown"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import select
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # by file descriptor
 
@@ -29,6 +32,15 @@ def open_missing_streams() -> None:
             setattr(sys, name, stream)
 
 
+def escape_unknown_characters() -> None:
+    """Print characters that the encoding of standard output lacks as escapes such as `\\u266b`.
+
+    Otherwise a file name can end the command, with an old code page of Windows for example.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def flush_streams() -> None:
     """Write what standard output and error still hold.
 
@@ -46,7 +58,7 @@ def reader_left(error: BaseException) -> bool:
     This is so after `rfkeras ... | head`.
     """
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, BrokenPipeError):
+    while cause is not None and not _is_broken_pipe(cause):
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return False
@@ -65,8 +77,26 @@ def silence_streams() -> None:
         flush_streams()
 
 
+def _is_broken_pipe(error: BaseException) -> bool:
+    """Return whether an error says that nobody reads; Windows also calls that "invalid"."""
+    invalid = os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL
+    return invalid or isinstance(error, BrokenPipeError)
+
+
 def _has_no_reader(number: int) -> bool:
     """Return whether a file descriptor is a pipe or socket without a reader."""
+    if not hasattr(select, "poll"):  # Windows
+        return _cannot_flush(sys.stdout if number == 1 else sys.stderr)
     poll = select.poll()
     poll.register(number, 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _cannot_flush(stream: TextIO | None) -> bool:
+    """Return whether what a stream still holds cannot be written."""
+    try:
+        if stream is not None and not stream.closed:
+            stream.flush()
+    except OSError:
+        return True
+    return False

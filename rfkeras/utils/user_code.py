@@ -68,7 +68,7 @@ def _inherited() -> list[str]:
 
 
 def _is_file(name: str) -> bool:
-    return name.endswith(_FILE_SUFFIX) or os.sep in name
+    return name.endswith(_FILE_SUFFIX) or os.sep in name or "/" in name
 
 
 def _absolute(name: str) -> str:

@@ -91,8 +91,8 @@ def diverging_runs(monkeypatch):
 def test_commands_end_with_a_status_and_a_message(
     tone_folder, tmp_path, diverging_runs, monkeypatch, capsys
 ):
-    monkeypatch.setattr("rfkeras.experiments.trial.end_with_parent", lambda: None)
-    monkeypatch.setattr("rfkeras.experiments.sweep_run.end_with_parent", lambda: None)
+    monkeypatch.setattr("rfkeras.experiments.trial.obey_parent", lambda: None)
+    monkeypatch.setattr("rfkeras.experiments.sweep_run.obey_parent", lambda: None)
     folder = create_run_folder(configuration(tone_folder), tmp_path / "run")
     assert trial(str(folder.root)) == 4
     assert "diverged: variable" in capsys.readouterr().err

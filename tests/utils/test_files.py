@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import socket
 import zipfile
 
@@ -144,9 +145,9 @@ def test_a_lock_has_one_holder_which_the_error_names(tmp_path):
     with files.try_exclusive(tmp_path / "lock") as first:
         assert first is None
         with files.try_exclusive(tmp_path / "lock") as second:
-            assert second == holder
+            assert re.fullmatch(rf"{holder} \(since 20\d\d-\d\d-\d\d [\d:]{{8}} UTC\)", second)
         with (
-            pytest.raises(ConfigError, match=f"Process {holder} is writing to runs/a"),
+            pytest.raises(ConfigError, match=rf"Process {holder} \(.*\) is writing to runs/a"),
             files.sole_writer(tmp_path / "lock", "runs/a"),
         ):
             pass
@@ -170,4 +171,4 @@ def test_a_waiting_process_gets_the_lock_when_it_is_free(tmp_path, monkeypatch):
         with pytest.raises(Waited), files.exclusive(tmp_path / "lock", on_wait):
             pass
     with files.exclusive(tmp_path / "lock", waiting.append):
-        assert waiting == [f"{os.getpid()} on {socket.gethostname()}"]
+        assert waiting[0].startswith(f"{os.getpid()} on {socket.gethostname()} (since ")

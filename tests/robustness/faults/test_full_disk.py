@@ -124,7 +124,8 @@ def test_a_second_process_on_a_run_gets_an_error_that_names_the_first(run_folder
         assert main.run(["train", "--resume", str(run_folder.root)]) == 1
         err = capsys.readouterr().err
     holder = f"Process {os.getpid()} on {socket.gethostname()}"
-    assert f"{holder} is writing to {run_folder.root}. Wait for it" in err
+    assert f"{holder} (since " in err
+    assert f") is writing to {run_folder.root}. Wait for it" in err
     assert run_folder.config.exists()  # the folder of the other process is unchanged
     with run_folder.locked():
         pass  # the lock is free again

@@ -1,0 +1,90 @@
+"""Child processes, started and stopped in the same way on every system.
+
+Children are new interpreters (`subprocess`), never forks. Their standard input is a pipe from
+the parent: a byte on it is the number of a signal, and its end means that the parent has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypedDict
+
+INTERRUPTED = 130  # exit status after Ctrl-C
+
+_NT_ERROR = 0x80000000  # Windows ends crashed processes with a status from here on
+
+
+class Detached(TypedDict):
+    """Options of `subprocess.Popen` for a process that Ctrl-C in the terminal does not reach."""
+
+    start_new_session: bool
+    creationflags: int
+
+
+# Each system ignores the option of the other one.
+DETACHED: Detached = {
+    "start_new_session": True,
+    "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+}
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def package_path() -> str:
+    """Return a PYTHONPATH with which a process finds this package without installing it."""
+    root = str(Path(__file__).parents[2])
+    known = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([root, known] if known else [root])
+
+
+def send_signal(process: subprocess.Popen[Any], number: int) -> None:
+    """Send a signal to a child process that calls `obey_parent`, unless it has ended.
+
+    Windows has no signals between processes, so the number goes through the pipe to the
+    child's standard input.
+    """
+    assert process.stdin is not None
+    with suppress(OSError):  # the process has ended
+        os.write(process.stdin.fileno(), bytes([number]))
+
+
+def obey_parent() -> None:
+    """Handle the signals that the parent sends, and end this process when the parent ends."""
+    threading.Thread(target=_read_signals, daemon=True).start()
+
+
+def _read_signals() -> None:
+    while number := os.read(sys.stdin.fileno(), 1):
+        _raise_in_main_thread(number[0])
+    os._exit(INTERRUPTED)
+
+
+def _raise_in_main_thread(number: int) -> None:
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)  # also wakes the thread from a system call
+    else:
+        signal.raise_signal(number)
+
+
+def was_killed(status: int) -> bool:
+    """Return whether an exit status is that of a process that was killed or has crashed."""
+    return status < 0 or status >= _NT_ERROR
+
+
+def describe_status(status: int) -> str:
+    """Return an exit status as text: "SIGSEGV", "error 0xC0000005" or "exit status 1"."""
+    if status < 0:
+        return signal.Signals(-status).name
+    return f"error 0x{status:08X}" if was_killed(status) else f"exit status {status}"
