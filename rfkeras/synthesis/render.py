@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import midirenderer
 import numpy as np
 import soundfile
 import soxr
@@ -104,8 +103,8 @@ def parse_sound_fonts(text: str) -> tuple[Path, ...]:
     """Return the absolute paths of the sound fonts listed in a text.
 
     Args:
-        text: One file, or several separated by ":" as in PATH. "TimGM6mb" is the default
-            font.
+        text: One file, or several separated by ":" as in PATH (on Windows by ";").
+            "TimGM6mb" is the default font.
 
     Raises:
         DatasetError: The default font is listed but not installed.
@@ -190,16 +189,29 @@ def render_stem(part: Part, kit: int, tuning_cents: float, font: SoundFont) -> N
     """Render one part: (480000,) float32, mono at 48 kHz, at the sound font's own level.
 
     Raises:
-        DatasetError: The renderer rejects the sound font.
+        DatasetError: midirenderer is not installed, or it rejects the sound font.
     """
+    renderer = _load_renderer()
     try:
-        wave = midirenderer.render_wave_from(font.content, _midi_file(part, kit, tuning_cents))
+        wave = renderer.render_wave_from(font.content, _midi_file(part, kit, tuning_cents))
     except Exception as error:  # a native module that does not document its exceptions
         raise DatasetError(f"{font.path}: the sound font cannot be played: {error}") from error
     stereo, _ = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     mono = stereo[:_RENDER_SAMPLES].mean(axis=1)
     mono = np.pad(mono, (0, _RENDER_SAMPLES - len(mono)))
     return np.asarray(mono[int(LEAD_SECONDS * _RENDER_RATE_HZ) :])
+
+
+def _load_renderer() -> Any:
+    try:
+        import midirenderer
+    except ImportError as error:
+        raise DatasetError(
+            "Rendering music needs midirenderer (pip install midirenderer==0.1.3). It exists "
+            "for Linux x86-64, macOS and Windows. Elsewhere, render the data set on another "
+            "machine and copy its folder."
+        ) from error
+    return midirenderer
 
 
 def _midi_file(part: Part, kit: int, tuning_cents: float) -> bytes:

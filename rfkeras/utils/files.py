@@ -31,7 +31,10 @@ from rfkeras.errors import ConfigError
 PARTIAL = ".partial"  # in the names of unfinished files
 
 _NAME_BYTES = 255  # longest file name on the usual file systems
+_IS_WINDOWS = os.name == "nt"
 _OPEN_ELSEWHERE_SECONDS = 5.0
+_REFUSED_ON_WINDOWS = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.IGNORECASE)
 _POLL_SECONDS = 0.3
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -74,7 +77,7 @@ def move_into_place(aside: Path, path: Path) -> None:
     """
     with aside.open("r+b") as file:  # Windows syncs only files that are open for writing
         os.fsync(file.fileno())
-    give_up = time.monotonic() + (_OPEN_ELSEWHERE_SECONDS if os.name == "nt" else 0.0)
+    give_up = time.monotonic() + (_OPEN_ELSEWHERE_SECONDS if _IS_WINDOWS else 0.0)
     while True:
         try:
             aside.replace(path)
@@ -85,23 +88,33 @@ def move_into_place(aside: Path, path: Path) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def fit_name(stem: str, suffix: str) -> str:
-    """Return the file name `stem + suffix`, shortened if no file system can store it.
+def fit_name(stem: str, suffix: str, *, windows: bool = _IS_WINDOWS) -> str:
+    """Return the file name `stem + suffix`, changed if no file system can store it.
 
     A name with more than 255 bytes keeps the beginning of the stem and the suffix. Between them
     stand "~" and 12 hexadecimal digits of the SHA-256 of the whole name, so the same name is
-    always shortened to the same one, and different names to different ones.
+    always shortened to the same one, and different names to different ones. On Windows,
+    characters that it refuses become "_", and a name such as "con.wav", which it takes for a
+    device, gets "_" in front. Such names also get the digits.
 
     Args:
         stem: Name without the suffix.
         suffix: Ending that must stay, such as ".tags.json".
+        windows: Whether the name is for Windows.
     """
     whole = os.fsencode(stem + suffix)
-    if len(whole) <= _NAME_BYTES:
+    kept_stem = _name_on_windows(stem) if windows else stem
+    if len(whole) <= _NAME_BYTES and kept_stem == stem:
         return stem + suffix
     ending = f"~{hashlib.sha256(whole).hexdigest()[:12]}{suffix}"
-    kept = os.fsencode(stem)[: _NAME_BYTES - len(os.fsencode(ending))]
+    kept = os.fsencode(kept_stem)[: _NAME_BYTES - len(os.fsencode(ending))]
     return kept.decode("utf-8", "ignore") + ending
+
+
+def _name_on_windows(stem: str) -> str:
+    """Return the beginning of a file name without what Windows refuses."""
+    name = _REFUSED_ON_WINDOWS.sub("_", stem)
+    return f"_{name}" if _DEVICE.match(name) else name
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -21,7 +21,7 @@ _NT_ERROR = 0x80000000  # Windows ends crashed processes with a status from here
 
 
 class Detached(TypedDict):
-    """Options of `subprocess.Popen` for a process that Ctrl-C in the terminal does not reach."""
+    """Options of `subprocess.Popen` for a process that does not receive Ctrl-C."""
 
     start_new_session: bool
     creationflags: int

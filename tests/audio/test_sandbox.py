@@ -1,5 +1,6 @@
 """Decoding in separate processes: same samples as in this one, and an error for each crash."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from rfkeras.audio import sandbox
 from rfkeras.audio.decode import DECODERS, check_audio, open_audio
 from rfkeras.audio.io import AudioFormat, check_file, read_audio
 from rfkeras.audio.sandbox import DecoderPool, Limits
@@ -35,6 +37,46 @@ def faulty_pool():
     pool = DecoderPool(Limits(seconds=1.0), "tests.helpers.faulty_decoder")
     yield pool
     pool.close()
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """Let new processes connect to a loopback port, as on Windows."""
+    monkeypatch.setattr(sandbox, "HANDS_OVER_SOCKETS", False)
+
+
+def test_processes_that_connect_to_a_port_behave_in_the_same_way(songs, port):
+    pool = DecoderPool(Limits(seconds=1.0), "tests.helpers.faulty_decoder")
+    for name, reason in (("segfault.wav", "crashed: SIGSEGV"), ("endless.wav", "within 1")):
+        with pool.open(songs / name, AUDIO) as file, pytest.raises(AudioError, match=reason):
+            file.read()
+    path = songs / "good.flac"
+    for source in (path, path.read_bytes()):
+        with pool.open(source, STEREO, "a song") as file:
+            np.testing.assert_array_equal(file.read(), read_audio(path, STEREO))
+    pool.close()
+    with pytest.raises(ConfigError, match="does not start \\(exit status 1\\)"):
+        DecoderPool(worker_module="rfkeras.no_such_module").open(b"", AUDIO, "x")
+
+
+def test_a_stranger_at_the_port_is_turned_away(songs, port, monkeypatch):
+    turned_away, create = [], socket.create_server
+
+    def create_server(address):
+        server = create(address)
+        stranger = socket.create_connection(server.getsockname())  # before the process
+        stranger.sendall(b"?" * sandbox.KEY_BYTES)
+        turned_away.append(stranger)
+        return server
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    pool = DecoderPool()
+    with pool.open(songs / "good.flac", AUDIO) as file:
+        np.testing.assert_array_equal(file.read(), read_audio(songs / "good.flac", AUDIO))
+    pool.close()
+    (stranger,) = turned_away
+    with stranger:
+        assert stranger.recv(1) == b""
 
 
 @pytest.mark.parametrize("audio", [AUDIO, STEREO])
@@ -130,6 +172,30 @@ def test_processes_end_with_their_parent(songs):
     while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_decoder_that_never_returns_ends_some_time_after_its_parent(songs):
+    code = (
+        "import os, threading, time\n"
+        "from rfkeras.audio.io import AudioFormat\n"
+        "from rfkeras.audio.sandbox import DecoderPool, Limits\n"
+        'pool = DecoderPool(Limits(seconds=1.0), "tests.helpers.faulty_decoder")\n'
+        f"file = pool.open({str(songs / 'endless.wav')!r}, AudioFormat(22050))\n"
+        "print(file._session._process.pid, flush=True)\n"
+        "threading.Thread(target=file.read).start()\n"
+        "time.sleep(0.3)\n"
+        "os._exit(0)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    running = Path(f"/proc/{int(ended.stdout)}/cmdline")
+    assert running.read_bytes()
+    deadline = time.monotonic() + 20  # the limit of 1 s, the grace of 5 s, and a busy machine
+    while running.exists() and running.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_process_that_does_not_start_is_explained():

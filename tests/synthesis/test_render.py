@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,15 @@ def test_silent_part_is_an_error() -> None:
     clip = compose(0, 1)
     with pytest.raises(DatasetError, match=r"accordion .* is silent"):
         mix(clip, [np.zeros(480000, np.float32)])
+
+
+def test_a_missing_renderer_is_explained(
+    font: SoundFont, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composition = compose(0, 0)
+    monkeypatch.setitem(sys.modules, "midirenderer", None)
+    with pytest.raises(DatasetError, match="pip install midirenderer==0.1.3"):
+        render(composition, font)
 
 
 def test_sound_fonts_are_checked(tmp_path: Path, font: SoundFont) -> None:

@@ -57,6 +57,48 @@ def test_names_too_long_for_a_file_system_are_shortened(stem, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize(
+    ("stem", "kept"),
+    [
+        ("resnet_rf_small:gm_instruments", "resnet_rf_small_gm_instruments"),
+        ('What? <live> "1|2" a\\b*.ogg', "What_ _live_ _1_2_ a_b_.ogg"),
+        ("CON.wav", "_CON.wav"),
+        ("lpt1", "_lpt1"),
+        ("tab\t", "tab_"),
+    ],
+)
+def test_names_that_windows_refuses_are_changed_there(stem, kept):
+    name = files.fit_name(stem, ".tags.json", windows=True)
+    assert re.fullmatch(re.escape(kept) + r"~[0-9a-f]{12}\.tags\.json", name)
+    assert files.fit_name(stem, ".tags.json", windows=False) == f"{stem}.tags.json"
+    assert files.fit_name(kept, ".tags.json", windows=True) == f"{kept}.tags.json"
+
+
+def test_names_that_windows_accepts_stay():
+    for stem in ("01 song", "console.wav", "com10.wav", "\u97f3\u697d", ".hidden"):
+        assert files.fit_name(stem, ".png", windows=True) == f"{stem}.png"
+
+
+def test_a_file_that_another_process_has_open_is_replaced_a_moment_later(tmp_path, monkeypatch):
+    target, refusals = tmp_path / "report.json", [PermissionError(13, "in use")] * 2
+    original = files.Path.replace
+    target.write_text("old")
+
+    def replace(self, path):
+        if refusals:
+            raise refusals.pop()
+        original(self, path)
+
+    monkeypatch.setattr(files.Path, "replace", replace)
+    monkeypatch.setattr(files, "_POLL_SECONDS", 0)
+    with pytest.raises(PermissionError):  # final on this system
+        files.write_text(target, "new")
+    assert target.read_text() == "old"
+    monkeypatch.setattr(files, "_IS_WINDOWS", True)
+    files.write_text(target, "new")
+    assert (target.read_text(), refusals) == ("new", [])
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError()])
 def test_a_full_disk_is_reported_with_the_name_of_the_file(error, tmp_path):
     error.args += (f"HDF5: {os.strerror(errno.ENOSPC)}",)
