@@ -16,7 +16,7 @@ INSTALL_REQUIRES = [
     "tensorflow==2.16.2",
     "keras==3.13.2",
     "kapre==0.4.1",
-    "tensorflow-io==0.37.1",
+    "tensorflow-io==0.37.1; platform_system != 'Windows'",  # no wheels there
     "keras-tuner==1.4.8",  # tuning/oracle.py mends faults of this version
     "numpy>=1.26,<2",  # TensorFlow 2.16 is built against NumPy 1
     "scikit-learn>=1.4",
@@ -29,7 +29,8 @@ INSTALL_REQUIRES = [
     "platformdirs>=4",
     "filelock>=3.13",
     "pretty_midi==0.2.11",  # the built-in data set is a function of its sound font
-    "midirenderer==0.1.3",  # and of this renderer
+    # and of this renderer, which has no wheels for Linux on ARM
+    "midirenderer==0.1.3; platform_system != 'Linux' or platform_machine == 'x86_64'",
     "setuptools<81",  # pretty_midi and tensorboard import pkg_resources
 ]
 

@@ -11,15 +11,15 @@ exit status is 1 if a dependency that setup.py asks for on a system has no wheel
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import re
 import runpy
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 _GLIBC = range(5, 29)  # minor versions of glibc 2, up to manylinux_2_28
 NEVER = "not asked for"
+_JOBS = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class System:
 
     name: str
     tags: tuple[str, ...]
-    markers: dict[str, str]
+    markers: dict[str, str] = field(hash=False)
 
 
 def linux(machine: str, *older: str) -> System:
@@ -104,45 +105,37 @@ def applies(requirement: Requirement, system: System, python: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate(environment)
 
 
-def bare(requirement: Requirement) -> str:
-    """Return a requirement without its marker, which pip would evaluate for this system."""
-    return f"{requirement.name}{requirement.specifier}"
-
-
-def resolves(
-    names: Sequence[str], system: System, python: str, *, source: bool = False
-) -> bool:
-    """Return whether pip finds wheels of all these requirements for a system.
+@cache
+def versions(name: str, system: System, python: str, *, source: bool) -> tuple[str, ...]:
+    """Return the versions of a package that pip can install on a system.
 
     Args:
-        names: Requirements without markers.
+        name: Name of the package.
         system: The system.
         python: Version of Python, such as "3.12".
         source: Whether source distributions count too.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps"]
-        command += ["--ignore-installed", "--target", folder, "--python-version", python]
-        command += [word for tag in system.tags for word in ("--platform", tag)]
-        command += [] if source else ["--only-binary", ":all:"]
-        report = Path(folder, "report.json")
-        done = subprocess.run(
-            [*command, "--report", str(report), *names],
-            capture_output=True,
-            check=False,
-        )
-        found = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
-    return done.returncode == 0 and len(found.get("install", ())) == len(names)
+    command = ["pip", "index", "versions", name, "--python-version", python]
+    command += [word for tag in system.tags for word in ("--platform", tag)]
+    command += [] if source else ["--only-binary", ":all:"]
+    printed, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch("sys.argv", command),
+        redirect_stdout(printed),
+        redirect_stderr(errors),
+        suppress(SystemExit),
+    ):
+        runpy.run_module("pip", run_name="__main__")  # in this process: pip starts slowly
+    listed = re.search(r"^Available versions: (.+)$", printed.getvalue(), re.MULTILINE)
+    if listed is None and "No matching distribution" not in errors.getvalue():
+        raise RuntimeError(f"pip failed for {name}: {errors.getvalue().strip()}")
+    return tuple(listed[1].split(", ")) if listed else ()
 
 
-def missing(names: Sequence[str], system: System, python: str) -> set[str]:
-    """Return the requirements without a wheel, by halving the list."""
-    if not names or resolves(names, system, python):
-        return set()
-    if len(names) == 1:
-        return set(names)
-    half = len(names) // 2
-    return missing(names[:half], system, python) | missing(names[half:], system, python)
+def has(requirement: Requirement, system: System, python: str, *, source: bool = False) -> bool:
+    """Return whether pip can install a requirement on a system; see `versions`."""
+    found = versions(requirement.name, system, python, source=source)
+    return any(requirement.specifier.contains(version) for version in found)
 
 
 def cell(pythons: Iterable[str], lacking: Iterable[str]) -> str:
@@ -156,44 +149,44 @@ def cell(pythons: Iterable[str], lacking: Iterable[str]) -> str:
     return ", ".join(having) or "none"
 
 
-def table(requirements: dict[str, str]) -> tuple[list[str], bool]:
-    """Return the lines of a Markdown table, and whether every requirement is met.
+def row(text: str) -> tuple[list[str], bool]:
+    """Return the cells of a requirement, and whether it is met wherever it is asked for."""
+    requirement = Requirement(text)
+    asked = [
+        (system, python)
+        for system in SYSTEMS
+        for python in PYTHONS
+        if applies(requirement, system, python)
+    ]
+    lacking = [place for place in asked if not has(requirement, *place)]
+    if lacking == asked and has(requirement, *asked[0], source=True):
+        return ["source"] * len(SYSTEMS), True
+    cells = [
+        cell(
+            [python for where, python in asked if where == system],
+            [python for where, python in lacking if where == system],
+        )
+        for system in SYSTEMS
+    ]
+    return cells, not lacking
+
+
+def print_table(requirements: dict[str, str]) -> bool:
+    """Print a Markdown table; return whether every requirement is met.
 
     Args:
         requirements: Requirement -> the extras that ask for it.
     """
-    parsed = {text: Requirement(text) for text in requirements}
-    places = [(system, python) for system in SYSTEMS for python in PYTHONS]
-
-    def lacking(place: tuple[System, str]) -> set[str]:
-        names = sorted({bare(r) for r in parsed.values() if applies(r, *place)})
-        return missing(names, *place)
-
-    with ThreadPoolExecutor(4) as pool:
-        found = dict(zip(places, pool.map(lacking, places), strict=True))
-    lines = [
-        f"| Package | For | {' | '.join(system.name for system in SYSTEMS)} |",
-        f"|---|---|{'---|' * len(SYSTEMS)}",
-    ]
+    print(f"| Package | For | {' | '.join(system.name for system in SYSTEMS)} |")
+    print(f"|---|---|{'---|' * len(SYSTEMS)}", flush=True)
     complete = True
-    for text, extras in requirements.items():
-        requirement, name = parsed[text], bare(parsed[text])
-        asked = [place for place in places if applies(requirement, *place)]
-        if all(name in found[place] for place in asked) and resolves(
-            [name], *asked[0], source=True
-        ):
-            cells = ["source"] * len(SYSTEMS)
-        else:
-            cells = [
-                cell(
-                    [python for where, python in asked if where == system],
-                    [python for where, python in asked if name in found[where, python]],
-                )
-                for system in SYSTEMS
-            ]
-            complete = complete and not any(name in found[place] for place in asked)
-        lines.append(f"| {name} | {extras} | {' | '.join(cells)} |")
-    return lines, complete
+    with ProcessPoolExecutor(_JOBS) as pool:
+        rows = pool.map(row, requirements)
+        for (text, extras), (cells, is_met) in zip(requirements.items(), rows, strict=True):
+            complete = complete and is_met
+            name = text.partition(";")[0].strip()
+            print(f"| {name} | {extras} | {' | '.join(cells)} |", flush=True)
+    return complete
 
 
 def main() -> int:
@@ -212,9 +205,7 @@ def main() -> int:
                 used = f"`[{extra}]`" if extra else "all"
                 known = requirements.get(text)
                 requirements[text] = f"{known}, {used}" if known else used
-    lines, complete = table(requirements)
-    print("\n".join(lines))
-    return 0 if complete else 1
+    return 0 if print_table(requirements) else 1
 
 
 if __name__ == "__main__":
