@@ -187,8 +187,14 @@ def test_a_decoder_that_never_returns_ends_some_time_after_its_parent(songs):
         "time.sleep(0.3)\n"
         "os._exit(0)\n"
     )
+    # The process shares standard error, so a pipe there would not end before it.
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
     )
     running = Path(f"/proc/{int(ended.stdout)}/cmdline")
     assert running.read_bytes()
