@@ -170,12 +170,14 @@ class Demuxer:
     def _open(self) -> None:
         import av
 
+        # Before version 19, tags that are not UTF-8 were errors unless this was given.
+        lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
         self._file: BinaryIO = open_bytes(self._source)
         try:
             container: Any = av.open(
                 SeekingInput(self._file),
                 container_options={"format_whitelist": _FORMATS},
-                metadata_errors="replace",
+                **lenient,
             )
         except BaseException:
             self._file.close()

@@ -345,7 +345,8 @@ class FrequencyChannel(keras.layers.Layer):
         rows = ops.arange(shape[2], dtype="float32")
         ramp = 2.0 * rows / ops.cast(shape[2], "float32") - 1.0
         ramp = ops.cast(ops.reshape(ramp, (1, 1, -1, 1)), inputs.dtype)
-        channel = ops.broadcast_to(ramp, (shape[0], shape[1], shape[2], 1))
+        # Not broadcast_to: TensorFlow 2.20 quantises it wrongly for TFLite's int8.
+        channel = ramp * ops.ones((shape[0], shape[1], shape[2], 1), inputs.dtype)
         return ops.concatenate([inputs, channel], axis=-1)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:

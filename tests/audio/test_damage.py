@@ -308,7 +308,7 @@ def test_decoding_all_finds_damage_in_the_middle(kind, decoder, tmp_path):
 
 @pytest.mark.parametrize(
     ("codec", "container", "sample_format", "channels"),
-    [("wavpack", "wv", "s16p", 8), ("aac", "ipod", "fltp", 8), ("aac", "ipod", "fltp", 16)],
+    [("wavpack", "wv", "s16p", 8), ("wavpack", "wv", "s16p", 16), ("aac", "ipod", "fltp", 8)],
 )
 def test_eight_and_more_channels_are_mixed(codec, container, sample_format, channels):
     signal = music(1.0, RATE_HZ, 1)
