@@ -171,7 +171,9 @@ class Demuxer:
         import av
 
         # Before version 19, tags that are not UTF-8 were errors unless this was given.
-        lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        lenient = (
+            {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        )
         self._file: BinaryIO = open_bytes(self._source)
         try:
             container: Any = av.open(
