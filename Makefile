@@ -1,19 +1,20 @@
-# Needs make and Python 3.11 or 3.12; everything else is installed into .venv.
+# Needs make and Python 3.11, 3.12 or 3.13; everything else is installed into .venv.
 
-PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo yes),$(p),)))
-BIN := .venv/bin
-READY := .venv/.ready
-LOCK := requirements/requirements.lock
-NEXT := .venv-next
-NEXT_LOCK := requirements/next.lock
+fits = $(shell $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo yes)
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.13 python3,$(if $(call fits,$(p)),$(p),)))
+PYTHON_VERSION := $(if $(call fits,$(PYTHON)),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+# Two sets of packages: `default` is TensorFlow 2.16 with tensorflow-io, `newest` TensorFlow 2.20
+# with NumPy 2, the only one for Python 3.13.
+SET ?= $(if $(filter 3.13,$(PYTHON_VERSION)),newest,default)
+LOCK := requirements/$(SET).lock
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(SET)-$(PYTHON_VERSION)
+TESTS ?= not long
 BACKENDS := .venv-backends
 BACKENDS_NEEDS := requirements/backends.in
 TENSORFLOW_OUTPUTS = $(BACKENDS)/tensorflow.npz
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-NEXT_TESTS := tests/layers/test_residual.py tests/frontend/test_layer.py \
-  tests/training/test_step.py tests/training/test_run_dir.py \
-  tests/training/test_replicas.py tests/inference/test_stream.py \
-  tests/export/test_signatures.py tests/zoo/test_tagger.py tests/cli/test_tag.py
 # Rooms whose tests take seconds. `make test` runs everything.
 CHECK_TESTS := tests/test_architecture.py tests/test_readme.py tests/audio tests/config \
   tests/datasets tests/frontend tests/layers tests/utils \
@@ -31,14 +32,15 @@ HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
   listed-mutants sbom audit lock clean
 
 help:
-	@echo "make setup  .venv with the locked packages and rfkeras"
+	@echo "make setup  .venv with the locked packages and rfkeras; PYTHON=python3.13 or SET=newest"
+	@echo "            takes the newest packages instead, VENV=FOLDER another folder"
 	@echo "make train  train resnet_rf on the built-in data set, evaluate, export"
 	@echo "make check  lint, type check and the quick tests: under 90 seconds"
 	@echo "make test   lint, type check, all tests"
 	@echo "make test-long  the tests of benchmarks and soak, which take minutes"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure speed and memory against PyTorch and librosa; half an hour"
-	@echo "make next   a smoke test on the next TensorFlow, in $(NEXT)"
+	@echo "make next   the tests on the newest packages, in .venv-newest; without the slow ones"
 	@echo "make backends  layers and networks on JAX and PyTorch, compared with TensorFlow"
 	@echo "make mutants  break the code in 300 places: do the tests notice? An hour and a half"
 	@echo "make listed-mutants  the faults that no test noticed once: four minutes"
@@ -46,13 +48,15 @@ help:
 	@echo "make fuzz   100,000 damaged files for the readers, 50,000 for the decoder; half an hour"
 	@echo "make sbom   the bill of materials of the locked packages, $(SBOM)"
 	@echo "make audit  check the locked packages for known vulnerabilities"
-	@echo "make lock   resolve the packages again into $(LOCK) and $(NEXT_LOCK)"
+	@echo "make lock   resolve the packages again into requirements/*.lock"
 
 setup: $(READY)
 
+# Another Python or another set of packages replaces what is in $(VENV).
 $(READY): $(LOCK) setup.py
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@test -n "$(PYTHON_VERSION)" || { echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check
@@ -70,7 +74,7 @@ check: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not long" $(CHECK_TESTS)
 
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not long"
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "$(TESTS)"
 
 test-long: setup
 	$(BIN)/python -m pytest -m long
@@ -83,14 +87,8 @@ bench: setup
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
 
-# Only the tests of what rfkeras does with TensorFlow.
-next: $(NEXT)/.ready
-	$(NEXT)/bin/python -m pytest -p no:cacheprovider $(NEXT_TESTS)
-
-$(NEXT)/.ready: $(NEXT_LOCK)
-	$(PYTHON) -m venv $(NEXT)
-	$(NEXT)/bin/python -m pip install --quiet --require-hashes -r $(NEXT_LOCK)
-	@touch $(NEXT)/.ready
+next:
+	$(MAKE) test SET=newest VENV=.venv-newest TESTS="not long and not slow"
 
 # TensorFlow's outputs come from the usual environment: it has neither JAX nor PyTorch.
 backends: setup $(BACKENDS)/.ready
@@ -126,11 +124,11 @@ audit:
 	.venv-audit/bin/python -m pip install --quiet $(PIP_AUDIT)
 	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(LOCK)
 
-# uv resolves for Python 3.11 and 3.12 at once.
+# uv resolves for all versions of Python at once.
 RESOLVE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
-	$(RESOLVE) setup.py --extra dev requirements/requirements.in -o $(LOCK)
-	$(RESOLVE) setup.py requirements/next.in --overrides requirements/next.overrides -o $(NEXT_LOCK)
+	$(RESOLVE) setup.py --extra dev --extra tfio requirements/default.in -o requirements/default.lock
+	$(RESOLVE) setup.py --extra dev requirements/newest.in -o requirements/newest.lock
 
 clean:
-	rm -rf .venv .venv-audit $(NEXT) $(BACKENDS) .mutants build *.egg-info
+	rm -rf .venv .venv-newest .venv-audit $(BACKENDS) .mutants build *.egg-info

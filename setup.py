@@ -10,15 +10,14 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "rfkeras/__init__.py").read_text(encoding="utf-8"), re.M
 )[1]
 
-# tensorflow-io's native part loads with TensorFlow 2.16 only, and kapre 0.4.1 needs
-# keras < 3.14: this is the one set of versions in which all of them work together.
+# A library states ranges; requirements/*.lock pin what the tests run with. docs/versions.md
+# shows which versions were tested together.
 INSTALL_REQUIRES = [
-    "tensorflow==2.16.2",
-    "keras==3.13.2",
-    "kapre==0.4.1",
-    "tensorflow-io==0.37.1; platform_system != 'Windows'",  # no wheels there
-    "keras-tuner==1.4.8",  # tuning/oracle.py mends faults of this version
-    "numpy>=1.26,<2",  # TensorFlow 2.16 is built against NumPy 1
+    "tensorflow>=2.16.2,<2.21",
+    "keras>=3.8,<3.14",  # kapre 0.4.1 needs keras < 3.14
+    "kapre>=0.4.1,<0.5",
+    "keras-tuner>=1.4.7,<1.5",  # experiments/oracle.py mends faults of 1.4
+    "numpy>=1.26,<3",
     "scikit-learn>=1.4",
     "soundfile>=0.12.1",  # the first whose libsndfile reads MP3 and Opus
     "av>=16",  # FFmpeg: MP3, Ogg, Opus, M4A, WMA, WavPack
@@ -28,19 +27,18 @@ INSTALL_REQUIRES = [
     "pyyaml>=6",
     "platformdirs>=4",
     "filelock>=3.13",
-    "pretty_midi==0.2.11",  # the built-in data set is a function of its sound font
-    # and of this renderer, which has no wheels for Linux on ARM
-    "midirenderer==0.1.3; platform_system != 'Linux' or platform_machine == 'x86_64'",
-    "setuptools<81",  # pretty_midi and tensorboard import pkg_resources
+    "pretty_midi>=0.2.11,<0.3",  # the built-in data set is a function of its sound font
+    # and of this renderer: 0.1.0 to 0.1.3 render the same bytes. No wheels for Linux on ARM.
+    "midirenderer>=0.1.0,<0.2; platform_system != 'Linux' or platform_machine == 'x86_64'",
 ]
 
-ONNX = [
-    "onnx==1.17.0",
-    "tf2onnx==1.17.0",
-    "onnxruntime>=1.18",
-]  # a newer onnx drops what tf2onnx uses
-PARQUET = ["pyarrow>=15,<18"]  # newer ones want NumPy 2
-BEAM = ["apache-beam==2.77.0"]  # resolves beside TensorFlow 2.16's NumPy and protobuf
+# The native part of tensorflow-io 0.37.1, the last version, loads with TensorFlow 2.16 only.
+# It has no wheels for Windows.
+TFIO = ["tensorflow==2.16.2", "tensorflow-io==0.37.1; platform_system != 'Windows'"]
+ONNX = ["onnx>=1.16", "tf2onnx>=1.16.1", "onnxruntime>=1.18"]
+PARQUET = ["pyarrow>=15"]
+BEAM = ["apache-beam>=2.70"]
+SERVING = ["tensorflow-serving-api>=2.16.1,<2.21"]
 DOCS = [
     "mkdocs>=1.6,<2",
     "mkdocs-material>=9.5",
@@ -50,9 +48,10 @@ DOCS = [
     "ipykernel>=6",
 ]
 EXTRAS_REQUIRE = {
-    "gpu": ["tensorflow[and-cuda]==2.16.2"],
+    "gpu": ["tensorflow[and-cuda]>=2.16.2,<2.21"],
+    "tfio": TFIO,  # shards read by tensorflow-io, and --decoder tfio
     "torch": ["torch>=2.6"],  # reading .pth checkpoints; 2.6 made weights_only the default
-    "serving": ["tensorflow-serving-api==2.16.1"],  # warm-up requests, the gRPC client
+    "serving": SERVING,  # warm-up requests, the gRPC client
     "onnx": ONNX,
     "parquet": PARQUET,
     "beam": BEAM,  # bulk work: `rfkeras data pack` and `rfkeras tag` as pipelines
@@ -62,7 +61,7 @@ EXTRAS_REQUIRE = {
         *PARQUET,
         *BEAM,
         *DOCS,
-        "tensorflow-serving-api==2.16.1",
+        *SERVING,
         "pytest>=8",
         "pytest-xdist>=3.7",
         "pytest-timeout>=2.3",
@@ -88,7 +87,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["rfkeras", "rfkeras.*", "zoo", "zoo.*"]),
     package_data={"rfkeras": ["py.typed"], "zoo": ["py.typed", "recipes/*.yaml", "weights/*"]},
     install_requires=INSTALL_REQUIRES,
@@ -99,6 +98,7 @@ setup(
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Sound/Audio :: Analysis",
     ],
 )

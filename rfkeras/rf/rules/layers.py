@@ -19,6 +19,11 @@ from rfkeras.rf.tensor import Along, TensorField, Unlimited, join
 ACROSS_LAST = ("softmax", "log_softmax", "sparsemax", "glu")
 
 
+def _classes(*names: str) -> list[type]:
+    """Return those of the layer classes that the installed version of Keras has."""
+    return [getattr(layers, name) for name in names if hasattr(layers, name)]
+
+
 @register_rule(
     layers.ActivityRegularization,
     layers.AlphaDropout,
@@ -103,7 +108,7 @@ def batch_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorFi
     return inputs.unlimited(others, "it is normalised by the batch, as in training")
 
 
-@register_rule(layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization)
+@register_rule(*_classes("LayerNormalization", "RMSNormalization", "UnitNormalization"))
 def layer_normalization(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """Normalise by statistics over some dimensions of each sample."""
     return inputs.unlimited(layer.axis, "it is normalised over all its positions")
@@ -215,12 +220,14 @@ def global_pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
 
 
 @register_rule(
-    layers.AdaptiveAveragePooling1D,
-    layers.AdaptiveAveragePooling2D,
-    layers.AdaptiveAveragePooling3D,
-    layers.AdaptiveMaxPooling1D,
-    layers.AdaptiveMaxPooling2D,
-    layers.AdaptiveMaxPooling3D,
+    *_classes(
+        "AdaptiveAveragePooling1D",
+        "AdaptiveAveragePooling2D",
+        "AdaptiveAveragePooling3D",
+        "AdaptiveMaxPooling1D",
+        "AdaptiveMaxPooling2D",
+        "AdaptiveMaxPooling3D",
+    )
 )
 def adaptive_pooling(layer: Any, inputs: TensorField, call: Call) -> TensorField:
     """Spread a given number of windows over the whole map."""
