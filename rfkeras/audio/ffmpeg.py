@@ -13,7 +13,7 @@ wherever the file is read.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 Samples = NDArray[np.float32]
-_Rows = Sequence[Samples] | Samples  # samples of each channel
+_Rows = list[memoryview]  # float32 samples of each channel
 _Piece = tuple[int, int, _Rows]  # raw position, number of samples, samples
 
 # PyAV looks for a null pointer behind the planes; FFmpeg writes none behind more than these.
@@ -75,7 +75,7 @@ class FFmpegFile:
         self.frames = layout.frames
         self.container = layout.container
         self._pieces: Generator[_Piece] | None = None
-        self._piece: _Piece = (0, 0, ())
+        self._piece: _Piece = (0, 0, [])
         self._lost: dict[int, int] = {}
 
     @property
@@ -103,7 +103,7 @@ class FFmpegFile:
             self._pieces.close()
             self._pieces = None
 
-    def _read_raw(self, first: int, into: Samples) -> None:
+    def _read_raw(self, first: int, samples: Samples) -> None:
         """Fill an array of shape (channels, samples) with raw samples from `first` on."""
         start, count, rows = self._piece
         if not start <= first <= start + count + _AHEAD_SECONDS * self.sample_rate_hz:
@@ -112,17 +112,19 @@ class FFmpegFile:
         if pieces is None:
             pieces = self._decode(first)
             start, count = first, 0
-        targets = tuple(into)
-        filled, wanted = 0, into.shape[1]
+        targets = [memoryview(row) for row in samples]  # faster than to copy by NumPy
+        filled, wanted = 0, samples.shape[1]
         while filled < wanted:
             skip = first + filled - start
             if skip >= count:
                 start, count, rows = next(pieces)
                 continue
-            end = min(wanted, filled + count - skip)
-            part = slice(skip, skip + end - filled)
+            end = filled + count - skip
+            if end > wanted:
+                end = wanted
+            into, part = slice(filled, end), slice(skip, skip + end - filled)
             for target, row in zip(targets, rows, strict=True):
-                target[filled:end] = row[part]
+                target[into] = row[part]
             filled = end
         self._pieces, self._piece = pieces, (start, count, rows)
 
@@ -146,20 +148,26 @@ class FFmpegFile:
         converter = _Converter(self.channels)
         with closing(Demuxer(self._source, self._name)) as demuxer:
             counter = SampleCounter(demuxer, rate_hz)
+            is_flac, alike = demuxer.is_flac, self._layout.packet_samples
             for packet in demuxer.packets_from(begin_at, begin_time):
                 counting = counting or packet.pos == count_at
-                expected = counter.samples(packet) if packet.size else None
+                expected: int | None = None
+                if packet.size:
+                    expected = alike or counter.samples(packet)
                 frames = _decoded(demuxer.decoder, packet, counter.payload)
                 if not counting:
                     continue
-                if gap := min(flac_gap(demuxer, packet, raw), end - raw):
+                if is_flac and (gap := min(flac_gap(packet, raw), end - raw)):
                     yield self._silence(raw, gap)
                     raw += gap
                 stop = end if expected is None else min(end, raw + expected)
                 for frame in frames:
                     if frame.sample_rate != rate_hz:
                         raise rate_changes(self._name, rate_hz, frame.sample_rate)
-                    if (count := min(frame.samples, stop - raw)) > 0:
+                    count = frame.samples
+                    if raw + count > stop:
+                        count = stop - raw
+                    if count > 0:
                         yield raw, count, converter.rows(frame)
                         raw += count
                 if expected is not None and raw < stop:
@@ -175,7 +183,8 @@ class FFmpegFile:
         return self._silence(first, last - first)
 
     def _silence(self, start: int, count: int) -> _Piece:
-        return start, count, np.broadcast_to(np.float32(0.0), (self.channels, count))
+        zeros = memoryview(np.broadcast_to(np.float32(0.0), (count,)))
+        return start, count, [zeros] * self.channels
 
 
 class _Converter:
@@ -194,10 +203,11 @@ class _Converter:
         channels, count = frame.layout.nb_channels, frame.samples
         if channels == self._channels <= _MAX_PLANES and frame.format.name == "fltp":
             planes: tuple[Any, ...] = frame.planes
-            return [np.frombuffer(plane, np.float32, count) for plane in planes]
+            return [memoryview(plane).cast("f") for plane in planes]
         packed: tuple[Any, ...] = self._packed(frame).planes
         samples = np.frombuffer(packed[0], np.float32, channels * count)
-        return _mixed(samples.reshape(count, channels).T, self._channels)
+        mixed = _mixed(samples.reshape(count, channels).T, self._channels)
+        return [memoryview(row) for row in mixed]
 
     def _packed(self, frame: AudioFrame) -> AudioFrame:
         """Return a frame with float32 samples of all channels in one plane."""

@@ -104,6 +104,7 @@ class Layout:
         cuts: Raw spans (first, last) to leave out, in order.
         entries: Rows of (byte position of the packet to begin with, its time stamp, byte
             position of the packet from which on samples count, raw samples before it).
+        packet_samples: Raw samples of every packet; 0 if they are not all healthy and alike.
         notes: Sentences about damage.
     """
 
@@ -114,6 +115,7 @@ class Layout:
     raw_frames: int
     cuts: tuple[tuple[int, int], ...]
     entries: NDArray[np.signedinteger[Any]]
+    packet_samples: int
     notes: tuple[str, ...]
 
     @property
@@ -199,6 +201,7 @@ class Demuxer:
             self.decoder: AudioCodecContext = context
             self.format = self._container.format.name.split(",")[0]
             self.codec: str = context.name
+            self.is_flac = self.format == self.codec == "flac"
         except BaseException:
             self.close()
             raise
@@ -262,6 +265,7 @@ class SampleCounter:
     Attributes:
         payload: What to decode of the last packet; None means all of it.
         healthy: The MPEG frame that the last packet was; None if it was not exactly one.
+        odd_packets: Number of packets of MPEG audio that were not exactly one frame.
         skipped_bytes: Bytes that are neither audio nor tags.
         skipped_places: Number of places with such bytes.
     """
@@ -280,6 +284,7 @@ class SampleCounter:
         self._in_damage = False
         self.payload: bytes | None = None
         self.healthy: MpegFrame | None = None
+        self.odd_packets = 0
         self.skipped_bytes = 0
         self.skipped_places = 0
 
@@ -306,6 +311,8 @@ class SampleCounter:
             frame = self._headers[header]
         except KeyError:
             frame = self._headers[header] = mpeg_frame(header)
+            if self._rate_hz is None and frame is not None:
+                self._rate_hz = frame.rate_hz
         if frame is None or frame.rate_hz != self._rate_hz or frame.size != len(data):
             return self._odd_samples(data, frame)
         self._foreign = 0
@@ -317,6 +324,7 @@ class SampleCounter:
 
     def _odd_samples(self, data: bytes, frame: MpegFrame | None) -> int:
         """Count a packet that is not exactly one frame of the stream."""
+        self.odd_packets += 1
         if frame is None:
             tagless = without_tags(data)
             data = tagless.lstrip(b"\0")
@@ -411,7 +419,7 @@ class _Scan:
                 if time is not None or demuxer.format in _BYTE_SEEK:
                     recent.append((position, time or 0, self.raw, self.audio_bytes, number))
                     self._enter(recent, forgetful, rate_hz)
-            if (gap := flac_gap(demuxer, packet, self.raw)) > 0:
+            if demuxer.is_flac and (gap := flac_gap(packet, self.raw)):
                 self.missing_samples += gap
                 self.missing_places += 1
                 self.raw += gap
@@ -461,6 +469,8 @@ class _Scan:
         cuts = tuple(_clipped(self.cuts, self.raw))
         if sum(last - first for first, last in cuts) == self.raw:
             cuts = ()  # the header contradicts the file
+        alike = demuxer.codec in _MPEG and not counter.odd_packets
+        alike = alike and number * first_frame.samples == self.raw
         layout = Layout(
             _CONTAINERS.get(
                 (demuxer.format, demuxer.codec),
@@ -472,6 +482,7 @@ class _Scan:
             self.raw,
             cuts,
             _compact(np.array([(-1, 0, -1, 0), *self.rows], np.int64)),
+            first_frame.samples if alike else 0,
             (),
         )
         self.ends_in_damage = failing
@@ -635,15 +646,15 @@ def _compact(numbers: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
     return numbers.astype(np.int32) if np.abs(numbers).max() < 1 << 31 else numbers
 
 
-def flac_gap(demuxer: Demuxer, packet: Packet[Any], raw: int) -> int:
+def flac_gap(packet: Packet[Any], raw: int) -> int:
     """Return how many samples are missing before a packet of a FLAC file.
 
     FLAC frames know their place, so what comes after damage keeps its time.
     """
-    if demuxer.codec != "flac" or demuxer.format != "flac" or packet.pts is None:
+    if packet.pts is None:
         return 0
     gap = packet.pts - raw
-    return gap if 0 < gap < _MAX_GAP_SECONDS * (demuxer.stream.rate or 1) else 0
+    return gap if 0 < gap < _MAX_GAP_SECONDS * (packet.stream.rate or 1) else 0
 
 
 def _packet_samples(packet: Packet[Any], rate_hz: int) -> int:
