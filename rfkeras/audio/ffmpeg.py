@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 Samples = NDArray[np.float32]
-_Rows = list[memoryview]  # float32 samples of each channel
+_Rows = list[Any]  # memory views of the float32 samples of each channel
 _Piece = tuple[int, int, _Rows]  # raw position, number of samples, samples
 
 # PyAV looks for a null pointer behind the planes; FFmpeg writes none behind more than these.
@@ -183,8 +183,8 @@ class FFmpegFile:
         return self._silence(first, last - first)
 
     def _silence(self, start: int, count: int) -> _Piece:
-        zeros = memoryview(np.broadcast_to(np.float32(0.0), (count,)))
-        return start, count, [zeros] * self.channels
+        zeros: Samples = np.broadcast_to(np.float32(0.0), (count,))
+        return start, count, [zeros.data] * self.channels
 
 
 class _Converter:
