@@ -38,6 +38,13 @@ TFIO = ["tensorflow==2.16.2", "tensorflow-io==0.37.1; platform_system != 'Window
 ONNX = ["onnx>=1.16", "tf2onnx>=1.16.1", "onnxruntime>=1.18"]
 PARQUET = ["pyarrow>=15"]
 BEAM = ["apache-beam>=2.70"]
+REMOTE = [  # s3://, gs://, az://, hdfs:// and http(s)://
+    "fsspec>=2024.6",
+    "s3fs>=2024.6",
+    "gcsfs>=2024.6",
+    "adlfs>=2024.4",
+    "aiohttp>=3.9",
+]
 SERVING = ["tensorflow-serving-api>=2.16.1,<2.21"]
 DOCS = [
     "mkdocs>=1.6,<2",
@@ -54,12 +61,14 @@ EXTRAS_REQUIRE = {
     "serving": SERVING,  # warm-up requests, the gRPC client
     "onnx": ONNX,
     "parquet": PARQUET,
+    "remote": REMOTE,
     "beam": BEAM,  # bulk work: `rfkeras data pack` and `rfkeras tag` as pipelines
     "docs": DOCS,
     "dev": [
         *ONNX,
         *PARQUET,
         *BEAM,
+        *REMOTE,
         *DOCS,
         *SERVING,
         "pytest>=8",
