@@ -85,3 +85,42 @@ def averaging_pools(monkeypatch):
     from tests.helpers.receptive_field import MeanPooling
 
     monkeypatch.setattr(keras.layers, "MaxPooling2D", MeanPooling)
+
+
+@pytest.fixture
+def http(tmp_path):
+    """Return an HTTP server of an empty folder."""
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("fsspec")
+    from tests.helpers.remote import HttpServer
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = HttpServer(folder)
+    server.folder = folder
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def s3_url():
+    """Return the URL of an S3 server (moto) in a separate process."""
+    for name in ("moto", "flask_cors", "boto3"):
+        pytest.importorskip(name)
+    from tests.helpers.remote import s3_server
+
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url, monkeypatch):
+    """Return a new S3 bucket that this process can reach through fsspec."""
+    pytest.importorskip("s3fs")
+    from tests.helpers.remote import KEYS, Bucket
+
+    for name, value in {**KEYS, "S3_ENDPOINT": s3_url}.items():
+        monkeypatch.setenv(name, value)
+    new = Bucket(s3_url, f"bucket-{os.urandom(4).hex()}")
+    yield new
+    new.close()

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -21,7 +23,8 @@ from rfkeras.audio.io import (
     check_file,
 )
 from rfkeras.audio.source import Source
-from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.errors import AudioError, ConfigError, unknown_name
+from rfkeras.utils.remote import RemotePath, local_copy
 
 FILE_DECODERS = ("soundfile", "isolated")
 DECODERS = (*FILE_DECODERS, "tfio")
@@ -52,11 +55,11 @@ class OpenAudio(Protocol):
 
 def open_audio(
     source: Source, audio: AudioFormat, name: str | None = None, *, decoder: str = "soundfile"
-) -> OpenAudio:
+) -> AbstractContextManager[OpenAudio]:
     """Open an audio file for reading.
 
     Args:
-        source: A path, or the content of a file as bytes.
+        source: A path, which may be a `RemotePath`, or the content of a file as bytes.
         audio: Format of the samples.
         name: Name of the file in errors; None uses the path.
         decoder: One of `DECODERS`.
@@ -68,11 +71,38 @@ def open_audio(
         AudioError: The file cannot be used.
         ConfigError: The decoder is unknown.
     """
-    if _is_isolated(decoder):
+    isolated = _is_isolated(decoder)
+    if isinstance(source, RemotePath):
+        return _open_remote(source, audio, name or str(source), decoder)
+    if isolated:
         from rfkeras.audio.sandbox import shared_pool
 
         return shared_pool().open(source, audio, name)
     return AudioFile(source, audio, name)
+
+
+@contextmanager
+def _open_remote(
+    path: RemotePath, audio: AudioFormat, name: str, decoder: str
+) -> Iterator[OpenAudio]:
+    """Open the local copy of a remote file, which stays until it is closed."""
+    with _fetched(path) as copy, open_audio(copy, audio, name, decoder=decoder) as file:
+        yield file
+
+
+@contextmanager
+def _fetched(path: RemotePath) -> Iterator[Path]:
+    """Provide the local copy of a remote file.
+
+    Raises:
+        AudioError: It cannot be fetched.
+    """
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(local_copy(path))
+        except OSError as error:
+            raise AudioError(str(path), f"unreadable: {error.strerror or error}") from error
+        yield copy
 
 
 def check_audio(
@@ -102,7 +132,15 @@ def check_audio(
         AudioError: The file cannot be used.
         ConfigError: The decoder is unknown.
     """
-    if _is_isolated(decoder):
+    isolated = _is_isolated(decoder)
+    if isinstance(path, RemotePath):
+        options = {"decoder": decoder, "strict": strict, "decode": decode}
+        with _fetched(path) as copy:
+            try:
+                return check_audio(copy, expected_seconds, tolerance_seconds, **options)
+            except AudioError as error:
+                raise AudioError(str(path), error.reason) from error
+    if isolated:
         from rfkeras.audio.sandbox import shared_pool
 
         return shared_pool().check(

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from rfkeras.errors import ConfigError
 from rfkeras.utils.files import decode_text
+from rfkeras.utils.remote import RemoteEntry, RemotePath, to_path
 from rfkeras.utils.text import count, first_few
 
 # Suffixes that folders are searched for. Files with other suffixes are read when named.
@@ -76,7 +77,9 @@ class FoundFile:
 
     @property
     def key(self) -> str:
-        """The absolute path, independent of the current folder."""
+        """The absolute path, independent of the current folder; or the URL."""
+        if isinstance(self.path, RemotePath):
+            return self.name
         return printable(os.path.realpath(self.path))  # Path.resolve fails at a loop of links
 
 
@@ -161,25 +164,25 @@ def walk_audio(root: Path) -> Walk:
     of operating systems such as `__MACOSX`, are left out.
 
     Args:
-        root: The folder. Its own name may be hidden.
+        root: The folder, local or remote. Its own name may be hidden.
     """
     # Follow links only after all real folders, so that a folder reachable both ways keeps its
     # real path.
     files: list[FoundFile] = []
     folders: list[Path] = []
     left_out = LeftOut()
-    seen: set[tuple[int, int]] = set()
+    seen: set[object] = set()
     linked = [root]
     while linked:
         waiting = [linked.pop(0)]
         while waiting:
             folder = waiting.pop()
             try:
-                status = folder.stat()
-                if (status.st_dev, status.st_ino) in seen:
+                identity = _identity(folder)
+                if identity in seen:
                     left_out.repeated.append(folder)
                     continue
-                seen.add((status.st_dev, status.st_ino))
+                seen.add(identity)
                 entries = _entries(folder)
             except OSError as error:
                 reason = f"unreadable folder: {error.strerror}"
@@ -212,13 +215,23 @@ def walk_audio(root: Path) -> Walk:
     return Walk(tuple(files), tuple(sorted(folders, key=lambda path: path.parts)), left_out)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _identity(folder: Path) -> object:
+    """Return what is the same for a folder and for all links to it."""
+    if isinstance(folder, RemotePath):
+        return folder
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path) -> Sequence[os.DirEntry[str] | RemoteEntry]:
     """Return the entries of a folder, sorted by name."""
+    if isinstance(folder, RemotePath):
+        return folder.scandir()
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str] | RemoteEntry) -> bool:
     """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
@@ -226,7 +239,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _fault(entry: os.DirEntry[str]) -> str | None:
+def _fault(entry: os.DirEntry[str] | RemoteEntry) -> str | None:
     """Return why an entry with an audio suffix is not a file; None if it is one."""
     try:
         if entry.is_file():
@@ -245,7 +258,7 @@ def find_audio(
     reading it reports the error. Folders are searched as `walk_audio` does.
 
     Args:
-        arguments: Files and folders.
+        arguments: Files and folders, local or at URLs.
         note: Called with a sentence per kind of file or folder that was left out.
 
     Raises:
@@ -258,14 +271,14 @@ def find_audio(
         )
     found: dict[str, FoundFile] = {}
     left_out = LeftOut()
-    for argument in map(Path, arguments):
+    for argument in map(to_path, arguments):
         files: Iterable[FoundFile] = [FoundFile(argument, Path(argument.name))]
-        if os.path.isdir(argument):  # noqa: PTH112 (Path.is_dir fails at too long names)
+        if _is_dir(argument):
             walk = walk_audio(argument)
             files = walk.files
             left_out.add(walk.left_out)
         for file in files:
-            found.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100 (keeps links)
+            found.setdefault(_absolute(file.path), file)
     if not found:
         folders = ", ".join(printable(argument) for argument in arguments)
         notes = "".join(f" {text[0].upper()}{text[1:]}." for text in left_out.notes())
@@ -277,6 +290,16 @@ def find_audio(
         for text in left_out.notes():
             note(text)
     return list(found.values())
+
+
+def _is_dir(path: Path) -> bool:
+    # Path.is_dir fails at too long names.
+    return path.is_dir() if isinstance(path, RemotePath) else os.path.isdir(path)  # noqa: PTH112
+
+
+def _absolute(path: Path) -> str:
+    # Path.resolve would follow links.
+    return str(path) if isinstance(path, RemotePath) else os.path.abspath(path)  # noqa: PTH100
 
 
 # Lists of paths
@@ -306,7 +329,7 @@ def read_path_list(source: str | Path, content: bytes) -> tuple[list[str], tuple
         ConfigError: The content has a byte order mark, but is not text in that encoding; or
             it is no list, but audio or XML.
     """
-    path = Path(source)
+    path = to_path(source)
     if path.suffix.lower() in AUDIO_SUFFIXES:
         raise ConfigError(
             f"{printable(source)} is an audio file by its suffix, not a list of paths. Give it "

@@ -13,6 +13,7 @@ from rfkeras.cli.main import paused_collector
 from rfkeras.cli.parser import add_model_argument
 from rfkeras.config.parsing import number
 from rfkeras.errors import ConfigError, RFKerasError, reason_of
+from rfkeras.utils.remote import RemotePath, to_path
 from rfkeras.utils.text import count
 from rfkeras.utils.user_code import import_user_code
 
@@ -36,11 +37,12 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="FILE|FOLDER",
         help="audio of any length in any common format, such as WAV, FLAC, MP3, Ogg, Opus, "
-        "M4A; folders are searched at any depth",
+        "M4A; folders are searched at any depth; s3://, gs://, az://, hdfs:// and http(s):// "
+        "addresses too",
     )
     parser.add_argument(
         "--files-from",
-        type=Path,
+        type=to_path,
         action="append",
         default=[],
         metavar="LIST",
@@ -232,10 +234,12 @@ def finish(
 
 
 def check_output_file(path: Path) -> None:
-    """Reject an output path that is a folder or a device.
+    """Reject an output path that is a folder or a device, or cannot be written.
 
     Raises:
-        ConfigError: The path exists and is not a file.
+        ConfigError: The path exists and is not a file, or is http(s)://.
     """
+    if isinstance(path, RemotePath):
+        path.check_writable()
     if path.exists() and not path.is_file():
         raise ConfigError(f"--output must be a file. Received: {path}, which is not a file.")

@@ -17,6 +17,7 @@ from rfkeras.cli.audio_job import (
     tag_options,
 )
 from rfkeras.errors import ConfigError, PipelineError
+from rfkeras.utils.remote import is_remote
 from rfkeras.utils.text import count
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ def run_pack_pipeline(
     """Run `rfkeras data pack --beam`; return the index file."""
     from rfkeras.beam import require_beam
 
+    if is_remote(options.output):
+        raise ConfigError(
+            f"With --beam, shards are written to a folder. Received: {options.output}. Leave "
+            "out --beam, or copy the folder afterwards."
+        )
     require_beam()
     from rfkeras.beam.pack import pack
 

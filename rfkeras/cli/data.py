@@ -15,6 +15,7 @@ from rfkeras.cli.main import COMMANDS, add_train_flags
 from rfkeras.config.parsing import number
 from rfkeras.config.resolve import merge_options
 from rfkeras.config.train_config import TrainConfig
+from rfkeras.utils.remote import to_path
 from rfkeras.utils.table import Table, open_console
 from rfkeras.utils.text import count
 
@@ -51,10 +52,10 @@ def add_parser(commands: Any) -> None:
         description=(
             "Decode, check and resample every clip once and write TFRecord shards with an "
             "index. Train from them with --dataset packed --data-dir DIR. DIR can also be "
-            "an s3://, az://, hdfs:// or http(s):// address."
+            "an s3://, gs://, az:// or hdfs:// address."
         ),
     )
-    pack.add_argument("output", type=Path, metavar="DIR", help="folder to write")
+    pack.add_argument("output", type=to_path, metavar="DIR", help="folder to write")
     add_train_flags(pack, (*_DATASET_FLAGS, "max_bad_share"))
     pack.add_argument(
         "--frontend",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from rfkeras.cli.audio_job import (
@@ -15,6 +14,7 @@ from rfkeras.cli.audio_job import (
     run_job,
 )
 from rfkeras.cli.main import COMMANDS
+from rfkeras.utils.remote import to_path
 
 
 def add_parser(commands: Any) -> None:
@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     add_audio_arguments(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=to_path,
         required=True,
         metavar="FILE",
         help="X.npy (per clip), X.npz (per frame) or X.parquet (either)",

@@ -23,6 +23,7 @@ from rfkeras.cli.audio_job import (
 from rfkeras.cli.beam import add_beam_argument, run_tag
 from rfkeras.cli.main import COMMANDS
 from rfkeras.errors import ConfigError
+from rfkeras.utils.remote import RemotePath, to_path
 from rfkeras.utils.table import (
     BAR_HEADING,
     Cell,
@@ -92,7 +93,7 @@ def add_parser(commands: Any) -> None:
     where = shown.add_mutually_exclusive_group()
     where.add_argument(
         "--output",
-        type=Path,
+        type=to_path,
         metavar="FILE",
         help="write to this file instead of standard output",
     )
@@ -109,7 +110,7 @@ def add_parser(commands: Any) -> None:
     )
     shown.add_argument(
         "--plot",
-        type=Path,
+        type=to_path,
         metavar="PNG|DIR",
         help="draw spectrogram and tags over time: a .png file for one audio file, or a folder "
         "for one picture per file",
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
     if options.beam is not None:
         return run_tag(options)
     if options.output_dir is not None:
-        options.output_dir = Path(options.output_dir)
+        options.output_dir = to_path(options.output_dir)
     kind = _checked_format(options)
     files = named_files(options)
     pictures = _pictures(options, files)
@@ -157,6 +158,8 @@ def _checked_format(options: argparse.Namespace) -> str:
             raise ConfigError(
                 f"--output-dir writes JSON files. Use --output for --format {kind}."
             )
+        if isinstance(options.output_dir, RemotePath):
+            options.output_dir.check_writable()
         if options.output_dir.exists() and not options.output_dir.is_dir():
             raise ConfigError(f"--output-dir {options.output_dir} is not a folder.")
         return "json"

@@ -26,6 +26,7 @@ from rfkeras.config.train_config import (
     parse_options,
 )
 from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.utils.remote import is_remote
 from zoo.transfer import check_options, full_name, options_of_weights
 
 # Options that belong to one data set and do not apply to another.
@@ -336,7 +337,6 @@ def complete(config: TrainConfig) -> TrainConfig:
         ConfigError: An unknown name, an option that the model does not have, or a wrong rho
             or blocks.
     """
-    from rfkeras.datasets.packed import is_remote
     from rfkeras.synthesis.generate import DEFAULT_SIZE
 
     info = zoo.model_info(config.model)
@@ -353,7 +353,7 @@ def complete(config: TrainConfig) -> TrainConfig:
         filled["dataset_size"] = DEFAULT_SIZE
     if config.data_dir is not None and not is_remote(config.data_dir):
         filled["data_dir"] = os.path.realpath(config.data_dir)
-    if config.audio_dir is not None:
+    if config.audio_dir is not None and not is_remote(config.audio_dir):
         filled["audio_dir"] = os.path.realpath(config.audio_dir)
     if config.sound_font is not None:
         from rfkeras.synthesis.render import parse_sound_fonts

@@ -24,6 +24,7 @@ from rfkeras.datasets.packed import PackedSplit, damaged_shards
 from rfkeras.errors import AudioError, DatasetError
 from rfkeras.utils.label_names import label_name_notes
 from rfkeras.utils.progress import track
+from rfkeras.utils.remote import RemotePath
 from rfkeras.utils.text import count, first_few
 
 # Durations in metadata are rounded and come from another decoder, which may count padding or
@@ -32,6 +33,7 @@ METADATA_TOLERANCE_SECONDS = 2.0
 _PROGRESS_FROM_FILES = 200  # shorter scans need no progress bar
 _START_BYTES = 1 << 16  # distinguishes nearly all files of equal size
 _LOOKUP_THREADS = 16  # on a network file system each lookup costs a round trip
+_LISTED_FROM = 16  # files in one remote folder
 _SPLIT_ADJECTIVES = {"train": "training"}
 
 
@@ -203,8 +205,25 @@ def check_present(
 def missing_files(paths: Sequence[Path]) -> list[Path]:
     """Return the paths that are not files, in their order."""
     with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
-        present = list(pool.map(os.path.isfile, paths, chunksize=256))
+        for _ in pool.map(RemotePath.prepare_lookups, _full_remote_folders(paths)):
+            pass
+        present = list(pool.map(_is_file, paths, chunksize=256))
     return [path for path, found in zip(paths, present, strict=True) if not found]
+
+
+def _full_remote_folders(paths: Sequence[Path]) -> list[RemotePath]:
+    """Return the remote folders with so many of the paths that listing them is faster."""
+    files = Counter(path.parent for path in paths if isinstance(path, RemotePath))
+    return [
+        folder
+        for folder, number in files.items()
+        if isinstance(folder, RemotePath) and number >= _LISTED_FROM
+    ]
+
+
+def _is_file(path: Path) -> bool:
+    # Path.is_file fails at too long names.
+    return path.is_file() if isinstance(path, RemotePath) else os.path.isfile(path)  # noqa: PTH113
 
 
 # Numbers of clips and labels, overlap of splits

@@ -24,6 +24,7 @@ from rfkeras.datasets.base import (
 from rfkeras.datasets.tables import read_table
 from rfkeras.errors import ConfigError, DatasetError, did_you_mean, unknown_name
 from rfkeras.utils.label_names import clean_label_name, is_invisible, visible_label_name
+from rfkeras.utils.remote import RemotePath, is_remote, to_path
 from rfkeras.utils.text import count, first_few
 
 TAG_SEPARATOR = "|"
@@ -137,7 +138,7 @@ def load(
         seed: Seed of the splits.
         validation_share: Share of the clips outside the test split held out for validation.
         test_share: Share of all clips held out for the test split.
-        allow_absolute: Allow absolute paths in a table, and paths outside its folder.
+        allow_absolute: Allow absolute paths and URLs in a table, and paths outside its folder.
         split_rule: "grouped" divides class folders class by class, "clips" file by file, as
             version 0.1.0 did.
         label_names: Tags of the result, those of a model for example. Tags that no clip has
@@ -379,10 +380,12 @@ def _clip(
     where = f"{csv_path}, line {line}"
     if not row["path"]:
         raise DatasetError(f"{where}: the path is empty.")
-    relative = _local_path(csv_path.parent, row["path"])
+    remote = is_remote(row["path"])
+    relative = row["path"] if remote else _local_path(csv_path.parent, row["path"])
     if relative == ".":
         raise DatasetError(f"{where}: {row['path']!r} is a folder, not an audio file.")
     outside = PurePosixPath(relative).parts[0] in ("/", "..") or _DRIVE.match(relative)
+    outside = outside or remote
     if outside and not allow_absolute:
         raise DatasetError(
             f"{where}: {row['path']} is outside {csv_path.parent}. Use paths relative to "
@@ -398,9 +401,15 @@ def _clip(
         raise DatasetError(
             f"{where}: {', '.join(sorted(tags & unknown))} is both in labels and in unknown."
         )
-    return _Clip(
-        PurePosixPath(relative).as_posix(), csv_path.parent / relative, tags, unknown, split
-    )
+    key = relative if remote else PurePosixPath(relative).as_posix()
+    return _Clip(key, _below(csv_path.parent, relative), tags, unknown, split)
+
+
+def _below(folder: Path, relative: str) -> Path:
+    """Return the file that a table names, which is below its folder unless it is absolute."""
+    if is_remote(relative) or PurePosixPath(relative).is_absolute():
+        return to_path(relative)
+    return folder.joined(relative) if isinstance(folder, RemotePath) else folder / relative
 
 
 def _local_path(folder: Path, text: str) -> str:
@@ -410,7 +419,14 @@ def _local_path(folder: Path, text: str) -> str:
     These forms are used if the path does not exist as it stands.
     """
     forms = [os.path.normpath(form) for form in _forms(text)]
-    return next((form for form in forms if os.path.exists(folder / form)), forms[-1])  # noqa: PTH110
+    if isinstance(folder, RemotePath) and len(forms) == 1:  # a look-up takes a request
+        return forms[0]
+    return next((form for form in forms if _exists(_below(folder, form))), forms[-1])
+
+
+def _exists(path: Path) -> bool:
+    # Path.exists fails at too long names.
+    return path.exists() if isinstance(path, RemotePath) else os.path.exists(path)  # noqa: PTH110
 
 
 def _forms(text: str) -> Iterator[str]:

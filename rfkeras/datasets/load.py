@@ -8,6 +8,7 @@ from typing import Any
 
 from rfkeras.datasets.base import AudioDataset
 from rfkeras.errors import ConfigError, located, unknown_name
+from rfkeras.utils.remote import to_path
 
 
 def load_dataset(
@@ -32,9 +33,9 @@ def load_dataset(
             - "folder" (test_share, allow_absolute, split_rule, label_names): your own data
             - "packed": shards written by `pack`
         data_dir: Folder of the data set. For "folder", a CSV file or a folder with one
-            sub-folder per class. For "packed", a folder of shards, which may be an s3://,
-            az://, hdfs:// or http(s):// URL. gm_instruments has a default in the user's
-            cache directory.
+            sub-folder per class. For "packed", a folder of shards. May be an s3://, gs://,
+            az://, hdfs:// or http(s):// URL, except for gm_instruments, which has a default
+            in the user's cache directory.
         seed: Seed of the composition (gm_instruments) or of the splits (folder).
         validation_share: Share of the training clips held out for validation, for data sets
             without an official validation split (openmic, dcase, folder).
@@ -101,7 +102,7 @@ def _openmic(
     from rfkeras.datasets import openmic
 
     # The validation split is part of the benchmark, so the run's seed does not change it.
-    return openmic.load(Path(data_dir), validation_share=validation_share, **options)
+    return openmic.load(to_path(data_dir), validation_share=validation_share, **options)
 
 
 def _mtg_jamendo(
@@ -109,7 +110,7 @@ def _mtg_jamendo(
 ) -> AudioDataset:
     from rfkeras.datasets import mtg_jamendo
 
-    return mtg_jamendo.load(Path(data_dir), **_with_paths(options))
+    return mtg_jamendo.load(to_path(data_dir), **_with_paths(options))
 
 
 def _dcase(
@@ -117,7 +118,9 @@ def _dcase(
 ) -> AudioDataset:
     from rfkeras.datasets import dcase
 
-    return dcase.load(Path(data_dir), validation_share=validation_share, **_with_paths(options))
+    return dcase.load(
+        to_path(data_dir), validation_share=validation_share, **_with_paths(options)
+    )
 
 
 def _magnatagatune(
@@ -125,7 +128,7 @@ def _magnatagatune(
 ) -> AudioDataset:
     from rfkeras.datasets import magnatagatune
 
-    return magnatagatune.load(Path(data_dir), **_with_paths(options))
+    return magnatagatune.load(to_path(data_dir), **_with_paths(options))
 
 
 def _gtzan(
@@ -133,7 +136,7 @@ def _gtzan(
 ) -> AudioDataset:
     from rfkeras.datasets import gtzan
 
-    return gtzan.load(Path(data_dir), **_with_paths(options))
+    return gtzan.load(to_path(data_dir), **_with_paths(options))
 
 
 def _folder(
@@ -141,7 +144,9 @@ def _folder(
 ) -> AudioDataset:
     from rfkeras.datasets import folder
 
-    return folder.load(Path(data_dir), seed=seed, validation_share=validation_share, **options)
+    return folder.load(
+        to_path(data_dir), seed=seed, validation_share=validation_share, **options
+    )
 
 
 def _packed(
@@ -154,7 +159,7 @@ def _packed(
 
 def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
     folder = options.get("audio_dir")
-    return options | {"audio_dir": None if folder is None else Path(folder)}
+    return options | {"audio_dir": None if folder is None else to_path(folder)}
 
 
 _COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # accepted by several data sets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from rfkeras.utils.files import (
 )
 from rfkeras.utils.label_names import check_label_names
 from rfkeras.utils.progress import track
+from rfkeras.utils.remote import RemotePath, scratch_path, to_path
 
 LOCK = ".lock"
 _ORDER_SEED = 0
@@ -61,7 +63,8 @@ def pack(
     Args:
         dataset: Data set to pack.
         audio: Format to store: the input format of the model.
-        out_dir: A new folder, or one in which packing did not finish.
+        out_dir: A new folder, or one in which packing did not finish. May be an s3://, gs://,
+            az:// or hdfs:// URL.
         shard_mb: Size in MB at which the next shard starts.
         workers: Number of decoding threads; None uses one per CPU.
         progress: Show progress on standard error.
@@ -75,7 +78,9 @@ def pack(
         ConfigError: out_dir already has an index, or the data set is already packed.
         DatasetError: Too many files are missing or bad.
     """
-    out_dir = Path(out_dir)
+    out_dir = to_path(out_dir)
+    if isinstance(out_dir, RemotePath):
+        out_dir.check_writable()
     check_target(out_dir, dataset)
     if shard_mb <= 0:
         raise ConfigError(f"shard_mb must be positive. Received: {shard_mb}.")
@@ -284,7 +289,7 @@ class ShardWriter:
     """Writes one shard. The file gets its name only when it is complete.
 
     Args:
-        path: The file.
+        path: The file. To a URL, it is uploaded when it is complete.
         split: Split that the clips belong to.
     """
 
@@ -294,7 +299,11 @@ class ShardWriter:
         self.path = path
         self.split = split
         self.audio_bytes = 0
-        self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        self._aside = (
+            scratch_path(path.name)
+            if isinstance(path, RemotePath)
+            else path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        )
         self._writer = tf.io.TFRecordWriter(str(self._aside))
         self._rows: list[int] = []
         self._lengths: list[int] = []
@@ -313,11 +322,16 @@ class ShardWriter:
         """Close the file and give it its name."""
         with self._writing():
             self._writer.close()
-            move_into_place(self._aside, self.path)
+            size, digest = self._aside.stat().st_size, sha256(str(self._aside))
+            if isinstance(self.path, RemotePath):
+                self.path.upload(self._aside)
+                self._aside.unlink()
+            else:
+                move_into_place(self._aside, self.path)
         return WrittenShard(
             self.path.name,
-            self.path.stat().st_size,
-            sha256(str(self.path)),
+            size,
+            digest,
             self._rows,
             self._lengths,
             self._clipped,
@@ -392,8 +406,9 @@ def write_index(
     write_text(index_path, json.dumps(index, separators=(",", ":")))
     indexed = {shard.file for of in shards.values() for shard in of}
     for name in shards:
-        for path in out_dir.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].tfrecord*"):
-            if path.name not in indexed:
+        own = re.compile(rf"{re.escape(name)}-[0-9]{{5}}\.tfrecord")
+        for path in list(out_dir.iterdir()):
+            if own.match(path.name) and path.name not in indexed:
                 path.unlink()
     return index_path
 

@@ -27,11 +27,13 @@ from rfkeras.audio.io import AudioFormat
 from rfkeras.datasets.base import AudioDataset, Split
 from rfkeras.errors import ConfigError, DatasetError, located
 from rfkeras.utils.files import malformed, parse_json
+from rfkeras.utils.remote import RemotePath, file_system, is_remote, to_path
 
 INDEX_NAME = "index.json"
 FORMAT_NAME = "rfkeras-shards"
 FORMAT_VERSION = 1
-SCHEMES = ("s3://", "az://", "hdfs://", "http://", "https://")
+# URLs that tensorflow-io can open, besides gs:// which TensorFlow itself opens.
+_TENSORFLOW_SCHEMES = ("s3://", "gs://", "az://", "hdfs://", "http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def load_packed(path: str) -> AudioDataset:
     """Open a packed data set.
 
     Args:
-        path: Folder of shards: a local path, or an s3://, az://, hdfs:// or http(s):// URL.
+        path: Folder of shards: a local path, or an s3://, gs://, az://, hdfs:// or
+            http(s):// URL.
 
     Returns:
         A data set whose splits are `PackedSplit`.
@@ -92,8 +95,9 @@ def load_packed(path: str) -> AudioDataset:
     """
     folder = path.rstrip("/")
     index_path = f"{folder}/{INDEX_NAME}"
+    content = _read(index_path)
     try:
-        index = parse_json(_read(index_path))
+        index = parse_json(content)
     except ValueError as error:
         raise DatasetError(f"{index_path} is not JSON: {error}.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT_NAME:
@@ -145,13 +149,14 @@ def _dataset(index: dict[str, Any], folder: str) -> AudioDataset:
 
 
 def _check_size(shard: Shard) -> None:
-    if is_remote(shard.path):
+    path = to_path(shard.path)
+    if is_remote(path) and through_tensorflow(shard.path):
         import tensorflow as tf
 
         with _read_errors(shard.path):
             size = tf.io.gfile.stat(shard.path).length
-    elif Path(shard.path).is_file():
-        size = Path(shard.path).stat().st_size
+    elif path.is_file():
+        size = path.stat().st_size
     else:
         raise DatasetError(f"Shard {shard.path} is missing. Copy or pack it again.")
     if size != shard.bytes:
@@ -205,11 +210,8 @@ def sha256(path: str) -> str:
     Raises:
         DatasetError: The file cannot be read.
     """
-    import tensorflow as tf
-
-    prepare_path(path)
     digest = hashlib.sha256()
-    with _read_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
+    with _open(path) as stream:
         while block := stream.read(1 << 24):
             digest.update(block)
     return digest.hexdigest()
@@ -224,11 +226,24 @@ def _read(path: str) -> bytes:
             )
         return Path(path).read_bytes()
 
-    import tensorflow as tf
-
-    prepare_path(path)
-    with _read_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
+    with _open(path) as stream:
         return cast(bytes, stream.read())
+
+
+@contextmanager
+def _open(path: str) -> Iterator[Any]:
+    """Open a file for reading; the block raises DatasetError if it cannot be read."""
+    if through_tensorflow(path):
+        import tensorflow as tf
+
+        with _read_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
+            yield stream
+        return
+    try:
+        with to_path(path).open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -248,15 +263,28 @@ def _read_errors(path: str) -> Iterator[None]:
 # Remote file systems
 
 
-def is_remote(path: str) -> bool:
-    """Return whether a path is a URL that tensorflow-io has to read."""
-    return path.startswith(SCHEMES)
+def through_tensorflow(path: str) -> bool:
+    """Return whether TensorFlow's file systems read a URL, and prepare them.
 
+    fsspec reads URLs, because it keeps local copies and is faster. Without the packages of the
+    extra `remote`, tensorflow-io does if it is installed.
 
-def prepare_path(path: str) -> None:
-    """Register the file system for a path if it is remote; see `load_tensorflow_io`."""
-    if is_remote(path):
-        load_tensorflow_io(s3=path.startswith("s3://"))
+    Raises:
+        ConfigError: Neither is installed.
+    """
+    if not is_remote(path):
+        return False
+    try:
+        file_system(RemotePath(path))
+    except ConfigError as missing:
+        try:
+            if not path.startswith(_TENSORFLOW_SCHEMES):
+                raise missing
+            load_tensorflow_io(s3=path.startswith("s3://"))
+        except DatasetError:
+            raise missing from None
+        return True
+    return False
 
 
 @functools.cache
@@ -274,7 +302,7 @@ def load_tensorflow_io(*, s3: bool) -> None:
         import tensorflow_io  # noqa: F401  (importing registers the file systems)
     except (ImportError, NotImplementedError) as error:
         raise DatasetError(
-            "Remote paths and decoder='tfio' need tensorflow-io 0.37.1 with TensorFlow 2.16. "
+            "decoder='tfio' needs tensorflow-io 0.37.1 with TensorFlow 2.16. "
             f"The import failed: {error}"
         ) from error
     if s3:

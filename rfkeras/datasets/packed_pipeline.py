@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +23,16 @@ from rfkeras.datasets.excerpts import (
     crop_or_repeat,
     excerpt_start,
 )
-from rfkeras.datasets.packed import PackedSplit, load_tensorflow_io, prepare_path
+from rfkeras.datasets.packed import PackedSplit, load_tensorflow_io, through_tensorflow
 from rfkeras.errors import AudioError, ConfigError, DatasetError
+from rfkeras.utils.remote import is_remote, local_copy, to_path
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _PARALLEL_SHARDS = 4
+# Fetched, prefetched and open at a time are at most 4, 8 and 4.
+_KEPT_SHARDS = 24
 _BUFFER_RECORDS = 512  # records in the shuffle buffer: 0.2 GB of 10 s clips at 22050 Hz mono
 _HEADER_BYTES = 44
 _SAMPLE_BYTES = 2
@@ -67,6 +74,7 @@ def training_batches(
 
     _prepare(split, audio, decoder)
     paths = tf.constant([shard.path for shard in split.shards])
+    local = _local_shards(split, bad_files)
     part, steps_per_epoch = plan.part, plan.steps_per_epoch
     by_shard = len(split.shards) >= part.count
     first_epoch = plan.start_step // steps_per_epoch
@@ -83,7 +91,7 @@ def training_batches(
         if by_shard:
             shard_rows = shard_rows[part.index :: part.count]
         stream = tf.data.TFRecordDataset(
-            tf.gather(paths, shard_rows),
+            local(tf.gather(paths, shard_rows)),
             num_parallel_reads=min(_PARALLEL_SHARDS, len(split.shards)),
         )
         stream = stream.shuffle(min(_BUFFER_RECORDS, len(split)), seed=plan.buffer_seed(epoch))
@@ -175,7 +183,7 @@ def evaluation_batches(
         own_starts = tf.data.Dataset.from_tensor_slices(starts[row])
         return own_starts.map(lambda start: _crop_or_repeat_in_graph(whole, start, samples))
 
-    stream = _records_of(split, has_windows).interleave(
+    stream = _records_of(split, has_windows, bad_files).interleave(
         windows, cycle_length=1, num_parallel_calls=1
     )
     padded = stream.repeat().take(plan.batches * batch_size)
@@ -202,20 +210,65 @@ def whole_clips(
     """
     wanted = np.zeros(len(split), bool)
     wanted[rows] = True
-    records = _records_of(split, wanted).map(
+    records = _records_of(split, wanted, bad_files).map(
         lambda row, record: (row, _decode(record, audio, decoder, bad_files))
     )
     for row, waveform in records.prefetch(1).as_numpy_iterator():
         yield int(row), waveform
 
 
-def _records_of(split: PackedSplit, wanted: NDArray[np.bool_]) -> tf.data.Dataset:
+def _records_of(
+    split: PackedSplit, wanted: NDArray[np.bool_], bad_files: BadFileLog
+) -> tf.data.Dataset:
     """Return (row, record) of some clips of a split, in their order."""
     import tensorflow as tf
 
     chosen = tf.constant(wanted)
-    records = tf.data.TFRecordDataset([shard.path for shard in split.shards]).enumerate()
-    return records.filter(lambda row, _: chosen[row])
+    paths = _local_shards(split, bad_files)([shard.path for shard in split.shards])
+    return tf.data.TFRecordDataset(paths).enumerate().filter(lambda row, _: chosen[row])
+
+
+def _local_shards(
+    split: PackedSplit, bad_files: BadFileLog
+) -> Callable[[Any], tf.data.Dataset]:
+    """Return a function from the paths of shards to paths that TensorFlow can open.
+
+    Remote shards are fetched a few ahead of their reader. Their local copies stay until this
+    many further ones have been fetched, because TensorFlow does not report when it has opened a
+    file.
+    """
+    import tensorflow as tf
+
+    if not split.shards or not is_remote(split.shards[0].path):
+        return tf.data.Dataset.from_tensor_slices
+    if through_tensorflow(split.shards[0].path):
+        return tf.data.Dataset.from_tensor_slices
+    kept: deque[ExitStack] = deque()
+    lock = threading.Lock()
+
+    def fetch(url: bytes) -> bytes:
+        copy = ExitStack()
+        try:
+            path = copy.enter_context(local_copy(to_path(url.decode())))
+        except OSError as error:
+            raise bad_files.stop(
+                f"{url.decode()} cannot be read: {error.strerror or error}."
+            ) from error
+        with lock:
+            kept.append(copy)
+            if len(kept) > _KEPT_SHARDS:
+                kept.popleft().close()
+        return os.fsencode(path)
+
+    def local(paths: Any) -> tf.data.Dataset:
+        urls = tf.data.Dataset.from_tensor_slices(paths)
+        return urls.map(
+            lambda url: tf.ensure_shape(tf.numpy_function(fetch, [url], tf.string), []),
+            num_parallel_calls=_PARALLEL_SHARDS,
+            deterministic=True,
+        )
+
+    return local
 
 
 def _decode(
@@ -249,7 +302,6 @@ def _prepare(split: PackedSplit, audio: AudioFormat, decoder: str) -> None:
             f"The shards have {_describe(split.audio)}, but the model needs "
             f"{_describe(audio)}. Pack the data set again for this model's front-end."
         )
-    prepare_path(split.shards[0].path)
     if decoder == "tfio":
         load_tensorflow_io(s3=False)
 

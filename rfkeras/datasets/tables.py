@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -243,7 +242,7 @@ class FolderListing:
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(
-                    entry.name for entry in os.scandir(self.root / folder)
+                    path.name for path in (self.root / folder).iterdir()
                 )
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = frozenset()

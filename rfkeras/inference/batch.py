@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +45,7 @@ from rfkeras.utils.files import (
     write_bytes,
 )
 from rfkeras.utils.progress import ProgressBar
+from rfkeras.utils.remote import RemotePath, scratch_path
 from rfkeras.utils.streams import reader_left
 from rfkeras.utils.text import clock, count
 from rfkeras.utils.user_code import import_user_code
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
 
 _LONG_SECONDS = 120.0  # files at least this long get a separate bar
 SIDECAR_SUFFIX = ".tags.json"
+_UPLOAD_SECONDS = 60.0  # between uploads of a journal, unless they take long
 
 
 @dataclass(frozen=True)
@@ -364,6 +369,9 @@ def open_journal(
 ) -> Iterator[Journal]:
     """Open the journal of a job for exclusive use by this process.
 
+    A journal at a URL is written to a temporary file, which is uploaded from time to time and
+    at the end, however the job ends.
+
     Args:
         path: The file.
         job: The job.
@@ -382,7 +390,17 @@ def open_journal(
                 f"{printable(path)} already contains results. Use --skip-existing to continue, "
                 "remove the file, or choose another --output."
             )
-        yield Journal(path, job, wanted, files)
+        if not isinstance(path, RemotePath):
+            yield Journal(path, job, wanted, files)
+            return
+        copy = scratch_path(path.name)
+        if path.exists():
+            path.download(copy)
+        journal = Journal(copy, job, wanted, files, path)
+        try:
+            yield journal
+        finally:
+            journal.finish()
 
 
 class Journal:
@@ -398,6 +416,7 @@ class Journal:
         wanted: Keys of the files that this process will tag, see `FoundFile.key`.
         files: The wanted files by key, to find those that were replaced since; None takes no
             file as replaced.
+        url: Where the file is uploaded to; None keeps it here.
 
     Attributes:
         finished: Keys of the files whose tags are in the journal.
@@ -414,8 +433,11 @@ class Journal:
         job: Job,
         wanted: Collection[str],
         files: Mapping[str, FoundFile] | None = None,
+        url: RemotePath | None = None,
     ) -> None:
         self.path = path
+        self._url = url
+        self._uploaded = (0, time.monotonic(), 0.0)  # size, when, how long it took
         self._job = job
         self.finished: set[str] = set()
         self.replaced = self.unstamped = 0
@@ -442,7 +464,7 @@ class Journal:
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         """Return the record in a line, checked."""
-        where = f"{printable(self.path)}, line {number},"
+        where = f"{printable(self._place)}, line {number},"
         try:
             with malformed():
                 record: dict[str, Any] = json.loads(line)
@@ -459,7 +481,7 @@ class Journal:
     def writing(self, rules: TagRules) -> Iterator[Write]:
         """Open the journal for appending records."""
         kept = "All files before this one are recorded; resume with --skip-existing."
-        with shared_output(self.path, kept):
+        with shared_output(self._place, kept):
             file = self.path.open("ab", buffering=0)
         with file:
 
@@ -470,10 +492,44 @@ class Journal:
                     absolute_path=outcome.file.key,
                     job=self._job.digest,
                 )
-                with shared_output(self.path, kept):
+                with shared_output(self._place, kept):
                     _append(file, line.encode("utf-8", "backslashreplace"))
+                    _, when, took = self._uploaded
+                    if time.monotonic() - when > max(_UPLOAD_SECONDS, 20 * took):
+                        with suppress(OSError):  # the last upload decides
+                            self._upload()
 
             yield write
+
+    @property
+    def _place(self) -> Path:
+        return self._url or self.path
+
+    def finish(self) -> None:
+        """Upload the journal if it is at a URL and has new lines.
+
+        Raises:
+            OutputError: The upload failed. The message names the file on this machine.
+        """
+        try:
+            self._upload()
+        except OSError as error:
+            kept = Path(tempfile.gettempdir(), self.path.name)
+            shutil.copyfile(self.path, kept)
+            text = f"{self._url} cannot be written: {error.strerror or error}."
+            raise OutputError(f"{text} The results are kept in {kept}.") from error
+
+    def _upload(self) -> None:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if self._url is None or size == self._uploaded[0]:
+            return
+        start = time.monotonic()
+        try:
+            self._url.upload(self.path)
+        finally:
+            end = time.monotonic()
+            self._uploaded = self._uploaded[0], end, end - start
+        self._uploaded = size, end, end - start
 
 
 def _append(file: FileIO, content: bytes) -> None:

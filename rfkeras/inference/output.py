@@ -22,6 +22,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.inference.audio_files import FoundFile, printable
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.utils.files import atomic_write
+from rfkeras.utils.remote import RemotePath
 from rfkeras.utils.text import clock
 
 if TYPE_CHECKING:
@@ -47,9 +48,11 @@ class Stamp:
 
     @classmethod
     def of(cls, file: FoundFile) -> Stamp | None:
-        """Return the stamp of a file; None if it is missing or remote."""
-        if printable(os.path.realpath(file.path)) != file.key:  # the key of a remote file
-            return None
+        """Return the stamp of a file; None if it is missing, or a remote file of a
+        pipeline."""
+        is_url = isinstance(file.path, RemotePath)
+        if not is_url and printable(os.path.realpath(file.path)) != file.key:
+            return None  # a pipeline's remote file, of which only the name is known
         try:
             status = file.path.stat()
         except (OSError, ValueError):

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError
+from rfkeras.utils.remote import RemotePath, to_path, uploading
 
 PARTIAL = ".partial"  # in the names of unfinished files
 
@@ -48,16 +49,20 @@ def atomic_write(path: str | Path, suffix: str = "") -> Iterator[Path]:
     renamed. Missing folders are created.
 
     Args:
-        path: The file to write.
+        path: The file to write. A URL is uploaded when the block ends.
         suffix: Suffix of the temporary path.
 
     Yields:
-        The temporary path, in the same folder.
+        The temporary path, in the same folder; for a URL, in a temporary one.
 
     Raises:
         OSError: The file cannot be written. The message names `path`.
     """
-    path = Path(path)
+    path = to_path(path)
+    if isinstance(path, RemotePath):
+        with uploading(path, suffix) as aside:
+            yield aside
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(fit_name(f".{path.name}", f".{os.getpid()}{PARTIAL}{suffix}"))
     try:
@@ -147,6 +152,8 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any], *, compressed: bool =
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files that killed processes left under a folder."""
+    if isinstance(folder, RemotePath):  # uploads leave none
+        return
     for path in [*folder.rglob(f".*{PARTIAL}*")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -300,7 +307,7 @@ def load_npy(path: str | Path) -> Any:
     """
     import numpy as np
 
-    with malformed(), Path(path).open("rb") as file:
+    with malformed(), to_path(path).open("rb") as file:
         return np.load(file, allow_pickle=False)
 
 
@@ -315,7 +322,7 @@ def open_npz(path: str | Path) -> Iterator[Any]:
     """
     import numpy as np
 
-    with malformed(), Path(path).open("rb") as file:
+    with malformed(), to_path(path).open("rb") as file:
         check_archive(file)
         file.seek(0)
         # np.load does not close files that it opens itself if it fails.
@@ -382,6 +389,8 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # no locks here
 def sole_writer(lock: Path, place: Path) -> Iterator[None]:
     """Make sure that no other process writes to the same place during the block.
 
+    At URLs there are no locks, so nothing is done.
+
     Args:
         lock: Lock file, created if needed, with its folder.
         place: File or folder that the error names.
@@ -389,6 +398,9 @@ def sole_writer(lock: Path, place: Path) -> Iterator[None]:
     Raises:
         ConfigError: Another process writes there.
     """
+    if isinstance(lock, RemotePath):
+        yield
+        return
     lock.parent.mkdir(parents=True, exist_ok=True)
     with try_exclusive(lock) as holder:
         if holder is not None:
