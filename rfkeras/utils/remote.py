@@ -91,11 +91,15 @@ class RemotePath(_LocalPath):
 
     def is_file(self, **options: Any) -> bool:
         """Return whether a file is there."""
-        return self.exists() and stat.S_ISREG(self.stat().st_mode)
+        with suppress(FileNotFoundError):
+            return stat.S_ISREG(self.stat().st_mode)
+        return False
 
     def is_dir(self, **options: Any) -> bool:
         """Return whether a folder is there; at http(s)://, a page that lists files."""
-        return self.exists() and stat.S_ISDIR(self.stat().st_mode)
+        with suppress(FileNotFoundError):
+            return stat.S_ISDIR(self.stat().st_mode)
+        return False
 
     def stat(self, **options: Any) -> os.stat_result:
         """Return the kind, the size and the time of the last change (0 if unknown)."""
@@ -194,11 +198,11 @@ class RemotePath(_LocalPath):
 
     def download(self, local: Path) -> None:
         """Write the content to a local file, continuing after broken connections."""
-        expected = self._call(lambda system, name: system.info(name).get("size"))
-        self._call(lambda system, name: self._get(system, name, local, expected))
+        self._call(lambda system, name: self._get(system, name, local))
 
-    def _get(self, system: Any, name: str, local: Path, expected: int | None) -> None:
+    def _get(self, system: Any, name: str, local: Path) -> None:
         """Make one attempt to download, from where the one before broke off."""
+        expected = system.info(name).get("size")
         have = local.stat().st_size if local.exists() else 0
         # The other file systems continue by themselves.
         if self._is_http and expected is not None and 0 < have < expected:
@@ -215,6 +219,7 @@ class RemotePath(_LocalPath):
             system.get_file(name, str(local))
         received = local.stat().st_size
         if expected is not None and received != expected:
+            system.invalidate_cache()  # the file may have changed since it was listed
             raise EOFError(f"{received} of {expected} bytes arrived")
 
     @property
@@ -315,7 +320,7 @@ def file_system(path: RemotePath) -> tuple[Any, str]:
             f"{' pyarrow' if scheme == 'hdfs' else ''}."
         ) from error
     except Exception as error:
-        raise _os_error(error, url) from error
+        raise _os_error(error, url, attempts=1) from error
     return system, name
 
 
@@ -351,7 +356,7 @@ def _is_transient(error: Exception) -> bool:
     return not isinstance(cause, permanent) and "Credential" not in type(cause).__name__
 
 
-def _os_error(error: Exception, url: str) -> Exception:
+def _os_error(error: Exception, url: str, attempts: int | None = None) -> Exception:
     """Return the OSError for the user: which URL, what happened, what to check."""
     cause = _cause(error)
     status = _status(cause)
@@ -366,7 +371,8 @@ def _os_error(error: Exception, url: str) -> Exception:
     denied = isinstance(cause, PermissionError) or status in (401, 403)
     if denied or "Credential" in type(cause).__name__:
         return PermissionError(errno.EACCES, f"access denied ({described}); {_HINT}", url)
-    tried = f" after {len(_PAUSES_S) + 1} attempts" if _is_transient(error) else ""
+    attempts = attempts or (len(_PAUSES_S) + 1 if _is_transient(error) else 1)
+    tried = f" after {attempts} attempts" if attempts > 1 else ""
     text = f"the connection failed{tried} ({described}); {_HINT}"
     return OSError(errno.ECONNABORTED, text, url)
 
