@@ -134,10 +134,16 @@ def check_audio(
     """
     isolated = _is_isolated(decoder)
     if isinstance(path, RemotePath):
-        options = {"decoder": decoder, "strict": strict, "decode": decode}
         with _fetched(path) as copy:
             try:
-                return check_audio(copy, expected_seconds, tolerance_seconds, **options)
+                return check_audio(
+                    copy,
+                    expected_seconds,
+                    tolerance_seconds,
+                    decoder=decoder,
+                    strict=strict,
+                    decode=decode,
+                )
             except AudioError as error:
                 raise AudioError(str(path), error.reason) from error
     if isolated:

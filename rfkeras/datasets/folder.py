@@ -384,8 +384,8 @@ def _clip(
     relative = row["path"] if remote else _local_path(csv_path.parent, row["path"])
     if relative == ".":
         raise DatasetError(f"{where}: {row['path']!r} is a folder, not an audio file.")
-    outside = PurePosixPath(relative).parts[0] in ("/", "..") or _DRIVE.match(relative)
-    outside = outside or remote
+    is_absolute = PurePosixPath(relative).parts[0] in ("/", "..") or _DRIVE.match(relative)
+    outside = remote or is_absolute
     if outside and not allow_absolute:
         raise DatasetError(
             f"{where}: {row['path']} is outside {csv_path.parent}. Use paths relative to "

@@ -239,10 +239,8 @@ def _local_shards(
     """
     import tensorflow as tf
 
-    if not split.shards or not is_remote(split.shards[0].path):
-        return tf.data.Dataset.from_tensor_slices
-    if through_tensorflow(split.shards[0].path):
-        return tf.data.Dataset.from_tensor_slices
+    is_url = bool(split.shards) and is_remote(split.shards[0].path)
+    fetches = is_url and not through_tensorflow(split.shards[0].path)
     kept: deque[ExitStack] = deque()
     lock = threading.Lock()
 
@@ -262,6 +260,8 @@ def _local_shards(
 
     def local(paths: Any) -> tf.data.Dataset:
         urls = tf.data.Dataset.from_tensor_slices(paths)
+        if not fetches:
+            return urls
         return urls.map(
             lambda url: tf.ensure_shape(tf.numpy_function(fetch, [url], tf.string), []),
             num_parallel_calls=_PARALLEL_SHARDS,

@@ -79,4 +79,4 @@ def test_the_bill_of_materials_lists_every_locked_package(tmp_path):
     subprocess.run([sys.executable, "-m", *words], check=True, cwd=ROOT)
     listed = json.loads(target.read_text(encoding="utf-8"))["components"]
     names = {(part["name"].lower().replace("_", "-"), part["version"]) for part in listed}
-    assert names == set(packages(ROOT / "requirements/default.lock"))
+    assert names == set(packages(lock))
