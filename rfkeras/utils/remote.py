@@ -447,7 +447,7 @@ _folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
 
 
 def _cache_bytes() -> int:
-    """Return the limit on local copies: half of the free disk at most."""
+    """Return the limit on local copies: at most what is free on the disk."""
     text = os.environ.get(CACHE_VARIABLE, str(_CACHE_GB))
     try:
         wanted = float(text)
