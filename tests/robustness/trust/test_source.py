@@ -71,11 +71,8 @@ def test_the_bill_of_materials_lists_every_locked_package(tmp_path):
     target = tmp_path / "sbom.json"
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8")
     (line,) = re.findall(r"^\t\$\(BIN\)/python -m (cyclonedx_py .*)$", recipe, re.M)
-    words = (
-        line.replace("$(LOCK)", str(ROOT / "requirements/default.lock"))
-        .replace("$(SBOM)", str(target))
-        .split()
-    )
+    lock = ROOT / "requirements/default.lock"
+    words = line.replace("$(LOCK)", str(lock)).replace("$(SBOM)", str(target)).split()
     subprocess.run([sys.executable, "-m", *words], check=True, cwd=ROOT)
     listed = json.loads(target.read_text(encoding="utf-8"))["components"]
     names = {(part["name"].lower().replace("_", "-"), part["version"]) for part in listed}
