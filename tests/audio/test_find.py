@@ -85,6 +85,18 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
     assert note.startswith("left out 2 links to folders that have already been read: ")
 
 
+def test_a_folder_seen_before_does_not_hide_its_neighbours(tmp_path):
+    other = tmp_path / "other"
+    touch(other, "m/a.wav", "n/b.wav", "o/c.wav")
+    root = tmp_path / "music"
+    root.mkdir()
+    (root / "1").symlink_to(other / "n")
+    (root / "2").symlink_to(other)
+    walk = walk_audio(root)
+    assert inside(walk.files) == ["1/b.wav", "2/m/a.wav", "2/o/c.wav"]
+    assert walk.left_out.repeated == [root / "2" / "n"]
+
+
 def test_a_broken_link_and_a_pipe_are_reported(tmp_path):
     touch(tmp_path, "a.wav")
     (tmp_path / "b.wav").symlink_to(tmp_path / "gone.wav")
@@ -299,4 +311,4 @@ def test_what_several_folders_leave_out_is_counted_together(tmp_path):
     said = " ".join(notes)
     assert "left out 2 hidden files" in said
     assert "left out 2 folders of the operating system" in said
-    assert "left out 2 links to folders that were read already" in said
+    assert "left out 2 links to folders that have already been read" in said

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rfkeras.datasets.base import (
     AudioDataset,
+    BadFileLog,
     Split,
     hold_out,
     hold_out_by_class,
@@ -19,7 +20,7 @@ from rfkeras.datasets.base import (
 )
 from rfkeras.datasets.load import load_dataset
 from rfkeras.datasets.tables import FolderListing, safe_path
-from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.errors import AudioError, ConfigError, DatasetError
 from tests.datasets.conftest import split_of
 
 # Exactly one class per clip
@@ -231,3 +232,14 @@ def test_whole_groups_stay_together():
     assert len(kept) + len(held_out) == 10
     with pytest.raises(ConfigError, match="at least 2 groups. Received: share=0.3, 1 group"):
         hold_out_whole_groups(split_of(np.ones((3, 1)), ("a",) * 3), 0.3, 0)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_too_many_bad_files_are_an_error_that_names_the_full_list(tmp_path, written):
+    path = tmp_path / "bad.csv" if written else None
+    log = BadFileLog(path, total_files=10, max_bad_share=0.1)
+    log.record(AudioError("a.wav", "no audio"), "test")
+    with pytest.raises(DatasetError, match="2 of 10 audio files cannot be used") as caught:
+        log.record(AudioError("b.wav", "no audio"), "test")
+    assert (f"The full list is in {path}." in str(caught.value)) is written
+    assert "The full list is in None" not in str(caught.value)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from rfkeras.audio.io import AudioFormat, read_audio
 from rfkeras.datasets import packed_pipeline
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
+from rfkeras.datasets.checks import check_dataset
 from rfkeras.datasets.pack import pack, to_wav
 from rfkeras.datasets.packed import (
     PackedSplit,
@@ -435,3 +436,13 @@ def test_evaluating_shards_of_another_audio_format_is_rejected(packed):
             batch_size=2,
             bad_files=BadFileLog(None, total_files=1),
         )
+
+
+def test_checking_shards_gives_the_lengths_of_their_clips(source, packed):
+    result = check_dataset(packed, progress=False).splits["train"].audio
+    seconds = sorted(length / 8000 for length in packed.splits["train"].lengths)
+    assert result.files == len(source.splits["train"])
+    assert result.sample_rates_hz == {8000: result.files}
+    assert result.channels == {1: result.files}
+    assert result.hours == pytest.approx(sum(seconds) / 3600)
+    assert result.seconds == pytest.approx((seconds[0], np.median(seconds), seconds[-1]))

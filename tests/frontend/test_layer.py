@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import PRESETS, Frontend, create_frontend
+from rfkeras.frontend.inputs import build_input
 
 # Largest allowed difference from librosa in dB. librosa's FFT computes in double precision,
 # TensorFlow's in single precision, so quiet bins of a loud frame differ most.
@@ -260,6 +261,7 @@ def test_deviations_have_a_lower_limit(name, fixed_floor, capsys):
         assert note.startswith("Note: ")
         assert note.count("\n") == 1
         assert f"of {layer.n_mels} hardly varied" in note
+        assert "deviation under 2 dB" in note
         assert f"to {layer.sample_rate_hz // 2} Hz)" in note
         assert 3500 < float(note.split("(")[-1].split(" to ")[0]) < 4500
 
@@ -383,3 +385,17 @@ def test_short_audio_is_padded_with_zeros_to_the_minimum(name, min_frames):
         out = layer.mel_db(short[None]).numpy()
         assert out.shape[1] == 1 + needed // layer.hop_samples >= min_frames
         np.testing.assert_allclose(out, layer.mel_db(padded[None]), atol=1e-4)
+
+
+def test_the_network_sets_the_shortest_input_of_a_given_front_end():
+    for own, needed in ((3, 9), (9, 3)):
+        layer = create_frontend("mel_32k", min_frames=own)
+        build_input(layer, 1, needed)
+        assert layer.min_frames == 9
+
+
+def test_integers_that_a_graph_scales_are_accepted():
+    layer = create_frontend("mel_32k")
+    samples = np.random.default_rng(0).integers(-3000, 3000, (1, 20_000)).astype("int16")
+    scaled = tf.function(lambda x: layer(tf.cast(x, tf.float32) / 32768.0))(samples)
+    np.testing.assert_allclose(scaled, layer(samples.astype("float32") / 32768.0), atol=1e-4)

@@ -81,8 +81,7 @@ def test_first_logits_are_the_log_odds_of_the_known_labels():
 def test_first_logits_of_classes_correspond_to_their_shares():
     labels = np.eye(3, dtype="float32")[[0, 0, 0, 1]]
     logits = first_logits(labels, np.ones_like(labels), "single_label")
-    shares = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(shares, np.array([3.5, 1.5, 0.5]) / 5.5, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(logits), np.array([3.5, 1.5, 0.5]) / 5.5, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
