@@ -173,9 +173,7 @@ class Demuxer:
         import av
 
         # Before version 19, tags that are not UTF-8 were errors unless this was given.
-        lenient: dict[str, Any] = (
-            {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-        )
+        lenient: Any = {"metadata_errors": "replace"} if int(av.__version__[:2]) < 19 else {}
         self._file: BinaryIO = open_bytes(self._source)
         try:
             container: Any = av.open(

@@ -1,7 +1,7 @@
 """Splits, data sets, holding out clips by group, and paths from metadata."""
 
-import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,8 +180,10 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     listed = Counter()
 
-    scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: listed.update([path.name]) or scandir(path))
+    iterdir = Path.iterdir
+    monkeypatch.setattr(
+        Path, "iterdir", lambda path: listed.update([path.name]) or iterdir(path)
+    )
     folders = FolderListing(tmp_path)
     found = [
         folders.find(safe_path(p, ""), (".wav", ".au")) for p in ("a/1", "a/2", "b/2", "c/1")

@@ -163,7 +163,7 @@ def test_errors_for_missing_and_wrong_files_give_the_source(tmp_path):
         DatasetError, match=r"first line must be TRACK_ID.*Received: 'id,artist'"
     ):
         load(tmp_path)
-    (tmp_path / "split-0-moodtheme-test.tsv").write_bytes(b"\xff\xfe")
+    (tmp_path / "split-0-moodtheme-test.tsv").write_bytes(b"\xff\xfeA")
     with pytest.raises(DatasetError, match="unreadable"):
         load(tmp_path)
 

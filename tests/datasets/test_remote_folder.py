@@ -139,7 +139,7 @@ def test_urls_in_a_table_need_the_permission_for_absolute_paths(http, local, tmp
     rows = "".join(f"{sound}s%C3%B6ng%20{row}.wav,{'ab'[row % 2]}\n" for row in range(10))
     table = tmp_path / "urls.csv"
     table.write_text(f"path,labels\n{rows}")
-    with pytest.raises(DatasetError, match="leads out of .*--allow-absolute"):
+    with pytest.raises(DatasetError, match="is outside .*--allow-absolute"):
         load_dataset("folder", data_dir=table)
     train = load_dataset("folder", data_dir=table, allow_absolute=True).splits["train"]
     with remote.local_copy(train.paths[0]) as copy:

@@ -261,7 +261,7 @@ def test_deviations_have_a_lower_limit(name, fixed_floor, capsys):
         assert note.startswith("Note: ")
         assert note.count("\n") == 1
         assert f"of {layer.n_mels} hardly varied" in note
-        assert "deviation under 2 dB" in note
+        assert "deviation below 2 dB" in note
         assert f"to {layer.sample_rate_hz // 2} Hz)" in note
         assert 3500 < float(note.split("(")[-1].split(" to ")[0]) < 4500
 
