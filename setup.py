@@ -68,7 +68,7 @@ EXTRAS_REQUIRE = {
         *ONNX,
         *PARQUET,
         *BEAM,
-        *REMOTE[:2],  # tested: S3 and HTTP; the packages of the others do not fit the default set
+        *REMOTE[:2],  # those for Azure and Google do not fit the default set
         "aiohttp>=3.9",
         *DOCS,
         *SERVING,
