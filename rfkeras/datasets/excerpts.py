@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -204,6 +205,7 @@ class EvaluationPlan:
 
     Attributes:
         clips: Number of clips in the split, including unreadable ones.
+        window: Samples per window.
         rows: (windows,) row of each window's clip in the split, without padding.
         starts: (windows,) first sample of each window.
         batch_size: Windows per batch. The last batch is padded with the first windows.
@@ -214,6 +216,7 @@ class EvaluationPlan:
     """
 
     clips: int
+    window: int
     rows: NDArray[np.int64]
     starts: NDArray[np.int64]
     batch_size: int
@@ -226,7 +229,7 @@ class EvaluationPlan:
         lengths: Sequence[int | None],
         window: int,
         batch_size: int,
-        is_whole: Callable[[int], bool] | None = None,
+        one_pass: range | None = None,
     ) -> EvaluationPlan:
         """Create a plan.
 
@@ -234,13 +237,15 @@ class EvaluationPlan:
             lengths: Length of each clip in samples; None for unreadable clips.
             window: Samples per window.
             batch_size: Windows per batch.
-            is_whole: Whether a clip of this length is left out of the windows, to be scored
-                as a whole. None: all clips have windows.
+            one_pass: Lengths that the model scores in one pass. The clips of the commonest of
+                these lengths then are the windows, if they fill half a batch. All others are
+                left out, to be scored as a whole. None: all clips have windows.
         """
-        whole = [
-            length is not None and is_whole is not None and is_whole(length)
-            for length in lengths
-        ]
+        whole = [False] * len(lengths)
+        if one_pass is not None:
+            common = _commonest(lengths, one_pass, window, batch_size)
+            whole = [length is not None and length != common for length in lengths]
+            window = common or window
         starts = [
             np.zeros(0, np.int64) if length is None or left else window_starts(length, window)
             for length, left in zip(lengths, whole, strict=True)
@@ -248,6 +253,7 @@ class EvaluationPlan:
         rows = np.repeat(np.arange(len(lengths)), [len(clip) for clip in starts])
         return cls(
             len(lengths),
+            window,
             rows.astype(np.int64),
             np.concatenate(starts),
             batch_size,
@@ -306,6 +312,15 @@ class EvaluationPlan:
             sums[row], counts[row] = clip_scores, 1
         kept = self.kept_rows
         return sums[kept] / counts[kept]
+
+
+def _commonest(
+    lengths: Sequence[int | None], allowed: range, preferred: int, batch_size: int
+) -> int | None:
+    """Return the commonest allowed length; None if its clips do not fill half a batch."""
+    counts = Counter(length for length in lengths if length is not None and length in allowed)
+    best = max(counts, key=lambda length: (counts[length], length == preferred), default=0)
+    return best if 2 * counts[best] >= batch_size else None
 
 
 def window_starts(length: int, window: int) -> NDArray[np.int64]:

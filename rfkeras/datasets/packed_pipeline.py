@@ -150,7 +150,7 @@ def evaluation_batches(
     batch_size: int,
     decoder: str,
     bad_files: BadFileLog,
-    is_whole: Callable[[int], bool] | None = None,
+    one_pass: range | None = None,
 ) -> tuple[tf.data.Dataset, EvaluationPlan]:
     """Create the batches of an evaluation: windows that cover every clip, in their order.
 
@@ -161,7 +161,7 @@ def evaluation_batches(
         batch_size: Windows per batch.
         decoder: One of `rfkeras.audio.decode.DECODERS`.
         bad_files: Keeps the error that ends the run at an unusable record.
-        is_whole: See `rfkeras.datasets.pipeline.evaluation_batches`.
+        one_pass: See `rfkeras.datasets.pipeline.evaluation_batches`.
 
     Raises:
         ConfigError: The shards have another audio format.
@@ -171,7 +171,8 @@ def evaluation_batches(
     from rfkeras.utils.keras_workarounds import with_length
 
     _prepare(split, audio, decoder)
-    plan = EvaluationPlan.from_lengths(split.lengths, samples, batch_size, is_whole)
+    plan = EvaluationPlan.from_lengths(split.lengths, samples, batch_size, one_pass)
+    samples = plan.window
     has_windows = np.zeros(len(split), bool)
     has_windows[plan.rows] = True
     starts = tf.RaggedTensor.from_value_rowids(

@@ -7,7 +7,6 @@ files; `rfkeras.datasets.packed_pipeline` reads shards.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,7 +144,7 @@ def evaluation_batches(
     bad_files: BadFileLog,
     decoder: str = "soundfile",
     cache: WaveformCache | None = None,
-    is_whole: Callable[[int], bool] | None = None,
+    one_pass: range | None = None,
 ) -> tuple[tf.data.Dataset, EvaluationPlan]:
     """Create the batches of an evaluation: consecutive windows that cover every clip.
 
@@ -162,8 +161,9 @@ def evaluation_batches(
         decoder: "soundfile"; "isolated" to decode in separate processes that may crash; or
             "tfio" to decode packed shards inside the TensorFlow graph.
         cache: Keeps decoded files in memory; can be shared with a training pipeline.
-        is_whole: Whether a clip of this length, in samples, is left out of the windows. The
-            rows of such clips are in `plan.whole`; `whole_clips` reads them.
+        one_pass: Lengths in samples that the model scores in one pass. Then the windows are
+            the clips of the commonest of these lengths. The rows of all others are in
+            `plan.whole`; `whole_clips` reads them.
 
     Returns:
         The waveforms, float32 of shape (batch, samples) or (batch, samples, 2) with
@@ -183,14 +183,15 @@ def evaluation_batches(
             batch_size=batch_size,
             decoder=decoder,
             bad_files=bad_files,
-            is_whole=is_whole,
+            one_pass=one_pass,
         )
 
     import tensorflow as tf
 
     reader = ClipReader(audio, cache, decoder)
     lengths = _lengths(split, reader, bad_files)
-    plan = EvaluationPlan.from_lengths(lengths, samples, batch_size, is_whole)
+    plan = EvaluationPlan.from_lengths(lengths, samples, batch_size, one_pass)
+    samples = plan.window
     if len(plan.kept_rows) == 0:
         raise DatasetError(
             f"None of the {count(len(split), 'clip')} can be read. First: "

@@ -35,9 +35,9 @@ class ClipScorer:
     """Scores the clips of a split as `rfkeras tag` scores their files.
 
     A clip's score is the sigmoid (or softmax) of the logits that the model's head pools over
-    the whole clip. Clips of the length of a window are computed in batches. All others are
-    computed one by one: in chunks, with constant memory, if the model has frames (see
-    `rfkeras.inference.StreamTagger`), otherwise in a single pass.
+    the whole clip. Clips of the commonest length are computed in batches, unless they are too
+    long for a single pass. All others are computed one by one: in chunks, with constant memory,
+    if the model has frames (see `rfkeras.inference.StreamTagger`), otherwise in a single pass.
 
     A model that takes audio of one length only has no score for a longer file. For such models
     the score is the mean over consecutive windows.
@@ -83,16 +83,20 @@ class ClipScorer:
                     autograph=False,
                 )
         self._clips = part_of(inputs.dataset.split(split), part)
-        self._batches, self._plan = inputs.evaluation_batches(split, part, self.is_whole)
+        self._batches, self._plan = inputs.evaluation_batches(split, part, self._one_pass())
 
-    def is_whole(self, samples: int) -> bool:
-        """Return whether a clip of this length is not computed in batches of windows."""
+    def _one_pass(self) -> range | None:
+        """Return the lengths in samples of clips that may be computed in batches.
+
+        None: the model only takes windows.
+        """
         if not self._any_length:
-            return False
-        in_one_pass = (
-            self._tagger is None or samples <= self._tagger.plan.reserve_samples
-        ) and self._per_clip
-        return samples != self._window_samples or not in_one_pass
+            return None
+        if not self._per_clip:
+            return range(0)
+        if self._tagger is not None:
+            return range(self._tagger.shortest_samples, self._tagger.plan.reserve_samples + 1)
+        return range(1, self._window_samples + 1)
 
     def scores(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Score the clips.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,14 +103,14 @@ class Inputs:
         self,
         split: str,
         part: WorkerPart = WHOLE,
-        is_whole: Callable[[int], bool] | None = None,
+        one_pass: range | None = None,
     ) -> tuple[Any, EvaluationPlan]:
         """Return all windows of a split, and the plan that averages them per clip.
 
         Args:
             split: Name of the split.
             part: The part of the clips that this worker reads.
-            is_whole: As in `datasets.pipeline.evaluation_batches`.
+            one_pass: As in `datasets.pipeline.evaluation_batches`.
         """
         return evaluation_batches(
             part_of(self.dataset.split(split), part),
@@ -120,7 +120,7 @@ class Inputs:
             bad_files=self.bad_files,
             decoder=self.config.decoder,
             cache=self.cache,
-            is_whole=is_whole,
+            one_pass=one_pass,
         )
 
     def labels_and_mask(

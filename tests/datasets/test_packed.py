@@ -346,6 +346,7 @@ def test_shards_have_a_positive_size(source, tmp_path, shard_mb):
 
 
 def test_only_the_decoder_of_tensorflow_io_needs_that_package(packed, monkeypatch):
+    pytest.importorskip("tensorflow_io")
     loaded = []
     monkeypatch.setattr(
         packed_pipeline, "load_tensorflow_io", lambda **options: loaded.append(options)

@@ -271,6 +271,19 @@ def test_plan_averages_windows_and_drops_padding():
         plan.average(scores[:6])
 
 
+def test_plan_of_clips_in_one_pass():
+    lengths = [250, 100, None, 70, 70, 100, 900, 900, 900]
+    plan = EvaluationPlan.from_lengths(lengths, 30, 4, range(50, 500))
+    assert plan.window in (70, 100)
+    plan = EvaluationPlan.from_lengths(lengths, 100, 4, range(50, 500))
+    assert (plan.window, list(plan.rows), list(plan.starts)) == (100, [1, 5], [0, 0])
+    assert list(plan.whole) == [0, 3, 4, 6, 7, 8]
+    for batch_size, allowed in ((5, range(50, 500)), (1, range(300, 500)), (1, range(0))):
+        plan = EvaluationPlan.from_lengths(lengths, 100, batch_size, allowed)
+        assert plan.windows == 0
+        assert list(plan.whole) == list(plan.kept_rows) == [0, 1, 3, 4, 5, 6, 7, 8]
+
+
 def test_unreadable_clips_are_reported_and_left_out_of_the_average(ramps, tmp_path):
     split = ramps(4, samples=[250, 100, 150, 100]).splits["train"]
     break_file(split, 1)

@@ -129,12 +129,27 @@ def test_packed_shards_and_parts_of_the_clips(table, tmp_path):
 def test_only_long_or_only_short_clips_and_the_cache(table):
     model = tagger_of()
     for window in (0.5, 10.0):  # no clip has this length
-        inputs = inputs_of(table, window_seconds=window, cache_gb=0.1)
+        # Two clips of 1 s do not fill half of a batch.
+        inputs = inputs_of(table, window_seconds=window, cache_gb=0.1, batch_size=8)
         scorer = ClipScorer(model, inputs, "test")
         for _ in range(2):
             rows, scores = scorer.scores()
             np.testing.assert_allclose(scores, tagged(model, inputs), atol=5e-4)
         assert list(rows) == list(range(len(SECONDS)))
+
+
+def test_the_commonest_length_is_computed_in_batches(table, monkeypatch):
+    model = tagger_of()
+    inputs = inputs_of(table, window_seconds=0.5, batch_size=4)
+    expected = np.array(tagged(model, inputs))
+    scorer = ClipScorer(model, inputs, "test")
+    single = []
+    run = StreamTagger.run
+    monkeypatch.setattr(
+        StreamTagger, "run", lambda self, blocks: single.append(1) or run(self, blocks)
+    )
+    np.testing.assert_allclose(scorer.scores()[1], expected, atol=5e-4)
+    assert len(single) == len(SECONDS) - 2  # without the clips of 1 s
 
 
 def test_changed_weights_are_followed_during_training(table):
