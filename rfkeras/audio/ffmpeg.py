@@ -21,24 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.audio.layout import (
-    FORGETFUL,
-    Demuxer,
-    SampleCounter,
-    ffmpeg_error,
-    flac_gap,
-    in_places,
-    layout_of,
-    rate_changes,
-)
+from rfkeras.audio.layout import in_places, layout_of
+from rfkeras.audio.packets import FORGETFUL, Demuxer, flac_gap, rate_changes
+from rfkeras.audio.sample_counter import SampleCounter
 from rfkeras.audio.source import AnySource, Source, part_of, size_of
 from rfkeras.errors import AudioError
 
 if TYPE_CHECKING:
-    from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
     from av.audio.resampler import AudioResampler
-    from av.packet import Packet
 
 Samples = NDArray[np.float32]
 _Rows = list[Any]  # memory views of the float32 samples of each channel
@@ -154,7 +145,7 @@ class FFmpegFile:
                 expected: int | None = None
                 if packet.size:
                     expected = alike or counter.samples(packet)
-                frames = _decoded(demuxer.decoder, packet, counter.payload)
+                frames = demuxer.decode(packet, counter.payload) or []
                 if not counting:
                     continue
                 if is_flac and (gap := min(flac_gap(packet, raw), end - raw)):
@@ -285,22 +276,6 @@ class ChainFile:
         """Close the file."""
         for part in self._parts:
             part.close()
-
-
-def _decoded(
-    decoder: AudioCodecContext, packet: Packet[Any], payload: bytes | None
-) -> list[AudioFrame]:
-    """Decode a packet, or the part of it that is audio; an empty list if it is damaged."""
-    if payload is not None:
-        import av
-
-        if not payload:
-            return []
-        packet = av.Packet(payload)
-    try:
-        return decoder.decode(packet if packet.size else None)
-    except (ffmpeg_error(), ValueError):
-        return []
 
 
 def _mixed(samples: Samples, channels: int) -> Samples:

@@ -51,7 +51,7 @@ def ogg_truncation(source: AnySource) -> str | None:
         source: A path, or the content of a file as bytes.
 
     Returns:
-        Description of what is missing; None if nothing is.
+        A sentence if it is missing, otherwise None.
     """
     size = size_of(source)
     tail = read_bytes(source, max(0, size - 2 * _PAGE_MAX), size)
@@ -67,7 +67,7 @@ def ogg_truncation(source: AnySource) -> str | None:
         ):
             return None
         position = tail.rfind(_MAGIC, 0, position)
-    return "the Ogg stream has no end-of-stream page"
+    return "truncated: the Ogg stream has no end-of-stream page"
 
 
 @dataclass

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from rfkeras.audio.declared_size import pcm_note, pcm_size
 from rfkeras.audio.ffmpeg import FFmpegFile
-from rfkeras.audio.pcm_size import pcm_size
 from rfkeras.audio.source import (
     Source,
     mapped,
@@ -21,7 +21,6 @@ from rfkeras.audio.source import (
     remembered,
     size_of,
 )
-from rfkeras.audio.trailing import unread_note
 from rfkeras.errors import AudioError
 
 if TYPE_CHECKING:
@@ -98,11 +97,8 @@ class LibsndfileFile:
         self.channels = int(file.channels)
         self.frames = int(file.frames)
         self.container = f"{file.format}/{file.subtype}"
-        self._notes: tuple[str, ...] = ()
-        if size is not None and size.truncation is not None:
-            self._notes = (f"truncated: {size.truncation}",)
-        elif size is not None and (unread := unread_note(source, size)) is not None:
-            self._notes = (unread,)
+        note = pcm_note(source, size)
+        self._notes = () if note is None else (note,)
 
     @property
     def notes(self) -> tuple[str, ...]:

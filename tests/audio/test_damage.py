@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from rfkeras.audio.declared_size import pcm_size
 from rfkeras.audio.decode import check_audio
 from rfkeras.audio.io import AudioFile, AudioFormat, check_file, probe
 from rfkeras.audio.layout import layout_of
-from rfkeras.audio.pcm_size import pcm_size
 from rfkeras.errors import AudioError
 from tests.datasets.conftest import music
 from tests.helpers.encoders import ffmpeg_encoded
