@@ -49,7 +49,8 @@ def test_validation_share_and_seed(tmp_path):
     small, large = load(tmp_path), load(tmp_path, validation_share=0.4)
     assert len(small.splits["validation"]) == 3 * 3 * 2  # 15 % of 20 locations
     assert len(large.splits["validation"]) == 3 * 8 * 2
-    other = load(tmp_path, split_seed=1)
+    documented, other = (load(tmp_path, split_seed=seed) for seed in (2020, 1))
+    assert documented.splits["validation"].keys == small.splits["validation"].keys
     assert other.splits["validation"].keys != small.splits["validation"].keys
     assert load(tmp_path, seed=9).splits["validation"].keys == small.splits["validation"].keys
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rfkeras.audio.io import AudioFormat
-from rfkeras.datasets.excerpts import WHOLE, WorkerPart, part_of, rows_of
+from rfkeras.datasets.excerpts import WHOLE, TrainingPlan, WorkerPart, part_of, rows_of
 from rfkeras.datasets.pack import pack
 from rfkeras.datasets.packed import load_packed
 from rfkeras.datasets.pipeline import evaluation_batches, training_batches
@@ -148,3 +148,7 @@ def test_invalid_parts_are_rejected(ramps):
             WorkerPart(*values)
     with pytest.raises(ConfigError, match="a multiple of the 3 replicas. Received: 8"):
         train(ramps(CLIPS).splits["train"], WorkerPart(0, 3))
+
+
+def test_a_plan_begins_with_the_first_step():
+    assert TrainingPlan(8, seed=3, steps_per_epoch=3, total_steps=9).start_step == 0

@@ -68,6 +68,10 @@ def test_categories_are_kept_if_there_are_several(tmp_path):
         "fold": 2,
         "audio_dir": str(tmp_path / "audio"),
     }
+    assert differences(dataset) == [
+        "3 training and validation and test clips; the published data set has 55,525",
+        "3 labels; the published data set has 183",
+    ]
 
 
 def test_the_official_tag_order_takes_precedence_over_the_alphabet(tmp_path):

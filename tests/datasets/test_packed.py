@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -447,3 +450,29 @@ def test_checking_shards_gives_the_lengths_of_their_clips(source, packed):
     assert result.channels == {1: result.files}
     assert result.hours == pytest.approx(sum(seconds) / 3600)
     assert result.seconds == pytest.approx((seconds[0], np.median(seconds), seconds[-1]))
+
+
+def test_packing_shows_its_progress_and_needs_no_known_number_of_cores(
+    source, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    monkeypatch.setattr("rfkeras.utils.progress.PLAIN_SECONDS", 0.0)
+    for shown in (False, True):
+        pack(source, AUDIO, tmp_path / str(shown), progress=shown)
+        assert ("Packing train: " in capsys.readouterr().err) is shown
+
+
+def test_an_unusable_record_is_named(source, tmp_path, monkeypatch):
+    module = sys.modules[pack.__module__]
+    encode = module.encode_clip
+    monkeypatch.setattr(
+        module, "encode_clip", lambda *args: replace(encode(*args), wav=b"RIFF")
+    )
+    pack(source, AUDIO, tmp_path, progress=False)
+    splits = load_packed(str(tmp_path)).splits
+    message = r"The record '\d+\.\w+' of a packed shard cannot be used: .*rfkeras data check"
+    bad_files = BadFileLog(None, total_files=1)
+    with pytest.raises(tf.errors.OpError):
+        list(train(splits["test"], bad_files=bad_files))
+    with pytest.raises(DatasetError, match=message):
+        bad_files.raise_if_stopped()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -209,6 +209,22 @@ def test_the_interval_of_several_models_is_around_their_mean(partly_labelled):
     np.testing.assert_allclose(
         [result.interval.low, result.interval.high], [2 * centre - high, 2 * centre - low]
     )
+
+
+def test_groups_of_models_are_compared_by_paired_resamples(partly_labelled):
+    scores, labels, mask = partly_labelled
+    better, worse = (
+        bootstrap_mean_average_precision([ClipScores(each, labels, mask, np.array([]))], 50)
+        for each in (scores, np.random.default_rng(1).permutation(scores))
+    )
+    difference = better.minus(worse)
+    assert difference.value == better.mean - worse.mean
+    paired = better.replicates - worse.replicates
+    high, low = 2 * difference.value - np.quantile(paired, [0.025, 0.975])
+    np.testing.assert_allclose([difference.low, difference.high], [low, high])
+    fewer = replace(worse, replicates=worse.replicates[1:])
+    with pytest.raises(ConfigError, match="same number of resamples. Received 50 and 49"):
+        better.minus(fewer)
 
 
 def test_many_clips_are_drawn_in_small_portions():

@@ -30,6 +30,8 @@ def test_band_edges_equal_librosa(scale):
         scale.n_mels + 2, fmin=0.0, fmax=scale.sample_rate_hz / 2, htk=False
     )
     np.testing.assert_allclose(edges, expected, rtol=1e-12, atol=1e-8)
+    for band in (0, scale.n_mels - 1):
+        assert scale.band_centre_hz(band) == pytest.approx(expected[band + 1])
     # To the nearest float: the last edge is half the sample rate.
     assert scale.hz_span(0, scale.n_mels) == pytest.approx((0.0, scale.sample_rate_hz / 2))
 

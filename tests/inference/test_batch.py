@@ -8,7 +8,8 @@ import soundfile
 
 from rfkeras.inference import TagResult
 from rfkeras.inference.audio_files import FoundFile
-from rfkeras.inference.batch import Display, run_batch
+from rfkeras.inference.batch import Display, Job, Journal, run_batch
+from rfkeras.inference.output import OutputError
 
 SCORES = np.array([0.5, 0.25], "float32")
 
@@ -70,3 +71,11 @@ def test_an_interruption_ends_the_batch_and_keeps_what_is_written(files):
     summary = run_batch(Tagger(True), files, write, Display(len(files), quiet=True))
     assert summary.interrupted
     assert (summary.done, summary.failed, len(written)) == (2, 0, 2)
+
+
+def test_an_output_that_cannot_be_opened_is_named_with_what_is_kept(tmp_path):
+    path = tmp_path / "absent/tags.jsonl"
+    journal = Journal(path, Job("model", "digest"), wanted=())
+    message = rf"{path} cannot be written: No such file.*All files before this one are recorded"
+    with pytest.raises(OutputError, match=message), journal.writing(None):
+        pass

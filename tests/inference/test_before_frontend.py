@@ -9,8 +9,9 @@ from keras import layers, ops
 
 import rfkeras
 from rfkeras.errors import AudioError, ConfigError
-from rfkeras.frontend import create_frontend
+from rfkeras.frontend import create_frontend, find_frontend
 from rfkeras.inference import StreamTagger
+from rfkeras.inference.frames import FrameGrid
 from rfkeras.layers import ClipLogits
 
 RATE_HZ = 32000
@@ -323,3 +324,9 @@ def test_a_layer_behind_the_head_that_changes_its_logits_is_refused():
     model = keras.Model(inputs, layers.Rescaling(0.5, name="temperature")(ClipLogits()(x)))
     with pytest.raises(ConfigError, match="'temperature'.*ClipLogits layer the last one"):
         StreamTagger(model)
+
+
+def test_frames_next_to_cropped_samples_are_not_used():
+    model = tagger(BEFORE["crop of both ends"][0])
+    reads = FrameGrid(model, find_frontend(model)).reads
+    assert (reads.left, reads.right) == (777, 1234)

@@ -133,6 +133,9 @@ def test_frame_times_of_other_models():
     assert resnet == FrameTimes(16 * 16.0, 8 * 16.0, 614 * 16.0 + 64)
     crnn = frame_times(zoo_tagger("crnn_tiny", width=4))
     assert crnn == FrameTimes(96 * 16.0, 47.5 * 16.0, None)
+    coarse = ((4, 2), (4, 3), (8, 4), (8, 1))
+    coarse_crnn = frame_times(zoo_tagger("crnn_tiny", width=4, pooling=coarse))
+    assert coarse_crnn == FrameTimes(1024 * 16.0, 511.5 * 16.0, None)
     assert frame_times(zoo_tagger("crnn_tiny", width=4, summary="last")) is None
     no_units = zoo.create_model("resnet_rf_tiny", num_classes=2, width=4, frontend=None)
     assert frame_times(no_units) is None

@@ -57,6 +57,7 @@ def test_block_sizes_do_not_matter(tagger, waveform):
     assert plain.frame_scores is None
     assert plain.frame_embeddings is None
     np.testing.assert_array_equal(plain.logits, whole.logits)
+    assert tagger.chunk_seconds == 2.0
     assert tagger._read.experimental_get_tracing_count() == 1
 
 

@@ -87,6 +87,12 @@ def test_spec_augment_on_a_map_smaller_than_its_stripes():
     assert widths == {1, 2, 3, 4}
 
 
+def test_spec_augment_has_documented_defaults():
+    config = SpecAugment().get_config()
+    assert (config["time_masks"], config["time_mask_frames"]) == (2, 40)
+    assert (config["frequency_masks"], config["frequency_mask_bands"]) == (2, 24)
+
+
 def test_spec_augment_without_masks_changes_nothing():
     x = maps()
     np.testing.assert_array_equal(SpecAugment(0, 5, 0, 5)(x, training=True), x)

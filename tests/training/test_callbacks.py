@@ -261,6 +261,7 @@ def test_the_display_counts_steps_and_prints_each_epoch(capsys):
     display = ProgressDisplay(total_steps=6, steps_done=2, epochs=3, monitor="val_mAP")
     display.on_train_begin()
     assert display._bar._bar.live.is_started or not display._bar._live
+    assert not display._bar._bar.live.transient  # the full bar stays on the terminal
     display.on_epoch_begin(1)
     display.on_train_batch_end(0, {"loss": 0.25})
     assert (display._bar.done, display._bar.label) == (3, "epoch 2/3")

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import zoo
 from rfkeras.cli.main import build_parser
@@ -18,7 +20,7 @@ from rfkeras.experiments.search_space import parse_space
 from rfkeras.frontend import create_frontend
 from rfkeras.training.optimizer import Adam, AdamW, make_optimizer
 from rfkeras.training.run_dir import load_snapshot, save_snapshot, state_variables
-from rfkeras.training.step import dtype_policy, recompute_statistics
+from rfkeras.training.step import build_training_model, dtype_policy, recompute_statistics
 from tests.helpers.small_tagger import batch, fit, small_tagger, training_model
 from zoo.transfer import full_name, weights_file
 
@@ -75,6 +77,28 @@ def test_a_frozen_backbone_does_not_change_and_trains_afterwards(policy, options
     for before, after in zip(backbone, weights_of(model, BACKBONE), strict=True):
         assert not np.array_equal(before, after)
     assert all(np.any(moments) for moments in moments_of(model, BACKBONE))
+
+
+@pytest.mark.parametrize(
+    ("options", "prepared"),
+    [({}, False), ({"freeze": "trunk"}, True), ({"trunk_lr_scale": 0.5}, True)],
+)
+def test_a_run_prepares_for_freezing_if_an_option_needs_it(options, prepared, monkeypatch):
+    monkeypatch.setattr("rfkeras.training.step.build_tagger", lambda inputs: small_tagger())
+    weights = "w" if options else None
+    inputs = SimpleNamespace(
+        config=TrainConfig(epochs=4, init_weights=weights, **options),
+        dataset=SimpleNamespace(
+            split=lambda name: SimpleNamespace(labels=None, mask=None),
+            label_names=None,
+            task="multi_label",
+        ),
+        steps_per_epoch=1,
+    )
+    model = build_training_model(inputs, tf.distribute.get_strategy())
+    assert model.may_freeze is prepared
+    assert len(model.backbone_indices) == (3 if prepared else 0)
+    assert model.optimizer.built
 
 
 def test_a_frozen_backbone_runs_as_in_inference():

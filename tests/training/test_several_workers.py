@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rfkeras.training.distributed import RESTART_STATUS, tf_config
-from rfkeras.training.launch import slot_environments
+from rfkeras.training.launch import _worker_environments, slot_environments, visible_gpus
 from tests.helpers.processes import ROOT, run, start
 from tests.training.test_resume import final_state, steps_done
 
@@ -183,3 +183,14 @@ def test_launch_rejects_invalid_options(tone_folder, tmp_path):
     status, _, err = run("-m", "rfkeras.cli", "launch", "--workers", 0, *arguments)
     assert status == 1
     assert "--workers" in err
+
+
+def test_workers_share_the_visible_gpus_or_use_none(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,-1,7")
+    assert visible_gpus() == ["3", "5", "7"]
+    gpus = [worker["CUDA_VISIBLE_DEVICES"] for worker in _worker_environments(2)]
+    assert gpus == ["3,7", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+    gpus = [worker["CUDA_VISIBLE_DEVICES"] for worker in _worker_environments(2)]
+    assert gpus == ["-1", "-1"]

@@ -50,6 +50,12 @@ def test_parameters(options, classes):
     assert trainable_parameters(model) == expected_parameters(**sizes, **known)
 
 
+@pytest.mark.parametrize(("name", "width"), [("crnn_tiny", 16), ("crnn_small", 32)])
+def test_documented_widths(name, width):
+    model = zoo.create_model(name, 20, frontend=None)
+    assert trainable_parameters(model) == expected_parameters(width=width)
+
+
 def test_published_map_sizes():
     """Check that 1366 frames of 96 bands become 15 steps of one row with 128 channels."""
     model = zoo.create_model("crnn", 50, frontend=None)

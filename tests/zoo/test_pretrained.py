@@ -10,6 +10,7 @@ import threading
 import zipfile
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from rfkeras.errors import CheckpointError, ConfigError
 from rfkeras.frontend import create_frontend
 from tests.helpers.processes import ROOT
 from zoo import pretrained
+from zoo.transfer import Transferred, transfer
 
 TAGS = ("low", "mid", "high")
 OPTIONS = {"width": 4, "rho": 1, "blocks": [1, 1, 1], "allow_rf_change": True}
@@ -121,6 +123,18 @@ def test_other_classes_get_a_new_head_and_the_pretrained_backbone(
     assert model.head.thresholds is None
     assert model.head.task == classes.get("task", "multi_label")
     assert "classifier_conv, classifier_bn" in capsys.readouterr().err
+
+
+def test_the_classifier_is_copied_between_models_without_a_pooling_head():
+    source, model = (
+        keras.Sequential(
+            [keras.Input((8, 4, 2)), keras.layers.Conv2D(3, 1, name="classifier_conv")]
+        )
+        for _ in range(2)
+    )
+    randomise(source)
+    assert transfer(source, model) == Transferred((), has_head=True, has_frontend=False)
+    assert_equal(state(source), state(model))
 
 
 @pytest.mark.parametrize(

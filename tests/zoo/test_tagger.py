@@ -12,6 +12,7 @@ import rfkeras
 import zoo
 from rfkeras.errors import ConfigError
 from rfkeras.layers import ClipLogits
+from zoo.tagger import Reader
 
 AUDIO = np.random.default_rng(0).normal(0, 0.1, (2, 40000)).astype(np.float32)
 FEATURES = {"resnet_rf_tiny": 128, "vgg_rf_tiny": 96, "densenet_rf_tiny": 151, "crnn_tiny": 32}
@@ -101,3 +102,14 @@ def test_inputs_of_another_rank_are_named_and_lists_are_read() -> None:
     listed = [[0.25, -0.25] * 4000]
     expected = model.scores(np.array(listed, np.float32))
     np.testing.assert_array_equal(model.scores(listed), expected)
+
+
+def test_a_reader_may_start_at_the_input_of_the_classifier() -> None:
+    inputs = keras.Input((None, 32, 1))
+    spectrogram = keras.layers.Rescaling(2.0)(inputs)
+    model = keras.Model(inputs, ClipLogits()(keras.layers.Conv2D(2, 1)(spectrogram)))
+    x = np.random.default_rng(0).normal(size=(1, 20, 32, 1)).astype(np.float32)
+    whole = Reader(model)(x)
+    part = Reader(model, spectrogram)(2.0 * x)
+    np.testing.assert_allclose(part.frame_logits, whole.frame_logits, rtol=1e-5)
+    np.testing.assert_allclose(part.frame_embeddings, whole.frame_embeddings, rtol=1e-5)
