@@ -28,13 +28,17 @@ INSTALL_REQUIRES = [
     "platformdirs>=4",
     "filelock>=3.13",
     "pretty_midi>=0.2.11,<0.3",  # the built-in data set is a function of its sound font
-    # and of this renderer: 0.1.0 to 0.1.3 render the same bytes. No wheels for Linux on ARM.
+    # and of this renderer: 0.1.0 to 0.1.3 render the same bytes. Its wheels for Linux on ARM
+    # need glibc 2.34, which a marker cannot ask for.
     "midirenderer>=0.1.0,<0.2; platform_system != 'Linux' or platform_machine == 'x86_64'",
 ]
 
 # The native part of tensorflow-io 0.37.1, the last version, loads with TensorFlow 2.16 only.
-# It has no wheels for Windows.
-TFIO = ["tensorflow==2.16.2", "tensorflow-io==0.37.1; platform_system != 'Windows'"]
+# It has no wheels for Windows; neither has wheels for Python 3.13.
+TFIO = [
+    "tensorflow==2.16.2; python_version < '3.13'",
+    "tensorflow-io==0.37.1; platform_system != 'Windows' and python_version < '3.13'",
+]
 ONNX = ["onnx>=1.16", "tf2onnx>=1.16.1", "onnxruntime>=1.18"]
 PARQUET = ["pyarrow>=15"]
 BEAM = ["apache-beam>=2.70"]
@@ -55,7 +59,8 @@ DOCS = [
     "ipykernel>=6",
 ]
 EXTRAS_REQUIRE = {
-    "gpu": ["tensorflow[and-cuda]>=2.16.2,<2.21"],
+    # The packages of CUDA exist for Linux only.
+    "gpu": ["tensorflow[and-cuda]>=2.16.2,<2.21; platform_system == 'Linux'"],
     "tfio": TFIO,  # shards read by tensorflow-io, and --decoder tfio
     "torch": ["torch>=2.6"],  # reading .pth checkpoints; 2.6 made weights_only the default
     "serving": SERVING,  # warm-up requests, the gRPC client
@@ -79,7 +84,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.11",
         "types-PyYAML",
         "hypothesis>=6.100",
-        "atheris>=2.3",
+        "atheris>=2.3; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "cyclonedx-bom>=7",  # the software bill of materials
         "moto[s3]>=5",
         "flask>=3",  # moto as a server

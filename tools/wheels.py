@@ -1,36 +1,53 @@
 """Ask pip on which systems the dependencies have wheels, and print a Markdown table.
 
     python tools/wheels.py                                      # the ranges in setup.py
-    python tools/wheels.py --lock requirements/next.lock        # the packages of a lock file
+    python tools/wheels.py --lock requirements/newest.lock      # the packages of a lock file
 
-Nothing is installed. A cell names the versions of Python with a wheel: "all", "3.11, 3.12" or
-"none". "source" means a package that has no wheels on any system and is built by pip. The
-exit status is 1 if a dependency that setup.py asks for on a system has no wheel there.
+Nothing is installed. pip lists the files of each package once, wherever it is configured to
+look; the tags of the wheels are compared with those of each system here. A cell names the
+versions of Python with a wheel: "all", "3.11, 3.12" or "none"; in parentheses where setup.py
+does not ask for the package. "source" means a package that has no wheels on any system and is
+built by pip. The exit status is 1 if a dependency that setup.py asks for on a system has no
+wheel there.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import re
 import runpy
+import subprocess
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import unquote
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 _GLIBC = range(5, 29)  # minor versions of glibc 2, up to manylinux_2_28
-NEVER = "not asked for"
 _JOBS = 4
+# Lines of `pip -vv index versions`; those of releases that were withdrawn are left out.
+_FILE = re.compile(
+    r"^\s*(?:Found link|Skipping link: (?!yanked).*?:) (?:\w+:\S*/)(?P<name>[^/\s#?]+)\S*"
+    r"(?: \(from [^)]*\))?(?: \(requires-python:(?P<python>[^)]*)\))?",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -39,22 +56,37 @@ class System:
 
     Attributes:
         name: Heading of its column.
-        tags: Platforms of wheels that it accepts.
+        platforms: Platforms of wheels that it accepts.
         markers: Values of environment markers there.
     """
 
     name: str
-    tags: tuple[str, ...]
+    platforms: tuple[str, ...]
     markers: dict[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a package.
+
+    Attributes:
+        version: Version of the package.
+        tags: Tags of a wheel; none for a source distribution.
+        pythons: Versions of Python that it is for.
+    """
+
+    version: Version
+    tags: frozenset[Tag]
+    pythons: SpecifierSet
 
 
 def linux(machine: str, *older: str) -> System:
     """Return a Linux system with glibc 2.28."""
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)]
-    tags += [f"{name}_{machine}" for name in ("manylinux2014", *older)]
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)]
+    platforms += [f"{name}_{machine}" for name in ("manylinux2014", *older)]
     markers = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     name = {"x86_64": "x86-64", "aarch64": "ARM64"}[machine]
-    return System(f"Linux {name}", tuple(tags), {**markers, "platform_machine": machine})
+    return System(f"Linux {name}", tuple(platforms), {**markers, "platform_machine": machine})
 
 
 SYSTEMS = (
@@ -62,7 +94,7 @@ SYSTEMS = (
     linux("aarch64"),
     System(
         "macOS arm64",
-        ("macosx_14_0_arm64",),
+        tuple(mac_platforms((14, 0), "arm64")),
         {
             "sys_platform": "darwin",
             "platform_system": "Darwin",
@@ -105,70 +137,88 @@ def applies(requirement: Requirement, system: System, python: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate(environment)
 
 
-@cache
-def versions(name: str, system: System, python: str, *, source: bool) -> tuple[str, ...]:
-    """Return the versions of a package that pip can install on a system.
+def read_file(name: str, package: str, pythons: str) -> File | None:
+    """Return a file of a package; None for files of other kinds or with an invalid name.
 
     Args:
-        name: Name of the package.
-        system: The system.
-        python: Version of Python, such as "3.12".
-        source: Whether source distributions count too.
+        name: Name of the file.
+        package: Name of the package.
+        pythons: Versions of Python that the index states for it.
     """
-    command = ["pip", "index", "versions", name, "--python-version", python]
-    command += [word for tag in system.tags for word in ("--platform", tag)]
-    command += [] if source else ["--only-binary", ":all:"]
-    printed, errors = io.StringIO(), io.StringIO()
-    with (
-        mock.patch("sys.argv", command),
-        redirect_stdout(printed),
-        redirect_stderr(errors),
-        suppress(SystemExit),
-    ):
-        runpy.run_module("pip", run_name="__main__")  # in this process: pip starts slowly
-    listed = re.search(r"^Available versions: (.+)$", printed.getvalue(), re.MULTILINE)
-    if listed is None and "No matching distribution" not in errors.getvalue():
-        raise RuntimeError(f"pip failed for {name}: {errors.getvalue().strip()}")
-    return tuple(listed[1].split(", ")) if listed else ()
+    tags: frozenset[Tag] = frozenset()
+    try:
+        if name.endswith(".whl"):
+            named, version, _, tags = parse_wheel_filename(name)
+        else:
+            named, version = parse_sdist_filename(name)
+    except (InvalidSdistFilename, InvalidWheelFilename):
+        return None
+    same = named == canonicalize_name(package)
+    return File(version, tags, SpecifierSet(pythons)) if same else None
 
 
-def has(requirement: Requirement, system: System, python: str, *, source: bool = False) -> bool:
-    """Return whether pip can install a requirement on a system; see `versions`."""
-    found = versions(requirement.name, system, python, source=source)
-    return any(requirement.specifier.contains(version) for version in found)
+@cache
+def list_files(package: str) -> tuple[File, ...]:
+    """Return the files of a package that pip finds, for all systems."""
+    command = [sys.executable, "-m", "pip", "--no-color", "-vv", "index", "versions", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = _FILE.finditer(done.stdout)
+    files = [
+        read_file(unquote(match["name"]), package, match["python"] or "") for match in found
+    ]
+    known = tuple(file for file in files if file is not None)
+    if not known:
+        raise RuntimeError(f"pip lists no files of {package}: {done.stderr.strip()}")
+    return known
 
 
-def cell(pythons: Iterable[str], lacking: Iterable[str]) -> str:
-    """Return the text of a cell: the versions of Python with a wheel."""
-    pythons, lacking = list(pythons), set(lacking)
-    if not pythons:
-        return NEVER
-    having = [python for python in pythons if python not in lacking]
-    if len(having) == len(PYTHONS):
-        return "all"
-    return ", ".join(having) or "none"
+@cache
+def system_tags(system: System, python: str) -> frozenset[Tag]:
+    """Return the tags of the wheels that a system with a version of Python accepts."""
+    major, minor = map(int, python.split("."))
+    return frozenset(
+        [
+            *cpython_tags((major, minor), platforms=system.platforms),
+            *compatible_tags((major, minor), f"cp{major}{minor}", system.platforms),
+        ]
+    )
+
+
+def has_wheel(requirement: Requirement, system: System, python: str) -> bool:
+    """Return whether a wheel meets a requirement on a system."""
+    accepted = system_tags(system, python)
+    return any(
+        requirement.specifier.contains(file.version)
+        and not accepted.isdisjoint(file.tags)
+        and file.pythons.contains(f"{python}.0")
+        for file in list_files(requirement.name)
+    )
+
+
+def is_source_only(requirement: Requirement) -> bool:
+    """Return whether a package has no wheels at all in the range that is asked for."""
+    return not any(
+        file.tags
+        for file in list_files(requirement.name)
+        if requirement.specifier.contains(file.version)
+    )
+
+
+def cell(requirement: Requirement, system: System) -> tuple[str, bool]:
+    """Return the text of a cell, and whether the requirement is met if it is asked for."""
+    asked = [python for python in PYTHONS if applies(requirement, system, python)]
+    having = [python for python in PYTHONS if has_wheel(requirement, system, python)]
+    text = "all" if len(having) == len(PYTHONS) else ", ".join(having) or "none"
+    return (text if asked else f"({text})"), set(asked) <= set(having)
 
 
 def row(text: str) -> tuple[list[str], bool]:
     """Return the cells of a requirement, and whether it is met wherever it is asked for."""
     requirement = Requirement(text)
-    asked = [
-        (system, python)
-        for system in SYSTEMS
-        for python in PYTHONS
-        if applies(requirement, system, python)
-    ]
-    lacking = [place for place in asked if not has(requirement, *place)]
-    if lacking == asked and has(requirement, *asked[0], source=True):
+    if is_source_only(requirement):
         return ["source"] * len(SYSTEMS), True
-    cells = [
-        cell(
-            [python for where, python in asked if where == system],
-            [python for where, python in lacking if where == system],
-        )
-        for system in SYSTEMS
-    ]
-    return cells, not lacking
+    cells = [cell(requirement, system) for system in SYSTEMS]
+    return [text for text, _ in cells], all(is_met for _, is_met in cells)
 
 
 def print_table(requirements: dict[str, str]) -> bool:
@@ -180,7 +230,7 @@ def print_table(requirements: dict[str, str]) -> bool:
     print(f"| Package | For | {' | '.join(system.name for system in SYSTEMS)} |")
     print(f"|---|---|{'---|' * len(SYSTEMS)}", flush=True)
     complete = True
-    with ProcessPoolExecutor(_JOBS) as pool:
+    with ThreadPoolExecutor(_JOBS) as pool:
         rows = pool.map(row, requirements)
         for (text, extras), (cells, is_met) in zip(requirements.items(), rows, strict=True):
             complete = complete and is_met

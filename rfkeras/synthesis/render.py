@@ -208,8 +208,8 @@ def _load_renderer() -> Any:
     except ImportError as error:
         raise DatasetError(
             "Rendering music needs midirenderer (pip install midirenderer==0.1.3). It exists "
-            "for Linux x86-64, macOS and Windows. Elsewhere, render the data set on another "
-            "machine and copy its folder."
+            "for Linux x86-64, macOS and Windows, and for Linux on ARM with glibc 2.34 or "
+            "newer. Elsewhere, render the data set on another machine and copy its folder."
         ) from error
     return midirenderer
 
