@@ -27,6 +27,7 @@ CHECK_TESTS := tests/test_architecture.py tests/test_readme.py tests/audio tests
   tests/inference/test_frames.py tests/inference/test_stream.py
 SBOM ?= sbom.cdx.json
 PIP_AUDIT := pip-audit==2.10.1
+DIST_TOOLS := build==1.6.1 twine==7.0.0
 
 BENCH_OUTPUT ?= benchmark_results
 TORCH ?= torch==2.13.0
@@ -34,7 +35,7 @@ TORCH ?= torch==2.13.0
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 .PHONY: help setup train check test test-long lint docs bench soak fuzz next backends mutants \
-  listed-mutants sbom audit lock clean
+  listed-mutants sbom audit dist lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras; PYTHON=python3.13 or SET=newest"
@@ -53,6 +54,7 @@ help:
 	@echo "make fuzz   100,000 damaged files for the readers, 50,000 for the decoder; half an hour"
 	@echo "make sbom   the bill of materials of the locked packages, $(SBOM)"
 	@echo "make audit  check the locked packages for known vulnerabilities"
+	@echo "make dist   build the wheel and the source distribution into dist/, and check them"
 	@echo "make lock   resolve the packages again into requirements/*.lock"
 
 setup: $(READY)
@@ -131,6 +133,16 @@ audit:
 	.venv-audit/bin/python -m pip install --quiet $(PIP_AUDIT)
 	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(LOCK)
 
+# An old build/ would add its files to the wheel.
+dist:
+	rm -rf build dist rfkeras.egg-info
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet $(DIST_TOOLS)
+	.venv-dist/bin/python -m build --sdist --wheel --outdir dist .
+	.venv-dist/bin/twine check --strict dist/*
+	.venv-dist/bin/python tools/archives.py dist
+	rm -rf build rfkeras.egg-info
+
 # uv resolves for all versions of Python at once.
 RESOLVE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
@@ -138,4 +150,4 @@ lock:
 	$(RESOLVE) setup.py --extra dev requirements/newest.in -o requirements/newest.lock
 
 clean:
-	rm -rf .venv .venv-newest .venv-audit $(BACKENDS) .mutants build *.egg-info
+	rm -rf .venv .venv-newest .venv-audit .venv-dist $(BACKENDS) .mutants build dist *.egg-info

@@ -101,7 +101,8 @@ setup(
     ),
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["rfkeras", "rfkeras.*", "zoo", "zoo.*"]),
     package_data={"rfkeras": ["py.typed"], "zoo": ["py.typed", "recipes/*.yaml", "weights/*"]},
@@ -109,7 +110,6 @@ setup(
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["rfkeras=rfkeras.cli.main:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
