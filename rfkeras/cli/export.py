@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -282,6 +283,7 @@ def _print(
 def _savedmodel(options: argparse.Namespace, model: Any) -> int:
     from rfkeras.export import saved_model, verify
     from rfkeras.export.portable import PortableModel
+    from rfkeras.export.saved_model import NO_WARMUP
     from rfkeras.export.single_file import synthetic_batches, trial_batches
 
     excerpts = _excerpts(options, model)
@@ -302,6 +304,8 @@ def _savedmodel(options: argparse.Namespace, model: Any) -> int:
         f"  scores differ from the model's by at most {difference:.1e}, checked in a clean "
         f"process ({source})"
     )
+    if find_spec("tensorflow_serving") is None:
+        print(f"Note: {NO_WARMUP}", file=sys.stderr)
     return 0
 
 

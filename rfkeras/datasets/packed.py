@@ -302,8 +302,9 @@ def load_tensorflow_io(*, s3: bool) -> None:
         import tensorflow_io  # noqa: F401  (importing registers the file systems)
     except (ImportError, NotImplementedError) as error:
         raise DatasetError(
-            "decoder='tfio' needs tensorflow-io 0.37.1 with TensorFlow 2.16. "
-            f"The import failed: {error}"
+            "decoder='tfio' needs tensorflow-io 0.37.1 with TensorFlow 2.16: pip install "
+            "'rfkeras[tfio]' on Python 3.11 or 3.12, on Linux or macOS. Elsewhere, use "
+            f"decoder='soundfile'. The import failed: {error}"
         ) from error
     if s3:
         _exit_before_aws_destructors()

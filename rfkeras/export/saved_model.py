@@ -45,6 +45,10 @@ LABELS_FILE = "labels.txt"
 CARD_FILE = "model.json"
 TEXT_FILE = "model_card.md"
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+NO_WARMUP = (
+    "The SavedModel contains no warm-up requests for TensorFlow Serving. They need "
+    "tensorflow-serving-api: pip install 'rfkeras[serving]'."
+)
 MAX_REQUESTS = 1000  # TensorFlow Serving reads no more
 
 # (rows, seconds) of silence. Batching joins requests, so several rows are included.
@@ -565,11 +569,7 @@ def write_warmup(folder: Path, card: Mapping[str, Any]) -> int:
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
-        _log.info(
-            "No warm-up requests were written to %s. They need tensorflow-serving-api: pip "
-            "install 'rfkeras[serving]'.",
-            folder,
-        )
+        _log.info(NO_WARMUP)
         return 0
     path = folder / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)

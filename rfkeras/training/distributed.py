@@ -281,7 +281,7 @@ def make_strategy(devices: str = "auto", collective: bool = False) -> Any:
         found = f"only {n_gpus}" if n_gpus else "none"
         raise ConfigError(
             f"--devices {devices} needs {_gpus(count or 1)}; TensorFlow found {found}. Use "
-            "--devices cpu, or install CUDA support: pip install '.[gpu]'."
+            "--devices cpu, or, on Linux, install CUDA support: pip install 'rfkeras[gpu]'."
         )
     if collective:
         return _make_collective_strategy(devices, kind, count)

@@ -73,8 +73,12 @@ def test_a_saved_model_that_differs_is_removed(saved, tmp_path, capfd, monkeypat
     path = tmp_path / "served" / "1"
     arguments = ["export", str(saved), "--to", "savedmodel", "--output", str(path)]
     monkeypatch.setattr(sys.modules[verify.__module__], "_run_clean", run_in_this_process)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     assert command(arguments) == 0
-    assert "6 synthetic excerpts" in capfd.readouterr().out
+    printed = capfd.readouterr()
+    assert "6 synthetic excerpts" in printed.out
+    assert "no warm-up requests" in printed.err
+    assert "pip install 'rfkeras[serving]'" in printed.err
     shutil.rmtree(path)
 
     def differs(*_):
