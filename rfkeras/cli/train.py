@@ -200,6 +200,12 @@ def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
     if done:
         print("The run is already finished.")
         return 0
+    if resume and folder.is_finished:
+        print(
+            "The run is already finished. Its evaluation and export are made again; to train "
+            "for more epochs, add --epochs N.",
+            flush=True,
+        )
     unused = False
     try:
         with folder.locked():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rfkeras.cli.main import build_parser
+from rfkeras.cli.main import run as command
 from rfkeras.cli.train import open_run
 from rfkeras.config.resolve import complete, continue_config
 from rfkeras.config.train_config import TrainConfig
@@ -78,6 +79,14 @@ def test_results_of_the_finished_run_are_kept_aside(tmp_path):
     changes = [row["changes"] for row in json.loads(folder.continued.read_text())]
     assert [change["epochs"] for change in changes] == [[4, 6], [6, 8]]
     assert changes[1]["learning_rate"] == [1e-4, 1e-5]
+
+
+def test_resuming_a_finished_run_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rfkeras.cli.train._train", lambda *_: 0)
+    for finished in (False, True):
+        folder = short_run(tmp_path / str(finished), finished=finished)
+        assert command(["train", "--resume", str(folder.root)]) == 0
+        assert ("add --epochs N" in capsys.readouterr().out) is finished
 
 
 @pytest.mark.parametrize("schedule", ["linear", "published"])
