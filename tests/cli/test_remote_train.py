@@ -14,7 +14,7 @@ QUICK = (
 
 
 def trained(dataset, place, folder):
-    """Train and evaluate again; return the values of the epoch and the summaries of both reports."""
+    """Train, evaluate again; return the values of the epoch and the macro means of both."""
     status, _, err = run(
         *("train.py", *QUICK, "--dataset", dataset, "--data-dir", place, "--run-dir", folder)
     )
