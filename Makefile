@@ -15,11 +15,6 @@ BACKENDS := .venv-backends
 BACKENDS_NEEDS := requirements/backends.in
 TENSORFLOW_OUTPUTS = $(BACKENDS)/tensorflow.npz
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-NEXT_TESTS := tests/layers/test_residual.py tests/frontend/test_layer.py \
-  tests/training/test_step.py tests/training/test_run_dir.py \
-  tests/training/test_replicas.py tests/inference/test_stream.py tests/export/test_tflite.py \
-  tests/export/test_signatures.py tests/zoo/test_tagger.py tests/cli/test_tag.py \
-  tests/audio/test_io.py tests/utils
 # Rooms whose tests take seconds. `make test` runs everything.
 CHECK_TESTS := tests/test_architecture.py tests/test_readme.py tests/audio tests/config \
   tests/datasets tests/frontend tests/layers tests/utils \
@@ -46,7 +41,7 @@ help:
 	@echo "make test-long  the tests of benchmarks and soak, which take minutes"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure speed and memory against PyTorch and librosa; half an hour"
-	@echo "make next   the core's tests on the newest packages, in .venv-newest"
+	@echo "make next   all but the slow tests on the newest packages, in .venv-newest"
 	@echo "make backends  layers and networks on JAX and PyTorch, compared with TensorFlow"
 	@echo "make mutants  break the code in 300 places: do the tests notice? An hour and a half"
 	@echo "make listed-mutants  the faults that no test noticed once: four minutes"
@@ -94,10 +89,11 @@ bench: setup
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
 
-# What rfkeras does with TensorFlow; `make test SET=newest VENV=.venv-newest` runs all tests.
+# `make test SET=newest VENV=.venv-newest` also runs the slow tests, which takes twice as long.
 next:
 	$(MAKE) setup SET=newest VENV=.venv-newest
-	.venv-newest/bin/python -m pytest -n 2 --dist loadscope -p no:cacheprovider $(NEXT_TESTS)
+	.venv-newest/bin/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder \
+	  -p no:cacheprovider -m "not slow and not long"
 
 # TensorFlow's outputs come from the usual environment: it has neither JAX nor PyTorch.
 backends: setup $(BACKENDS)/.ready
