@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.audio.layout import in_places, layout_of
-from rfkeras.audio.packets import FORGETFUL, Demuxer, flac_gap, rate_changes
+from rfkeras.audio.mpeg import MpegFrame
+from rfkeras.audio.packets import FORGETFUL, Demuxer, flac_gap, mp3_frames, rate_changes
 from rfkeras.audio.sample_counter import SampleCounter
 from rfkeras.audio.source import AnySource, Source, part_of, size_of
 from rfkeras.errors import AudioError
@@ -120,16 +121,38 @@ class FFmpegFile:
         self._pieces, self._piece = pieces, (start, count, rows)
 
     def _decode(self, first: int) -> Generator[_Piece]:
-        """Yield pieces without gaps to the end, from raw position `first` or before."""
+        """Yield pieces without gaps to the end, from raw position `first` or before.
+
+        Behind a damaged MP3 frame, some pieces are yielded again.
+        """
         layout = self._layout
         positions = layout.entries[:, 3]
         number = max(0, int(np.searchsorted(positions, first, side="right")) - 1)
-        if layout.codec in FORGETFUL:
-            yield from self._segment(number, layout.raw_frames)
+        if layout.codec not in FORGETFUL:
+            ends = [*positions[1:].tolist(), layout.raw_frames]
+            for segment in range(number, len(ends)):
+                yield from self._segment(segment, ends[segment])
             return
-        ends = [*positions[1:].tolist(), layout.raw_frames]
-        for segment in range(number, len(ends)):
-            yield from self._segment(segment, ends[segment])
+        done = int(positions[number])
+        if layout.is_mp3 and layout.packet_samples:
+            for piece in self._mp3_frames(number):
+                yield piece
+                done = piece[0] + piece[1]
+            number = int(np.searchsorted(positions, done, side="right")) - 1
+        if done < layout.raw_frames:
+            yield from self._segment(number, layout.raw_frames)
+
+    def _mp3_frames(self, number: int) -> Generator[_Piece]:
+        """Yield the pieces from an entry to the first damaged frame."""
+        begin_at, _, count_at, raw = map(int, self._layout.entries[number])
+        count, converter = self._layout.packet_samples, _Converter(self.channels)
+        like = MpegFrame(count, self.sample_rate_hz, None, 0)
+        if begin_at < 0:
+            begin_at = count_at
+        for frames in mp3_frames(self._source, begin_at, count_at, like):
+            for frame in frames:
+                yield raw, count, converter.rows(frame)
+                raw += count
 
     def _segment(self, number: int, end: int) -> Generator[_Piece]:
         """Yield the pieces from an entry to the raw position `end`; silence for losses."""
@@ -232,13 +255,15 @@ class ChainFile:
     """
 
     def __init__(self, source: Source, links: tuple[int, ...], name: str) -> None:
+        import av
+
         self._parts: list[FFmpegFile] = []
         self._unreadable = 0
         reason: AudioError | None = None
         for first, last in pairwise((*links, size_of(source))):
             try:
                 self._parts.append(FFmpegFile(part_of(source, first, last), name))
-            except (AudioError, ValueError, OSError) as error:
+            except (AudioError, av.error.FFmpegError, ValueError, OSError) as error:
                 self._unreadable += 1
                 reason = error if isinstance(error, AudioError) else None
         if not self._parts:

@@ -70,9 +70,11 @@ class Layout:
         channels: Number of channels.
         raw_frames: Raw samples per channel.
         cuts: Raw spans (first, last) to leave out, in order.
-        entries: Rows of (byte position of the packet to begin with, its time stamp, byte
-            position of the packet from which on samples count, raw samples before it).
+        entries: Rows of (byte position of the packet to begin with, or -1 for the first; its
+            time stamp; byte position of the packet from which on samples count; raw samples
+            before it).
         packet_samples: Raw samples of every packet; 0 if they are not all healthy and alike.
+        is_mp3: Whether it is a plain MP3 file.
         notes: Sentences about damage.
     """
 
@@ -84,6 +86,7 @@ class Layout:
     cuts: tuple[tuple[int, int], ...]
     entries: NDArray[np.signedinteger[Any]]
     packet_samples: int
+    is_mp3: bool
     notes: tuple[str, ...]
 
     @property
@@ -218,9 +221,13 @@ class _Entries:
         for index in range(len(run) - _MIN_RUN, len(run) - 1):
             self._recent.append(before.later(index, run[index], like.samples))
 
-    def table(self) -> NDArray[np.signedinteger[Any]]:
-        """Return the rows of `Layout.entries`, in 32 bits if all numbers fit."""
-        numbers = np.array([(-1, 0, -1, 0), *self._rows], np.int64)
+    def table(self, first_at: int) -> NDArray[np.signedinteger[Any]]:
+        """Return the rows of `Layout.entries`, in 32 bits if all numbers fit.
+
+        Args:
+            first_at: Byte position of the first packet.
+        """
+        numbers = np.array([(-1, 0, first_at, 0), *self._rows], np.int64)
         return numbers.astype(np.int32) if np.abs(numbers).max() < 1 << 31 else numbers
 
     @property
@@ -288,15 +295,15 @@ class _Scan:
             len(frame.layout.channels),
             self._raw,
             cuts,
-            self._entries.table(),
+            self._entries.table(self._first_position or 0),
             frame.samples if alike else 0,
+            demuxer.is_mp3,
             (),
         )
         return replace(layout, notes=tuple(self._notes(layout, frame.samples)))
 
     def _read_packets(self) -> None:
         limit = size_of(self._source) + 1000
-        can_leap = self._demuxer.codec == "mp3float" and self._demuxer.format == "mp3"
         leap_after = _RUN_UP_PACKETS
         packets = self._demuxer.packets()
         while (packet := next(packets, None)) is not None:
@@ -305,7 +312,7 @@ class _Scan:
                 raise AudioError("", "undecodable: more packets than bytes")
             self._read(packet)
             like = self._counter.healthy
-            if can_leap and like is not None and self._packet_count >= leap_after:
+            if self._demuxer.is_mp3 and like is not None and self._packet_count >= leap_after:
                 run = self._run(self._last_position + packet.size, like)
                 if len(run) > _MIN_RUN:
                     self._leap(run, like)
@@ -422,7 +429,7 @@ class _Scan:
         """Return where the healthy MPEG frames from a position on begin."""
         assert not isinstance(self._source, FilePart)
         with mapped(self._source) as content:
-            return run_of_frames(content, position, like)
+            return run_of_frames(content, position, like)[0]
 
     def _leap(self, run: array[int], like: MpegFrame) -> None:
         """Count all frames of a run but the last."""

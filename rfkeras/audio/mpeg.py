@@ -105,13 +105,18 @@ def end_padding(data: bytes, samples: int, size: int) -> tuple[int, int] | None:
     return end - padding + _DECODER_DELAY, end
 
 
-def run_of_frames(content: bytes | mmap.mmap, position: int, like: MpegFrame) -> array[int]:
-    """Return where consecutive frames of one rate begin, up to a limit.
+def run_of_frames(
+    content: bytes | mmap.mmap, position: int, like: MpegFrame
+) -> tuple[array[int], int]:
+    """Find consecutive frames of one rate, up to a limit.
 
     Args:
         content: The file.
         position: Where to begin.
         like: A frame with the rate and the samples that the frames must have.
+
+    Returns:
+        (where the frames begin, where the last one ends)
     """
     positions = array("q")
     known: dict[bytes, MpegFrame | None] = {}
@@ -129,7 +134,7 @@ def run_of_frames(content: bytes | mmap.mmap, position: int, like: MpegFrame) ->
             break
         positions.append(position)
         position += frame.size
-    return positions
+    return positions, position
 
 
 def without_tags(data: bytes) -> bytes:

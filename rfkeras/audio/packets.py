@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from rfkeras.audio.mpeg import MpegFrame, run_of_frames
 from rfkeras.audio.source import AnySource, SeekingInput, open_bytes
 from rfkeras.errors import AudioError
 
@@ -31,6 +33,10 @@ FORGETFUL = _MPEG | frozenset(
 _BYTE_SEEK = frozenset(["mp3", "aac", "ac3", "eac3", "wav", "w64"])
 _SKIP_SAMPLES = struct.Struct("<IIBB")
 _MAX_RESTARTS = 100
+_BLOCK_BYTES = 1 << 14  # some ten to fifty frames of MP3
+# FFmpeg puts as many zeros behind a packet, so what a damaged frame reads past its end is the
+# same. Its decoder skips zeros before a frame.
+_PADDING = bytes(64)
 _MAX_GAP_SECONDS = 60.0  # a longer one is a damaged number
 
 
@@ -46,6 +52,7 @@ class Demuxer:
         format: FFmpeg's name of the container.
         codec: FFmpeg's name of the decoder.
         is_mpeg: Whether it is MPEG audio, of any layer.
+        is_mp3: Whether it is a plain MP3 file.
         is_flac: Whether it is a plain FLAC file.
         is_ogg: Whether it is in Ogg.
         has_times: Whether packets are found by their time stamps, not only by their bytes.
@@ -90,6 +97,7 @@ class Demuxer:
             self.format = self._container.format.name.split(",")[0]
             self.codec: str = context.name
             self.is_mpeg = self.codec in _MPEG
+            self.is_mp3 = self.format == "mp3" and self.codec == "mp3float"
             self.is_flac = self.format == self.codec == "flac"
             self.is_ogg = self.format == "ogg"
             self.has_times = self.format not in _BYTE_SEEK
@@ -169,6 +177,40 @@ class Demuxer:
     def _rewind(self) -> None:
         self.close()
         self._open()
+
+
+def mp3_frames(
+    source: AnySource, begin_at: int, yield_at: int, like: MpegFrame
+) -> Iterator[list[AudioFrame]]:
+    """Decode the frames of an MP3 file, many at a time, up to the first that is damaged.
+
+    The samples are those that the packets of a `Demuxer` give, in fewer steps.
+
+    Args:
+        source: A path, a part of a file, or the content of a file as bytes.
+        begin_at: Byte position of the frame to begin with.
+        yield_at: Byte position of the first frame to yield.
+        like: A frame with the sample rate and the samples that all must have.
+    """
+    import av
+
+    decoder: Any = av.CodecContext.create("mp3float", "r")
+    decoder.thread_count = 1
+    with open_bytes(source) as file:
+        while True:
+            file.seek(begin_at)
+            block = file.read(yield_at - begin_at if begin_at < yield_at else _BLOCK_BYTES)
+            run, end = run_of_frames(block, 0, like)
+            data = _PADDING.join(block[low:high] for low, high in pairwise([*run, end]))
+            try:
+                frames = decoder.decode(av.Packet(data)) if run else []
+            except (av.error.FFmpegError, ValueError):
+                return
+            if not run or len(frames) != len(run):
+                return
+            if begin_at >= yield_at:
+                yield frames
+            begin_at += end
 
 
 def flac_gap(packet: Packet[Any], raw: int) -> int:

@@ -4,8 +4,10 @@ import io
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -14,6 +16,9 @@ from rfkeras.audio.declared_size import pcm_size
 from rfkeras.audio.decode import check_audio
 from rfkeras.audio.io import AudioFile, AudioFormat, check_file, probe
 from rfkeras.audio.layout import layout_of
+from rfkeras.audio.mpeg import mpeg_frame
+from rfkeras.audio.packets import Demuxer, mp3_frames
+from rfkeras.audio.sample_counter import SampleCounter
 from rfkeras.errors import AudioError
 from tests.datasets.conftest import music
 from tests.helpers.encoders import ffmpeg_encoded
@@ -142,6 +147,51 @@ def test_a_walk_over_frames_finds_what_the_packets_say(harm, xing, tmp_path, mon
     np.testing.assert_array_equal(walked.entries[:, [0, 2, 3]], read.entries[:, [0, 2, 3]])
 
 
+def mp3_frames_of(song):
+    """Split an MP3 file without tags into its frames."""
+    frames = []
+    while song:
+        size = mpeg_frame(song[:4]).size
+        frames.append(song[:size])
+        song = song[size:]
+    return frames
+
+
+@pytest.mark.parametrize("damaged", [(), (40, 41), (0, 300, 450)])
+def test_many_frames_at_a_time_decode_as_one_at_a_time(damaged, tmp_path, monkeypatch):
+    frames = mp3_frames_of(encoded("mp3", 12.0, xing=False))
+    for number in damaged:  # the header stays, what follows it is impossible
+        frames[number] = frames[number][:4] + b"\xff" * 32 + frames[number][36:]
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"".join(frames))
+    heard = []
+    for find in (mp3_frames, lambda *place: iter(())):
+        monkeypatch.setattr("rfkeras.audio.ffmpeg.mp3_frames", find)
+        with AudioFile(path, AudioFormat(RATE_HZ, 2)) as file:
+            heard.append([file.read(300_000, 200_000), file.read()])
+            notes = file.notes
+        seconds = 1152 * len(damaged) / RATE_HZ
+        places = f"{seconds:.2f} s of audio in {len(damaged)} places"
+        assert notes == ((f"damaged: {places} cannot be decoded",) if damaged else ())
+    for many, one in zip(*heard, strict=True):
+        np.testing.assert_array_equal(many, one)
+    np.testing.assert_array_equal(heard[0][0], heard[0][1][300_000:500_000])
+    for number in damaged:
+        assert not heard[0][1][1152 * number : 1152 * (number + 1)].any()
+
+
+def test_an_incomplete_frame_is_skipped_unless_it_is_the_last(song):
+    first, second = mp3_frames_of(song)[:2]
+    with closing(Demuxer(song, "")) as demuxer:
+        counter = SampleCounter(demuxer)
+    assert counter.samples(av.Packet(first[:200])) == 0
+    assert counter.ends_inside_frame
+    assert (counter.skipped_bytes, counter.skipped_places) == (0, 0)
+    assert counter.samples(av.Packet(second)) == 1152
+    assert not counter.ends_inside_frame
+    assert (counter.skipped_bytes, counter.skipped_places) == (200, 1)
+
+
 def test_zeros_between_songs_are_skipped_with_a_note(song):
     info = probe(song + bytes(3000) + song)
     assert info.duration_seconds == pytest.approx(2 * seconds(song), abs=0.06)
@@ -185,6 +235,20 @@ def test_chained_ogg_is_read_to_its_end(kind):
         np.testing.assert_allclose(file.read()[-alone.length :], alone.read(), atol=1e-6)
 
 
+def test_a_damaged_stream_of_a_chain_is_left_out_with_a_note():
+    first = encoded("vorbis", 3.0)
+    info = probe(first + encoded("vorbis", 1.0, seed=1).replace(b"vorbis", b"??????"))
+    assert info.frames == probe(first).frames
+    assert info.notes == ("damaged: 1 of 2 streams cannot be decoded",)
+
+
+def test_damaged_packets_in_a_row_are_one_place():
+    data = encoded("alac", 3.0)
+    middle = len(data) // 2
+    (note,) = layout_of(data[:middle] + bytes(30_000) + data[middle + 30_000 :], "").notes
+    assert note == "damaged: 0.28 s of audio in 1 place cannot be decoded"
+
+
 def test_ogg_streams_with_other_rates_are_refused():
     with pytest.raises(AudioError, match="sample rate changes"):
         probe(encoded("vorbis", 1.0) + encoded("vorbis", 1.0, rate_hz=48000))
@@ -222,6 +286,8 @@ def test_two_flacs_in_one_file_and_a_damaged_one(share):
     data = buffer.getvalue()
     assert seconds(data + data) == pytest.approx(6.0)
     at = int(len(data) * share)
+    layout = layout_of(data[:at] + bytes(64) + data[at + 64 :], "")
+    assert layout.notes == ("damaged: 0.09 s of audio in 1 place cannot be decoded",)
     with AudioFile(data[:at] + bytes(64) + data[at + 64 :], AudioFormat(RATE_HZ, 2)) as file:
         heard = file.read()
         assert any("damaged" in note for note in file.notes)
@@ -304,6 +370,17 @@ def test_decoding_all_finds_damage_in_the_middle(kind, decoder, tmp_path):
     assert any(note.startswith("damaged: ") for note in notes)
     with pytest.raises(AudioError, match="damaged"):
         check_audio(path, decode=True, strict=True, decoder=decoder)
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "sample_format"),
+    [("flac", "ogg", "s16"), ("flac", "ogg", "s32"), ("alac", "ipod", "s32p")],
+)
+def test_lossless_codecs_give_what_was_written(codec, container, sample_format):
+    signal = music(1.0, RATE_HZ)
+    data = ffmpeg_encoded(signal, RATE_HZ, codec, container, sample_format)
+    with AudioFile(data, AudioFormat(RATE_HZ, 2)) as file:
+        np.testing.assert_allclose(file.read(), signal, atol=2**-15)
 
 
 @pytest.mark.parametrize(

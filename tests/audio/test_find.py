@@ -134,21 +134,18 @@ def test_folders_are_searched_once_and_in_order(tmp_path):
 
 
 def test_an_unreadable_folder_is_reported(tmp_path, monkeypatch):
-    touch(tmp_path, "a/1.wav", "b/2.wav")
+    touch(tmp_path, "a/1.wav", "b/2.wav", "c/3.wav")
     real = os.scandir
 
     def scandir(path):
-        if Path(path).name == "a":
+        if Path(path).name == "b":
             raise PermissionError(13, "Permission denied")
         return real(path)
 
     monkeypatch.setattr("os.scandir", scandir)
-    first, second = find_audio([tmp_path])
-    assert (first.path, first.error) == (
-        tmp_path / "a",
-        "unreadable folder: Permission denied",
-    )
-    assert (second.path.name, second.error) == ("2.wav", None)
+    found = [(str(file.inside), file.error) for file in find_audio([tmp_path])]
+    unreadable = "unreadable folder: Permission denied"
+    assert found == [("a/1.wav", None), ("b", unreadable), ("c/3.wav", None)]
 
 
 def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
-from rfkeras.audio import sandbox
+from rfkeras.audio import sandbox, sandbox_worker
 from rfkeras.audio.decode import DECODERS, check_audio, open_audio
 from rfkeras.audio.io import AudioFormat, check_file, read_audio
 from rfkeras.audio.sandbox import DecoderPool, Limits
@@ -26,7 +27,14 @@ STEREO = AudioFormat(16000, 2)
 def songs(tmp_path_factory):
     """Return a folder of files that differ only in name and container."""
     folder = tmp_path_factory.mktemp("songs")
-    names = ("good.flac", "segfault.wav", "endless.wav", "greedy.wav", "unexpected.wav")
+    names = (
+        "good.flac",
+        "segfault.wav",
+        "endless.wav",
+        "greedy.wav",
+        "unexpected.wav",
+        "short.wav",
+    )
     for name in names:
         soundfile.write(folder / name, music(0.4, 44100), 44100)
     return folder
@@ -121,6 +129,7 @@ def test_errors_equal_those_of_this_process(songs, tmp_path):
         ("endless.wav", r"did not answer within 1\.\d* s"),
         ("greedy.wav", "takes more than 4096 MB of memory"),
         ("unexpected.wav", "the decoder crashed: exit status 1"),
+        ("short.wav", r"the decoder crashed: it sent 35276 bytes instead of 35280"),
     ],
 )
 def test_a_crash_is_reported_and_the_next_file_is_read(songs, faulty_pool, name, reason, capfd):
@@ -202,6 +211,22 @@ def test_a_decoder_that_never_returns_ends_some_time_after_its_parent(songs):
     while running.exists() and running.read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_timer_runs_during_a_request_only(monkeypatch):
+    calls = []
+    timer = SimpleNamespace(
+        dump_traceback_later=lambda seconds, exit, file: calls.append((seconds, exit)),
+        cancel_dump_traceback_later=lambda: calls.append("cancelled"),
+    )
+    monkeypatch.setattr(sandbox_worker, "faulthandler", timer)
+    own, its = socket.socketpair()
+    with own, its:
+        sandbox.send(own, {"ask": "close", "seconds": 2.0})
+        own.shutdown(socket.SHUT_WR)
+        sandbox_worker.RequestHandler(its, sys.stderr).serve()
+        assert sandbox.receive(own) == ({}, 0)
+    assert calls == [(7.0, True), "cancelled"]
 
 
 def test_a_process_that_does_not_start_is_explained():

@@ -24,7 +24,8 @@ class FaultyFile(AudioFile):
             bytearray(1 << 40)
         if "unexpected" in self.name:
             raise ZeroDivisionError
-        return super().read(start, count)
+        samples = super().read(start, count)
+        return samples[:-1] if "short" in self.name else samples
 
 
 if __name__ == "__main__":
