@@ -1,5 +1,6 @@
 """Settings and fixtures shared by all tests."""
 
+import gc
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +13,9 @@ import soundfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Several workers run tests at the same time, so more than one thread each would only wait.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# Building and tracing networks creates many objects that stay, so fewer collections are faster.
+gc.set_threshold(50_000, 10, 10)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -51,6 +51,7 @@ def serve(listening, owner):
     Returns:
         (arguments, folder, environment)
     """
+    gc.set_threshold(50_000, 10, 10)  # as in tests/conftest.py
     gc.freeze()  # garbage collection in the children must not copy shared pages
     while True:
         ready, _, _ = select.select([listening, owner], [], [])
