@@ -15,7 +15,7 @@ from rfkeras.config.train_config import to_json
 from tests.helpers.processes import ROOT, run
 
 QUICK = (
-    "--dataset folder --width 4 --rho 2,1 --blocks 1,1,1 --allow-rf-change --epochs 2 "
+    "--dataset folder --width 4 --rho 2,1 --blocks 1,0,0 --allow-rf-change --epochs 2 "
     "--batch-size 8 --excerpt-seconds 0.5 "
     "--window-seconds 1 --learning-rate 0.01"
 ).split()
@@ -91,7 +91,7 @@ def test_the_run_folder_has_the_documented_files(finished):
     assert config["rho"] == [2, 1]
     assert config["learning_rate"] == 0.01
     assert config["seed"] == 0
-    assert config["blocks"] == [1, 1, 1]
+    assert config["blocks"] == [1, 0, 0]
     assert config["clip_norm"] is None  # defaults are written out as well
     assert config["initialization"] == "published"
     assert config["data_dir"].startswith("/")

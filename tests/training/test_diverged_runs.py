@@ -24,6 +24,11 @@ def spoil(variable, value=np.nan):
     variable.assign(values)
 
 
+def small_network(**options):
+    blocks = {"blocks": (1, 0, 0), "allow_rf_change": True}
+    return zoo.create_model("resnet_rf", 3, width=4, rho=0, **blocks, **options)
+
+
 def named(variables, part):
     return next(v for v in variables if part in v.path)
 
@@ -104,7 +109,7 @@ def test_commands_end_with_a_status_and_a_message(
 
 
 def test_a_snapshot_with_nan_is_refused_and_changes_nothing(tmp_path):
-    model = zoo.create_model("resnet_rf", 3, width=4, rho=0)
+    model = small_network()
     before = weights(model)
     save_snapshot(tmp_path / "good.npz", model.variables, {})
     spoil(named(model.variables, "gamma"))
@@ -119,7 +124,7 @@ def test_a_snapshot_with_nan_is_refused_and_changes_nothing(tmp_path):
 @pytest.mark.parametrize("part", ["gamma", "moving_variance", "kernel", "mean_db"])
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_a_model_with_nan_is_refused_wherever_it_is_loaded(part, value, tmp_path, capsys):
-    model = zoo.create_model("resnet_rf", 3, width=4, rho=0)
+    model = small_network()
     spoil(named(model.variables, part), value)
     model.save(tmp_path / "model.keras")
     path = str(tmp_path / "model.keras")
@@ -127,10 +132,10 @@ def test_a_model_with_nan_is_refused_wherever_it_is_loaded(part, value, tmp_path
     with pytest.raises(CheckpointError, match=message):
         load_model(path)
     with pytest.raises(CheckpointError, match=message):
-        zoo.create_model("resnet_rf", 3, width=4, rho=0, weights=path)
+        small_network(weights=path)
     model.save_weights(tmp_path / "model.weights.h5")
     with pytest.raises(CheckpointError, match=message):
-        zoo.create_model("resnet_rf", 3, width=4, rho=0, weights=tmp_path / "model.weights.h5")
+        small_network(weights=tmp_path / "model.weights.h5")
     assert command(["export", path, "--to", "tflite", "--output", f"{path}.tflite"]) == 1
     assert part in capsys.readouterr().err
 
