@@ -78,7 +78,7 @@ EXTRAS_REQUIRE = {
         *DOCS,
         *SERVING,
         "pytest>=8",
-        "pytest-xdist>=3.7",
+        "pytest-xdist>=3.8",
         "pytest-timeout>=2.3",
         "ruff>=0.6",
         "mypy>=1.11",
