@@ -5,6 +5,8 @@ nothing where the packets themselves say so (MP3, Ogg Vorbis, Opus). The result 
 kept in memory until the file changes, with a limited number of entry points. An excerpt is
 decoded from one of these on.
 
+The frames of a healthy MP3 file are decoded many at a time, without a container.
+
 Some decoders never forget: two decoders of AAC with noise substitution that start at different
 packets differ for good. Files in such codecs are decoded in segments, each by a new decoder
 that has first decoded the half second before. So the samples of a segment are the same from
