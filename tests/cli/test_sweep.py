@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 FLAGS = (
     "--rho 0,1 --seeds 1 --variants plain --width 4 --epochs 2 --batch-size 8 --jobs 2 "
-    "--blocks 1,0,0 --allow-rf-change --excerpt-seconds 0.5 --window-seconds 1 "
+    "--blocks 1,1,1 --allow-rf-change --excerpt-seconds 0.5 --window-seconds 1 "
     "--checkpoint-steps 1 --dataset folder"
 ).split()
 

@@ -25,7 +25,7 @@ from tests.helpers.search import small_search
 QUICK = (
     "--dataset folder --width 2 --epochs 1 --batch-size 4 --excerpt-seconds 0.5 "
     "--window-seconds 1 --devices cpu --checkpoint-steps 1 --method random --trials 2 "
-    "--blocks 1,0,0 --allow-rf-change"
+    "--blocks 1,1,1 --allow-rf-change"
 ).split()
 SPACE = ("--search", "rho_time=0:2", "learning_rate=1e-3:1e-2:log", "shake=true,false")
 
