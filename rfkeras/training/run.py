@@ -236,6 +236,7 @@ def fit(
                     epochs=-(-stop // steps),
                     steps_per_epoch=min(steps, stop - start),
                     callbacks=callbacks,
+                    shuffle=False,  # the batches have their order; Keras 3.15 warns otherwise
                     verbose=0,
                 )
         except Diverged as error:

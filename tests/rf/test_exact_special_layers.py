@@ -188,6 +188,8 @@ def test_attention_along_some_axes(axes, expected):
     layer = layers.MultiHeadAttention(2, 3, attention_axes=axes)
     rf = field(inputs, layer(inputs, inputs))
     assert (rf.time, rf.frequency) == expected
+    # A new layer: in Keras 3.15, a second call of the first is not connected to its inputs.
+    layer = layers.MultiHeadAttention(2, 3, attention_axes=axes)
     _, weights = layer(inputs, inputs, return_attention_scores=True)
     rf = field(inputs, ops.sum(weights, -1))
     assert (rf.time, rf.frequency) == (None, None)

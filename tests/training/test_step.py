@@ -198,9 +198,9 @@ def test_a_step_is_traced_once_and_stays_in_the_graph(jit):
     model.prepare = lambda *data: traced.append(1) or prepare(*data)
     batches = tf.data.Dataset.from_tensors(batch()).repeat()
     # As in a resumed run: the rest of an epoch and the other epochs are separate calls.
-    model.fit(batches, steps_per_epoch=2, epochs=1, verbose=0)
+    model.fit(batches, steps_per_epoch=2, epochs=1, shuffle=False, verbose=0)
     model.average_epoch()
-    model.fit(batches, steps_per_epoch=3, initial_epoch=1, epochs=3, verbose=0)
+    model.fit(batches, steps_per_epoch=3, initial_epoch=1, epochs=3, shuffle=False, verbose=0)
     steps = int(model.optimizer.iterations.numpy())
     assert steps == 8
     assert len(traced) == 1

@@ -1,5 +1,7 @@
 """The paper's network and the registry of the zoo."""
 
+from contextlib import suppress
+
 import keras
 import numpy as np
 import pytest
@@ -257,7 +259,8 @@ def test_shortest_audio_that_the_network_accepts():
     assert np.isfinite(network(np.zeros((1, frames, 64, 1), "float32"))).all()
     body = keras.Model(network.input, network.get_layer("stage1_block4_pool").output)
     assert body.compute_output_shape((1, frames, 64, 1))[1] == 1
-    assert body.compute_output_shape((1, frames - 1, 64, 1))[1] == 0
+    with suppress(ValueError):  # which newer versions of Keras raise instead
+        assert body.compute_output_shape((1, frames - 1, 64, 1))[1] == 0
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
