@@ -3,8 +3,8 @@
 fits = $(shell $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo yes)
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.13 python3,$(if $(call fits,$(p)),$(p),)))
 PYTHON_VERSION := $(if $(call fits,$(PYTHON)),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
-# Two sets of packages: `default` is TensorFlow 2.16 with tensorflow-io, `newest` TensorFlow 2.20
-# with NumPy 2, the only one for Python 3.13.
+# Sets of packages: `default` is TensorFlow 2.16 with tensorflow-io; `newest` TensorFlow 2.20 with
+# NumPy 2, the only one for Python 3.13; `lowest` the lowest versions in setup.py.
 SET ?= $(if $(filter 3.13,$(PYTHON_VERSION)),newest,default)
 LOCK := requirements/$(SET).lock
 VENV ?= .venv
@@ -144,6 +144,8 @@ RESOLVE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 lock:
 	$(RESOLVE) setup.py --extra dev --extra tfio requirements/default.in -o requirements/default.lock
 	$(RESOLVE) setup.py --extra dev requirements/newest.in -o requirements/newest.lock
+	$(RESOLVE) --resolution lowest-direct setup.py --extra tfio --extra onnx --extra parquet \
+	  --extra beam --extra serving --extra remote requirements/lowest.in -o requirements/lowest.lock
 
 clean:
 	rm -rf .venv .venv-newest .venv-audit .venv-dist $(BACKENDS) .mutants build dist *.egg-info
