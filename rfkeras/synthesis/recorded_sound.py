@@ -105,7 +105,7 @@ class Sound:
         repeats = -(-(count - stop) // (stop - start))
         levels = np.float32(gain) ** np.arange(repeats, dtype=np.float32)
         held = np.concatenate((self.samples[:stop], np.outer(levels, body).ravel()))
-        return held[:count]
+        return np.asarray(held[:count], dtype=np.float32)
 
     def _frame_powers(self) -> NDArray[np.float32]:
         """Return the mean square of each frame; what is left over belongs to the last."""

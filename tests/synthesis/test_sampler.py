@@ -199,11 +199,22 @@ def test_neighbours_help_where_a_pitch_has_one_sound(tmp_path, monkeypatch):
     group = tones(tmp_path, "guitar", (60, 61, 70), seconds=0.2)
     rows = heard(group, monkeypatch, steady(60))
     assert rows == [2, 3] * 6
-    # Alternating pitches do not repeat the sound of their last time either.
-    rows = heard(group, monkeypatch, [Note(n / 10, n / 10, 60 + n % 2, 80) for n in range(12)])
-    assert all(first != second for first, second in pairwise(rows))
     # Alone in its reach, a sound is repeated.
     assert set(heard(group, monkeypatch, steady(71))) == {4}
+
+
+def test_a_pitch_does_not_repeat_its_sound_after_another_pitch(tmp_path, monkeypatch):
+    group = tones(tmp_path, "guitar", (60, 61, 67), seconds=0.2)
+    notes = [Note(n / 10, n / 10, (60, 67)[n % 2], 80) for n in range(12)]
+    assert heard(group, monkeypatch, notes)[::2] == [2, 3] * 3
+
+
+def test_noise_in_front_of_the_onset_fades_in(tmp_path):
+    wave = np.concatenate((np.full(3200, 0.009, np.float32), tone(60, silence_s=0)))
+    group = instrument(tmp_path, "guitar", [({"midi_pitch": 60}, wave)])
+    played = rendered(group, [Note(0.5, 1, 60, 80)])
+    start = int(np.argmax(np.abs(played) > 1e-7))
+    assert np.abs(np.diff(played[: start + 20])).max() < 0.2 * LEVEL * 0.009 / 0.5
 
 
 def test_hard_notes_take_hard_sounds(tmp_path, monkeypatch):
@@ -251,6 +262,15 @@ def test_hits_are_chosen_by_kind(tmp_path):
         rendered(hits(tmp_path / "c", {"kick": 40}), [Note(0, 1, 38, 80)])
     with pytest.raises(ConfigError, match="can_play_notes"):
         reach(group)
+
+
+def test_a_hit_rings_on_below_the_next(tmp_path):
+    group = hits(tmp_path, {"ride": 60}, "cymbals", seconds=3.0)
+    span = slice(round(0.6 * RATE), RATE)
+    hard, soft = Note(0, 0.1, 51, 127), [Note(n / 10, n / 10, 51, 20) for n in (2, 3, 4)]
+    alone = rms(rendered(group, [hard])[span])
+    assert rms(rendered(group, [hard, *soft[:2]])[span]) > 0.9 * alone
+    assert rms(rendered(group, [hard, *soft])[span]) < 0.1 * alone
 
 
 def test_a_closed_hi_hat_damps_the_open_one(tmp_path):
