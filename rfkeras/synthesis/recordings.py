@@ -13,6 +13,8 @@ columns are ignored.
     articulation  Playing technique ("pizzicato"), or the kind of a drum or cymbal ("kick",
                   "open_hat"). Without it, the kind is taken from the instrument, then from
                   the name of the file.
+    seconds       Length of the sound. Long notes of blown, bowed and held instruments take
+                  sounds of 1 s or more where there are some.
     peak_before   Peak of the sound before it was normalised, if it was. It orders the sounds
                   of one pitch by strength, and balances the pitches.
     licence, source, repository
@@ -89,6 +91,7 @@ class RecordedNote:
         pitch: MIDI note number; None for hits and where it is unknown.
         kind: Kind of a drum or cymbal, a key of DRUM_NOTES or CYMBAL_NOTES; otherwise None.
         peak: Peak before normalisation; None if unknown.
+        seconds: Length; None if unknown.
         licence: Licence of the file; may be empty.
         source: Where it is from; may be empty.
     """
@@ -102,6 +105,7 @@ class RecordedNote:
     pitch: float | None
     kind: str | None
     peak: float | None
+    seconds: float | None = None
     licence: str = ""
     source: str = ""
 
@@ -375,6 +379,7 @@ def _note(table: Path, line: int, row: Mapping[str | None, str | None]) -> Recor
         pitch=number("midi_pitch", 0, 127, "a MIDI note number is 0 to 127"),
         kind=kind,
         peak=number("peak_before", 1e-9, 1e9, "the peak before normalisation is positive"),
+        seconds=number("seconds", 1e-9, 1e9, "the length in seconds is positive"),
         licence=cell("licence"),
         source=cell("source"),
     )

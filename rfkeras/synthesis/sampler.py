@@ -13,7 +13,7 @@ import math
 import random
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -35,9 +35,15 @@ LEVEL = 0.1
 
 RELEASE_SECONDS = {"plucked": 0.1, "struck": 0.14, "sustained": 0.08, "keys": 0.05, "kit": 0.12}
 
+_HELD = ("sustained", "keys")
+
+_Places = Mapping[float | str, tuple[RecordedNote, ...]]
+
 # Sounds of one recording differ in level by their strength, but no note should get lost.
 _BALANCE_DB = 6.0
 _DETUNE_CENTS = 2.0
+# Longer notes take sounds of this length, unless only shorter ones are in reach.
+_LONG_SECONDS = 1.0
 # How strongly the velocity chooses between soft and hard sounds of one pitch.
 _STRENGTH_CHOICE = 4.0
 _SOFTEST, _HARDEST = 20, 127
@@ -228,8 +234,7 @@ def _wave(
     total_s = preroll_s + max(held_s, 0.0) + release_s
     # Some more samples keep the resampler's edge out of what is heard.
     wanted = math.ceil(min(total_s, room_s + 2 * release_s) * source_hz) + 64
-    held = family in ("sustained", "keys")
-    source = sound.held(wanted) if held else sound.first(wanted)
+    source = sound.held(wanted) if family in _HELD else sound.first(wanted)
     wave = np.array(soxr.resample(source, source_hz, rate_hz, quality="MQ"), dtype=np.float32)
     wave = wave[: math.ceil(min(total_s, len(wave) / rate_hz) * rate_hz)]
     rise, fall = _ramp(preroll_s, rate_hz), _ramp(release_s, rate_hz)
@@ -247,7 +252,7 @@ def _ramp(seconds: float, rate_hz: int) -> Samples:
 
 def _level(sound: Sound, family: str, balance_db: float, velocity: int) -> np.float32:
     """Return the gain of a note."""
-    size = sound.loudness if family in ("sustained", "keys") else sound.peak
+    size = sound.loudness if family in _HELD else sound.peak
     velocity_db = DECIBELS_PER_VELOCITY * (velocity - REFERENCE_VELOCITY)
     return np.float32(LEVEL / size * 10 ** ((balance_db + velocity_db) / 20))
 
@@ -262,7 +267,7 @@ def _has(instrument: RecordedInstrument, pitch: int) -> bool:
     """Return whether an instrument reaches a pitch without an octave shift."""
     if instrument.is_kit:
         return _place_of_hit(instrument, pitch) is not None
-    return _distance(instrument, pitch) <= MAX_SHIFT
+    return _distance(instrument.places, pitch) <= MAX_SHIFT
 
 
 def _place_of_hit(instrument: RecordedInstrument, pitch: int) -> str | None:
@@ -272,9 +277,16 @@ def _place_of_hit(instrument: RecordedInstrument, pitch: int) -> str | None:
     return next(found, None)
 
 
-def _distance(instrument: RecordedInstrument, pitch: float) -> float:
+def _distance(places: Iterable[float | str], pitch: float) -> float:
     """Return the distance to the nearest recorded pitch, in semitones."""
-    return min(abs(float(place) - pitch) for place in instrument.places)
+    return min(_gap(place, pitch) for place in places)
+
+
+def _is_long(note: RecordedNote) -> bool:
+    """Return whether a sound can fill a long note, or ends by itself anyway."""
+    if note.family not in _HELD:
+        return True
+    return note.seconds is None or note.seconds >= _LONG_SECONDS
 
 
 class _Chooser:
@@ -290,6 +302,11 @@ class _Chooser:
         self._rng = rng
         self._last: RecordedNote | None = None
         self._last_of: dict[int, RecordedNote] = {}
+        self._long = {
+            place: tuple(note for note in notes if _is_long(note))
+            for place, notes in instrument.places.items()
+            if any(_is_long(note) for note in notes)
+        }
         # The hardest sound shows how loud a pitch or kind is.
         hardest = {place: notes[-1].peak for place, notes in instrument.places.items()}
         known = sorted(peak for peak in hardest.values() if peak is not None)
@@ -309,7 +326,7 @@ class _Chooser:
         Raises:
             ConfigError: The note cannot be played.
         """
-        places, pitch = self._reachable(note.pitch)
+        sounds, places, pitch = self._reachable(note)
         recent = (self._last, self._last_of.get(note.pitch))
         # A sound of the nearest pitch that was not just heard is best, then a neighbour.
         for nearby, avoided in (
@@ -319,7 +336,7 @@ class _Chooser:
             (places, recent[:1]),
             (places[:1], ()),
         ):
-            choice = self._draw(nearby, avoided, note.velocity)
+            choice = self._draw([sounds[place] for place in nearby], avoided, note.velocity)
             if choice is not None:
                 break
         else:
@@ -328,45 +345,47 @@ class _Chooser:
         shift = 0.0 if choice.kind is not None else pitch - float(choice.pitch or 0.0)
         return choice, shift
 
-    def _reachable(self, pitch: int) -> tuple[list[float | str], float]:
-        """Return the nearest pitch and its neighbours, or one kind, and the played pitch."""
+    def _reachable(self, note: Note) -> tuple[_Places, list[float | str], float]:
+        """Return sounds by place, the nearest places, and the pitch to play."""
         instrument = self._instrument
         if instrument.is_kit:
-            kind = _place_of_hit(instrument, pitch)
+            kind = _place_of_hit(instrument, note.pitch)
             if kind is not None:
-                return [kind], pitch
+                return instrument.places, [kind], note.pitch
             kinds = ", ".join(str(place) for place in instrument.places)
             raise ConfigError(
-                f"The kit {instrument.recording!r} cannot play pitch {pitch} "
-                f"({_KINDS.get(pitch, 'no drum or cymbal')}). It has: {kinds}. Use can_play to "
-                "find another one."
+                f"The kit {instrument.recording!r} cannot play pitch {note.pitch} "
+                f"({_KINDS.get(note.pitch, 'no drum or cymbal')}). It has: {kinds}. Use "
+                "can_play to find another one."
             )
-        octaves = sorted(range(-10, 11), key=lambda octave: (abs(octave), octave))
-        for octave in octaves:
-            played = float(pitch + 12 * octave)
-            nearest = _distance(instrument, played)
-            if nearest <= MAX_SHIFT:
-                reach = min(nearest + 1, MAX_SHIFT)
-                near = [place for place in instrument.places if _gap(place, played) <= reach]
-                return sorted(near, key=lambda place: _gap(place, played)), played
+        tables: list[_Places] = [instrument.places]
+        if note.end - note.start > _LONG_SECONDS / 2 and self._long:
+            tables.insert(0, self._long)
+        for octave in sorted(range(-10, 11), key=lambda octave: (abs(octave), octave)):
+            played = float(note.pitch + 12 * octave)
+            for places in tables:
+                distance = _distance(places, played)
+                if distance <= MAX_SHIFT:
+                    near = min(distance + 1, MAX_SHIFT)
+                    found = [place for place in places if _gap(place, played) <= near]
+                    return places, sorted(found, key=lambda place: _gap(place, played)), played
         raise ConfigError(
             f"{instrument.instrument!r} of recording {instrument.recording!r} cannot play "
-            f"pitch {pitch} in any octave. Recorded pitches: "
+            f"pitch {note.pitch} in any octave. Recorded pitches: "
             f"{', '.join(f'{place:g}' for place in instrument.places)}. Use can_play to find "
             "another one."
         )
 
     def _draw(
         self,
-        places: Sequence[float | str],
+        places: Iterable[Sequence[RecordedNote]],
         avoided: Sequence[RecordedNote | None],
         velocity: int,
     ) -> RecordedNote | None:
         """Draw a sound whose strength fits the velocity; None if all are to be avoided."""
         strength = (velocity - _SOFTEST) / (_HARDEST - _SOFTEST)
         notes, chances = [], []
-        for place in places:
-            recorded = self._instrument.places[place]
+        for recorded in places:
             for rank, note in enumerate(recorded):
                 if note in avoided:
                     continue

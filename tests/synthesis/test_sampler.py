@@ -229,6 +229,22 @@ def test_hard_notes_take_hard_sounds(tmp_path, monkeypatch):
     assert hard[4] + hard[5] > 70
 
 
+def test_long_notes_take_long_sounds(tmp_path, monkeypatch):
+    rows = [
+        ({"midi_pitch": pitch, "seconds": seconds}, tone(pitch, seconds=seconds))
+        for pitch, seconds in ((60, 0.3), (60, 1.5), (62, 0.3), (66, 0.3))
+    ]
+    flute = instrument(tmp_path / "a", "flute", rows)
+    assert set(heard(flute, monkeypatch, steady(62))) == {4}
+    long = [Note(n / 10, n / 10 + 0.8, 62, 80) for n in range(6)]
+    assert set(heard(flute, monkeypatch, long)) == {3}
+    # Only a short sound is in reach.
+    assert heard(flute, monkeypatch, [Note(0, 0.8, 66, 80)]) == [5]
+    # Plucked strings end by themselves.
+    guitar = instrument(tmp_path / "b", "guitar", rows)
+    assert set(heard(guitar, monkeypatch, long)) == {4}
+
+
 def test_pitches_keep_their_balance_within_limits(tmp_path):
     peaks = {60: 0.4, 64: 0.8, 68: 0.4, 72: 0.001}
     rows = [({"midi_pitch": p, "peak_before": peak}, tone(p)) for p, peak in peaks.items()]
