@@ -72,8 +72,9 @@ def test_a_held_tone_has_no_seams(pitch):
     assert len(held) == 5 * RATE_HZ
     assert np.array_equal(held[: RATE_HZ // 2], sound.samples[: RATE_HZ // 2])
     assert steepest(held) <= 1.03 * steepest(sound.samples)
-    levels = levels_db(held, RATE_HZ // 5)
-    assert np.ptp(levels) < 0.5
+    # Frames shorter than the crossfade show a dip in it.
+    levels = levels_db(held, RATE_HZ // 20)
+    assert np.ptp(levels) < 0.8
 
 
 def test_held_noise_keeps_its_level():
