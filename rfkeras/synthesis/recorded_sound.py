@@ -5,6 +5,7 @@ Sounds are kept at the rate of their file, because playing a note resamples it i
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ _FADE_SECONDS = 0.06
 _ATTACK_SECONDS = 0.15
 _SHORTEST_LOOP_SECONDS = 0.25
 _STEADY = 0.5  # of the median level
+
+_PITCH_SECONDS = 0.16
+_PITCH_RANGE_HZ = (27.0, 4500.0)
+_PERIODIC = 0.9
+_FIRST_PEAK = 0.95
+_SAME_PITCH = 0.5
 
 
 class Loop(NamedTuple):
@@ -159,6 +166,52 @@ def find_loop(samples: Samples, rate_hz: int, levels: NDArray[np.float32]) -> Lo
         up=(up * scale).astype(np.float32),
         gain=min(1.0, float(np.sqrt(energy / energies[best]))),
     )
+
+
+def estimate_pitch(sound: Sound) -> float | None:
+    """Estimate the pitch by autocorrelation, at two places that must agree.
+
+    Octaves may be wrong, as for an organ with several ranks of pipes. A consonant chord has
+    the pitch at which all of it repeats, one or two octaves below.
+
+    Returns:
+        A MIDI pitch with a fraction; None for noise, slides, most chords and short sounds.
+    """
+    length = int(_PITCH_SECONDS * sound.rate_hz)
+    start = sound.preroll + length // 2
+    room = len(sound.samples) - start - length
+    if room < 0:
+        return None
+    found = []
+    for first in (start, start + min(room, length)):
+        hertz = _periodicity(sound.samples[first : first + length], sound.rate_hz)
+        if hertz is None:
+            return None
+        found.append(69 + 12 * math.log2(hertz / 440))
+    return sum(found) / 2 if abs(found[0] - found[1]) < _SAME_PITCH else None
+
+
+def _periodicity(samples: Samples, rate_hz: int) -> float | None:
+    """Return the frequency at which a signal repeats; None if it does not clearly."""
+    window = np.hanning(len(samples))
+
+    def correlation(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+        spectrum = np.abs(np.fft.rfft(signal, 2 * len(signal))) ** 2
+        lags = np.fft.irfft(spectrum)[: len(signal) // 2]
+        return np.asarray(lags / max(lags[0], 1e-12))
+
+    # The window correlates less with itself at longer lags, which is no property of the sound.
+    similar = correlation(samples * window) / correlation(window)
+    shortest, longest = (int(rate_hz / hertz) for hertz in reversed(_PITCH_RANGE_HZ))
+    similar = similar[: longest + 1]
+    peaks = np.flatnonzero((similar[1:-1] > similar[:-2]) & (similar[1:-1] >= similar[2:])) + 1
+    peaks = peaks[peaks >= shortest]
+    if not len(peaks) or similar[peaks].max() < _PERIODIC:
+        return None
+    # Multiples of the period are as similar, so the first of the high peaks counts.
+    peak = int(peaks[similar[peaks] > _FIRST_PEAK * similar[peaks].max()][0])
+    left, middle, right = similar[peak - 1 : peak + 2]
+    return float(rate_hz / (peak + (left - right) / (left - 2 * middle + right) / 2))
 
 
 def read_sound(path: Path) -> Sound:

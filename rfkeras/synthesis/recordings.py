@@ -9,7 +9,8 @@ columns are ignored.
                   Whole recordings are held out, and all count equally. Required.
     instrument    Name of the instrument, such as "tenor_saxophone".
     midi_pitch    MIDI note number, 0 to 127, 60 = middle C. Fractions are allowed. Empty
-                  for drums and cymbals. A melodic sound without pitch is not played.
+                  for drums and cymbals. A melodic sound without pitch is not played,
+                  unless `load_recordings` estimates it.
     articulation  Playing technique ("pizzicato"), or the kind of a drum or cymbal ("kick",
                   "open_hat"). Without it, the kind is taken from the instrument, then from
                   the name of the file.
@@ -30,19 +31,25 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from rfkeras.errors import AudioError, ConfigError, DatasetError, unknown_name
 from rfkeras.synthesis.mapping import CLASSES, INSTRUMENTS
-from rfkeras.synthesis.recorded_sound import CACHE_BYTES, Sound, SoundCache
+from rfkeras.synthesis.recorded_sound import (
+    CACHE_BYTES,
+    Sound,
+    SoundCache,
+    estimate_pitch,
+)
 from rfkeras.utils.files import read_text
 from rfkeras.utils.text import first_few
 
 OTHER = "other"
 """Class of sounds that have none of the 20 labels."""
 
+_REGISTER_MARGIN = 5
 _REQUIRED = ("path", "class", "recording")
 
 # Words of an articulation or instrument, and the family that they show. The first one counts.
@@ -158,13 +165,7 @@ class RecordedInstrument:
         Raises:
             DatasetError: The file cannot be decoded, or is silent.
         """
-        try:
-            return self.sounds.read(note.path)
-        except AudioError as error:
-            raise DatasetError(
-                f"{self.table}, row {note.row}, column path: {error.path}: {error.reason}. "
-                "Replace the file, or delete the row."
-            ) from error
+        return _sound(self.table, note, self.sounds)
 
 
 @dataclass(frozen=True)
@@ -190,14 +191,11 @@ class Recordings:
     Args:
         table: The table, for messages.
         notes: The notes that can be used.
-        cache_bytes: Limit of the decoded sounds kept in memory.
+        sounds: Cache of the decoded sounds.
     """
 
-    def __init__(
-        self, table: Path, notes: Iterable[RecordedNote], cache_bytes: int = CACHE_BYTES
-    ) -> None:
+    def __init__(self, table: Path, notes: Iterable[RecordedNote], sounds: SoundCache) -> None:
         self.table = table
-        sounds = SoundCache(cache_bytes)
         grouped: dict[tuple[str, str, str], list[RecordedNote]] = defaultdict(list)
         for note in notes:
             if note.place is not None:
@@ -271,7 +269,11 @@ def draw_instrument(
 
 
 def load_recordings(
-    table: str | Path, leave_out: Collection[str] = (), cache_bytes: int = CACHE_BYTES
+    table: str | Path,
+    leave_out: Collection[str] = (),
+    *,
+    estimate_pitches: bool = False,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Recordings:
     """Read a table of recorded notes, whose columns this module's documentation lists.
 
@@ -280,6 +282,8 @@ def load_recordings(
     Args:
         table: The CSV file.
         leave_out: Names of recordings that must not be used.
+        estimate_pitches: Measure the pitches of instruments for which the table has none.
+            Sounds whose pitch is unclear, or outside the register of the class, stay unused.
         cache_bytes: Limit of the decoded sounds kept in memory.
 
     Raises:
@@ -306,13 +310,52 @@ def load_recordings(
             "rows."
         )
     kept = [note for note in notes if note.recording not in leave_out]
-    recordings = Recordings(path, kept, cache_bytes)
+    sounds = SoundCache(cache_bytes)
+    if estimate_pitches:
+        kept = _with_estimates(path, kept, sounds)
+    recordings = Recordings(path, kept, sounds)
     if not recordings.classes:
         raise DatasetError(
             f"{path} has no note that can be played: melodic sounds need midi_pitch, and drums "
             f"or cymbals a kind. Recordings left out: {first_few(sorted(leave_out)) or 'none'}."
         )
     return recordings
+
+
+def _sound(table: Path, note: RecordedNote, sounds: SoundCache) -> Sound:
+    """Return the samples of a note; errors name its row."""
+    try:
+        return sounds.read(note.path)
+    except AudioError as error:
+        raise DatasetError(
+            f"{table}, row {note.row}, column path: {error.path}: {error.reason}. Replace the "
+            "file, or delete the row."
+        ) from error
+
+
+def _with_estimates(
+    table: Path, notes: Collection[RecordedNote], sounds: SoundCache
+) -> list[RecordedNote]:
+    """Return the notes, with measured pitches for instruments that have none.
+
+    Where other notes of an instrument have pitches, those without are noises.
+    """
+    pitched = {_instrument_of(note) for note in notes if note.pitch is not None}
+    measured = []
+    for note in notes:
+        patches = INSTRUMENTS[note.class_name].patches if note.class_name != OTHER else ()
+        if patches and _instrument_of(note) not in pitched:
+            pitch = estimate_pitch(_sound(table, note, sounds))
+            low = min(patch.low for patch in patches) - _REGISTER_MARGIN
+            high = max(patch.high for patch in patches) + _REGISTER_MARGIN
+            if pitch is not None and low <= pitch <= high:
+                note = replace(note, pitch=round(pitch, 2))
+        measured.append(note)
+    return measured
+
+
+def _instrument_of(note: RecordedNote) -> tuple[str, str, str]:
+    return note.class_name, note.recording, note.instrument
 
 
 def _read_table(path: Path) -> list[RecordedNote]:

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from rfkeras.errors import AudioError
-from rfkeras.synthesis.recorded_sound import Sound, SoundCache, read_sound
+from rfkeras.synthesis.recorded_sound import Sound, SoundCache, estimate_pitch, read_sound
 from tests.helpers.recorded_notes import RATE_HZ, tone
 
 
@@ -65,7 +65,7 @@ def test_loudness_is_the_amplitude_of_a_sine_and_not_of_a_click():
     assert sound.loudness == pytest.approx(0.5, rel=0.01)
 
 
-@pytest.mark.parametrize("pitch", [28.3, 47.6, 69.2, 90.7])
+@pytest.mark.parametrize("pitch", [28.3, 35.1, 40.4, 47.6, 55.9, 69.2, 90.7])
 def test_a_held_tone_has_no_seams(pitch):
     sound = Sound(tone(pitch, seconds=1.3, silence_s=0), RATE_HZ, 0)
     held = sound.held(5 * RATE_HZ)
@@ -95,6 +95,20 @@ def test_a_sound_without_steady_part_ends(seconds):
     sound = Sound(tone(60, seconds=seconds, silence_s=0), RATE_HZ, 0)
     assert sound.loop is None
     assert len(sound.held(2 * RATE_HZ)) == len(sound.samples)
+
+
+@pytest.mark.parametrize("pitch", [24.4, 45.0, 69.7, 100.2])
+def test_estimated_pitch(pitch):
+    wave = sum(tone(pitch + 12 * np.log2(n), silence_s=0) / n for n in range(1, 5))
+    assert estimate_pitch(Sound(wave, RATE_HZ, 0)) == pytest.approx(pitch, abs=0.03)
+
+
+def test_no_pitch_is_estimated_for_noise_chords_slides_and_short_sounds():
+    noise = np.random.default_rng(0).normal(0, 0.1, RATE_HZ).astype(np.float32)
+    chord = sum(tone(pitch, silence_s=0) for pitch in (60, 61, 66, 71))
+    step = np.concatenate([tone(60, 0.23, 0), tone(62, 0.5, 0)])
+    for samples in (noise, chord, step, tone(60, 0.2, 0)):
+        assert estimate_pitch(Sound(samples, RATE_HZ, 0)) is None
 
 
 def test_cache_decodes_once_and_stays_below_its_limit(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from rfkeras.errors import ConfigError, DatasetError
@@ -162,6 +163,28 @@ def test_an_unreadable_sound_is_named(tmp_path):
     (tmp_path / "001.wav").write_bytes(b"RIFF, but no audio")
     with pytest.raises(DatasetError, match=r"row 3, column path: .*001\.wav: .*delete the row"):
         load_recordings(table).check()
+
+
+def test_pitches_are_estimated_where_an_instrument_has_none(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    chord = (tone(60) + tone(64) + tone(67)) / 3
+    row = {"class": "ukulele", "recording": "a"}
+    rows = [
+        (row, tone(62.3, seconds=0.6)),
+        (row, noise),
+        (row, chord),
+        (row, tone(40, seconds=0.6)),  # below the register
+        ({**row, "recording": "b", "midi_pitch": 70}, tone(70)),
+        ({**row, "recording": "b"}, tone(74)),  # a noise beside notes with pitches
+        ({"class": "other", "recording": "c"}, tone(60)),
+    ]
+    table = write_table(tmp_path, rows)
+    assert load_recordings(table).names == ("b",)
+    found = load_recordings(table, estimate_pitches=True)
+    assert found.names == ("a", "b")
+    (pitch,) = found.groups("ukulele")[0].places
+    assert pitch == pytest.approx(62.3, abs=0.03)
+    assert list(found.groups("ukulele")[1].places) == [70]
 
 
 def test_real_table(shared_folder):
