@@ -1,8 +1,8 @@
 """What happens to music between the musicians and the file: rooms, devices, noise, coding.
 
 `draw_chain` draws the steps, and `Chain.apply` plays a clip through them. All randomness is
-in the drawn numbers, so a chain gives the same samples in every process. Nothing moves in
-time by more than the wobble of a tape, and the length stays.
+in the drawn numbers, so a chain gives the same samples in every process. The length stays,
+and only a tape moves notes in time, by at most a tenth of a second in a clip of 10 s.
 """
 
 from __future__ import annotations
