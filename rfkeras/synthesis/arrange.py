@@ -15,6 +15,7 @@ from rfkeras.synthesis.mapping import (
     CYMBAL_NOTES,
     DRUM_NOTES,
     INSTRUMENTS,
+    PERCUSSION_NOTES,
     UNKNOWN,
     Instrument,
     Patch,
@@ -37,7 +38,7 @@ _UNKNOWN_RATE = 0.12
 _KIT_TOGETHER = 5.0
 # Factor on a role's weight for each performer that already has it.
 _REPEATED_ROLE_WEIGHTS = {"melody": 0.5, "counter": 0.0, "chords": 0.5, "bass": 0.15}
-_BASS_TOP = 52
+BASS_TOP = 52
 """A bass line stays at or below E3, so its instrument needs an octave below that."""
 
 
@@ -48,7 +49,7 @@ class Casting:
     Attributes:
         instrument: The instrument.
         program: GM program, 0-based; 0 for kits, because the clip chooses the kit.
-        role: One of ROLES; "kit" for drums and cymbals.
+        role: One of ROLES; "kit" for drums, cymbals and percussion; "run" for fast passages.
         low: Lowest pitch of the part.
         high: Highest pitch of the part.
     """
@@ -96,13 +97,13 @@ def _casting(rng: random.Random, instrument: Instrument, taken: list[str]) -> Ca
     patch = rng.choice(instrument.patches)
     weights = _role_weights(instrument, patch, taken)
     role = rng.choices(ROLES, weights)[0]
-    low, high = _register(rng, patch, role)
+    low, high = draw_register(rng, patch, role)
     return Casting(instrument, patch.program, role, low, high)
 
 
 def _role_weights(instrument: Instrument, patch: Patch, taken: list[str]) -> list[float]:
     """Return the weight of each role. Only basses prefer one, but they play the others too."""
-    low_enough = patch.low + 11 <= _BASS_TOP
+    low_enough = patch.low + 11 <= BASS_TOP
     weights = {
         "melody": 1.0,
         "counter": 0.5,
@@ -117,10 +118,10 @@ def _role_weights(instrument: Instrument, patch: Patch, taken: list[str]) -> lis
     return [weights[role] for role in ROLES]
 
 
-def _register(rng: random.Random, patch: Patch, role: str) -> tuple[int, int]:
+def draw_register(rng: random.Random, patch: Patch, role: str) -> tuple[int, int]:
     """Draw the part of the patch's range in which a performer stays."""
     if role == "bass":
-        top = min(patch.high, _BASS_TOP)
+        top = min(patch.high, BASS_TOP)
         low = rng.randint(patch.low, max(patch.low, min(patch.low + 8, top - 14)))
         return low, max(low + 11, min(top, low + 18))
     width = min(patch.high - patch.low, rng.randint(14, 22))
@@ -141,8 +142,10 @@ def write_part(rng: random.Random, song: Song, performer: Casting) -> list[Note]
     """
     low, high, instrument = performer.low, performer.high, performer.instrument
     if performer.role == "kit":
-        part = _drum_part if instrument.name == "drums" else _cymbal_part
-        return part(rng, song)
+        parts = {"drums": _drum_part, "percussion": _percussion_part}
+        return parts.get(instrument.name, _cymbal_part)(rng, song)
+    if performer.role == "run":
+        return _runs(rng, song, low, high)
     if performer.role == "bass":
         return _bass_line(rng, song, low, high)
     if performer.role == "counter":
@@ -252,6 +255,41 @@ def _melody(rng: random.Random, song: Song, low: int, high: int, density: float)
                 position = scale.index(nearest(scale, pitch))
             arc = swell * (1 - abs(place + start / (beats * STEPS_PER_BEAT) - 2) / 2)
             notes.append(Note(beat, beat + steps / STEPS_PER_BEAT, pitch, round(arc)))
+    return notes
+
+
+def _runs(rng: random.Random, song: Song, low: int, high: int) -> list[Note]:
+    """Write fast passages: scales and broken chords with 8 to 14 notes per second.
+
+    Each beat goes on in its direction, turns, or holds a chord tone.
+
+    Args:
+        rng: Source of every choice.
+        song: The song.
+        low: Lowest pitch.
+        high: Highest pitch, best at least an octave above low.
+    """
+    per_beat = max(3, round(rng.uniform(8, 14) * 60 / song.tempo_bpm))
+    scale = scale_pitches(song.key, song.mode, low, high)
+    hold, broken = rng.uniform(0.05, 0.25), rng.uniform(0.1, 0.6)
+    pitch, direction = nearest(scale, (low + high) / 2), 1
+    notes: list[Note] = []
+    for beat in range(song.bars * song.beats_per_bar):
+        chord = pitches_in(song.chord_at(beat).classes, low, high) or scale
+        if rng.random() < hold:
+            pitch = nearest(chord, pitch)
+            notes.append(Note(beat, beat + 1, pitch, 4))
+            continue
+        path = chord if rng.random() < broken else scale
+        direction = -direction if rng.random() < 0.4 else direction
+        place = path.index(nearest(path, pitch))
+        for number in range(per_beat):
+            if not 0 <= place + direction < len(path):
+                direction = -direction
+            place = max(0, min(len(path) - 1, place + direction))
+            pitch = path[place]
+            start = beat + number / per_beat
+            notes.append(Note(start, start + 1 / per_beat, pitch, 4 if number == 0 else 0))
     return notes
 
 
@@ -585,3 +623,34 @@ def _cymbal_part(rng: random.Random, song: Song) -> list[Note]:
         if bar % phrase == 0 and rng.random() < 0.8:
             notes.append(Note(beat, beat + 1.0, crash, 6))
     return notes
+
+
+_PERCUSSION_GROOVES = {
+    4: (
+        {"shaker": "xoxoxoxoxoxoxoxo"},
+        {"tambourine": "..x...x...x...x."},
+        {"tambourine": "o.x.o.x.o.x.o.x."},
+        {"low_conga": "x.......x.....x.", "high_conga": "..o.x.o...o.x..."},
+        {"low_bongo": "..o...x...o...x.", "high_bongo": "x...o.o.x...o.o."},
+        {"cowbell": "x...x...x...x...", "claves": "x..x..x...x.x..."},
+    ),
+    3: (
+        {"shaker": "x.o.o.x.o.o."},
+        {"tambourine": "....x...x..."},
+        {"low_conga": "x.......o...", "high_conga": "....x.o...x."},
+    ),
+}
+
+
+def _percussion_part(rng: random.Random, song: Song) -> list[Note]:
+    """Write one or two patterns of hand percussion."""
+    grooves = _PERCUSSION_GROOVES[song.beats_per_bar]
+    groove = {
+        name: pattern for chosen in rng.sample(grooves, 2) for name, pattern in chosen.items()
+    }
+    return [
+        note
+        for bar in range(song.bars)
+        for name, pattern in groove.items()
+        for note in _hits(rng, pattern, PERCUSSION_NOTES[name], float(bar * song.beats_per_bar))
+    ]

@@ -6,8 +6,9 @@ stream, so that changing one aspect leaves the others unchanged.
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rfkeras.synthesis.arrange import Casting, cast, write_part
@@ -66,7 +67,7 @@ class Composition:
 
     Attributes:
         song: Style, key, tempo and harmony.
-        parts: 1 to 5 parts.
+        parts: The parts, 1 to 5 in version 1.
         kit: Program of the drum kit, for clips that have one.
         tuning_cents: Tuning of the whole ensemble relative to A4 = 440 Hz.
         jitter_db: Random gain of the whole clip. It hides that the audio codec attenuates
@@ -96,11 +97,12 @@ def compose(seed: int, index: int) -> Composition:
     kit, tuning, jitter = room.choice(KITS), room.gauss(0, 10), room.uniform(-2, 2)
     reverb = room.randint(0, 90)
     performers = cast(_stream(seed, index, "cast"), featured_class(seed, index))
+    stream = functools.partial(_stream, seed, index)
     parts = tuple(
-        _part(seed, index, number, song, performer, reverb, is_solo=len(performers) == 1)
+        make_part(stream, number, song, performer, reverb, is_solo=len(performers) == 1)
         for number, performer in enumerate(performers)
     )
-    labels, mask = _labels(_stream(seed, index, "labels"), parts)
+    labels, mask = draw_labels(_stream(seed, index, "labels"), parts)
     return Composition(song, parts, kit, tuning, jitter, labels, mask)
 
 
@@ -117,9 +119,8 @@ def _stream(seed: int, index: int, purpose: str) -> random.Random:
     return random.Random(f"gm_instruments/{VERSION}/{seed}/{index}/{purpose}")
 
 
-def _part(
-    seed: int,
-    index: int,
+def make_part(
+    stream: Callable[[str], random.Random],
     number: int,
     song: Song,
     performer: Casting,
@@ -127,10 +128,19 @@ def _part(
     *,
     is_solo: bool,
 ) -> Part:
-    """Write and perform one part; write it again if it rests too long in the excerpt."""
+    """Write and perform one part; write it again if it rests too long in the excerpt.
+
+    Args:
+        stream: Returns the random stream of one aspect of the clip.
+        number: Position of the part in the clip.
+        song: The song.
+        performer: Instrument, role and register.
+        reverb: Reverberation send of the clip, 0..127.
+        is_solo: Whether the part is the only one; it then has no pauses.
+    """
     notes: tuple[Note, ...] = ()
     for attempt in range(_ATTEMPTS):
-        rng = _stream(seed, index, f"part/{number}/{attempt}")
+        rng = stream(f"part/{number}/{attempt}")
         hand = draw_hand(rng, _GATES[performer.instrument.family])
         written = write_part(rng, song, performer)
         # The first attempts may pause for some bars; later ones and soloists play throughout.
@@ -173,7 +183,7 @@ def _with_pauses(rng: random.Random, song: Song, notes: list[Note]) -> list[Note
     return kept
 
 
-def _labels(
+def draw_labels(
     rng: random.Random, parts: tuple[Part, ...]
 ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """Return the labels and their mask.

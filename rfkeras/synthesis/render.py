@@ -25,6 +25,7 @@ import soxr
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.synthesis.articulation import Expression, bend_events, expression_events
 from rfkeras.synthesis.compose import Composition, Part
 from rfkeras.synthesis.mapping import KITS, programs_used
 from rfkeras.synthesis.song import CLIP_SECONDS, LEAD_SECONDS
@@ -41,7 +42,6 @@ CLIP_RMS = 0.05
 
 _RENDER_RATE_HZ = 48000
 _RENDER_SAMPLES = int((LEAD_SECONDS + CLIP_SECONDS) * _RENDER_RATE_HZ)
-_BEND_RANGE_CENTS = 200.0
 _TICKS_PER_BEAT = 960
 _FADE_SAMPLES = 220
 
@@ -55,7 +55,7 @@ _KNEE = 0.7
 _PEAK = 0.97
 
 _DEFAULT_NAME = "TimGM6mb"
-_DRUM_BANK = 128
+DRUM_BANK = 128
 _PRESET_BYTES = 38
 
 _OGG_SERIAL = (1).to_bytes(4, "little")
@@ -127,26 +127,42 @@ def load_sound_font(path: Path) -> SoundFont:
         ConfigError: The file does not exist or is not in SoundFont 2 format.
         DatasetError: Programs are missing. Substitutes would make the labels wrong.
     """
+    content, presets = read_sound_font(path)
+    missing = sorted(programs_used() - {program for bank, program in presets if bank == 0})
+    kits = frozenset(program for bank, program in presets if bank == DRUM_BANK)
+    if missing or KITS[0] not in kits:
+        raise DatasetError(
+            f"{path}: the sound font needs a standard drum kit (bank {DRUM_BANK}, program "
+            f"{KITS[0]}) and all GM programs that the music uses. Missing programs: {missing}. "
+            f"Drum kits found: {sorted(kits)}. Use a complete General MIDI sound font."
+        )
+    return SoundFont(path, content, hashlib.sha256(content).hexdigest(), kits)
+
+
+def read_sound_font(path: Path) -> tuple[bytes, frozenset[tuple[int, int]]]:
+    """Read a sound font that may be partial.
+
+    Args:
+        path: A SoundFont 2 file (.sf2).
+
+    Returns:
+        The bytes of the file, and (bank, program) of its presets. Drum kits are in bank 128.
+
+    Raises:
+        ConfigError: The file does not exist or is not in SoundFont 2 format.
+    """
     if not path.is_file():
         raise ConfigError(
             f"The sound font must be an .sf2 file. Received: {path}, which does not exist."
         )
     content = path.read_bytes()
-    presets = _presets(content)
+    presets = frozenset(_presets(content))
     if content[:4] != b"RIFF" or content[8:12] != b"sfbk" or not presets:
         raise ConfigError(
             f"The sound font must be in SoundFont 2 format (.sf2). Received: {path}, which is "
             "in another format."
         )
-    missing = sorted(programs_used() - {program for bank, program in presets if bank == 0})
-    kits = frozenset(program for bank, program in presets if bank == _DRUM_BANK)
-    if missing or KITS[0] not in kits:
-        raise DatasetError(
-            f"{path}: the sound font needs a standard drum kit (bank {_DRUM_BANK}, program "
-            f"{KITS[0]}) and all GM programs that the music uses. Missing programs: {missing}. "
-            f"Drum kits found: {sorted(kits)}. Use a complete General MIDI sound font."
-        )
-    return SoundFont(path, content, hashlib.sha256(content).hexdigest(), kits)
+    return content, presets
 
 
 def _presets(content: bytes) -> set[tuple[int, int]]:
@@ -185,15 +201,33 @@ def render(composition: Composition, font: SoundFont) -> NDArray[np.float32]:
     )
 
 
-def render_stem(part: Part, kit: int, tuning_cents: float, font: SoundFont) -> NDArray[Any]:
+def render_stem(
+    part: Part,
+    kit: int,
+    tuning_cents: float,
+    font: SoundFont,
+    *,
+    bank: int = 0,
+    expression: Expression | None = None,
+) -> NDArray[Any]:
     """Render one part: (480000,) float32, mono at 48 kHz, at the sound font's own level.
+
+    Args:
+        part: The part.
+        kit: Program for drums and cymbals.
+        tuning_cents: Tuning relative to 440 Hz; kits are not tuned.
+        font: The sound font.
+        bank: Bank of the part's program. Kits always use bank 128.
+        expression: Curves of pitch and level; None for none. The notes are those of the part.
 
     Raises:
         DatasetError: midirenderer is not installed, or it rejects the sound font.
     """
     renderer = _load_renderer()
     try:
-        wave = renderer.render_wave_from(font.content, _midi_file(part, kit, tuning_cents))
+        wave = renderer.render_wave_from(
+            font.content, _midi_file(part, kit, tuning_cents, bank, expression)
+        )
     except Exception as error:  # a native module that does not document its exceptions
         raise DatasetError(f"{font.path}: the sound font cannot be played: {error}") from error
     stereo, _ = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
@@ -214,22 +248,32 @@ def _load_renderer() -> Any:
     return midirenderer
 
 
-def _midi_file(part: Part, kit: int, tuning_cents: float) -> bytes:
+def _midi_file(
+    part: Part, kit: int, tuning_cents: float, bank: int, expression: Expression | None
+) -> bytes:
     """Return a part as a MIDI file that begins LEAD_SECONDS before the clip.
 
-    Args:
-        part: The part.
-        kit: Program for drums and cymbals.
-        tuning_cents: Tuning relative to 440 Hz; kits are not tuned.
+    The arguments are those of `render_stem`.
     """
     is_kit = part.casting.instrument.family == "kit"
     song = pretty_midi.PrettyMIDI(resolution=_TICKS_PER_BEAT, initial_tempo=120.0)
     track = pretty_midi.Instrument(kit if is_kit else part.casting.program, is_drum=is_kit)
     for controller, value in ((91, part.reverb), (1, part.vibrato)):
         track.control_changes.append(pretty_midi.ControlChange(controller, value, 0.0))
+    if bank and not is_kit:
+        track.control_changes.append(pretty_midi.ControlChange(0, bank, 0.0))
+    curves = expression or Expression(part.notes)
+    window = (-LEAD_SECONDS, CLIP_SECONDS)
     if not is_kit:
-        bend = round(8192 * tuning_cents / _BEND_RANGE_CENTS)
-        track.pitch_bends.append(pretty_midi.PitchBend(bend, 0.0))
+        track.pitch_bends.extend(
+            pretty_midi.PitchBend(wheel, time + LEAD_SECONDS)
+            for time, wheel in bend_events(curves.bend_cents, tuning_cents, window)
+        )
+    if len(curves.level_db):
+        track.control_changes.extend(
+            pretty_midi.ControlChange(11, value, time + LEAD_SECONDS)
+            for time, value in expression_events(curves.level_db, window)
+        )
     track.notes.extend(
         pretty_midi.Note(
             note.velocity, note.pitch, note.start + LEAD_SECONDS, note.end + LEAD_SECONDS
