@@ -2,8 +2,7 @@
 
 `articulate` changes the notes of one part (legato, staccato, strums, rolls, ghost notes,
 slides) and draws two curves: the bend of the pitch (vibrato, scoops, bends, slides) and the
-level (crescendos and swells). A sampler applies the curves directly; `bend_events` and
-`expression_events` convert them to MIDI.
+level (crescendos and swells). `curves` applies them to MIDI and to samples.
 """
 
 from __future__ import annotations
@@ -12,20 +11,16 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rfkeras.synthesis.compose import tremolo
+from rfkeras.synthesis.curves import BEND_RANGE_CENTS, Expression, Points
 from rfkeras.synthesis.mapping import DRUM_NOTES, Instrument
 from rfkeras.synthesis.song import Note
 
-BEND_RANGE_CENTS = 200.0
-"""Largest bend in either direction; the range of General MIDI's pitch wheel."""
-
 _CURVE_STEP_S = 0.01
-_WHEEL_CENTRE = 8192
 
 # Notes at most this far apart are one chord, played together or strummed.
 _CHORD_S = 0.06
@@ -48,31 +43,7 @@ _ROLL_LEAST_S = 0.5
 _ROLL_MOST_S = 2.0
 _SNARE = frozenset(DRUM_NOTES["snare"])
 
-Points = NDArray[np.float64]
 _Curve = list[tuple[float, float]]
-
-
-def _no_points() -> Points:
-    return np.zeros((0, 2))
-
-
-@dataclass(frozen=True, eq=False)
-class Expression:
-    """The notes of a part and its curves. Times are in seconds on the clock of the notes.
-
-    The values of a curve are linear between its points, and constant before the first and
-    after the last one. A curve without points is 0 everywhere.
-
-    Attributes:
-        notes: Notes, sorted by start.
-        bend_cents: (n, 2) time and bend in cents, within BEND_RANGE_CENTS. It applies to
-            every note that sounds at the time.
-        level_db: (n, 2) time and level in decibels, at most 0.
-    """
-
-    notes: tuple[Note, ...]
-    bend_cents: Points = field(default_factory=_no_points)
-    level_db: Points = field(default_factory=_no_points)
 
 
 @dataclass(frozen=True)
@@ -184,10 +155,10 @@ def articulate(rng: random.Random, notes: Sequence[Note], instrument: Instrument
         played = staccato(rng, played)
     elif is_line and style < manner.staccato + manner.legato:
         played = legato(rng, played)
-    bend = _no_points()
+    bend = np.zeros((0, 2))
     if is_line:
         played, bend = _bent_line(rng, played, manner)
-    level = _no_points()
+    level = np.zeros((0, 2))
     if played and rng.random() < manner.swell:
         level = swell(rng, played[0].start, max(note.end for note in played))
     return Expression(tuple(played), bend, level)
@@ -446,76 +417,6 @@ def swell(rng: random.Random, start: float, end: float) -> Points:
         level = rng.uniform(-10, -5) if level > -5 else rng.uniform(-3, 0)
         points.append((time, level))
     return np.array(points)
-
-
-def value_at(curve: Points, times: Points) -> Points:
-    """Return the values of a curve at some times.
-
-    Args:
-        curve: (n, 2) times and values; see Expression.
-        times: (m,) seconds.
-
-    Returns:
-        (m,) values.
-    """
-    if len(curve) == 0:
-        return np.zeros(len(times))
-    return np.asarray(np.interp(times, curve[:, 0], curve[:, 1]), dtype=np.float64)
-
-
-def bend_events(
-    bend_cents: Points, tuning_cents: float, seconds: tuple[float, float]
-) -> list[tuple[float, int]]:
-    """Convert a bend to positions of the MIDI pitch wheel, whose range is two semitones.
-
-    Args:
-        bend_cents: (n, 2) times and cents.
-        tuning_cents: Tuning of the part, which is added. Beyond the range, the wheel stops.
-        seconds: First and last time.
-
-    Returns:
-        (time, position -8192..8191), at most every 10 ms and only where it changes.
-    """
-    times = _grid(bend_cents, seconds)
-    cents = value_at(bend_cents, times) + tuning_cents
-    wheel = np.rint(cents * (_WHEEL_CENTRE / BEND_RANGE_CENTS))
-    return _changes(times, np.clip(wheel, -_WHEEL_CENTRE, _WHEEL_CENTRE - 1))
-
-
-def expression_events(
-    level_db: Points, seconds: tuple[float, float]
-) -> list[tuple[float, int]]:
-    """Convert a level to values of MIDI controller 11, whose gain is its square.
-
-    Args:
-        level_db: (n, 2) times and decibels.
-        seconds: First and last time.
-
-    Returns:
-        (time, value 0..127), at most every 10 ms and only where it changes.
-    """
-    times = _grid(level_db, seconds)
-    values = np.rint(127 * 10 ** (value_at(level_db, times) / 40))
-    return _changes(times, np.clip(values, 0, 127))
-
-
-def _grid(curve: Points, seconds: tuple[float, float]) -> Points:
-    """Return times at which a curve is sampled: its own points and every 10 ms."""
-    first, last = seconds
-    if len(curve) == 0:
-        return np.array([first])
-    even = np.arange(first, last, _CURVE_STEP_S)
-    inside = curve[(curve[:, 0] > first) & (curve[:, 0] < last), 0]
-    return np.asarray(np.unique(np.concatenate([even, inside])), dtype=np.float64)
-
-
-def _changes(times: Points, values: Points) -> list[tuple[float, int]]:
-    """Return the first value and every later one that differs from the one before."""
-    changed = np.append(True, values[1:] != values[:-1])
-    return [
-        (float(time), int(value))
-        for time, value in zip(times[changed], values[changed], strict=True)
-    ]
 
 
 def _sorted(notes: Iterable[Note]) -> list[Note]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rfkeras.synthesis.arrange import BASS_TOP, Casting, draw_register
-from rfkeras.synthesis.articulation import Expression, articulate
+from rfkeras.synthesis.articulation import articulate
 from rfkeras.synthesis.compose import (
     Composition,
     Part,
@@ -23,6 +23,7 @@ from rfkeras.synthesis.compose import (
     is_heard,
     make_part,
 )
+from rfkeras.synthesis.curves import Expression
 from rfkeras.synthesis.mapping import (
     CLASSES,
     INSTRUMENTS,

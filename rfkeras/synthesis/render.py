@@ -25,8 +25,8 @@ import soxr
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.synthesis.articulation import Expression, bend_events, expression_events
 from rfkeras.synthesis.compose import Composition, Part
+from rfkeras.synthesis.curves import Expression, bend_events, expression_events
 from rfkeras.synthesis.mapping import KITS, programs_used
 from rfkeras.synthesis.song import CLIP_SECONDS, LEAD_SECONDS
 

@@ -1,7 +1,7 @@
 """The source of each track: a preset of one of the sound fonts, or one recording.
 
 Every track of a composition draws its own source. A sound font takes part for the programs
-that it has, so fonts may be partial. A recording takes part if it can play the register and
+that it has, so fonts may be partial. A recording takes part if it can play the track and
 has the character of the program.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from rfkeras.errors import DatasetError
 from rfkeras.synthesis.arrange import Casting
@@ -66,17 +66,19 @@ _UNLABELLED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 sounds would be doubtful, so the recordings do not play for their class."""
 
 
-class RecordingPool(Protocol):
-    """Recorded instruments to choose from."""
+class Recorded(Protocol):
+    """One instrument of a recording."""
 
-    def names(self, name: str, low: int, high: int) -> Sequence[tuple[str, str]]:
-        """Return (recording, instrument) of a class that can play a register.
+    @property
+    def recording(self) -> str:
+        """Name of the recording. Instruments of one recording are not independent."""
 
-        Args:
-            name: Class of the recordings; "other" for instruments without a class.
-            low: Lowest pitch of the part, 0 for kits.
-            high: Highest pitch of the part, 127 for kits.
-        """
+    @property
+    def instrument(self) -> str:
+        """Name of the instrument, such as "nylon_guitar"."""
+
+
+R = TypeVar("R", bound=Recorded)
 
 
 @dataclass(frozen=True)
@@ -108,24 +110,17 @@ class FontSource:
 
 
 @dataclass(frozen=True)
-class RecordingSource:
+class RecordingSource(Generic[R]):
     """One instrument of a recording.
 
     Attributes:
-        name: Class of the recording.
-        recording: Name of the recording.
-        instrument: Recorded instrument.
+        recorded: The recorded instrument.
         amplified: Whether a clean guitar stands in for an electric or distorted one (programs
             27, 29 and 30), so that its sound must go through an amplifier.
     """
 
-    name: str
-    recording: str
-    instrument: str
+    recorded: R
     amplified: bool = False
-
-
-Source = FontSource | RecordingSource
 
 
 @functools.lru_cache(maxsize=16)
@@ -161,9 +156,9 @@ def draw_source(
     rng: random.Random,
     casting: Casting,
     fonts: Sequence[PresetFont],
-    recordings: RecordingPool | None = None,
+    able: Callable[[str], Iterable[R]] | None = None,
     kit: int = KITS[0],
-) -> Source:
+) -> FontSource | RecordingSource[R]:
     """Draw the source of one track.
 
     The share of recordings follows `recording_share`. All fonts that have the program are
@@ -174,7 +169,8 @@ def draw_source(
         rng: Source of every choice.
         casting: Instrument, program and register of the track.
         fonts: The sound fonts.
-        recordings: The recordings; None for sound fonts only.
+        able: Returns the recorded instruments of a class that can play the track, such as
+            those that reach its notes. The class may be "other". None for sound fonts only.
         kit: Program of the drum kit. A font without it plays its standard kit, or else its
             first one.
 
@@ -182,13 +178,13 @@ def draw_source(
         DatasetError: Neither a font nor a recording can play the track.
     """
     presets = font_sources(casting, fonts, kit)
-    by_recording: dict[str, list[RecordingSource]] = {}
-    for source in recording_sources(casting, recordings) if recordings else ():
-        by_recording.setdefault(source.recording, []).append(source)
+    by_recording: dict[str, list[RecordingSource[R]]] = {}
+    for source in recording_sources(casting, able) if able else ():
+        by_recording.setdefault(source.recorded.recording, []).append(source)
     share = recording_share(len(by_recording)) if presets else 1.0
     if by_recording and rng.random() < share:
         fitting = by_recording[rng.choice(sorted(by_recording))]
-        return rng.choice(sorted(fitting, key=lambda source: source.instrument))
+        return rng.choice(sorted(fitting, key=lambda source: source.recorded.instrument))
     if presets:
         return rng.choice(presets)
     what = f"drum kit (bank {DRUM_BANK})" if casting.role == "kit" else "program"
@@ -233,33 +229,31 @@ def _preset(casting: Casting, font: PresetFont, kit: int) -> tuple[int, int] | N
 
 
 def recording_sources(
-    casting: Casting, recordings: RecordingPool
-) -> tuple[RecordingSource, ...]:
+    casting: Casting, able: Callable[[str], Iterable[R]]
+) -> tuple[RecordingSource[R], ...]:
     """Return every recorded instrument that can play a track and has its character.
 
     Args:
         casting: Instrument, program and register of the track.
-        recordings: The recordings.
+        able: Returns the recorded instruments of a class that can play the track.
     """
     name, program = casting.instrument.name, casting.program
-    low, high = casting.low, casting.high
     if name in _UNLABELLED:
         classes, words = _UNLABELLED[name]
         return tuple(
-            RecordingSource(wanted, recording, instrument)
+            RecordingSource(recorded)
             for wanted in classes
-            for recording, instrument in recordings.names(wanted, low, high)
-            if _contains(instrument, words)
+            for recorded in able(wanted)
+            if _contains(recorded.instrument, words)
         )
     doubtful = tuple(
         word for classes, words in _UNLABELLED.values() if name in classes for word in words
     )
     return tuple(
-        RecordingSource(
-            name, recording, instrument, amplified=_needs_amplifier(name, program, instrument)
-        )
-        for recording, instrument in recordings.names(name, low, high)
-        if _fits(name, program, instrument) and not _contains(instrument, doubtful)
+        RecordingSource(recorded, _needs_amplifier(name, program, recorded.instrument))
+        for recorded in able(name)
+        if _fits(name, program, recorded.instrument)
+        and not _contains(recorded.instrument, doubtful)
     )
 
 
