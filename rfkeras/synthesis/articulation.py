@@ -24,7 +24,9 @@ _CURVE_STEP_S = 0.01
 
 # Notes at most this far apart are one chord, played together or strummed.
 _CHORD_S = 0.06
-_STRING_S = (0.010, 0.040)
+# Notes of a line are further apart than this.
+_TOGETHER_S = 0.015
+_CLOSEST_STRINGS_S = 0.010
 _OVERLAP_S = (0.010, 0.040)
 # Notes with a shorter gap belong to one phrase.
 _PHRASE_GAP_S = 0.25
@@ -167,7 +169,7 @@ def articulate(rng: random.Random, notes: Sequence[Note], instrument: Instrument
 def _is_line(notes: Sequence[Note]) -> bool:
     """Return whether notes follow each other, with overlaps shorter than a chord's spread."""
     return all(
-        following.start - note.start > _CHORD_S and note.end - following.start <= _CHORD_S
+        following.start - note.start > _TOGETHER_S and note.end - following.start <= _CHORD_S
         for note, following in itertools.pairwise(notes)
     )
 
@@ -199,10 +201,15 @@ def staccato(rng: random.Random, notes: Sequence[Note]) -> list[Note]:
 
 
 def _chords(notes: Sequence[Note]) -> list[list[Note]]:
-    """Group sorted notes that start together or in quick succession."""
+    """Group sorted notes that start in quick succession and sound together."""
     groups: list[list[Note]] = []
     for note in notes:
-        if groups and note.start - groups[-1][-1].start <= _CHORD_S:
+        last = groups[-1] if groups else None
+        if (
+            last
+            and note.start - last[-1].start <= _CHORD_S
+            and note.start < last[0].end - _TOGETHER_S
+        ):
             groups[-1].append(note)
         else:
             groups.append([note])
@@ -233,7 +240,7 @@ def strum(rng: random.Random, notes: Sequence[Note]) -> list[Note]:
         last_down = -math.inf if up else start
         end = min([note.end for note in group] + [note.start for note in following])
         widest = 0.6 * (end - start) / (len(group) - 1)
-        if widest < _STRING_S[0]:
+        if widest < _CLOSEST_STRINGS_S:
             played.extend(group)
             continue
         time = start
@@ -241,7 +248,7 @@ def strum(rng: random.Random, notes: Sequence[Note]) -> list[Note]:
             velocity = max(1, note.velocity - 8) if up else note.velocity
             played.append(replace(note, start=time, velocity=velocity))
             drawn = spacing * rng.uniform(0.85, 1.1)
-            time += max(_STRING_S[0], min(drawn, widest, _STRING_S[1]))
+            time += min(drawn, widest)
     return _sorted(played)
 
 

@@ -84,7 +84,7 @@ _UNLABELLED = {instrument.name: instrument for instrument in (*UNKNOWN, *BACKGRO
 LEAD_DB, OFTEN_LEADING = (3.0, 8.0), 0.75
 LEVEL_DB = (-2.5, 2.5)
 BACKGROUND_DB = (-12.0, -6.0)
-DROWNED_DB = -15.0
+DROWNED_DB = -12.0
 """A part whose level is that far below the whole clip counts as hardly heard."""
 
 _CORE_RATE = 0.85
@@ -390,7 +390,7 @@ def compose_ensemble(seed: int, index: int) -> Piece:
 
     The clip has the featured class of the default data set, so that every 20 neighbours
     feature all 20 classes. Labels follow the rules of `draw_labels`. The label of a class
-    whose parts are all more than 15 dB below the whole clip is hidden too.
+    whose parts are all more than 12 dB below the whole clip is hidden too.
 
     Args:
         seed: Seed of the data set.
