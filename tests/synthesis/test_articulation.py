@@ -98,6 +98,7 @@ def test_chords_too_close_for_a_strum_and_single_notes_stay() -> None:
     # Fast runs are no chords, but they are lines.
     run = _line(*range(60, 72), length=0.058, gap=0.01)
     assert strum(random.Random(0), run) == run
+    assert strum(random.Random(0), run[:3]) == run[:3]
     assert any(len(e.bend_cents) for e in _articulated("saxophone", run, 20))
 
 
