@@ -148,4 +148,4 @@ lock:
 	  --extra beam --extra serving --extra remote requirements/lowest.in -o requirements/lowest.lock
 
 clean:
-	rm -rf .venv .venv-newest .venv-audit .venv-dist $(BACKENDS) .mutants build dist *.egg-info
+	rm -rf .venv .venv-newest .venv-lowest .venv-audit .venv-dist $(BACKENDS) .mutants build dist *.egg-info

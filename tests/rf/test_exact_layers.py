@@ -53,6 +53,8 @@ WINDOWS = {
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows(name):
+    if name == "adaptive" and not hasattr(layers, "AdaptiveAveragePooling2D"):
+        pytest.skip("Keras before 3.13 has no such layer")
     part, time, frequency = WINDOWS[name]
     model = model_of(part)
     rf = rfkeras.receptive_field(model)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_manifest_lists_versions_and_every_file(small_set: Path) -> None:
         "size": SMALL,
         "label_rate": synthesis.LABEL_RATE,
     }
-    assert manifest["made_with"]["midirenderer"] == "0.1.3"
+    assert manifest["made_with"]["midirenderer"] == metadata.version("midirenderer")
     font = default_sound_font().read_bytes()
     assert manifest["sound_fonts"][0]["sha256"] == hashlib.sha256(font).hexdigest()
     assert len(manifest["files"]) == SMALL + 5

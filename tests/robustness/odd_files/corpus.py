@@ -10,7 +10,7 @@ from tests.robustness.odd_files.sounds import encoded, sound, tone
 
 READ, REFUSED, EITHER = "read", "refused", "either"  # EITHER: finite output or an error
 HOURS_10 = 10 * 3600
-SCIPY_WAVS = "io/tests/datasets"
+SCIPY_WAVS = "io/tests/data"
 WHOLE = ("pcm16.wav", "pcm16.flac", "vorbis.ogg", "opus.opus", "layer3.mp3", "pcm16.aiff")
 
 
@@ -85,7 +85,9 @@ def scipy_wavs():
     import scipy
 
     folder = Path(scipy.__file__).parent / SCIPY_WAVS
-    return dict.fromkeys(sorted(folder.glob("*.wav")), EITHER)
+    paths = sorted(folder.glob("*.wav"))
+    assert paths, folder
+    return dict.fromkeys(paths, EITHER)
 
 
 def _wav(samples, rate_hz=44100):
