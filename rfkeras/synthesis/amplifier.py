@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from rfkeras.synthesis.filters import Band, filter_bands, steep
+from rfkeras.synthesis.filters import Band, check_mono, filter_bands, steep
 
 AmplifierKind = Literal["clean", "crunch", "distorted", "fuzz"]
 KINDS: tuple[AmplifierKind, ...] = get_args(AmplifierKind)
@@ -27,7 +27,7 @@ _SHIFT = (Band("low_pass", 10.0),)
 
 
 class _Ranges(NamedTuple):
-    """What `draw_amplifier` draws from, by kind."""
+    """Ranges from which `draw_amplifier` draws one kind of amplifier."""
 
     drive_db: tuple[float, float]
     bias: tuple[float, float]
@@ -96,11 +96,7 @@ class Amplifier:
         Raises:
             ValueError: The waveform is not mono.
         """
-        if waveform.ndim != 1:
-            raise ValueError(
-                "An amplifier needs a mono waveform of shape (samples,). "
-                f"Received: shape {waveform.shape}"
-            )
+        check_mono(waveform, "An amplifier")
         if not waveform.any():
             return waveform
         # The loudspeaker's high-pass removes the constant that one-sided bending leaves.

@@ -261,7 +261,7 @@ def _melody(rng: random.Random, song: Song, low: int, high: int, density: float)
 def _runs(rng: random.Random, song: Song, low: int, high: int) -> list[Note]:
     """Write fast passages: scales and broken chords with 8 to 14 notes per second.
 
-    Each beat goes on in its direction, turns, or holds a chord tone.
+    On each beat, the line continues in its direction, turns, or lands on a chord tone.
 
     Args:
         rng: Source of every choice.

@@ -50,7 +50,7 @@ _Curve = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Habits:
-    """How often an instrument uses each articulation.
+    """Probability of each articulation for an instrument.
 
     Attributes:
         legato: Probability that the lines of a part are played legato.

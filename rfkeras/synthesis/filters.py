@@ -81,3 +81,20 @@ def _coefficients(band: Band, rate_hz: int) -> list[float]:
             up + sign * down * cosine - slope,
         ]
     return [value / a[0] for value in b + a]
+
+
+def check_mono(waveform: NDArray[Any], name: str) -> None:
+    """Check that a waveform has one channel.
+
+    Args:
+        waveform: Any array.
+        name: What needs it, for the error.
+
+    Raises:
+        ValueError: Its shape is not (samples,).
+    """
+    if waveform.ndim != 1:
+        raise ValueError(
+            f"{name} needs a mono waveform of shape (samples,). Received: shape "
+            f"{waveform.shape}"
+        )

@@ -1,4 +1,4 @@
-"""What happens to music between the musicians and the file: rooms, devices, noise, coding.
+"""Simulate how music is recorded: rooms, devices, noise and coding.
 
 `draw_chain` draws the steps, and `Chain.apply` plays a clip through them. All randomness is
 in the drawn numbers, so a chain gives the same samples in every process. The length stays,
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.synthesis.coding import Codec, Coding, LowRate
-from rfkeras.synthesis.filters import Band, Kind, steep
+from rfkeras.synthesis.filters import Band, Kind, check_mono, steep
 from rfkeras.synthesis.recording_steps import (
     Clipping,
     Compressor,
@@ -100,11 +100,7 @@ class Chain:
         Raises:
             ValueError: The waveform is not mono.
         """
-        if waveform.ndim != 1:
-            raise ValueError(
-                "A chain of recording needs a mono waveform of shape (samples,). "
-                f"Received: shape {waveform.shape}"
-            )
+        check_mono(waveform, "A chain of recording")
         if not waveform.size:
             return waveform
         samples: Samples = waveform

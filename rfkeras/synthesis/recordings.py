@@ -144,7 +144,7 @@ class RecordedInstrument:
 
     @property
     def is_kit(self) -> bool:
-        """Whether notes choose the kind of a drum or cymbal instead of a pitch."""
+        """Return whether notes choose the kind of a drum or cymbal instead of a pitch."""
         return self.class_name in _KINDS
 
     @cached_property
@@ -170,7 +170,7 @@ class RecordedInstrument:
 
 @dataclass(frozen=True)
 class Credit:
-    """What a model card has to name: one origin and its licence.
+    """Origin and licence of recordings, as a model card has to name them.
 
     Attributes:
         recording: Name of the recording.
