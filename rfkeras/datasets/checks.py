@@ -336,7 +336,7 @@ def notes(dataset: AudioDataset) -> list[str]:
 
 def _has_positive(split: Split) -> NDArray[np.bool_]:
     """Return which tags a clip of a split is known to have."""
-    positive: NDArray[np.bool_] = (split.labels * split.mask > 0).any(axis=0)
+    positive: NDArray[np.bool_] = np.any(split.labels * split.mask > 0, axis=0)
     return positive
 
 

@@ -181,16 +181,15 @@ def synthetic_excerpts(audio: AudioFormat, count: int = 6) -> Excerpts:
     rng = np.random.default_rng(0)
     samples = audio.samples(EXCERPT_SECONDS)
     time = np.arange(samples) / audio.sample_rate_hz
-    waveforms = []
+    waveforms: list[NDArray[np.float32]] = []
     for _ in range(count):
         waveform = 0.003 * rng.normal(size=samples)
         for onset in np.arange(0.0, EXCERPT_SECONDS, 0.5):
             hz, since = 55.0 * 2 ** rng.uniform(0, 5), np.maximum(time - onset, 0.0)
             waveform += 0.1 * np.sin(2 * np.pi * hz * since) * np.exp(-4.0 * since)
-        waveform = np.clip(waveform, -1, 1).astype(np.float32)
-        if audio.channels == 2:
-            waveform = np.stack([waveform, np.roll(waveform, 100)], axis=-1)
-        waveforms.append(waveform)
+        mono = np.clip(waveform, -1, 1).astype(np.float32)
+        stereo = np.stack([mono, np.roll(mono, 100)], axis=-1)
+        waveforms.append(stereo if audio.channels == 2 else mono)
     return Excerpts(waveforms, audio, f"{count} synthetic excerpts")
 
 

@@ -191,7 +191,7 @@ def _expected(
     return expected
 
 
-def _run_clean(path: Path, requests: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _run_clean(path: Path, requests: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """Run a SavedModel in a clean process."""
     with tempfile.TemporaryDirectory() as scratch:
         inputs_path, outputs_path = Path(scratch, "inputs.npz"), Path(scratch, "outputs.npz")
@@ -328,5 +328,6 @@ def _rank_correlations(first: NDArray[np.float32], second: NDArray[np.float32]) 
     for a, b in zip(first, second, strict=True):
         if len(a) > 1 and np.ptp(a) > 0:
             ranks = np.argsort(np.argsort(np.stack([a, b]), kind="stable"), kind="stable")
-            correlations.append(float(np.corrcoef(ranks)[0, 1]))
+            matrix: Any = np.corrcoef(ranks)
+            correlations.append(float(matrix[0, 1]))
     return correlations

@@ -98,7 +98,7 @@ def _npy(path: Path, names: Path) -> Iterator[Write]:
     def header() -> None:
         content = {"descr": "<f4", "fortran_order": False, "shape": shape}
         # NumPy pads headers so that the number of rows can grow in place.
-        np.lib.format.write_array_header_1_0(file, content)  # type: ignore[no-untyped-call]
+        np.lib.format.write_array_header_1_0(file, content)  # type: ignore[no-untyped-call, unused-ignore]
 
     with path.open("wb") as file, names.open("w", encoding="utf-8", newline="") as text:
         rows = csv.writer(text, lineterminator="\n")
@@ -130,7 +130,7 @@ def _npz(path: Path, times: FrameTimes) -> Iterator[Write]:
 
         def add(name: str, array: np.ndarray[Any, Any]) -> None:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(  # type: ignore[no-untyped-call]
+                np.lib.format.write_array(  # type: ignore[no-untyped-call, unused-ignore]
                     member, np.asarray(array), allow_pickle=False
                 )
 

@@ -147,7 +147,8 @@ class Noise:
         noise = noise[: len(waveform)]
         level = _reference(waveform) * 10 ** (-self.snr_db / 20)
         noise *= level / max(_rms(noise), 1e-12)
-        return np.add(waveform, noise)
+        noisy: Samples = np.add(waveform, noise)
+        return noisy
 
 
 @dataclass(frozen=True)

@@ -348,7 +348,7 @@ def gated_loudness(samples: NDArray[np.float32], sample_rate_hz: int) -> float:
     length = int(_FRAME_SECONDS * sample_rate_hz)
     frames = samples[: len(samples) // length * length].reshape(-1, length)
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    weights = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate_hz))
+    weights = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate_hz).astype(np.float64))
     # No matrix product: its order of summation would depend on the number of threads.
     energy = 2 * (power * weights).sum(axis=1) / length**2
     energy = energy[energy > 10 ** (_FLOOR_DB / 10)]

@@ -145,7 +145,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any], *, compressed: bool =
     with atomic_write(path) as aside, zipfile.ZipFile(aside, "w", kind) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(  # type: ignore[no-untyped-call]
+                np.lib.format.write_array(  # type: ignore[no-untyped-call, unused-ignore]
                     member, np.asanyarray(array), allow_pickle=False
                 )
 
