@@ -106,10 +106,10 @@ def compose(seed: int, index: int) -> Composition:
     return Composition(song, parts, kit, tuning, jitter, labels, mask)
 
 
-def featured_class(seed: int, index: int) -> str:
-    """Return the class that a clip always has; every 20 neighbours feature all 20 classes."""
-    block, place = divmod(index, len(CLASSES))
-    order = list(CLASSES)
+def featured_class(seed: int, index: int, classes: Sequence[str] = CLASSES) -> str:
+    """Return the class that a clip always has. Neighbours feature all classes in turn."""
+    block, place = divmod(index, len(classes))
+    order = list(classes)
     _stream(seed, block, "block").shuffle(order)
     return order[place]
 

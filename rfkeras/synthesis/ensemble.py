@@ -258,14 +258,18 @@ class Piece:
     expressions: tuple[Expression, ...]
 
 
-def cast_ensemble(rng: random.Random, featured: str) -> Ensemble:
-    """Choose 1 to 8 performers, including the featured class.
+def cast_ensemble(
+    rng: random.Random, featured: str, parts: tuple[int, int] = (1, 8)
+) -> Ensemble:
+    """Choose the performers, including the featured class.
 
     Args:
         rng: Source of every choice.
         featured: A class of the data set. It leads, or accompanies if it is a kit.
+        parts: Smallest and largest number of parts, within 1 and 8.
     """
-    count = rng.choices(tuple(PART_COUNTS), tuple(PART_COUNTS.values()))[0]
+    counts = {n: rate for n, rate in PART_COUNTS.items() if parts[0] <= n <= parts[1]}
+    count = rng.choices(tuple(counts), tuple(counts.values()))[0]
     kinds = [
         kind
         for kind in KINDS
@@ -385,24 +389,32 @@ def _level_db(rng: random.Random, place: str, count: int) -> float:
     return rng.uniform(*LEVEL_DB)
 
 
-def compose_ensemble(seed: int, index: int) -> Piece:
+def compose_ensemble(
+    seed: int,
+    index: int,
+    *,
+    parts: tuple[int, int] = (1, 8),
+    featured: Sequence[str] = CLASSES,
+) -> Piece:
     """Compose one clip for an ensemble.
 
-    The clip has the featured class of the default data set, so that every 20 neighbours
-    feature all 20 classes. Labels follow the rules of `draw_labels`. The label of a class
-    whose parts are all more than 12 dB below the whole clip is hidden too.
+    The classes take turns to be featured, so that every 20 neighbours feature all 20. Labels
+    follow the rules of `draw_labels`. The label of a class whose parts are all more than 12 dB
+    below the whole clip is hidden too.
 
     Args:
         seed: Seed of the data set.
         index: Number of the clip.
+        parts: Smallest and largest number of parts, within 1 and 8.
+        featured: Classes that are featured in turn.
     """
     stream = functools.partial(_stream, seed, index)
     song = draw_song(stream("song"))
     room = stream("room")
     kit, tuning, jitter = room.choice(KITS), room.gauss(0, 10), room.uniform(-2, 2)
     reverb = room.randint(0, 90)
-    ensemble = cast_ensemble(stream("cast"), featured_class(seed, index))
-    parts, expressions = [], []
+    ensemble = cast_ensemble(stream("cast"), featured_class(seed, index, featured), parts)
+    played, expressions = [], []
     for number, member in enumerate(ensemble.members):
         is_solo = len(ensemble.members) == 1
         part = make_part(stream, number, song, member.casting, reverb, is_solo=is_solo)
@@ -417,9 +429,9 @@ def compose_ensemble(seed: int, index: int) -> Piece:
             vibrato=0 if len(expression.bend_cents) else part.vibrato,
             heard=is_heard(expression.notes, CLIP_SECONDS),
         )
-        parts.append(part)
+        played.append(part)
         expressions.append(expression)
-    audible = hide_drowned(parts)
+    audible = hide_drowned(played)
     labels, mask = draw_labels(stream("labels"), audible)
     composition = Composition(song, audible, kit, tuning, jitter, labels, mask)
     return Piece(composition, ensemble, tuple(expressions))

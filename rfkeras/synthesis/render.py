@@ -40,8 +40,8 @@ CLIP_SAMPLES = int(CLIP_SECONDS * SAMPLE_RATE_HZ)
 CLIP_RMS = 0.05
 """RMS of every clip (26 dB below full scale), before a random gain of at most 2 dB."""
 
-_RENDER_RATE_HZ = 48000
-_RENDER_SAMPLES = int((LEAD_SECONDS + CLIP_SECONDS) * _RENDER_RATE_HZ)
+RENDER_RATE_HZ = 48000
+_RENDER_SAMPLES = int((LEAD_SECONDS + CLIP_SECONDS) * RENDER_RATE_HZ)
 _TICKS_PER_BEAT = 960
 _FADE_SAMPLES = 220
 
@@ -233,7 +233,7 @@ def render_stem(
     stereo, _ = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     mono = stereo[:_RENDER_SAMPLES].mean(axis=1)
     mono = np.pad(mono, (0, _RENDER_SAMPLES - len(mono)))
-    return np.asarray(mono[int(LEAD_SECONDS * _RENDER_RATE_HZ) :])
+    return np.asarray(mono[int(LEAD_SECONDS * RENDER_RATE_HZ) :])
 
 
 def _load_renderer() -> Any:
@@ -302,9 +302,9 @@ def mix(composition: Composition, stems: Iterable[NDArray[Any]]) -> NDArray[np.f
     Raises:
         DatasetError: A part that should be heard is silent.
     """
-    total = np.zeros(int(CLIP_SECONDS * _RENDER_RATE_HZ))
+    total = np.zeros(int(CLIP_SECONDS * RENDER_RATE_HZ))
     for part, stem in zip(composition.parts, stems, strict=True):
-        loudness = gated_loudness(stem, _RENDER_RATE_HZ)
+        loudness = gated_loudness(stem, RENDER_RATE_HZ)
         if np.isfinite(loudness):
             total += stem * 10 ** ((part.level_db - loudness) / 20)
         elif part.heard:
@@ -313,7 +313,7 @@ def mix(composition: Composition, stems: Iterable[NDArray[Any]]) -> NDArray[np.f
                 f"{part.casting.low} to {part.casting.high}) is silent with this sound font. "
                 "Use a complete General MIDI sound font."
             )
-    resampled = soxr.resample(total, _RENDER_RATE_HZ, SAMPLE_RATE_HZ)[:CLIP_SAMPLES]
+    resampled = soxr.resample(total, RENDER_RATE_HZ, SAMPLE_RATE_HZ)[:CLIP_SAMPLES]
     clip = np.pad(resampled, (0, CLIP_SAMPLES - len(resampled)))
     ramp = np.linspace(0, 1, _FADE_SAMPLES)
     clip[:_FADE_SAMPLES] *= ramp

@@ -20,6 +20,7 @@ import numpy as np
 import soxr
 
 from rfkeras.errors import ConfigError
+from rfkeras.synthesis.curves import BEND_RANGE_CENTS, Points, apply_bend
 from rfkeras.synthesis.mapping import CYMBAL_NOTES, DRUM_NOTES
 from rfkeras.synthesis.recorded_sound import Samples, Sound
 from rfkeras.synthesis.recordings import RecordedInstrument, RecordedNote
@@ -121,6 +122,9 @@ def play(
     rng: random.Random,
     seconds: float,
     rate_hz: int,
+    *,
+    bend_cents: Points | None = None,
+    tuning_cents: float = 0.0,
 ) -> Samples:
     """Render notes with recorded sounds.
 
@@ -132,6 +136,9 @@ def play(
         rng: Chooses between sounds, and detunes them by a few cents.
         seconds: Length of the result.
         rate_hz: Its sampling rate.
+        bend_cents: (n, 2) times and bends of all notes; see `curves.Expression`. Kits are
+            neither bent nor tuned.
+        tuning_cents: Tuning relative to 440 Hz.
 
     Returns:
         (round(seconds * rate_hz),) float32, mono. Notes of velocity 80 have an amplitude of
@@ -144,15 +151,17 @@ def play(
     length = round(seconds * rate_hz)
     bright, dull = np.zeros(length, np.float32), np.zeros(length, np.float32)
     chooser = _Chooser(instrument, rng)
+    bend = None if bend_cents is None or instrument.is_kit else bend_cents
+    tuning = 0.0 if instrument.is_kit else tuning_cents
     for note, end in _with_ends(instrument, notes):
         recorded, shift = chooser.choose(note)
-        shift += rng.uniform(-_DETUNE_CENTS, _DETUNE_CENTS) / 100
+        shift += (tuning + rng.uniform(-_DETUNE_CENTS, _DETUNE_CENTS)) / 100
         room_s = seconds - note.start
         if room_s <= 0:
             continue
         sound = instrument.sound(recorded)
         preroll_s, wave = _wave(
-            sound, recorded.family, end - note.start, room_s, shift, rate_hz
+            sound, recorded.family, end - note.start, room_s, shift, rate_hz, note.start, bend
         )
         wave *= _level(sound, recorded.family, chooser.balance(recorded), note.velocity)
         begin = round((note.start - preroll_s) * rate_hz)
@@ -216,7 +225,14 @@ def _after(starts: Sequence[float], start: float, count: int) -> float:
 
 
 def _wave(
-    sound: Sound, family: str, held_s: float, room_s: float, shift: float, rate_hz: int
+    sound: Sound,
+    family: str,
+    held_s: float,
+    room_s: float,
+    shift: float,
+    rate_hz: int,
+    start: float,
+    bend_cents: Points | None,
 ) -> tuple[float, Samples]:
     """Return the seconds before the onset and one note at the sound's own level, faded.
 
@@ -227,6 +243,8 @@ def _wave(
         room_s: Time after which nothing is heard.
         shift: Transposition in semitones.
         rate_hz: Sampling rate of the result.
+        start: Time of the onset.
+        bend_cents: Times and bends; None for none.
     """
     source_hz = sound.rate_hz * 2 ** (shift / 12)
     release_s = RELEASE_SECONDS[family]
@@ -234,8 +252,12 @@ def _wave(
     total_s = preroll_s + max(held_s, 0.0) + release_s
     # Some more samples keep the resampler's edge out of what is heard.
     wanted = math.ceil(min(total_s, room_s + 2 * release_s) * source_hz) + 64
+    if bend_cents is not None:
+        wanted = math.ceil(wanted * 2 ** (BEND_RANGE_CENTS / 1200))
     source = sound.held(wanted) if family in _HELD else sound.first(wanted)
     wave = np.array(soxr.resample(source, source_hz, rate_hz, quality="MQ"), dtype=np.float32)
+    if bend_cents is not None:
+        wave = apply_bend(wave, bend_cents, rate_hz, start - preroll_s)
     wave = wave[: math.ceil(min(total_s, len(wave) / rate_hz) * rate_hz)]
     rise, fall = _ramp(preroll_s, rate_hz), _ramp(release_s, rate_hz)
     rise, fall = rise[: len(wave)], fall[-len(wave) :]

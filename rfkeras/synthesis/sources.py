@@ -158,6 +158,7 @@ def draw_source(
     fonts: Sequence[PresetFont],
     able: Callable[[str], Iterable[R]] | None = None,
     kit: int = KITS[0],
+    share: float | None = None,
 ) -> FontSource | RecordingSource[R]:
     """Draw the source of one track.
 
@@ -173,6 +174,8 @@ def draw_source(
             those that reach its notes. The class may be "other". None for sound fonts only.
         kit: Program of the drum kit. A font without it plays its standard kit, or else its
             first one.
+        share: Probability that a recording plays the track, if one fits; None for
+            `recording_share`.
 
     Raises:
         DatasetError: Neither a font nor a recording can play the track.
@@ -181,8 +184,10 @@ def draw_source(
     by_recording: dict[str, list[RecordingSource[R]]] = {}
     for source in recording_sources(casting, able) if able else ():
         by_recording.setdefault(source.recorded.recording, []).append(source)
-    share = recording_share(len(by_recording)) if presets else 1.0
-    if by_recording and rng.random() < share:
+    if share is None:
+        share = recording_share(len(by_recording))
+    # The number is drawn in any case, so that one font more or less changes little else.
+    if by_recording and (rng.random() < share or not presets):
         fitting = by_recording[rng.choice(sorted(by_recording))]
         return rng.choice(sorted(fitting, key=lambda source: source.recorded.instrument))
     if presets:

@@ -1,0 +1,303 @@
+"""Data sets of ensembles: `rfkeras data compose`.
+
+Every part of a clip has a source of its own, a preset of a sound font or recorded notes, and
+the mix goes through a chain of recording. Some clips have no instrument at all. The folder has
+the layout of OpenMIC-2018. Everything is a function of the settings and the clip's number, so
+that a killed call can be continued and a data set can grow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rfkeras.audio.find import find_audio
+from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.synthesis import ensemble, performance
+from rfkeras.synthesis.clip_files import (
+    ClipJournal,
+    clip_key,
+    complete_audio,
+    label_files,
+)
+from rfkeras.synthesis.ensemble import compose_ensemble
+from rfkeras.synthesis.generate import FIRST_TEST_INDEX
+from rfkeras.synthesis.mapping import CLASSES
+from rfkeras.synthesis.negatives import NEGATIVE_RATE, draw_negative
+from rfkeras.synthesis.performance import load_sounds, perform
+from rfkeras.synthesis.recording_chain import draw_chain
+from rfkeras.synthesis.recordings import load_recordings
+from rfkeras.synthesis.render import CLIP_SAMPLES, SAMPLE_RATE_HZ, encode_ogg
+from rfkeras.utils.files import exclusive, remove_leftovers, write_bytes, write_text
+from rfkeras.utils.processes import usable_cores
+
+SETTINGS = "composed.json"
+MAX_CLIPS = 500_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the clips of a data set are, apart from their number.
+
+    Attributes:
+        fonts: Paths of sound fonts, which may be partial.
+        recordings: Path of a table of recorded notes; None for sound fonts only.
+        leave_out: Names of recordings that are not used.
+        recording_share: Probability that a recording plays a part, if one fits; None for
+            `sources.recording_share`.
+        negatives: Paths of sound files without instruments, such as speech.
+        negative_rate: Probability that a clip has no instrument.
+        parts: Smallest and largest number of parts.
+        featured: Classes that are featured in turn.
+        chain: Whether clips go through a chain of recording.
+        seed: Seed of every choice.
+    """
+
+    fonts: tuple[str, ...] = ()
+    recordings: str | None = None
+    leave_out: tuple[str, ...] = ()
+    recording_share: float | None = None
+    negatives: tuple[str, ...] = ()
+    negative_rate: float = NEGATIVE_RATE
+    parts: tuple[int, int] = (1, 8)
+    featured: tuple[str, ...] = CLASSES
+    chain: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.parts
+        if not 1 <= low <= high <= max(ensemble.PART_COUNTS):
+            raise ConfigError(
+                "The number of parts must be a range within 1 and "
+                f"{max(ensemble.PART_COUNTS)}, such as 1-8. Received: {low}-{high}."
+            )
+        for name in self.featured:
+            if name not in CLASSES:
+                raise ConfigError(unknown_name("class", name, CLASSES))
+        if not self.featured:
+            raise ConfigError("At least one class must be featured.")
+        rates = {"recording_share": self.recording_share, "negative_rate": self.negative_rate}
+        for name, rate in rates.items():
+            if rate is not None and not 0 <= rate <= 1:
+                raise ConfigError(f"{name} must be within 0 and 1. Received: {rate}.")
+        if self.seed < 0:
+            raise ConfigError(f"The seed must be 0 or more. Received: {self.seed}.")
+
+
+def find_negatives(folder: Path) -> tuple[str, ...]:
+    """Return the paths of all sound files in a folder, sorted.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    return tuple(sorted(str(file.path.resolve()) for file in find_audio([folder])))
+
+
+def compose_clips(
+    out: Path,
+    clips: int,
+    settings: Settings,
+    *,
+    test_share: float = 0.1,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Make a data set of ensembles in the layout of OpenMIC-2018, or complete one.
+
+    The call may be killed at any time: the next one continues where it stopped. With the same
+    settings and more clips, a data set grows. A second call on the same folder waits.
+
+    Args:
+        out: Folder of the data set.
+        clips: Number of clips, 2 to 500000, test split included.
+        settings: What the clips are.
+        test_share: Share of the test split, whose clips are other compositions.
+        workers: Number of processes; None for one per core.
+        progress: Show progress on standard error.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: An argument has a value that is not allowed, the folder cannot be written
+            or contains a data set with other settings, or a sound font or table is wrong.
+        DatasetError: A part cannot be played, or a clip could not be made.
+    """
+    workers = usable_cores() if workers is None else workers
+    if not 2 <= clips <= MAX_CLIPS or not 0 < test_share < 1 or workers < 1:
+        raise ConfigError(
+            f"A data set has 2 to {MAX_CLIPS} clips, a test share between 0 and 1 and at least "
+            f"1 worker. Received: clips={clips}, test_share={test_share}, workers={workers}."
+        )
+    if not settings.fonts and settings.recordings is None:
+        raise ConfigError("Music needs a sound font (.sf2) or a table of recorded notes.")
+    described = describe(settings)
+    folder = out.expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: the folder cannot be created: {error}.") from error
+
+    def announce_wait(holder: str) -> None:
+        if progress:
+            print(
+                f"{folder}: process {holder} is working on this data set. Waiting for it.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    with exclusive(folder / ".lock", announce_wait):
+        remove_leftovers(folder)
+        _check_settings(folder, described)
+        write_text(folder / SETTINGS, json.dumps(described, indent=1) + "\n")
+        test = min(clips - 1, max(1, round(clips * test_share)))
+        splits = (range(clips - test), range(FIRST_TEST_INDEX, FIRST_TEST_INDEX + test))
+        indices = [*splits[0], *splits[1]]
+        complete_audio(
+            folder,
+            ClipJournal(folder / "clips.sha256"),
+            {"kind": "ensembles", **asdict(settings)},
+            indices,
+            workers=workers,
+            what=folder.name,
+            progress=progress,
+            changing=lambda: None,
+        )
+        train, held = ([clip_key(settings.seed, index) for index in split] for split in splits)
+        answers = [clip_labels(settings, index) for index in indices]
+        for path, content in label_files(train, held, answers).items():
+            write_bytes(folder / path, content)
+    return folder
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Return the settings as JSON, with the checksums and credits of what is played.
+
+    Raises:
+        ConfigError: A sound font or the table is wrong.
+        DatasetError: A sound file of the table does not exist.
+    """
+    sounds = load_sounds([Path(path) for path in settings.fonts]) if settings.fonts else None
+    content: dict[str, Any] = {
+        "name": "composed",
+        "version": [ensemble.VERSION, performance.VERSION],
+        **json.loads(json.dumps(asdict(settings))),
+        "fonts": [
+            {"file": font.font.path.name, "sha256": font.font.sha256}
+            for font in (sounds.fonts if sounds else ())
+        ],
+        "negatives": [
+            {"file": Path(path).name, "sha256": _sha256(Path(path))}
+            for path in settings.negatives
+        ],
+    }
+    if settings.recordings is not None:
+        table = Path(settings.recordings)
+        recordings = load_recordings(table, settings.leave_out)
+        content["recordings"] = {"file": table.name, "sha256": _sha256(table)}
+        content["credits"] = [asdict(credit) for credit in recordings.credits()]
+    made_with = ("midirenderer", "soundfile", "soxr", "numpy", "scipy", "av")
+    content["made_with"] = {name: importlib.metadata.version(name) for name in made_with}
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_settings(folder: Path, described: Mapping[str, Any]) -> None:
+    """Raise an error if the folder contains clips that were made with other settings."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        if any(folder.glob("*.npz")):
+            raise ConfigError(
+                f"{folder} contains another data set, without {SETTINGS}. Choose an empty "
+                "folder."
+            )
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        before = {}
+    # Other versions of packages may change the last bit, which no one hears.
+    names = [name for name in described if name not in ("made_with", "credits")]
+    changed = [name for name in names if before.get(name) != described[name]]
+    if changed:
+        raise ConfigError(
+            f"{folder} contains clips that were made with other settings: "
+            f"{', '.join(changed)}. Repeat the settings in {path}, or choose another folder."
+        )
+
+
+def _is_negative(settings: Settings, index: int) -> bool:
+    return _stream(settings.seed, index, "negative").random() < settings.negative_rate
+
+
+def clip_labels(settings: Settings, index: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Return the labels and the mask of a clip.
+
+    Args:
+        settings: Settings of the data set.
+        index: Number of the clip.
+    """
+    if _is_negative(settings, index):
+        return (0,) * len(CLASSES), (True,) * len(CLASSES)
+    piece = _compose(settings, index)
+    return piece.composition.labels, piece.composition.mask
+
+
+def _compose(settings: Settings, index: int) -> ensemble.Piece:
+    return compose_ensemble(
+        settings.seed, index, parts=settings.parts, featured=settings.featured
+    )
+
+
+def ensemble_maker(maker: Mapping[str, Any]) -> Callable[[int], bytes]:
+    """Return a function from the number of a clip to its Ogg file.
+
+    Args:
+        maker: Fields of Settings; lists may stand for tuples, and other entries are ignored.
+    """
+    names = Settings.__dataclass_fields__
+    given = {name: value for name, value in maker.items() if name in names}
+    settings = replace(
+        Settings(),
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        },
+    )
+    sounds = load_sounds(
+        [Path(path) for path in settings.fonts],
+        None if settings.recordings is None else Path(settings.recordings),
+        settings.leave_out,
+        settings.recording_share,
+    )
+    files = [Path(path) for path in settings.negatives]
+
+    def make(index: int) -> bytes:
+        if _is_negative(settings, index):
+            rng = _stream(settings.seed, index, "sound")
+            samples, _ = draw_negative(rng, files, CLIP_SAMPLES, SAMPLE_RATE_HZ)
+            if settings.chain:
+                samples = draw_chain(rng).apply(samples, SAMPLE_RATE_HZ)
+        else:
+            piece = _compose(settings, index)
+            take = perform(piece, sounds, settings.seed, index, chain=settings.chain)
+            samples = take.samples
+        return encode_ogg(samples, SAMPLE_RATE_HZ)
+
+    return make
+
+
+def _stream(seed: int, index: int, purpose: str) -> random.Random:
+    """Return the random stream of one aspect of one clip."""
+    return random.Random(f"composed/{seed}/{index}/{purpose}")
