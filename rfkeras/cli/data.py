@@ -1,4 +1,4 @@
-"""`rfkeras data`: check data sets, or pack them into shards."""
+"""`rfkeras data`: check data sets, pack them into shards, or compose music."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rfkeras.cli.audio_job import add_decoder_argument, decoder_of
 from rfkeras.cli.beam import add_beam_argument, run_pack_pipeline
 from rfkeras.cli.main import COMMANDS, add_train_flags
-from rfkeras.config.parsing import number
+from rfkeras.config.parsing import number, whole
 from rfkeras.config.resolve import merge_options
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.utils.remote import to_path
@@ -100,6 +100,95 @@ def add_parser(commands: Any) -> None:
         help="write a list of all unusable files as CSV",
     )
     check.set_defaults(run=run_check)
+    _add_compose(actions)
+
+
+def _add_compose(actions: Any) -> None:
+    compose = actions.add_parser(
+        "compose",
+        help="compose and render music with your own sounds",
+        description=(
+            "Compose music for the 20 instruments and render it with sound fonts and recorded "
+            "notes, in the layout of OpenMIC-2018. Every part has a source of its own, and "
+            "every clip goes through a drawn chain of recording (room, noise, coding, level). "
+            "Some clips have no instrument. Train with --dataset openmic --data-dir DIR. Run "
+            "the same command again to continue, or with more clips to add some."
+        ),
+    )
+    compose.add_argument("output", type=Path, metavar="DIR", help="folder to write")
+    compose.add_argument(
+        "--clips",
+        required=True,
+        metavar="N",
+        help="number of clips of 10 s, test split included",
+    )
+    compose.add_argument(
+        "--sound-font",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="SoundFont 2 file, which may lack programs; repeat it for several. TimGM6mb is "
+        "the installed one (default: TimGM6mb, unless --recordings is given)",
+    )
+    compose.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="CSV",
+        help="table of recorded notes (docs/composed_music.md)",
+    )
+    compose.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="recording that is not used, to test on later; repeat it for several",
+    )
+    compose.add_argument(
+        "--recording-share",
+        metavar="P",
+        help="probability that a recording plays a part, if one can (default: it grows with "
+        "the number of recordings of the class: 0.15 for 1, 0.3 for 3, 0.45 for 9)",
+    )
+    compose.add_argument(
+        "--negatives",
+        type=Path,
+        metavar="DIR",
+        help="folder of sounds without instruments, such as speech. Clips without "
+        "instruments are made of them and of generated noise, weather, engines and birds",
+    )
+    compose.add_argument(
+        "--negative-rate",
+        default=0.06,
+        metavar="P",
+        help="probability that a clip has no instrument (default: 0.06)",
+    )
+    compose.add_argument(
+        "--parts",
+        default="1-8",
+        metavar="LOW-HIGH",
+        help="smallest and largest number of parts (default: 1-8)",
+    )
+    compose.add_argument(
+        "--feature",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="class that is heard in turn; repeat it for several (default: all 20)",
+    )
+    compose.add_argument(
+        "--chain",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="record the clips through rooms, noise, coding and levels (default: --chain)",
+    )
+    compose.add_argument("--seed", default=0, help="seed of every choice (default: 0)")
+    compose.add_argument(
+        "--test-share", default=0.1, metavar="P", help="share of the test split (default: 0.1)"
+    )
+    compose.add_argument(
+        "--workers", metavar="N", help="number of processes (default: one per core)"
+    )
+    compose.set_defaults(run=run_compose)
 
 
 def _config(options: argparse.Namespace, own: Sequence[str]) -> TrainConfig:
@@ -132,6 +221,46 @@ def run_pack(options: argparse.Namespace) -> int:
             decoder=decoder_of(options),
         )
     print(f"Index: {index}")
+    return 0
+
+
+def run_compose(options: argparse.Namespace) -> int:
+    """Run `rfkeras data compose`."""
+    from rfkeras.synthesis.ensemble_clips import (
+        MAX_CLIPS,
+        Settings,
+        compose_clips,
+        find_negatives,
+        parse_parts,
+    )
+    from rfkeras.synthesis.render import parse_sound_fonts
+
+    share = number(0, 1)
+    fonts = options.sound_font or ([] if options.recordings else ["TimGM6mb"])
+    paths = [str(path) for text in fonts for path in parse_sound_fonts(text)]
+    own_rate = options.recording_share is not None
+    settings = Settings(
+        fonts=tuple(paths),
+        recordings=str(options.recordings.resolve()) if options.recordings else None,
+        leave_out=tuple(options.leave_out),
+        recording_share=(
+            share("--recording-share", options.recording_share) if own_rate else None
+        ),
+        negatives=find_negatives(options.negatives) if options.negatives else (),
+        negative_rate=share("--negative-rate", options.negative_rate),
+        parts=parse_parts(options.parts),
+        chain=options.chain,
+        seed=whole(0)("--seed", options.seed),
+        **({"featured": tuple(options.feature)} if options.feature else {}),
+    )
+    folder = compose_clips(
+        options.output,
+        whole(2, MAX_CLIPS)("--clips", options.clips),
+        settings,
+        test_share=number(0.0001, 0.9999)("--test-share", options.test_share),
+        workers=None if options.workers is None else whole(1)("--workers", options.workers),
+    )
+    print(f"Data set: {folder}")
     return 0
 
 

@@ -484,8 +484,8 @@ def render_clips(number: int, audio: AudioFormat) -> tuple[Waveform, str]:
     import soxr
 
     from rfkeras.audio.io import to_channels
-    from rfkeras.synthesis.compose import compose
     from rfkeras.synthesis.clip_files import clip_key
+    from rfkeras.synthesis.compose import compose
     from rfkeras.synthesis.generate import FIRST_TEST_INDEX
     from rfkeras.synthesis.render import (
         SAMPLE_RATE_HZ,

@@ -8,6 +8,7 @@ from typing import Any
 
 from rfkeras.datasets.base import AudioDataset
 from rfkeras.errors import ConfigError, located, unknown_name
+from rfkeras.synthesis.clip_files import COMPOSED
 from rfkeras.utils.remote import to_path
 
 
@@ -101,8 +102,12 @@ def _openmic(
 ) -> AudioDataset:
     from rfkeras.datasets import openmic
 
+    folder = to_path(data_dir)
+    if (folder / COMPOSED).is_file():
+        # Composed music has the layout, but not the published numbers of clips.
+        options = {"name": "composed", "published": None, **options}
     # The validation split is part of the benchmark, so the run's seed does not change it.
-    return openmic.load(to_path(data_dir), validation_share=validation_share, **options)
+    return openmic.load(folder, validation_share=validation_share, **options)
 
 
 def _mtg_jamendo(

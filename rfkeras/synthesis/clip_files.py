@@ -36,6 +36,9 @@ LABEL_FILES = (
     "partitions/split01_train.csv",
     "partitions/split01_test.csv",
 )
+COMPOSED = "composed.json"
+"""File with the settings of a data set of ensembles. It tells them from the real OpenMIC."""
+
 _RESPONSES = 3
 
 _WORKER = "rfkeras.synthesis.render_worker"

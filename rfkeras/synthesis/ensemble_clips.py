@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import random
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from rfkeras.audio.find import find_audio
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.synthesis import ensemble, performance
 from rfkeras.synthesis.clip_files import (
+    COMPOSED,
     ClipJournal,
     clip_key,
     complete_audio,
@@ -38,7 +40,6 @@ from rfkeras.synthesis.render import CLIP_SAMPLES, SAMPLE_RATE_HZ, encode_ogg
 from rfkeras.utils.files import exclusive, remove_leftovers, write_bytes, write_text
 from rfkeras.utils.processes import usable_cores
 
-SETTINGS = "composed.json"
 MAX_CLIPS = 500_000
 
 
@@ -91,12 +92,29 @@ class Settings:
             raise ConfigError(f"The seed must be 0 or more. Received: {self.seed}.")
 
 
+def parse_parts(text: str) -> tuple[int, int]:
+    """Return the range of a text such as "1-8", or "1" for one part alone.
+
+    Raises:
+        ConfigError: The text is no range.
+    """
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    if match is None:
+        raise ConfigError(
+            "The number of parts must be a range such as 1-8, or one number. "
+            f'Received: "{text}".'
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
 def find_negatives(folder: Path) -> tuple[str, ...]:
     """Return the paths of all sound files in a folder, sorted.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no such folder, or no sound file in it.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"The folder of sounds without instruments does not exist: {folder}.")
     return tuple(sorted(str(file.path.resolve()) for file in find_audio([folder])))
 
 
@@ -156,7 +174,7 @@ def compose_clips(
     with exclusive(folder / ".lock", announce_wait):
         remove_leftovers(folder)
         _check_settings(folder, described)
-        write_text(folder / SETTINGS, json.dumps(described, indent=1) + "\n")
+        write_text(folder / COMPOSED, json.dumps(described, indent=1) + "\n")
         test = min(clips - 1, max(1, round(clips * test_share)))
         splits = (range(clips - test), range(FIRST_TEST_INDEX, FIRST_TEST_INDEX + test))
         indices = [*splits[0], *splits[1]]
@@ -215,11 +233,11 @@ def _sha256(path: Path) -> str:
 
 def _check_settings(folder: Path, described: Mapping[str, Any]) -> None:
     """Raise an error if the folder contains clips that were made with other settings."""
-    path = folder / SETTINGS
+    path = folder / COMPOSED
     if not path.is_file():
         if any(folder.glob("*.npz")):
             raise ConfigError(
-                f"{folder} contains another data set, without {SETTINGS}. Choose an empty "
+                f"{folder} contains another data set, without {COMPOSED}. Choose an empty "
                 "folder."
             )
         return

@@ -21,14 +21,9 @@ import pytest
 
 from rfkeras import synthesis
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.synthesis.clip_files import LABEL_FILES, ClipJournal, intact
 from rfkeras.synthesis.compose import compose
-from rfkeras.synthesis.generate import (
-    LABEL_FILES,
-    ClipJournal,
-    clip_indices,
-    folder_name,
-    intact,
-)
+from rfkeras.synthesis.generate import clip_indices, folder_name
 from rfkeras.synthesis.render import default_sound_font, parse_sound_fonts
 from rfkeras.utils.files import exclusive
 from tests.synthesis.conftest import SMALL

@@ -353,3 +353,34 @@ def test_real_instruments_sound(real):
         assert 0.02 < np.abs(wave).max() < 0.8, name
         assert rms(wave[: round(0.198 * RATE)]) == 0, name
         assert rms(wave[round(0.2 * RATE) : round(0.5 * RATE)]) > 1e-3, name
+
+
+def test_bends_and_tuning_move_the_pitch(tmp_path):
+    group = tones(tmp_path)
+    note = Note(0.2, 1.8, 64, 80)
+
+    def part(**options):
+        return play(group, [note], random.Random(0), 2.0, RATE, **options)
+
+    plain = measured_pitch(part()[int(0.4 * RATE) : int(1.6 * RATE)])
+    tuned = measured_pitch(part(tuning_cents=30)[int(0.4 * RATE) : int(1.6 * RATE)])
+    assert tuned - plain == pytest.approx(0.3, abs=0.01)
+    slide = np.array([[0.9, 0.0], [1.0, 200.0]])
+    bent = part(bend_cents=slide)
+    before, after = (
+        bent[int(0.3 * RATE) : int(0.85 * RATE)],
+        bent[int(1.1 * RATE) : int(1.7 * RATE)],
+    )
+    assert measured_pitch(before) == pytest.approx(plain, abs=0.01)
+    assert measured_pitch(after) == pytest.approx(plain + 2, abs=0.01)
+    # A bend upwards uses more of the sound, which must not end early.
+    assert rms(bent[int(1.6 * RATE) : int(1.75 * RATE)]) > 0.8 * rms(before)
+
+
+def test_kits_are_neither_bent_nor_tuned(tmp_path):
+    kit = instrument(tmp_path, "drums", [({"articulation": "kick"}, tone(40, decay_s=0.2))])
+    notes = [Note(0.2, 0.4, 36, 80)]
+    plain = play(kit, notes, random.Random(0), 1.0, RATE)
+    bend = np.array([[0.0, 150.0]])
+    moved = play(kit, notes, random.Random(0), 1.0, RATE, bend_cents=bend, tuning_cents=50)
+    np.testing.assert_array_equal(moved, plain)

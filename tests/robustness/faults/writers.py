@@ -17,7 +17,7 @@ from rfkeras.inference.batch import Job, open_journal
 from rfkeras.inference.features import features_file
 from rfkeras.inference.output import Outcome, TagRules
 from rfkeras.inference.stream import TagResult
-from rfkeras.synthesis.generate import ClipJournal
+from rfkeras.synthesis.clip_files import ClipJournal
 from rfkeras.training.run_dir import _read_snapshot, save_snapshot
 from rfkeras.utils.files import write_text
 from rfkeras.utils.plotting import save_png
