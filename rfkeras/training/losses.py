@@ -99,6 +99,25 @@ def loss_for(task: str) -> keras.losses.Loss:
     return SoftmaxCrossentropy() if task == "single_label" else MaskedBinaryCrossentropy()
 
 
+def first_logits(labels: NDArray[Any], mask: NDArray[Any], task: str) -> NDArray[np.float32]:
+    """Return logits that correspond to the frequencies of the tags, smoothed by half a clip.
+
+    Args:
+        labels: (clips, classes) of 0 and 1.
+        mask: (clips, classes), 1 where the label is known.
+        task: "multi_label" or "single_label".
+
+    Returns:
+        (classes,). Multi-label: the log-odds of each tag among its known labels.
+        Single-label: the log of each class's share.
+    """
+    positives = (labels * mask).sum(axis=0) + 0.5
+    if task == "single_label":
+        return np.asarray(np.log(positives / positives.sum()), np.float32)
+    negatives = ((1 - labels) * mask).sum(axis=0) + 0.5
+    return np.asarray(np.log(positives / negatives), np.float32)
+
+
 def class_weights(
     choice: str | Mapping[str, float],
     labels: Array,

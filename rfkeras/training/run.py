@@ -16,7 +16,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig
@@ -45,6 +44,7 @@ from rfkeras.training.distributed import (
     detecting_lost_workers,
     open_workers,
 )
+from rfkeras.training.losses import first_logits
 from rfkeras.training.pruning import Pruner, empty_kernels, write_counts
 from rfkeras.training.run_dir import (
     RunFolder,
@@ -386,25 +386,6 @@ def _load_initial_weights(
     if loaded.fresh:
         print_status(f"Layers that are not in the weights: {', '.join(loaded.fresh)}")
     return loaded
-
-
-def first_logits(labels: NDArray[Any], mask: NDArray[Any], task: str) -> NDArray[np.float32]:
-    """Return logits that correspond to the frequencies of the tags, smoothed by half a clip.
-
-    Args:
-        labels: (clips, classes) of 0 and 1.
-        mask: (clips, classes), 1 where the label is known.
-        task: "multi_label" or "single_label".
-
-    Returns:
-        (classes,). Multi-label: the log-odds of each tag among its known labels.
-        Single-label: the log of each class's share.
-    """
-    positives = (labels * mask).sum(axis=0) + 0.5
-    if task == "single_label":
-        return np.asarray(np.log(positives / positives.sum()), np.float32)
-    negatives = ((1 - labels) * mask).sum(axis=0) + 0.5
-    return np.asarray(np.log(positives / negatives), np.float32)
 
 
 # --- 4. Train

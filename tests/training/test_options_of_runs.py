@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from rfkeras.frontend import create_frontend
 from rfkeras.training import run, step
-from rfkeras.training.run import first_logits
+from rfkeras.training.losses import first_logits
 from tests.helpers.whole_runs import configuration, equal, fit, snapshot, weights
 
 

@@ -20,7 +20,8 @@ from rfkeras.evaluation.result import read_scores
 from rfkeras.layers import find_head
 from rfkeras.training import run
 from rfkeras.training.data import open_inputs
-from rfkeras.training.run import finish, first_logits, fit_calls
+from rfkeras.training.losses import first_logits
+from rfkeras.training.run import finish, fit_calls
 from rfkeras.training.run_dir import RunFolder, create_run_folder
 from rfkeras.training.scoring import score_clips, score_split
 from tests.helpers.constants import constants, zeros_of_kernels
