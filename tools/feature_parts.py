@@ -23,8 +23,21 @@ from rfkeras.utils.files import open_npz, write_npz
 
 SPLITS = ("train", "validation", "test")
 BLOCK_CLIPS = 16  # compressed together, and decompressed by one thread
-# Raw LZMA. Neighbouring bytes are neighbouring bands of one frame.
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 0, "pb": 0}]
+# Raw LZMA with hardly any search for repetitions: spectrograms have none beyond silence. It is
+# eight times as fast as the usual settings, and takes half a percent more.
+_FILTERS = [
+    {
+        "id": lzma.FILTER_LZMA2,
+        "dict_size": 1 << 16,
+        "lc": 0,  # the band before says less about a byte than the statistics of all
+        "lp": 0,
+        "pb": 0,
+        "mode": lzma.MODE_NORMAL,
+        "mf": lzma.MF_BT2,
+        "nice_len": 8,
+        "depth": 1,
+    }
+]
 
 
 @dataclass(frozen=True)

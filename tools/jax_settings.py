@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rfkeras.errors import ConfigError, unknown_name
+from zoo.registry import model_info
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 SCHEDULES = ("cosine", "linear")
@@ -105,25 +107,31 @@ def parse_model(text: str, default: Settings) -> tuple[str, Settings, dict[str, 
     """Read "MODEL,key=value,...": settings of the model, and options of its architecture.
 
     Raises:
-        ConfigError: A value is not a setting's or JSON.
+        ConfigError: There is no such model, setting or option, or a value is not allowed.
     """
-    name, *pairs = text.split(",")
+    name, *pairs = re.split(r",(?=\w+=)", text)  # values in JSON may have commas
     kinds = {field.name: type(getattr(default, field.name)) for field in fields(Settings)}
     settings, options = {}, {}
     for pair in pairs:
-        key, found, value = pair.partition("=")
+        key, _, value = pair.partition("=")
         try:
-            if not found:
-                raise ValueError("no '='")
             if key in kinds:
                 settings[key] = kinds[key](value)
             else:
                 options[key] = json.loads(value)
         except ValueError as error:
             raise ConfigError(
-                f"--model {text}: {pair!r} must be a setting ({', '.join(kinds)}) or an option "
-                f"of the architecture, as key=value, the value in JSON ({error})."
+                f"--model {text}: the value of {key!r} must be a {kinds[key].__name__}"
+                if key in kinds
+                else f"--model {text}: the value of {key!r} must be JSON, such as 7, true or "
+                f'"max" in quotes ({error}).'
             ) from error
+    allowed = model_info(name).options
+    for key in options:
+        if key not in allowed:
+            raise ConfigError(
+                unknown_name(f"setting or option of {name}", key, [*kinds, *allowed])
+            )
     return name, replace(default, **settings), options
 
 
