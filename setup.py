@@ -21,6 +21,7 @@ INSTALL_REQUIRES = [
     "scikit-learn>=1.4",
     "soundfile>=0.12.1",  # the first whose libsndfile reads MP3 and Opus
     "av>=18",  # FFmpeg: MP3, Ogg, Opus, M4A, WMA, WavPack
+    "scipy>=1.11",
     "soxr>=0.3.7",
     "matplotlib>=3.8",
     "rich>=13",
