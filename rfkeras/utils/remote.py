@@ -281,6 +281,8 @@ def _modified(info: dict[str, Any]) -> float:
 
 # File systems and their errors
 
+_systems: dict[tuple[int, type, str], Any] = {}
+
 
 def file_system(path: RemotePath) -> tuple[Any, str]:
     """Return the fsspec file system of a URL, and the name of the file in it.
@@ -321,6 +323,10 @@ def file_system(path: RemotePath) -> tuple[Any, str]:
         ) from error
     except Exception as error:
         raise _os_error(error, url, attempts=1) from error
+    if system.async_impl:
+        # Older versions of fsspec make one for each thread, which list folders separately.
+        key = (os.getpid(), type(system), repr(system.storage_options))
+        system = _systems.setdefault(key, system)
     return system, name
 
 

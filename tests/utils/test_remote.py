@@ -287,9 +287,13 @@ def test_errors_of_other_systems_are_sorted():
 def test_azure_urls_with_an_account_reach_it(monkeypatch):
     fsspec = pytest.importorskip("fsspec")
     seen = []
-    monkeypatch.setattr(
-        fsspec.core, "url_to_fs", lambda url, **options: seen.append((url, options)) or (0, "")
-    )
+    system = fsspec.AbstractFileSystem()
+
+    def url_to_fs(url, **options):
+        seen.append((url, options))
+        return system, ""
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", url_to_fs)
     remote.file_system(RemotePath("az://me.blob.core.windows.net/box/a.wav"))
     remote.file_system(RemotePath("az://box/a.wav"))
     assert seen == [("az://box/a.wav", {"account_name": "me"}), ("az://box/a.wav", {})]
