@@ -34,7 +34,8 @@ HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras; PYTHON=python3.13 or SET=newest"
-	@echo "            takes the newest packages instead, VENV=FOLDER another folder"
+	@echo "            takes the newest packages instead, SET=lowest the lowest allowed versions"
+	@echo "            (Python 3.11); VENV=FOLDER another folder. 'make test' takes the same"
 	@echo "make train  train resnet_rf on the built-in data set, evaluate, export"
 	@echo "make check  lint, type check and the quick tests: under 90 seconds"
 	@echo "make test   lint, type check, all tests"
