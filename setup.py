@@ -14,7 +14,7 @@ VERSION = re.search(
 # shows which versions were tested together.
 INSTALL_REQUIRES = [
     "tensorflow>=2.16.2,<2.21",
-    "keras>=3.12,<3.14",  # kapre 0.4.1 needs keras < 3.14
+    "keras>=3.11,<3.14",  # kapre 0.4.1 needs keras < 3.14
     "kapre>=0.4.1,<0.5",
     "keras-tuner>=1.4.7,<1.5",  # experiments/oracle.py mends faults of 1.4
     "numpy>=1.26,<3",
@@ -40,7 +40,7 @@ TFIO = [
     "tensorflow==2.16.2; python_version < '3.13'",
     "tensorflow-io==0.37.1; platform_system != 'Windows' and python_version < '3.13'",
 ]
-ONNX = ["onnx>=1.16", "tf2onnx>=1.16.1", "onnxruntime>=1.22"]
+ONNX = ["onnx>=1.16", "tf2onnx>=1.16.1", "onnxruntime>=1.21"]
 PARQUET = ["pyarrow>=15"]
 BEAM = ["apache-beam>=2.70"]
 REMOTE = [  # s3://, gs://, az://, hdfs:// and http(s)://
