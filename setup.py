@@ -40,7 +40,7 @@ TFIO = [
     "tensorflow==2.16.2; python_version < '3.13'",
     "tensorflow-io==0.37.1; platform_system != 'Windows' and python_version < '3.13'",
 ]
-ONNX = ["onnx>=1.16", "tf2onnx>=1.16.1", "onnxruntime>=1.21"]
+ONNX = ["onnx>=1.16", "tf2onnx>=1.17", "onnxruntime>=1.21"]
 PARQUET = ["pyarrow>=15"]
 BEAM = ["apache-beam>=2.70"]
 REMOTE = [  # s3://, gs://, az://, hdfs:// and http(s)://

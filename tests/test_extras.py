@@ -1,6 +1,7 @@
 """Features whose extra is not installed name the extra and the command that installs it."""
 
 import logging
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from rfkeras.training.distributed import make_strategy
 from rfkeras.utils.remote import RemotePath, file_system
 
 ROOT = Path(__file__).parents[1]
+EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote")  # see the Makefile
 
 
 def block(monkeypatch, *packages):
@@ -96,8 +98,24 @@ def test_a_missing_extra_is_named(extra, packages, feature, error, also, tmp_pat
     assert also in str(raised.value)
 
 
-def test_every_extra_is_tried():
+def requirements():
+    """Return what setup.py requires, and its extras without those for developers."""
     with mock.patch("setuptools.setup") as setup:
         runpy.run_path(str(ROOT / "setup.py"))
-    extras = set(setup.call_args.kwargs["extras_require"]) - {"dev", "docs"}
-    assert {case[0] for case in CASES} == extras
+    extras = setup.call_args.kwargs["extras_require"]
+    own = {name: extras[name] for name in extras if name not in ("dev", "docs")}
+    return setup.call_args.kwargs["install_requires"], own
+
+
+def test_every_extra_is_tried():
+    assert {case[0] for case in CASES} == set(requirements()[1])
+
+
+def test_the_lowest_set_has_the_lower_bounds():
+    lines = (ROOT / "requirements/lowest.lock").read_text().splitlines()
+    locked = dict(re.findall(r"^([\w-]+)==([\w.]+)", line)[0] for line in lines if "==" in line)
+    needed, extras = requirements()
+    for text in (*needed, *(text for name in EXTRAS_IN_LOWEST for text in extras[name])):
+        name, bound = re.match(r"([\w-]+)[=>]=([\w.]+)", text).groups()
+        found = locked[name.lower().replace("_", "-")]
+        assert f"{found}.".startswith(f"{bound}."), text
