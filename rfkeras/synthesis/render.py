@@ -223,17 +223,29 @@ def render_stem(
     Raises:
         DatasetError: midirenderer is not installed, or it rejects the sound font.
     """
+    mono = play_midi(_midi_file(part, kit, tuning_cents, bank, expression), font)
+    mono = mono[:_RENDER_SAMPLES]
+    mono = np.pad(mono, (0, _RENDER_SAMPLES - len(mono)))
+    return np.asarray(mono[int(LEAD_SECONDS * RENDER_RATE_HZ) :])
+
+
+def play_midi(content: bytes, font: SoundFont) -> NDArray[Any]:
+    """Render a MIDI file up to its last event: (samples,) float32, mono at 48 kHz.
+
+    Args:
+        content: Bytes of the MIDI file.
+        font: The sound font.
+
+    Raises:
+        DatasetError: midirenderer is not installed, or it rejects the sound font or the file.
+    """
     renderer = _load_renderer()
     try:
-        wave = renderer.render_wave_from(
-            font.content, _midi_file(part, kit, tuning_cents, bank, expression)
-        )
+        wave = renderer.render_wave_from(font.content, content)
     except Exception as error:  # a native module that does not document its exceptions
         raise DatasetError(f"{font.path}: the sound font cannot be played: {error}") from error
     stereo, _ = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
-    mono = stereo[:_RENDER_SAMPLES].mean(axis=1)
-    mono = np.pad(mono, (0, _RENDER_SAMPLES - len(mono)))
-    return np.asarray(mono[int(LEAD_SECONDS * RENDER_RATE_HZ) :])
+    return np.asarray(stereo.mean(axis=1))
 
 
 def _load_renderer() -> Any:
