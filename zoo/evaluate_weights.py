@@ -53,13 +53,31 @@ from zoo.evaluation_sets import (
     gcompris_set,
     midi_set,
 )
-from zoo.pretrained import PretrainedWeights, find_weights, load_model, read_index
+from zoo.pretrained import find_weights, load_model, read_index
 
 JSON_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"
 SAMPLES = 1000
 
 _BATCH = 8
 _BYTES_PER_BATCH = 16e6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights to evaluate.
+
+    Attributes:
+        weights: "MODEL:WEIGHTS".
+        source: What `load_model` opens.
+    """
+
+    weights: str
+    source: str
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.weights.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,7 @@ class SetResult:
 
 def evaluate_set(
     test: EvaluationSet,
-    entries: Sequence[PretrainedWeights],
+    candidates: Sequence[Candidate],
     *,
     samples: int = SAMPLES,
     open_model: Callable[[str], Any] = load_model,
@@ -129,42 +147,48 @@ def evaluate_set(
 
     Args:
         test: The set.
-        entries: The weights; those of one model in the order from before to after.
+        candidates: The weights; those of one model in the order from before to after.
         samples: Number of bootstrap resamples.
-        open_model: Loads the model of "MODEL:WEIGHTS".
+        open_model: Loads the model of a source.
         quiet: Show no progress.
 
     Raises:
         ConfigError: Weights lack a class that occurs in the set.
         AudioError: A clip cannot be read.
     """
+    from zoo.tagger import label_names  # imports TensorFlow
+
     occurring = (test.clips.labels * test.clips.mask).any(axis=0)
     columns = np.flatnonzero(occurring)
     names = [test.label_names[column] for column in columns]
     labels, mask = test.clips.labels[:, columns], test.clips.mask[:, columns]
     results: list[WeightsResult] = []
     first: dict[str, Any] = {}
-    for entry in entries:
-        missing = [name for name in names if name not in entry.labels]
+    for candidate in candidates:
+        model = open_model(candidate.source)
+        known = label_names(model)
+        missing = [name for name in names if name not in known]
         if missing:
             raise ConfigError(
-                f"{entry} has no tag {', '.join(missing)}, which set {test.name!r} contains."
+                f"{candidate.weights} has no tag {', '.join(missing)}, which set "
+                f"{test.name!r} contains."
             )
-        model = open_model(str(entry))
-        everything = score_clips(model, test, label=f"{test.name}: {entry}", quiet=quiet)
-        own = [entry.labels.index(name) for name in names]
+        label = f"{test.name}: {candidate.weights}"
+        logits = clip_logits(model, test, label=label, quiet=quiet)
+        everything = probabilities(logits, MULTI_LABEL)
+        own = [known.index(name) for name in names]
         scores = everything[:, own]
-        thresholds = model.head.thresholds or [DEFAULT_THRESHOLD] * len(entry.labels)
+        thresholds = model.head.thresholds or [DEFAULT_THRESHOLD] * len(known)
         scored = check_scored(scores, labels, mask)
         clips = ClipScores(scored.scores, scored.labels, scored.mask, np.array(test.clips.keys))
         replicates = bootstrap_mean_average_precision([clips], samples)
         bounds = bootstrap_intervals(scores, labels, mask, samples=samples).average_precision
         values = average_precision(scores, labels, mask).values
-        before = first.setdefault(entry.model, replicates)
+        before = first.setdefault(candidate.model, replicates)
         results.append(
             WeightsResult(
-                weights=str(entry),
-                model=entry.model,
+                weights=candidate.weights,
+                model=candidate.model,
                 mean_average_precision=replicates.interval,
                 average_precision={
                     name: Interval(float(value), float(low), float(high))
@@ -176,7 +200,7 @@ def evaluate_set(
                 calibration_error=mean_of_defined(
                     expected_calibration_error(scores, labels, mask)
                 ),
-                top_1=_top_1(everything, entry.labels, names, labels) if test.single else None,
+                top_1=_top_1(everything, known, names, labels) if test.single else None,
                 difference=None if before is replicates else replicates.minus(before),
             )
         )
@@ -202,10 +226,10 @@ def _top_1(
     return float(np.mean(best == np.array(true)))
 
 
-def score_clips(
+def clip_logits(
     model: Any, test: EvaluationSet, *, label: str = "Scoring", quiet: bool = False
 ) -> NDArray[np.float64]:
-    """Return the scores of all clips in float64, (clips, classes of the model).
+    """Return the logits of all clips in float64, (clips, classes of the model).
 
     Args:
         model: A tagger of the zoo.
@@ -227,7 +251,7 @@ def score_clips(
     read = (read_audio(path, audio) for path in test.clips.paths)
     tracked = track(read, len(test.clips), label, unit="clips", quiet=quiet, plain_lines=2)
     logits = [model.read(np.stack(batch)).logits for batch in _batches(tracked)]
-    return probabilities(np.concatenate([np.asarray(rows) for rows in logits]), model.head.task)
+    return np.concatenate([np.asarray(rows, np.float64) for rows in logits])
 
 
 def _batches(waveforms: Iterable[Any]) -> Iterator[list[Any]]:
@@ -299,21 +323,28 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def chosen_weights(names: Sequence[str]) -> list[PretrainedWeights]:
+def chosen_weights(names: Sequence[str]) -> list[Candidate]:
     """Return the named weights; without names, all multi-label weights in the package.
 
     Args:
-        names: "MODEL:WEIGHTS" each, or "MODEL" for all weights of that model.
+        names: "MODEL:WEIGHTS" each, or "MODEL" for all weights of that model, or
+            "MODEL:WEIGHTS=FILE.keras" for a file that is not in the package.
 
     Raises:
         ConfigError: A name is unknown.
     """
     entries = [entry for entry in read_index() if entry.task == MULTI_LABEL]
-    chosen: list[PretrainedWeights] = []
+    packaged = [(entry.model, Candidate(str(entry), str(entry))) for entry in entries]
+    chosen: list[Candidate] = []
     for name in names:
-        own = [entry for entry in entries if entry.model == name]
-        chosen += own or [find_weights(name)]
-    return chosen or entries
+        weights, equals, file = name.partition("=")
+        if equals:
+            chosen.append(Candidate(weights, file))
+            continue
+        own = [candidate for model, candidate in packaged if model == name]
+        found = str(find_weights(name)) if not own else ""
+        chosen += own or [Candidate(found, found)]
+    return chosen or [candidate for _, candidate in packaged]
 
 
 def _sets(options: argparse.Namespace) -> list[EvaluationSet]:
@@ -362,8 +393,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--weights",
         nargs="+",
         default=[],
-        metavar="MODEL[:WEIGHTS]",
-        help="weights to evaluate, those before first (default: all in the package)",
+        metavar="MODEL[:WEIGHTS[=FILE]]",
+        help="weights to evaluate, those before first; FILE is a .keras file that is not in "
+        "the package (default: all in the package)",
     )
     parser.add_argument(
         "--set",
@@ -414,9 +446,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args(arguments)
     try:
-        entries = chosen_weights(options.weights)
+        candidates = chosen_weights(options.weights)
         results = [
-            evaluate_set(test, entries, samples=options.samples, quiet=options.quiet)
+            evaluate_set(test, candidates, samples=options.samples, quiet=options.quiet)
             for test in _sets(options)
         ]
         table = write_table(results)

@@ -5,6 +5,7 @@ import pytest
 
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.calibration import (
+    cross_fitted_logits,
     expected_calibration_error,
     fit_calibration,
     reliability_diagram,
@@ -81,6 +82,14 @@ def test_rare_tags_stay_near_the_fit_of_all(distorted):
     assert fitted.scale[1] == pytest.approx(0.4, rel=0.3)
     assert fitted.bias[1] == pytest.approx(0.7, abs=0.5)
     assert fitted.scale[2] == pytest.approx(fitted.scale[0], rel=0.02)  # no clip at all
+
+
+def test_cross_fitting_uses_other_clips(distorted):
+    logits, labels, mask = (array[:100] for array in distorted)
+    crossed = cross_fitted_logits(logits, labels, mask)
+    others = np.arange(100) % 5 != 2
+    fitted = fit_calibration(logits[others], labels[others], mask[others])
+    np.testing.assert_allclose(crossed[2::5], fitted.logits(logits[2::5]))
 
 
 def test_separable_tags_get_finite_values():

@@ -12,19 +12,24 @@ import zoo
 from rfkeras.datasets.base import Split
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation.calibration import expected_calibration_error
-from rfkeras.evaluation.metrics import probabilities
 from tests.helpers.layouts import write_openmic
 from tests.helpers.weights import scatter
 from zoo import evaluate_weights
-from zoo.evaluate_weights import chosen_weights, evaluate_set, main, score_clips, write_table
+from zoo.evaluate_weights import (
+    Candidate,
+    chosen_weights,
+    clip_logits,
+    evaluate_set,
+    main,
+    write_table,
+)
 from zoo.evaluation_sets import EvaluationSet
-from zoo.pretrained import PretrainedWeights
 
 TAGS = ("drums", "flute", "organ", "piano")
 
 
 def entry(model, name):
-    return PretrainedWeights(model, name, "", "", {}, TAGS, "multi_label")
+    return Candidate(f"{model}:{name}", f"{model}:{name}")
 
 
 @pytest.fixture
@@ -51,15 +56,22 @@ def scored(monkeypatch, test, noise):
                 0.2 + 0.6 * test.clips.labels[:, column]
             )
         scores[name] = values
+    logits = {name: np.log(values / (1 - values)) for name, values in scores.items()}
     monkeypatch.setattr(
-        evaluate_weights, "score_clips", lambda model, test, **_: scores[model.name]
+        evaluate_weights, "clip_logits", lambda model, test, **_: logits[model.name]
     )
     return scores
 
 
-def opened(name):
-    head = SimpleNamespace(thresholds=(0.3, 0.4, 0.5, 0.6))
+def opened(name, tags=TAGS):
+    head = SimpleNamespace(thresholds=(0.3, 0.4, 0.5, 0.6), label_names=tags)
     return SimpleNamespace(name=name, head=head)
+
+
+@pytest.fixture(autouse=True)
+def _names_of_the_head(monkeypatch, request):
+    if "command" not in request.node.name:
+        monkeypatch.setattr("zoo.tagger.label_names", lambda model: model.head.label_names)
 
 
 def test_numbers_agree_with_scikit_learn(monkeypatch, test_set):
@@ -126,15 +138,17 @@ def test_top_1_of_single_sounds(monkeypatch):
     values[1, 0] = 0.9  # right
     values[2, 1] = 0.9  # a class that the set does not have
     values[3, 0] = 0.9  # a sound without a class does not count
-    monkeypatch.setattr(evaluate_weights, "score_clips", lambda *_, **__: values)
+    monkeypatch.setattr(evaluate_weights, "clip_logits", lambda *_, **__: values)
     result = evaluate_set(test, [entry("a", "old")], samples=0, open_model=opened)
     assert result.weights[0].top_1 == pytest.approx(2 / 3)
 
 
 def test_a_missing_class_is_named(test_set):
-    lacking = PretrainedWeights("a", "b", "", "", {}, ("piano",), "multi_label")
-    with pytest.raises(ConfigError, match="a:b has no tag drums"):
-        evaluate_set(test_set, [lacking], open_model=opened)
+    def lacking(name):
+        return opened(name, ("piano",))
+
+    with pytest.raises(ConfigError, match="a:b has no tag drums, which set 'trial'"):
+        evaluate_set(test_set, [entry("a", "b")], open_model=lacking)
 
 
 def test_scores_of_clips_of_different_lengths(tmp_path):
@@ -150,18 +164,20 @@ def test_scores_of_clips_of_different_lengths(tmp_path):
         "resnet_rf_tiny", num_classes=2, width=4, rho=1, blocks=(1, 1, 1), allow_rf_change=True
     )
     scatter(model)
-    scores = score_clips(model, EvaluationSet("x", "", ("piano",), clips), quiet=True)
-    for path, row in zip(paths, scores, strict=True):
+    logits = clip_logits(model, EvaluationSet("x", "", ("piano",), clips), quiet=True)
+    for path, row in zip(paths, logits, strict=True):
         waveform, _ = soundfile.read(path, dtype="float32")
-        expected = probabilities(np.asarray(model(waveform[None])), "multi_label")[0]
-        np.testing.assert_allclose(row, expected, atol=1e-5)
+        np.testing.assert_allclose(row, np.asarray(model(waveform[None]))[0], atol=1e-5)
 
 
 def test_weights_are_chosen_by_name():
-    everything = [str(each) for each in chosen_weights([])]
+    everything = [each.weights for each in chosen_weights([])]
     assert "resnet_rf_tiny:gm_instruments" in everything
-    tiny = [str(each) for each in chosen_weights(["resnet_rf_tiny"])]
+    tiny = [each.weights for each in chosen_weights(["resnet_rf_tiny"])]
     assert tiny == [name for name in everything if name.startswith("resnet_rf_tiny:")]
+    new = chosen_weights(["resnet_rf_tiny:new=runs/x.keras"])
+    assert new == [Candidate("resnet_rf_tiny:new", "runs/x.keras")]
+    assert new[0].model == "resnet_rf_tiny"
     with pytest.raises(ConfigError, match="gm_instruments"):
         chosen_weights(["resnet_rf_tiny:gm_instrument"])
 

@@ -103,6 +103,18 @@ def test_a_drowned_part_is_unknown():
         assert unknown(mask) == (set() if known else {"flute"})
 
 
+def test_a_part_with_few_notes_is_unknown():
+    time = np.arange(10 * RENDER_RATE_HZ) / RENDER_RATE_HZ
+    tone = np.sin(2 * np.pi * 997 * time)
+    many = [Note(t, t + 0.5, 60, 0) for t in np.arange(0, 10, 0.5)]
+    for notes, is_known in ((many, True), (many[:2], False), ([], True)):
+        waves = {Sound("piano"): tone, Sound("flute"): tone}
+        played = {Sound("piano"): many, Sound("flute"): notes}
+        labels, mask = label_excerpt(played, waves, 2 * tone)
+        assert ("flute" in named(labels)) == (len(notes) > 2)
+        assert unknown(mask) == (set() if is_known else {"flute"})
+
+
 @pytest.mark.parametrize(
     ("program", "sound"),
     [
