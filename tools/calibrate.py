@@ -265,7 +265,7 @@ def _check_fold(model: Any, data: EvaluationSet, expected: NDArray[np.float64]) 
 
 
 def _unlabelled(folder: Path, classes: int) -> EvaluationSet:
-    files = find_audio([str(folder)], lambda text: None)
+    files = find_audio([folder])
     usable = [file for file in files if file.error is None]
     if not usable:
         raise ConfigError(f"--negatives: {folder} has no audio files.")

@@ -14,7 +14,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def write_card(published: Published, model: Any) -> str:
     """
     parts = [
         f"# {published.entry}\n",
-        _summary(published, model),
+        summary_section(published.entry, model, published.bytes),
         _use(published),
         _scores(published),
         _tags(published),
@@ -77,18 +77,24 @@ def write_card(published: Published, model: Any) -> str:
     return "\n".join(parts)
 
 
-def _summary(published: Published, model: Any) -> str:
+def summary_section(entry: PretrainedWeights, model: Any, n_bytes: int) -> str:
+    """Return the first section of a card: size, tags, input and receptive field.
+
+    Args:
+        entry: Entry of the index.
+        model: The model.
+        n_bytes: Size of the file.
+    """
     import numpy as np
 
     import rfkeras
     from rfkeras.frontend import find_frontend
     from zoo.registry import model_info
 
-    entry = published.entry
     count = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     lines = [
         f"{model_info(entry.model).summary} {count:,} parameters, "
-        f"{published.bytes / 1e6:.1f} MB. From audio to {len(entry.labels)} tags "
+        f"{n_bytes / 1e6:.1f} MB. From audio to {len(entry.labels)} tags "
         f"({entry.task}): {', '.join(entry.labels)}.\n",
         "```python",
         "import zoo\n",
@@ -99,7 +105,8 @@ def _summary(published: Published, model: Any) -> str:
     if frontend is None:
         return "\n".join(lines)
     field = rfkeras.receptive_field(model)
-    channels = "mono" if published.config.input_channels == 1 else "stereo"
+    channels = "mono" if entry.options["input_channels"] == 1 else "stereo"
+    preset = entry.options["frontend"]["preset"]
     seen = "unlimited"
     if field.time.size is not None:
         seen = f"{field.time_ms:.0f} ms ({field.time.size} frames)"
@@ -107,7 +114,7 @@ def _summary(published: Published, model: Any) -> str:
     lines += [
         "| | |",
         "|---|---|",
-        f"| input | {channels}, {frontend.sample_rate_hz} Hz, {published.config.frontend} |",
+        f"| input | {channels}, {frontend.sample_rate_hz} Hz, {preset} |",
         f"| dB floor | {floor if frontend.fixed_floor else 'under the loudest point'} |",
         f"| receptive field | {seen} |",
     ]
@@ -206,7 +213,7 @@ def _data(published: Published) -> str:
             lines.append(f"| {key} | {data[key]} |")
     for path in _fonts(published.config):
         checksum = f"`{sha256_of(path)}`" if path.is_file() else "not available"
-        lines.append(f"| sound font {path.stem} ({_font_licence(path)}) | SHA-256 {checksum} |")
+        lines.append(f"| sound font {path.stem} ({font_licence(path)}) | SHA-256 {checksum} |")
     return "\n".join([*lines, ""])
 
 
@@ -220,7 +227,8 @@ def _fonts(config: TrainConfig) -> list[Path]:
     return list(parse_sound_fonts(config.sound_font))
 
 
-def _font_licence(path: Path) -> str:
+def font_licence(path: Path) -> str:
+    """Return the licence of a sound font by its name."""
     for name, licence in FONT_LICENCES.items():
         if path.stem.startswith(name):
             return licence
@@ -264,7 +272,7 @@ def _bare(text: str) -> str:
 
 
 def _licence(published: Published) -> str:
-    fonts = [f"{path.stem}: {_font_licence(path)}" for path in _fonts(published.config)]
+    fonts = [f"{path.stem}: {font_licence(path)}" for path in _fonts(published.config)]
     named = f" The sound fonts have their own licences: {'; '.join(fonts)}." if fonts else ""
     contained = " The weights contain no part of them." if fonts else ""
     return f"## Licence\n\nWeights: Apache-2.0, like the code.{named}{contained}\n"
@@ -303,11 +311,7 @@ def publish(
     import rfkeras
     from rfkeras.training.run_dir import RunFolder
 
-    if not weights or not weights.replace("_", "").replace("-", "").isalnum():
-        raise ConfigError(
-            "Names of weights may contain letters, digits, - and _, such as gm_instruments. "
-            f"Received: {weights!r}."
-        )
+    check_weights_name(weights)
     files = RunFolder(run)
     config = files.read_config()
     model = rfkeras.load_model(files.model)
@@ -344,15 +348,44 @@ def publish(
         bytes=file.stat().st_size,
     )
     write_text(folder / f"{stem}.md", write_card(published, model))
+    add_to_index(entry, folder)
+    return entry
+
+
+def check_weights_name(name: str) -> None:
+    """Reject a name of weights that cannot be part of a file name.
+
+    Raises:
+        ConfigError: It contains other characters than letters, digits, - and _.
+    """
+    if not name or not name.replace("_", "").replace("-", "").isalnum():
+        raise ConfigError(
+            "Names of weights may contain letters, digits, - and _, such as gm_instruments. "
+            f"Received: {name!r}."
+        )
+
+
+def add_to_index(entry: PretrainedWeights, folder: Path) -> None:
+    """Add an entry to the index, or replace the one of that name.
+
+    If it is the default of its model, no other weights of the model are; if it is recommended,
+    no other weights are.
+    """
     others = [
-        dataclasses.replace(row, default=row.default and not default)
-        if row.model == entry.model
-        else row
+        dataclasses.replace(
+            row,
+            default=row.default and not (entry.default and row.model == entry.model),
+            recommended=row.recommended and not entry.recommended,
+        )
         for row in read_index(folder)
         if str(row) != str(entry)
     ]
     write_index((*others, entry), folder)
-    return entry
+
+
+def table_row(cells: Iterable[Any]) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def options_of_run(config: TrainConfig) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class PretrainedWeights:
         card: Name of the model card, a Markdown file.
         url: Where to download the file if it is not in the package; None if it always is.
         default: Whether the name of the model without ":WEIGHTS" means these weights.
+        recommended: Whether `rfkeras tag` uses these weights if no model is named; one entry.
+        calibrated: Whether a score is the share of clips that have the tag, and sounds
+            without instruments raise no tag (`tools.calibrate`).
+        limits: What the model does not know, as one sentence; None if nobody stated it.
     """
 
     model: str
@@ -63,6 +67,9 @@ class PretrainedWeights:
     card: str | None = None
     url: str | None = None
     default: bool = False
+    recommended: bool = False
+    calibrated: bool = False
+    limits: str | None = None
 
     def __str__(self) -> str:
         return f"{self.model}:{self.name}"
@@ -130,6 +137,21 @@ def find_weights(text: str, model: str | None = None) -> PretrainedWeights:
             f"{owner} has several weights. Choose one of {', '.join(map(str, own))}."
         )
     return chosen[0]
+
+
+def best_weights() -> PretrainedWeights:
+    """Return the weights that `rfkeras tag` uses if no model is named.
+
+    Raises:
+        CheckpointError: The package does not have exactly one such entry.
+    """
+    found = [entry for entry in read_index() if entry.recommended]
+    if len(found) != 1:
+        raise CheckpointError(
+            f"{FOLDER / INDEX} recommends {len(found)} weights instead of one, so name a "
+            "model: --model MODEL. `rfkeras models` lists them."
+        )
+    return found[0]
 
 
 def read_index(folder: Path | None = None) -> tuple[PretrainedWeights, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import paused_collector
-from rfkeras.cli.parser import add_model_argument
+from rfkeras.cli.parser import MODEL_HELP, add_model_argument
 from rfkeras.config.parsing import number
 from rfkeras.errors import ConfigError, RFKerasError, reason_of
 from rfkeras.utils.remote import RemotePath, to_path
@@ -30,8 +30,16 @@ STANDARD_INPUT = "-"
 _DECODERS = ("soundfile", "isolated")
 
 
-def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for audio files and the model."""
+def add_audio_arguments(
+    parser: argparse.ArgumentParser, default_model: str | None = DEFAULT_MODEL
+) -> None:
+    """Add the flags for audio files and the model.
+
+    Args:
+        parser: Parser of a command.
+        default_model: The model without --model; None for the best packaged weights, which
+            the command itself has to choose.
+    """
     parser.add_argument(
         "audio",
         nargs="*",
@@ -49,7 +57,9 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
         help="read further paths from this file, or from standard input with -: one per line, "
         "separated by NUL (find -print0), or a playlist (.m3u, .m3u8)",
     )
-    add_model_argument(parser, default=DEFAULT_MODEL)
+    best = " (default: the recommended pretrained weights)"
+    help_text = MODEL_HELP if default_model else MODEL_HELP + best
+    add_model_argument(parser, default=default_model, help=help_text)
     parser.add_argument(
         "--chunk-seconds",
         type=float,

@@ -36,15 +36,16 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import zoo
+    from zoo.pretrained import read_index
 
     names = zoo.list_models(options.pattern)
     if not names:
         known = ", ".join(zoo.list_models())
         raise ConfigError(f"No model matches {options.pattern!r}. Models: {known}.")
     weights: dict[str, list[str]] = {}
-    for entry in zoo.list_weights():
-        model, _, name = entry.partition(":")
-        weights.setdefault(model, []).append(name)
+    for entry in read_index():
+        mark = "**" if entry.recommended else "*" if entry.default else ""
+        weights.setdefault(entry.model, []).append(f"{entry.name}{mark}")
     groups: dict[str, list[ModelInfo]] = {}
     for name in names:
         info = zoo.model_info(name)
@@ -64,6 +65,9 @@ def run(options: argparse.Namespace) -> int:
             )
         console.print(table.to_rich())
         console.print()
+    if any(name in weights for name in names):
+        console.print("*  weights that the name of the model alone means")
+        console.print("** these, and used by `rfkeras tag` if no model is named")
     return 0
 
 

@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
             "reader of standard output ends early, as in `| head`."
         ),
     )
-    add_audio_arguments(parser)
+    add_audio_arguments(parser, default_model=None)
     parser.add_argument(
         "--threshold",
         type=float,
@@ -127,6 +127,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    if options.model is None:
+        _choose_model(options)
     if options.beam is not None:
         return run_tag(options)
     if options.output_dir is not None:
@@ -140,6 +142,18 @@ def run(options: argparse.Namespace) -> int:
         if earlier is not None and not options.quiet:
             _print_earlier(earlier)
         return _tag(options, waiting, len(files) - len(waiting), output, pictures)
+
+
+def _choose_model(options: argparse.Namespace) -> None:
+    """Use the best packaged weights, and print what they do not know."""
+    from zoo.pretrained import best_weights
+
+    entry = best_weights()
+    options.model = str(entry)
+    if not options.quiet:
+        known = f"{len(entry.labels)} tags"
+        limits = f" {entry.limits}" if entry.limits else ""
+        print(f"Model {entry} ({known}).{limits} Others: rfkeras models", file=sys.stderr)
 
 
 def _checked_format(options: argparse.Namespace) -> str:

@@ -96,6 +96,33 @@ def test_json_is_one_document_with_the_scores_of_the_model(tag, place):
             np.testing.assert_array_equal(np.array(inside)[within], active[within])
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_without_a_model_the_best_weights_are_used_and_named(
+    quiet, place, tagger, capsys, monkeypatch
+):
+    from zoo.pretrained import best_weights
+
+    opened = []
+    monkeypatch.setattr(
+        "rfkeras.cli.tag.open_tagger", lambda options: opened.append(options.model) or tagger
+    )
+    words = ["tag", str(place[0]), "--format", "jsonl", *(["--quiet"] if quiet else [])]
+    assert main.run(words) == 0
+    captured = capsys.readouterr()
+    best = best_weights()
+    assert opened == [str(best)]
+    records = [json.loads(line) for line in captured.out.splitlines()]
+    assert {record["model"] for record in records} == {str(best)}
+    lines = [line for line in captured.err.splitlines() if str(best) in line]
+    said = f"Model {best} (20 tags). {best.limits} Others: rfkeras models"
+    assert lines == ([] if quiet else [said])
+
+
+def test_a_named_model_is_not_explained(tag, place):
+    _, _, err = tag(place[0], "--format", "jsonl")
+    assert "Others: rfkeras models" not in err
+
+
 def test_lines_name_the_model_and_the_reason_for_broken_files(tag, place, broken):
     status, out, err = tag(broken, place[0], "--format", "jsonl")
     assert status == 1

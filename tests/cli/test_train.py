@@ -13,6 +13,7 @@ from rfkeras.cli.main import build_parser
 from rfkeras.cli.main import run as command
 from rfkeras.config.train_config import to_json
 from tests.helpers.processes import ROOT, run
+from zoo import pretrained
 
 QUICK = (
     "--dataset folder --width 4 --rho 2,1 --blocks 1,0,0 --allow-rf-change --epochs 2 "
@@ -271,6 +272,10 @@ def test_models_lists_names_and_receptive_fields_in_80_columns():
         assert name in out
     assert " 135 " in out
     assert max(map(len, out.splitlines())) <= 80
+    for entry in pretrained.read_index():
+        row = next(line for line in out.splitlines() if line.split()[:1] == [entry.model])
+        mark = "**" if entry.recommended else "*" if entry.default else ""
+        assert f"{entry.name}{mark}" in row.replace(",", " ").split()
 
 
 def test_every_train_flag_is_documented():

@@ -261,11 +261,34 @@ def test_the_package_contains_the_files_of_its_index():
         assert any(fnmatch.fnmatch(f"weights/{path.name}", glob) for glob in globs), path
     for entry in pretrained.read_index(folder):
         card = (folder / entry.card).read_text(encoding="utf-8")
-        assert hashlib.sha256((folder / entry.file).read_bytes()).hexdigest() == entry.sha256
+        if entry.url is None:
+            content = (folder / entry.file).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == entry.sha256
         assert entry.model in zoo.list_models()
         for metrics in entry.metrics.values():
             assert f"{metrics['average_precision']:.3f}" in card
         assert json.dumps(str(ROOT))[1:-1] not in card
+
+
+def test_one_entry_is_recommended_and_one_of_each_model_the_default():
+    entries = pretrained.read_index()
+    assert [entry for entry in entries if entry.recommended] == [pretrained.best_weights()]
+    for model in {entry.model for entry in entries}:
+        own = [entry for entry in entries if entry.model == model]
+        assert sum(entry.default for entry in own) == 1, model
+    for entry in entries:
+        assert entry.limits, entry
+        assert "\n" not in entry.limits
+
+
+@pytest.mark.parametrize("recommended", [0, 2])
+def test_the_best_weights_are_one_entry(recommended, entry, tmp_path):
+    entries = [
+        dataclasses.replace(entry, name=f"w{i}", recommended=i < recommended) for i in range(2)
+    ]
+    pretrained.write_index(tuple(entries), tmp_path)
+    with pytest.raises(CheckpointError, match=f"recommends {recommended} weights"):
+        pretrained.best_weights()
 
 
 def test_missing_and_damaged_files(tmp_path):
