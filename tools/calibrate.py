@@ -1,8 +1,8 @@
 """Calibrate a trained model: its scores, and the thresholds of its tags.
 
-`python -m tools.calibrate MODEL --data DIR[:SPLIT] --output calibrated.keras`
+`python -m tools.calibrate MODEL --data DIR[:SPLIT] ... --output calibrated.keras`
 
-The data are a folder in the layout of OpenMIC-2018 that was not used in training. Scale and
+The data are folders in the layout of OpenMIC-2018 that were not used in training. Scale and
 bias of each tag's logits are fitted there (see `rfkeras.evaluation.calibration`) and folded
 into the last layer before the head, so the saved model returns calibrated scores wherever it is
 used. The thresholds of the calibrated scores maximise F1. With --negatives they are also above
@@ -48,7 +48,7 @@ from rfkeras.tasks import MULTI_LABEL
 from rfkeras.utils.files import atomic_write, write_text
 from rfkeras.utils.plotting import save_png
 from zoo.evaluate_weights import clip_logits
-from zoo.evaluation_sets import EvaluationSet, folder_set
+from zoo.evaluation_sets import EvaluationSet, folder_set, joined_sets
 from zoo.pretrained import load_model
 from zoo.tagger import label_names
 
@@ -285,8 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         required=True,
+        nargs="+",
         metavar="DIR[:SPLIT]",
-        help="folder in the layout of OpenMIC-2018 that was not used in training; SPLIT is "
+        help="folders in the layout of OpenMIC-2018 that were not used in training; SPLIT is "
         "train, validation, test (the default) or all",
     )
     parser.add_argument(
@@ -302,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.output.suffix != ".keras":
             raise ConfigError(f"--output must end in .keras. Received: {options.output}.")
-        data = folder_set(f"validation={options.data}")
+        data = joined_sets([folder_set(f"validation={text}") for text in options.data])
         content = calibrate(options.model, data, options.output, options.negatives)
     except (RFKerasError, OSError) as error:
         print(f"tools.calibrate: error: {error}", file=sys.stderr)

@@ -87,6 +87,25 @@ def folder_set(text: str) -> EvaluationSet:
     return EvaluationSet(name, f"{Path(folder).name}, {described}.", data.label_names, clips)
 
 
+def joined_sets(sets: Sequence[EvaluationSet]) -> EvaluationSet:
+    """Return the clips of several sets as one.
+
+    Raises:
+        ConfigError: The sets have different classes.
+    """
+    first = sets[0]
+    for other in sets[1:]:
+        if other.label_names != first.label_names:
+            raise ConfigError(
+                f"{first.name} and {other.name} have different classes: "
+                f"{', '.join(first.label_names)} and {', '.join(other.label_names)}."
+            )
+    name = " and ".join(each.name for each in sets)
+    described = " ".join(each.description for each in sets)
+    clips = _joined([each.clips for each in sets])
+    return EvaluationSet(name, described, first.label_names, clips)
+
+
 def _joined(splits: Sequence[Split]) -> Split:
     return Split(
         keys=tuple(key for split in splits for key in split.keys),

@@ -1,5 +1,6 @@
 """Sets of clips to evaluate weights on."""
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -13,7 +14,7 @@ from rfkeras.synthesis.mapping import CLASSES
 from rfkeras.synthesis.render import default_sound_font
 from tests.helpers.layouts import INSTRUMENTS, write_openmic
 from zoo import evaluation_sets
-from zoo.evaluation_sets import folder_set, gcompris_set, midi_set, read_resources
+from zoo.evaluation_sets import folder_set, gcompris_set, joined_sets, midi_set, read_resources
 
 
 def resources(files, version=3):
@@ -94,6 +95,19 @@ def test_folders_and_their_splits(tmp_path):
     assert limited.clips.keys[0] == everything.clips.keys[0]
     assert limited.clips.keys[-1] == everything.clips.keys[-1]
     assert everything.limited(20) is everything
+
+
+def test_sets_are_joined(tmp_path):
+    folder = write_openmic(tmp_path, train=6, test=3)
+    one, other = folder_set(f"a={folder}:test"), folder_set(f"b={folder}:train")
+    both = joined_sets([one, other])
+    assert both.name == "a and b"
+    assert both.clips.keys == one.clips.keys + other.clips.keys
+    np.testing.assert_array_equal(both.clips.labels[3:], other.clips.labels)
+    np.testing.assert_array_equal(both.clips.mask[:3], one.clips.mask)
+    renamed = dataclasses.replace(other, label_names=other.label_names[::-1])
+    with pytest.raises(ConfigError, match="a and b have different classes: accordion, banjo"):
+        joined_sets([one, renamed])
 
 
 @pytest.mark.parametrize("text", ["folder", "=folder", "name="])
