@@ -4,7 +4,8 @@
 
 DATA_DIR has the layout of OpenMIC-2018. Writes OUT-000.npz, OUT-001.npz and so on, none larger
 than `--part-mb`. The same call on a folder that has grown, or on another folder, packs only
-clips that no part of OUT has yet. Clips without an audio file are left for a later call.
+clips that no part of OUT has yet: those with another key or another name of the folder. Clips
+without an audio file are left for a later call.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of the data set: its file, labels, mask, and index of its split in `SPLITS`."""
+    """A clip of the data set: its file, labels, mask, and index of its split in `SPLITS`.
+
+    The key begins with the name of the folder, because folders can have clips of one key.
+    """
 
     key: str
     path: Path
@@ -131,7 +135,8 @@ def clips_of(
             part.keys, part.paths, part.labels, part.mask, strict=True
         ):
             own = "test" if name == "test" else split_of(key, validation_share)
-            clips.append(Clip(key, path, labels, mask, SPLITS.index(split or own)))
+            place = SPLITS.index(split or own)
+            clips.append(Clip(f"{data_dir.resolve().name}/{key}", path, labels, mask, place))
     return sorted(clips, key=lambda clip: clip.key), dataset.label_names
 
 

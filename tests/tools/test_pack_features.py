@@ -30,7 +30,7 @@ def test_steps_are_the_spectrograms_of_the_front_end(folder, packed):
     features = read_parts(packed, lambda text: None)
     frontend = create_frontend("perceptual_mel_22k", fixed_floor=True)
     row = 3
-    (path,) = folder.rglob(f"{features.keys[row]}.ogg")
+    (path,) = folder.rglob(f"{features.keys[row].rpartition('/')[2]}.ogg")
     waveform = read_audio(path, AudioFormat(22050))[: 10 * 22050]
     expected = frontend.mel_db(waveform[None])[0, :, :, 0].numpy()
     restored = features.scale.to_layer(features.steps[row] * features.scale.step_db)
@@ -48,10 +48,14 @@ def test_labels_masks_and_splits_are_those_of_the_folder(folder, packed):
     rows = {key: row for row, key in enumerate(features.keys)}
     for name, split in dataset.splits.items():
         for number, key in enumerate(split.keys):
-            assert np.array_equal(features.labels[rows[key]], split.labels[number])
-            assert np.array_equal(features.mask[rows[key]], split.mask[number])
+            assert np.array_equal(
+                features.labels[rows[f"openmic-2018/{key}"]], split.labels[number]
+            )
+            assert np.array_equal(
+                features.mask[rows[f"openmic-2018/{key}"]], split.mask[number]
+            )
             own = "test" if name == "test" else split_of(key, 0.4)
-            assert SPLITS[features.splits[rows[key]]] == own
+            assert SPLITS[features.splits[rows[f"openmic-2018/{key}"]]] == own
     assert {len(features.select(split)) > 0 for split in SPLITS} == {True}
 
 
@@ -65,10 +69,19 @@ def test_a_folder_that_grows_is_packed_further(tmp_path):
     assert [path.name for path in pack(folder, out, split="validation")] == ["f-001.npz"]
     assert pack(folder, out) == []
     features = read_parts(existing_parts(out), lambda text: None)
-    assert sorted(features.keys)[2] == features.keys[3] == "000002_60"
-    assert features.select("validation").keys.tolist()[-1] == "000002_60"
+    assert sorted(features.keys)[2] == features.keys[3] == "openmic-2018/000002_60"
+    assert features.select("validation").keys.tolist()[-1] == "openmic-2018/000002_60"
     with pytest.raises(DatasetError, match="another front-end, step"):
         pack(folder, out, step_db=1.0)
+
+
+def test_another_folder_may_have_the_same_keys(tmp_path):
+    folders = [write_openmic(tmp_path, train=2, test=1).rename(tmp_path / n) for n in "ab"]
+    for folder in folders:
+        pack(folder, tmp_path / "f.npz")
+    features = read_parts(existing_parts(tmp_path / "f.npz"), lambda text: None)
+    keys = ("000000_0", "000001_30", "000002_60")
+    assert features.keys.tolist() == [f"{name}/{key}" for name in "ab" for key in keys]
 
 
 def test_a_broken_file_is_left_out(tmp_path, capsys):
@@ -76,7 +89,9 @@ def test_a_broken_file_is_left_out(tmp_path, capsys):
     (folder / "audio" / "000" / "000001_30.ogg").write_bytes(b"no audio")
     (path,) = pack(folder, tmp_path / "f.npz")
     assert "000001_30" in capsys.readouterr().err
-    assert read_parts([path]).keys.tolist() == ["000000_0", "000002_60", "000003_90"]
+    assert read_parts([path]).keys.tolist() == [
+        f"openmic-2018/{key}" for key in ("000000_0", "000002_60", "000003_90")
+    ]
 
 
 def test_the_floor_is_step_0():

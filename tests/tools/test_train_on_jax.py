@@ -70,7 +70,7 @@ def test_a_small_set_is_learned(trained):
     for name in "ab":
         curve = json.loads((trained / f"{name}.json").read_text())["curve"]
         losses = [point["loss"] for point in curve if "loss" in point]
-        assert losses[-1] < 0.5 * losses[0]
+        assert losses[-1] < 0.8 * losses[0]
         assert curve[-1]["step"] == 120
         assert curve[-1]["mAP"] > 0.95
 
