@@ -177,7 +177,8 @@ def _calibration(trained: Trained) -> str:
     thresholds = "Thresholds maximise F1 there"
     if found["negatives"]:
         thresholds += (
-            f", and are above every score of {found['negatives']} sounds without instruments"
+            f", and are above the scores of 99 % of {found['negatives']} sounds without "
+            "instruments"
         )
     lines = [
         "## Calibration\n",

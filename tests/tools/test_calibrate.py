@@ -105,6 +105,9 @@ def test_thresholds_are_above_negatives():
     thresholds = np.array([0.2, 0.6])
     raised = above_negatives(thresholds, np.array([[0.1, 0.3], [0.5, 0.2]]))
     np.testing.assert_allclose(raised, [0.55, 0.6])
+    many = np.zeros((250, 2))
+    many[:3] = [[0.99, 0.0], [0.95, 0.0], [0.5, 0.0]]  # two of 250 may be above
+    np.testing.assert_allclose(above_negatives(thresholds, many), [0.55, 0.6])
 
 
 @pytest.fixture(scope="module")
