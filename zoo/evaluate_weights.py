@@ -158,8 +158,8 @@ def evaluate_set(
     """
     from zoo.tagger import label_names  # imports TensorFlow
 
-    occurring = (test.clips.labels * test.clips.mask).any(axis=0)
-    columns = np.flatnonzero(occurring)
+    positives = (test.clips.labels * test.clips.mask).sum(axis=0)
+    columns = np.flatnonzero(positives >= test.least_positives)
     names = [test.label_names[column] for column in columns]
     labels, mask = test.clips.labels[:, columns], test.clips.mask[:, columns]
     results: list[WeightsResult] = []

@@ -10,7 +10,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ GCOMPRIS = "gcompris"
 MIDI_BANDS = "midi bands"
 
 _MIDI_VERSION = 1  # of the excerpts and their labels; raise it if they change
+_LEAST_POSITIVES = 8
 _LABELS_FILE = "labels.npz"
 
 
@@ -43,6 +44,8 @@ class EvaluationSet:
         clips: The clips.
         single: Whether each clip with a label has exactly one class, so that the best score
             can be compared with it (top-1).
+        least_positives: Tags with fewer positives are not evaluated, because their average
+            precision would be mostly chance.
     """
 
     name: str
@@ -50,14 +53,14 @@ class EvaluationSet:
     label_names: tuple[str, ...]
     clips: Split
     single: bool = False
+    least_positives: int = 1
 
     def limited(self, clips: int | None) -> EvaluationSet:
         """Return the set with at most so many clips, evenly spaced."""
         if clips is None or clips >= len(self.clips):
             return self
         rows = np.linspace(0, len(self.clips) - 1, clips).round().astype(int)
-        kept = self.clips.select(rows)
-        return EvaluationSet(self.name, self.description, self.label_names, kept, self.single)
+        return replace(self, clips=self.clips.select(rows))
 
 
 def folder_set(text: str) -> EvaluationSet:
@@ -162,8 +165,13 @@ def midi_set(
             labels=arrays["labels"].astype(np.float32),
             mask=arrays["mask"].astype(np.float32),
         )
-    described = f"Excerpts of {len(songs)} human-composed MIDI files, {sound_font.stem}."
-    return EvaluationSet(MIDI_BANDS, described, CLASSES, clips)
+    described = (
+        f"Excerpts of {len(songs)} human-composed MIDI files, {sound_font.stem}. Tags with "
+        f"fewer than {_LEAST_POSITIVES} positives are left out."
+    )
+    return EvaluationSet(
+        MIDI_BANDS, described, CLASSES, clips, least_positives=_LEAST_POSITIVES
+    )
 
 
 # Sounds of the activity "instruments": their class, and classes that may apply too. A sound

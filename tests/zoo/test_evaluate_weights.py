@@ -1,5 +1,6 @@
 """Evaluation of packaged weights: numbers against scikit-learn, and the command."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -113,6 +114,16 @@ def test_numbers_agree_with_scikit_learn(monkeypatch, test_set):
         row.mean_average_precision.high - row.mean_average_precision.low for row in (old, new)
     ]
     assert width < np.hypot(*widths)
+
+
+def test_rare_tags_are_left_out_where_the_set_says_so(monkeypatch, test_set):
+    scored(monkeypatch, test_set, {"a:old": 0.7})
+    rare = test_set.clips.labels[:, 1]
+    rare[np.flatnonzero(rare)[4:]] = 0  # the drums keep 4 positives
+    for least, tags in ((4, {"piano", "drums"}), (5, {"piano"})):
+        strict = dataclasses.replace(test_set, least_positives=least)
+        result = evaluate_set(strict, [entry("a", "old")], samples=0, open_model=opened)
+        assert set(result.chance) == tags
 
 
 def test_f1_uses_the_saved_thresholds(monkeypatch, test_set):
