@@ -95,7 +95,7 @@ def choose_calibration(
         name: cross_fitted_logits(logits, labels, mask, bias=bias)
         for name, bias in (("scale", False), ("bias", True))
     }
-    known = mask.sum() / mask.size
+    known = float(mask.sum() / mask.size)
     losses = {
         name: log_loss(probabilities(values, MULTI_LABEL), labels, mask, MULTI_LABEL) / known
         for name, values in {"before": logits, **fitted}.items()
