@@ -119,7 +119,9 @@ def _scores(trained: Trained) -> str:
         "## Scores\n",
         "Mean average precision over the tags that occur, with 95 % bootstrap intervals over "
         "the clips. The difference is from the first weights of this model that were "
-        "evaluated, on the same resamples.\n",
+        "evaluated, on the same resamples. F1 is that of the saved thresholds, ECE the "
+        "expected calibration error, top-1 the share of single sounds whose class has the "
+        "highest score.\n",
         "| set | clips | tags | chance | mAP (95 % CI) | before | difference (95 % CI) | F1 "
         "| ECE | top-1 |",
         "|---|---|---|---|---|---|---|---|---|---|",
