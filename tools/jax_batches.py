@@ -25,7 +25,7 @@ class Augmentation:
         gain_db: Lowest and highest gain.
         equaliser_db: Standard deviation of a smooth random curve over the bands.
         mix: Probability that a second excerpt is added.
-        mix_level_db: Its level is changed by up to this, down or up.
+        mix_level_db: Its level relative to the first, up to this, down or up.
         time_mask: Most frames that are masked, in one piece.
         mel_mask: Most bands that are masked, in one piece.
     """
@@ -103,13 +103,19 @@ def augment(
     curve_db = augmentation.equaliser_db * smooth_curves(colour, batch, bands)
     power = jnp.where(levels_db > 0, to_power(levels_db + curve_db[:, None, :]), 0.0)
     if augmentation.mix:
-        # The batch was drawn at random, so its neighbour is a random second excerpt.
+        # The batch was drawn at random, so its neighbour is a random second excerpt. Clips
+        # differ in level by 40 dB, so the second is brought to the level of the first.
         limit = augmentation.mix_level_db
         level = to_power(
             jax.random.uniform(relative, (batch, 1, 1), minval=-limit, maxval=limit)
         )
+        other = jnp.roll(power, 1, axis=0)
+        mean, other_mean = (p.mean(axis=(1, 2), keepdims=True) for p in (power, other))
+        audible = (mean > 0) & (other_mean > 0)
+        level *= jnp.where(audible, mean / jnp.where(audible, other_mean, 1.0), 0.0)
         is_mixed = jax.random.uniform(chosen, (batch, 1)) < augmentation.mix
-        power += jnp.where(is_mixed[..., None], level, 0.0) * jnp.roll(power, 1, axis=0)
+        is_mixed &= audible[..., 0]
+        power += jnp.where(is_mixed[..., None], level, 0.0) * other
         both, known = union(
             labels, mask, jnp.roll(labels, 1, axis=0), jnp.roll(mask, 1, axis=0)
         )

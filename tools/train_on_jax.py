@@ -36,6 +36,7 @@ from rfkeras.tasks import MULTI_LABEL
 from rfkeras.training.losses import first_logits
 from rfkeras.utils.files import write_npz, write_text
 from tools.feature_parts import Features, read_parts
+from tools.growing_features import GrowingFeatures
 from tools.jax_batches import Augmentation, band_statistics
 from tools.jax_network import Network, mean_average_precision
 from tools.jax_settings import Clock, Settings, check_settings, parse_model, rates
@@ -59,6 +60,7 @@ class Trainer:
         data: The device's copy of `train`, see `draw_batch`.
         out: Folder of the results.
         started: When the model's time began, by `time.monotonic`.
+        growing: Clips that are still being rendered; None for none.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Trainer:
         data: dict[str, Any],
         out: Path,
         started: float,
+        growing: GrowingFeatures | None = None,
     ):
         self.started = started
+        self.growing = growing
         self.name = name
         self.settings = settings
         self.options = {"initialization": "he", **options}
@@ -139,6 +143,8 @@ class Trainer:
         clock.begin(step, mark)
         last_evaluation, evaluated = mark, 0
         while step < (total := clock.total(step, time.monotonic())):
+            if self.growing is not None:
+                self.growing.refresh(self.data)
             progress = (step + np.arange(settings.chunk)) / max(total, 1)
             state, loss = compiled(
                 state, self.data, key, jnp.asarray(rates(progress, settings))
@@ -222,7 +228,7 @@ class Trainer:
             "scale": asdict(scale),
             "settings": asdict(self.settings),
             "augmentation": asdict(self.augmentation),
-            "clips": {"train": len(self.train), "validation": len(self.validation)},
+            "clips": {"train": int(self.data["clips"]), "validation": len(self.validation)},
             "weights": self.network.n_weights,
             "device": str(jax.devices()[0].device_kind),
             "jax": jax.__version__,
@@ -291,6 +297,7 @@ def train_all(
     out: Path,
     capacity: int = 0,
     compile_only: bool = False,
+    growing: GrowingFeatures | None = None,
 ) -> list[str]:
     """Train models one after the other; return the names of those that failed.
 
@@ -310,7 +317,16 @@ def train_all(
         while True:
             try:
                 Trainer(
-                    name, settings, options, augmentation, train, validation, data, out, started
+                    name,
+                    settings,
+                    options,
+                    augmentation,
+                    train,
+                    validation,
+                    data,
+                    out,
+                    started,
+                    growing,
                 ).run(compile_only)
             except Exception as error:  # noqa: BLE001 - the next model may work
                 traceback.print_exc()
@@ -331,7 +347,20 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("features", nargs="+", type=Path, help="files of tools.pack_features")
+    parser.add_argument("features", nargs="*", type=Path, help="files of tools.pack_features")
+    parser.add_argument(
+        "--growing",
+        type=Path,
+        metavar="FOLDER",
+        help="train on what tools.render_features is writing, instead of files",
+    )
+    parser.add_argument(
+        "--first-clips",
+        type=int,
+        default=500,
+        metavar="CLIPS",
+        help="clips of that folder to wait for (default: 500)",
+    )
     parser.add_argument(
         "--model", action="append", required=True, metavar="NAME[,KEY=VALUE...]"
     )
@@ -376,9 +405,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.compile_cache:
             jax.config.update("jax_compilation_cache_dir", given.compile_cache)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-        features = read_parts(given.features, say)
+        growing = GrowingFeatures(given.growing) if given.growing else None
+        if growing is not None:
+            features = growing.first(given.first_clips, say)
+        else:
+            features = read_parts(given.features, say)
         failed = train_all(
-            models, augmentation, features, given.out, given.capacity, given.compile_only
+            models,
+            augmentation,
+            features,
+            given.out,
+            max(given.capacity, growing.capacity if growing else 0),
+            given.compile_only,
+            growing,
         )
     except RFKerasError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -15,9 +15,12 @@ import random
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rfkeras.audio.find import find_audio
 from rfkeras.errors import ConfigError, unknown_name
@@ -284,15 +287,22 @@ def ensemble_maker(maker: Mapping[str, Any]) -> Callable[[int], bytes]:
     Args:
         maker: Fields of Settings; lists may stand for tuples, and other entries are ignored.
     """
-    names = Settings.__dataclass_fields__
-    given = {name: value for name, value in maker.items() if name in names}
-    settings = replace(
-        Settings(),
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in given.items()
-        },
-    )
+    record = clip_recorder(settings_of(maker))
+    return lambda index: encode_ogg(record(index), SAMPLE_RATE_HZ)
+
+
+def settings_of(fields: Mapping[str, Any]) -> Settings:
+    """Return settings from JSON, in which lists stand for tuples; other entries are ignored."""
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+        if name in Settings.__dataclass_fields__
+    }
+    return Settings(**given)
+
+
+def clip_recorder(settings: Settings) -> Callable[[int], NDArray[np.float32]]:
+    """Return a function from the number of a clip to its samples, (441000,) at 44.1 kHz."""
     sounds = load_sounds(
         [Path(path) for path in settings.fonts],
         None if settings.recordings is None else Path(settings.recordings),
@@ -301,19 +311,15 @@ def ensemble_maker(maker: Mapping[str, Any]) -> Callable[[int], bytes]:
     )
     files = [Path(path) for path in settings.negatives]
 
-    def make(index: int) -> bytes:
-        if _is_negative(settings, index):
-            rng = _stream(settings.seed, index, "sound")
-            samples, _ = draw_negative(rng, files, CLIP_SAMPLES, SAMPLE_RATE_HZ)
-            if settings.chain:
-                samples = draw_chain(rng).apply(samples, SAMPLE_RATE_HZ)
-        else:
+    def record(index: int) -> NDArray[np.float32]:
+        if not _is_negative(settings, index):
             piece = _compose(settings, index)
-            take = perform(piece, sounds, settings.seed, index, chain=settings.chain)
-            samples = take.samples
-        return encode_ogg(samples, SAMPLE_RATE_HZ)
+            return perform(piece, sounds, settings.seed, index, chain=settings.chain).samples
+        rng = _stream(settings.seed, index, "sound")
+        samples, _ = draw_negative(rng, files, CLIP_SAMPLES, SAMPLE_RATE_HZ)
+        return draw_chain(rng).apply(samples, SAMPLE_RATE_HZ) if settings.chain else samples
 
-    return make
+    return record
 
 
 def _stream(seed: int, index: int, purpose: str) -> random.Random:

@@ -1,0 +1,178 @@
+"""Render composed music straight to features, for machines without TensorFlow.
+
+`python -m tools.render_features front OUT.npz` writes the numbers of a front-end (needs
+TensorFlow). `python -m tools.render_features render FOLDER --settings composed.json --front
+OUT.npz --clips N` renders clips and stores their mel spectrograms, with no audio file between.
+`tools.train_on_jax --growing FOLDER` trains on what is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from rfkeras.errors import RFKerasError
+from rfkeras.synthesis.ensemble_clips import clip_labels, clip_recorder, settings_of
+from rfkeras.synthesis.mapping import CLASSES
+from rfkeras.synthesis.render import CLIP_SAMPLES, SAMPLE_RATE_HZ
+from rfkeras.utils.files import write_npz, write_text
+from rfkeras.utils.progress import track
+from tools.feature_parts import Scale, read_scale
+
+ROWS = ("steps", "labels", "mask", "done")
+
+
+def write_front(path: Path, preset: str, step_db: float) -> None:
+    """Write the numbers of a front-end with a fixed floor."""
+    from rfkeras.frontend import create_frontend
+    from tools.pack_features import scale_of
+
+    frontend = create_frontend(preset, fixed_floor=True)
+    scale = scale_of(frontend, preset, step_db, CLASSES)
+    write_npz(
+        path,
+        {
+            "rate_hz": np.asarray(frontend.sample_rate_hz),
+            "hop": np.asarray(frontend.hop_samples),
+            "n_fft": np.asarray(frontend.n_fft),
+            "filterbank": np.asarray(frontend.mel.filterbank, np.float32),
+            "offset_db": np.asarray(frontend.offset_db, np.float32),
+            "floor": np.asarray(frontend.amin, np.float64),
+            "scale": np.asarray(json.dumps(asdict(scale))),
+        },
+    )
+
+
+def mel_db(samples: NDArray[np.float32], front: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return the mel spectrogram of `Frontend.mel_db` (order "db_then_mel"), by NumPy.
+
+    Args:
+        samples: (samples,) at the front-end's rate.
+        front: Content of a file of `write_front`.
+
+    Returns:
+        (1 + samples // hop, bands).
+    """
+    n_fft, hop = int(front["n_fft"]), int(front["hop"])
+    padded = np.pad(samples, n_fft // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    spectra = np.abs(np.fft.rfft(frames * window.astype(np.float32), axis=1)) ** 2
+    level_db = 10 * np.log10(np.maximum(spectra, front["floor"])).astype(np.float32)
+    return np.asarray(level_db @ front["filterbank"] + front["offset_db"], np.float32)
+
+
+def render(
+    folder: Path, settings: Mapping[str, Any], front: Path, clips: int, workers: int
+) -> None:
+    """Render clips in parallel. Rows are ready where `done` is 1.
+
+    Args:
+        folder: Folder for steps.npy, labels.npy, mask.npy, done.npy and scale.json.
+        settings: Fields of `ensemble_clips.Settings`.
+        front: File of `write_front`.
+        clips: Number of clips.
+        workers: Number of processes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with np.load(front) as arrays:
+        scale = str(arrays["scale"])
+        length = 1 + _model_samples(int(arrays["rate_hz"])) // int(arrays["hop"])
+        bands = arrays["filterbank"].shape[1]
+    shapes = {
+        "steps": ((clips, length, bands), np.uint8),
+        "labels": ((clips, len(CLASSES)), np.float16),
+        "mask": ((clips, len(CLASSES)), np.bool_),
+        "done": ((clips,), np.uint8),
+    }
+    for name, (shape, kind) in shapes.items():
+        np.lib.format.open_memmap(
+            folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape
+        ).flush()
+    write_text(folder / "scale.json", scale)
+    with ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        _start,
+        (str(folder), dict(settings), str(front)),
+    ) as pool:
+        rows = pool.map(_render_row, range(clips))
+        for _ in track(rows, clips, "Rendering", unit="clips", plain_lines=20):
+            pass
+
+
+def _model_samples(rate_hz: int) -> int:
+    return round(CLIP_SAMPLES * rate_hz / SAMPLE_RATE_HZ)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start(folder: str, settings: Mapping[str, Any], front: str) -> None:
+    """Prepare a worker process."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with np.load(front) as arrays:
+        _worker["front"] = {name: arrays[name] for name in arrays.files}
+    _worker["scale"] = read_scale(str(_worker["front"]["scale"]))
+    _worker["settings"] = settings_of(settings)
+    _worker["record"] = clip_recorder(_worker["settings"])
+    for name in ROWS:
+        _worker[name] = np.load(Path(folder) / f"{name}.npy", mmap_mode="r+")
+
+
+def _render_row(index: int) -> int:
+    front, scale = _worker["front"], _worker["scale"]
+    assert isinstance(scale, Scale)
+    rate_hz = int(front["rate_hz"])
+    try:
+        samples = soxr.resample(_worker["record"](index), SAMPLE_RATE_HZ, rate_hz)
+    except RFKerasError as error:  # one clip must not stop a rented machine
+        print(f"Clip {index}: {error}", file=sys.stderr, flush=True)
+        return index
+    wanted = _model_samples(rate_hz)
+    samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
+    _worker["steps"][index] = scale.quantise(mel_db(samples, front))
+    _worker["labels"][index], _worker["mask"][index] = clip_labels(_worker["settings"], index)
+    _worker["done"][index] = 1
+    return index
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.render_features")
+    actions = parser.add_subparsers(dest="action", required=True)
+    front = actions.add_parser("front", help="write the numbers of a front-end")
+    front.add_argument("output", type=Path)
+    front.add_argument("--frontend", default="perceptual_mel_22k")
+    front.add_argument("--step-db", type=float, default=0.5)
+    render_parser = actions.add_parser("render", help="render clips")
+    render_parser.add_argument("folder", type=Path)
+    render_parser.add_argument("--settings", type=Path, required=True)
+    render_parser.add_argument("--front", type=Path, required=True)
+    render_parser.add_argument("--clips", type=int, required=True)
+    render_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+    if options.action == "front":
+        write_front(options.output, options.frontend, options.step_db)
+        return
+    started = time.monotonic()
+    settings = json.loads(options.settings.read_text(encoding="utf-8"))
+    render(options.folder, settings, options.front, options.clips, options.workers)
+    print(f"{options.clips} clips in {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
