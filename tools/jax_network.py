@@ -6,7 +6,7 @@ and the moments of AdamW are one state, which stays on the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import zoo
+from rfkeras.errors import ConfigError
 from rfkeras.training.losses import MaskedBinaryCrossentropy
 from rfkeras.training.optimizer import is_kernel
 from tools.jax_batches import Augmentation, draw_batch, standardised
@@ -68,6 +69,25 @@ class Network:
     def set_first_logits(self, logits: NDArray[np.float32]) -> None:
         """Set the bias of the classifier, so that training starts at these logits."""
         self.model.get_layer("classifier_bn").beta.assign(logits)
+
+    def load(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+        """Set the weights and statistics to those of `averaged_arrays`.
+
+        Raises:
+            ConfigError: One is missing or has another shape.
+        """
+        for variable in (*self.model.trainable_variables, *self.model.non_trainable_variables):
+            if not is_float(variable.value):
+                continue
+            value = arrays.get(variable.path)
+            if value is None or value.shape != tuple(variable.shape):
+                found = "nothing" if value is None else f"shape {value.shape}"
+                raise ConfigError(
+                    f"The earlier weights do not fit: {variable.path} needs shape "
+                    f"{tuple(variable.shape)}. Found: {found}. Use the options of that "
+                    "training."
+                )
+            variable.assign(value)
 
     def new_state(self) -> State:
         """Return the state before the first step."""

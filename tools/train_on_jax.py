@@ -30,12 +30,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfkeras.errors import RFKerasError
+from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.frontend.presets import preset_config
 from rfkeras.tasks import MULTI_LABEL
 from rfkeras.training.losses import first_logits
-from rfkeras.utils.files import write_npz, write_text
-from tools.feature_parts import Features, read_parts
+from rfkeras.utils.files import open_npz, write_npz, write_text
+from tools.feature_parts import Features, Scale, read_parts
 from tools.growing_features import GrowingFeatures
 from tools.jax_batches import Augmentation, band_statistics
 from tools.jax_network import Network, mean_average_precision
@@ -60,6 +60,8 @@ class Trainer:
         data: The device's copy of `train`, see `draw_batch`.
         out: Folder of the results.
         started: When the model's time began, by `time.monotonic`.
+        start: File of an earlier training whose weights and statistics are taken over; None for
+            new ones.
         growing: Clips that are still being rendered; None for none.
     """
 
@@ -74,9 +76,11 @@ class Trainer:
         data: dict[str, Any],
         out: Path,
         started: float,
+        start: Path | None = None,
         growing: GrowingFeatures | None = None,
     ):
         self.started = started
+        self.start = start
         self.growing = growing
         self.name = name
         self.settings = settings
@@ -95,7 +99,13 @@ class Trainer:
             settings.seed,
             **self.options,
         )
-        self.network.set_first_logits(first_logits(train.labels, train.mask, MULTI_LABEL))
+        if start is None:
+            self.network.set_first_logits(first_logits(train.labels, train.mask, MULTI_LABEL))
+            data.update(statistics(train))
+        else:
+            arrays = read_weights(start)
+            self.network.load(arrays)
+            data.update(earlier_statistics(arrays, train.scale))
         self.logits = self.network.logits_function()
 
     def compile(self) -> tuple[Any, Any]:
@@ -224,6 +234,7 @@ class Trainer:
         arrays["frontend/std_db"] = deviation.astype(np.float32)
         record = {
             "model": self.name,
+            "started_from": None if self.start is None else self.start.name,
             "options": self.options,
             "scale": asdict(scale),
             "settings": asdict(self.settings),
@@ -258,16 +269,13 @@ def memory(compiled: Any) -> str:
 
 
 def on_device(train: Features, capacity: int = 0) -> dict[str, Any]:
-    """Copy the training features to the device, with their statistics.
+    """Copy the training features to the device.
 
     Args:
         train: The features.
         capacity: Clips that the arrays have room for, at least those of the features. Compiled
             functions depend on it, and not on the number of clips.
     """
-    scale = train.scale
-    lowest = scale.dynamic_range_db / DEVIATIONS
-    mean, deviation = band_statistics(train.steps, scale.step_db, lowest)
 
     def padded(array: Any) -> Any:
         missing = max(0, capacity - len(array))
@@ -278,11 +286,44 @@ def on_device(train: Features, capacity: int = 0) -> dict[str, Any]:
         "labels": padded(train.labels.astype(np.float32)),
         "mask": padded(train.mask.astype(np.float32)),
         "clips": np.int32(len(train)),
-        "step_db": np.float32(scale.step_db),
-        "mean": mean,
-        "deviation": deviation,
+        "step_db": np.float32(train.scale.step_db),
     }
     return {name: jax.device_put(jnp.asarray(value)) for name, value in data.items()}
+
+
+def statistics(train: Features) -> dict[str, Any]:
+    """Return mean and deviation of every band of the training features, dB above the floor."""
+    scale = train.scale
+    lowest = scale.dynamic_range_db / DEVIATIONS
+    mean, deviation = band_statistics(train.steps, scale.step_db, lowest)
+    return {"mean": jax.device_put(mean), "deviation": jax.device_put(deviation)}
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Read the arrays of an earlier training.
+
+    Raises:
+        ConfigError: It is not a file of this tool.
+    """
+    try:
+        with open_npz(path) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not a file of tools.train_on_jax: {error}.") from error
+    if "frontend/mean_db" not in found:
+        raise ConfigError(f"{path} is not a file of tools.train_on_jax: it has no front-end.")
+    return found
+
+
+def earlier_statistics(arrays: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    """Return the statistics that an earlier training used, in dB above the floor."""
+    weight = np.maximum(np.asarray(scale.band_weight), np.finfo(np.float32).tiny)
+    mean = (arrays["frontend/mean_db"] - np.asarray(scale.offset_db)) / weight - scale.floor_db
+    deviation = arrays["frontend/std_db"] / weight
+    return {
+        "mean": jax.device_put(mean.astype(np.float32)),
+        "deviation": jax.device_put(deviation.astype(np.float32)),
+    }
 
 
 def say(text: str) -> None:
@@ -297,6 +338,7 @@ def train_all(
     out: Path,
     capacity: int = 0,
     compile_only: bool = False,
+    start: Path | None = None,
     growing: GrowingFeatures | None = None,
 ) -> list[str]:
     """Train models one after the other; return the names of those that failed.
@@ -326,6 +368,7 @@ def train_all(
                     data,
                     out,
                     started,
+                    start_file(start, settings.name or name),
                     growing,
                 ).run(compile_only)
             except Exception as error:  # noqa: BLE001 - the next model may work
@@ -340,6 +383,12 @@ def train_all(
         gc.collect()
         jax.clear_caches()
     return failed
+
+
+def start_file(folder: Path | None, name: str) -> Path | None:
+    """Return the file of an earlier training; None without a folder, or without its file."""
+    path = None if folder is None else folder / f"{name}.npz"
+    return path if path is not None and path.is_file() else None
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -365,6 +414,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model", action="append", required=True, metavar="NAME[,KEY=VALUE...]"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of an earlier --out: go on from its weights, with a new schedule",
+    )
     parser.add_argument("--compile-cache", help="folder that keeps compiled functions")
     parser.add_argument("--compile-only", action="store_true", help="only fill that folder")
     parser.add_argument(
@@ -417,6 +472,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given.out,
             max(given.capacity, growing.capacity if growing else 0),
             given.compile_only,
+            given.start,
             growing,
         )
     except RFKerasError as error:

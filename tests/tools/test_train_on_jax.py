@@ -104,6 +104,20 @@ def test_the_statistics_are_those_of_the_training_clips(part, trained):
     np.testing.assert_allclose(arrays["frontend/std_db"], deviation, rtol=1e-4)
 
 
+def test_training_goes_on_from_earlier_weights(part, trained, tmp_path):
+    model = f"resnet_rf_tiny,{OPTIONS},name=a"
+    options = {"learning-rate": 0.0, "weight-decay": 0.0, "start": trained}
+    assert train(part, tmp_path, model, steps=10, **options) == 0
+    before, after = np.load(trained / "a.npz"), np.load(tmp_path / "a.npz")
+    assert json.loads(str(after["record"]))["started_from"] == "a.npz"
+    for name in before.files:
+        if name == "record" or name.endswith(("moving_mean", "moving_variance")):
+            continue
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-5)
+    other = f"resnet_rf_tiny,{OPTIONS},shake=true,name=a"
+    assert train(part, tmp_path, other, steps=10, start=trained) == 1
+
+
 def test_a_model_that_fails_does_not_stop_the_others(part, tmp_path, capsys):
     models = [f"resnet_rf_tiny,{OPTIONS},{more}" for more in ("name=a,width=0", "name=b")]
     assert train(part, tmp_path, *models, steps=60, **{"learning-rate": 1e30}) == 1
