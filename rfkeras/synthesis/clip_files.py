@@ -60,6 +60,20 @@ def audio_path(key: str) -> str:
     return f"audio/{key[:3]}/{key}.ogg"
 
 
+def announce_wait(folder: Path, *, progress: bool) -> Callable[[str], None]:
+    """Return what tells that another process works on a data set; see `files.exclusive`."""
+
+    def announce(holder: str) -> None:
+        if progress:
+            print(
+                f"{folder}: process {holder} is working on this data set. Waiting for it.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return announce
+
+
 def complete_audio(
     folder: Path,
     journal: ClipJournal,

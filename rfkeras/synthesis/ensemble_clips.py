@@ -8,12 +8,10 @@ that a killed call can be continued and a data set can grow.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import random
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +26,8 @@ from rfkeras.synthesis import ensemble, performance
 from rfkeras.synthesis.clip_files import (
     COMPOSED,
     ClipJournal,
+    announce_wait,
+    checksum,
     clip_key,
     complete_audio,
     label_files,
@@ -166,15 +166,7 @@ def compose_clips(
     except OSError as error:
         raise ConfigError(f"{folder}: the folder cannot be created: {error}.") from error
 
-    def announce_wait(holder: str) -> None:
-        if progress:
-            print(
-                f"{folder}: process {holder} is working on this data set. Waiting for it.",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    with exclusive(folder / ".lock", announce_wait):
+    with exclusive(folder / ".lock", announce_wait(folder, progress=progress)):
         remove_leftovers(folder)
         _check_settings(folder, described)
         write_text(folder / COMPOSED, json.dumps(described, indent=1) + "\n")
@@ -215,23 +207,18 @@ def describe(settings: Settings) -> dict[str, Any]:
             for font in (sounds.fonts if sounds else ())
         ],
         "negatives": [
-            {"file": Path(path).name, "sha256": _sha256(Path(path))}
+            {"file": Path(path).name, "sha256": checksum(Path(path))}
             for path in settings.negatives
         ],
     }
     if settings.recordings is not None:
         table = Path(settings.recordings)
         recordings = load_recordings(table, settings.leave_out)
-        content["recordings"] = {"file": table.name, "sha256": _sha256(table)}
+        content["recordings"] = {"file": table.name, "sha256": checksum(table)}
         content["credits"] = [asdict(credit) for credit in recordings.credits()]
     made_with = ("midirenderer", "soundfile", "soxr", "numpy", "scipy", "av")
     content["made_with"] = {name: importlib.metadata.version(name) for name in made_with}
     return content
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_settings(folder: Path, described: Mapping[str, Any]) -> None:

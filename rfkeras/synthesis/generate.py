@@ -10,7 +10,6 @@ import functools
 import importlib.metadata
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.synthesis.clip_files import (
     LABEL_FILES,
     ClipJournal,
+    announce_wait,
     checksum,
     clip_key,
     complete_audio,
@@ -108,15 +108,7 @@ def generate(
             f"{CACHE_VARIABLE}."
         ) from error
 
-    def announce_wait(holder: str) -> None:
-        if progress:
-            print(
-                f"{variant}: process {holder} is working on this data set. Waiting for it.",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    with exclusive(variant / ".lock", announce_wait):
+    with exclusive(variant / ".lock", announce_wait(variant, progress=progress)):
         _complete(variant, [*train, *test], seed, size, fonts, workers, progress=progress)
     return folder
 
