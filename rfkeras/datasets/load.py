@@ -8,7 +8,6 @@ from typing import Any
 
 from rfkeras.datasets.base import AudioDataset
 from rfkeras.errors import ConfigError, located, unknown_name
-from rfkeras.synthesis.clip_files import COMPOSED
 from rfkeras.utils.remote import to_path
 
 
@@ -101,6 +100,9 @@ def _openmic(
     data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
 ) -> AudioDataset:
     from rfkeras.datasets import openmic
+
+    # Not at the top: reading a data set does not need the renderer.
+    from rfkeras.synthesis.clip_files import COMPOSED
 
     folder = to_path(data_dir)
     if (folder / COMPOSED).is_file():
