@@ -182,9 +182,10 @@ def _calibration(trained: Trained) -> str:
             f", and are above the scores of 99 % of {found['negatives']} sounds without "
             "instruments"
         )
+    verb = "were" if found["bias"] else "was"
     lines = [
         "## Calibration\n",
-        f"{kept.capitalize()} of each tag's logits were fitted on {found['clips']} clips "
+        f"{kept.capitalize()} of each tag's logits {verb} fitted on {found['clips']} clips "
         f"({found['data'].rstrip('.')}) that training did not use. Expected calibration error "
         f"on clips that the fit did not use: {errors['before']:.3f} before, "
         f"{errors['after']:.3f} after. {thresholds}.\n",
