@@ -1,8 +1,10 @@
 """Render composed music straight to features, for machines without TensorFlow.
 
 `python -m tools.render_features front OUT.npz` writes the numbers of a front-end (needs
-TensorFlow). `python -m tools.render_features render FOLDER --settings composed.json --front
+TensorFlow). `python -m tools.render_features render FOLDER --settings settings.json --front
 OUT.npz --clips N` renders clips and stores their mel spectrograms, with no audio file between.
+The settings are the fields of `ensemble_clips.Settings`, with paths of the sounds, which the
+composed.json of a data set lacks. An earlier content of FOLDER is overwritten.
 `tools.train_on_jax --growing FOLDER` trains on what is ready.
 """
 
