@@ -250,9 +250,10 @@ def make_clips(
     threads: list[threading.Thread] = []
     try:
         for _ in range(min(workers, len(indices))):
-            process = _start(folder, maker)
+            process = _start(folder)
             processes.append(process)
-            thread = threading.Thread(target=_feed, args=(process, tasks, results), daemon=True)
+            arguments = (process, maker, tasks, results)
+            thread = threading.Thread(target=_feed, args=arguments, daemon=True)
             threads.append(thread)
             thread.start()
         for _ in indices:
@@ -267,13 +268,13 @@ def make_clips(
             process.communicate()
 
 
-def _start(folder: Path, maker: Mapping[str, Any]) -> subprocess.Popen[str]:
+def _start(folder: Path) -> subprocess.Popen[str]:
     """Start a worker process."""
     environment = {**os.environ, "PYTHONPATH": package_path()}
     # Each worker keeps one core busy; more threads inside would compete for the cores.
     environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", _WORKER, str(folder), json.dumps(maker)],
+        [sys.executable, "-P", "-m", _WORKER, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -282,22 +283,31 @@ def _start(folder: Path, maker: Mapping[str, Any]) -> subprocess.Popen[str]:
 
 
 def _feed(
-    process: subprocess.Popen[str], tasks: queue.SimpleQueue[int], results: _Results
+    process: subprocess.Popen[str],
+    maker: Mapping[str, Any],
+    tasks: queue.SimpleQueue[int],
+    results: _Results,
 ) -> None:
-    """Give one worker clip after clip. An empty answer means that the worker died."""
+    """Give one worker the maker, then clip after clip.
+
+    An empty answer means that the worker died.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
+    # Not as an argument: paths of thousands of files would be too long for one.
+    content = f"{json.dumps(maker)}\n"
     while True:
         try:
             index = tasks.get_nowait()
         except queue.Empty:
             return
         try:
-            process.stdin.write(f"{index}\n")
+            process.stdin.write(f"{content}{index}\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except OSError:
             line = ""
+        content = ""
         results.put((index, line))
         if not line:
             return
@@ -312,7 +322,8 @@ def _checksum_in(line: str, folder: Path) -> str:
         )
     answer = json.loads(line)
     if "error" in answer:
+        reason = str(answer["error"]).rstrip(".")
         raise DatasetError(
-            f"{folder}: a clip could not be made: {answer['error']} Finished clips are kept."
+            f"{folder}: a clip could not be made: {reason}. Finished clips are kept."
         )
     return str(answer["sha256"])

@@ -93,6 +93,11 @@ class Settings:
                 raise ConfigError(f"{name} must be within 0 and 1. Received: {rate}.")
         if self.seed < 0:
             raise ConfigError(f"The seed must be 0 or more. Received: {self.seed}.")
+        if self.leave_out and self.recordings is None:
+            raise ConfigError(
+                "Without a table of recorded notes, none can be left out. Received: "
+                f"{', '.join(self.leave_out)}."
+            )
 
 
 def parse_parts(text: str) -> tuple[int, int]:
@@ -168,14 +173,17 @@ def compose_clips(
 
     with exclusive(folder / ".lock", announce_wait(folder, progress=progress)):
         remove_leftovers(folder)
-        _check_settings(folder, described)
+        journal = ClipJournal(folder / "clips.sha256")
+        # A first call that failed, such as for a wrong table, must not forbid to mend it.
+        if journal.read() or not (folder / COMPOSED).is_file():
+            _check_settings(folder, described)
         write_text(folder / COMPOSED, json.dumps(described, indent=1) + "\n")
         test = min(clips - 1, max(1, round(clips * test_share)))
         splits = (range(clips - test), range(FIRST_TEST_INDEX, FIRST_TEST_INDEX + test))
         indices = [*splits[0], *splits[1]]
         complete_audio(
             folder,
-            ClipJournal(folder / "clips.sha256"),
+            journal,
             {"kind": "ensembles", **asdict(settings)},
             indices,
             workers=workers,
@@ -234,6 +242,8 @@ def _check_settings(folder: Path, described: Mapping[str, Any]) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
+        before = {}
+    if not isinstance(before, dict):
         before = {}
     # Other versions of packages may change the last bit, which no one hears.
     names = [name for name in described if name not in ("made_with", "credits")]

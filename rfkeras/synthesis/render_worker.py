@@ -1,9 +1,9 @@
 """Process that makes clips: it reads clip numbers and answers each with a line of JSON.
 
-    python -m rfkeras.synthesis.render_worker FOLDER MAKER
+    python -m rfkeras.synthesis.render_worker FOLDER
 
-MAKER is JSON; see `clip_maker`. The process ends when its standard input does, so it does not
-outlive a parent that was killed.
+The first line of standard input is the maker as JSON; see `clip_maker`. The process
+ends when its standard input does, so it does not outlive a parent that was killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     """Make clips until standard input ends."""
     # Ctrl-C reaches every process of the terminal; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folder, maker = Path(arguments[0]), json.loads(arguments[1])
+    folder, maker = Path(arguments[0]), json.loads(sys.stdin.readline())
     make: Callable[[int], bytes] | None = None
     for line in sys.stdin:
         index = int(line)

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from rfkeras.datasets.load import load_dataset
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.synthesis.clip_files import audio_path
 from rfkeras.synthesis.ensemble_clips import (
     Settings,
@@ -88,6 +88,28 @@ def test_other_settings_need_another_folder(composed, tmp_path):
         compose_clips(tmp_path, 6, SETTINGS, progress=False)
 
 
+def test_a_failed_first_call_can_be_mended(tmp_path):
+    bad, good = tmp_path / "bad.wav", tmp_path / "good.wav"
+    bad.write_text("no sound")
+    soundfile.write(good, np.full(44100, 0.1), 44100)
+    # So many paths are too long for an argument of a process.
+    settings = replace(SETTINGS, negatives=(str(bad),) * 3000, negative_rate=1.0)
+    folder = tmp_path / "set"
+    with pytest.raises(DatasetError, match=r"[a-z]\. Finished clips are kept"):
+        compose_clips(folder, 40, settings, workers=1, progress=False)
+    (folder / "clips.sha256").unlink(missing_ok=True)
+    compose_clips(folder, 2, SETTINGS, workers=1, progress=False)
+    assert json.loads((folder / "composed.json").read_text())["negatives"] == []
+
+
+def test_a_damaged_record_of_settings_is_an_error(composed, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(composed, folder)
+    (folder / "composed.json").write_text("[]")
+    with pytest.raises(ConfigError, match="made with other settings"):
+        compose_clips(folder, 6, SETTINGS, progress=False)
+
+
 def test_settings_name_sources_and_credits(composed, tmp_path):
     content = json.loads((composed / "composed.json").read_text())
     assert content["fonts"][0]["file"] == "TimGM6mb.sf2"
@@ -118,6 +140,7 @@ def test_files_without_instruments_take_part(tmp_path):
         ({"negative_rate": 1.5}, "negative_rate must be within 0 and 1"),
         ({"recording_share": -0.1}, "recording_share must be within 0 and 1"),
         ({"seed": -1}, "seed must be 0 or more"),
+        ({"leave_out": ("vsco2",)}, r"none can be left out\. Received: vsco2"),
     ],
 )
 def test_wrong_settings(options, match):
