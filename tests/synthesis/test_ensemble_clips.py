@@ -14,6 +14,7 @@ from rfkeras.synthesis.clip_files import audio_path
 from rfkeras.synthesis.ensemble_clips import (
     Settings,
     clip_labels,
+    clip_recorder,
     compose_clips,
     ensemble_maker,
     find_negatives,
@@ -100,6 +101,22 @@ def test_a_failed_first_call_can_be_mended(tmp_path):
     (folder / "clips.sha256").unlink(missing_ok=True)
     compose_clips(folder, 2, SETTINGS, workers=1, progress=False)
     assert json.loads((folder / "composed.json").read_text())["negatives"] == []
+
+
+def test_a_changed_sound_font_is_another_setting(composed, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(composed, folder)
+    content = json.loads((folder / "composed.json").read_text())
+    content["fonts"][0]["sha256"] = "0" * 64
+    (folder / "composed.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="made with other settings: fonts"):
+        compose_clips(folder, 6, SETTINGS, progress=False)
+
+
+def test_clips_without_instruments_go_through_the_chain():
+    settings = replace(SETTINGS, negative_rate=1.0)
+    recorded, dry = clip_recorder(settings), clip_recorder(replace(settings, chain=False))
+    assert any(not np.array_equal(recorded(index), dry(index)) for index in range(3))
 
 
 def test_a_damaged_record_of_settings_is_an_error(composed, tmp_path):

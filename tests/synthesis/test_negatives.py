@@ -54,6 +54,11 @@ def test_files_are_cut_and_repeated(tmp_path, monkeypatch):
     samples, name = draw_negative(random.Random(0), [tmp_path / "short.wav"], count, RATE)
     assert name == "short.wav"
     np.testing.assert_allclose(samples[: RATE // 4], samples[RATE // 2 : count], atol=1e-6)
+    starts = set()
+    for seed in range(4):
+        cut, _ = draw_negative(random.Random(seed), [tmp_path / "long.wav"], count, RATE)
+        starts.add(round(float(cut[0] / np.ptp(cut)), 3))
+    assert len(starts) == 4
     samples, _ = draw_negative(random.Random(1), [tmp_path / "long.wav"], count, RATE)
     # An excerpt in one piece, of another place than the beginning.
     assert np.all(np.diff(samples) > 0)

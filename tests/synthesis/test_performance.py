@@ -155,3 +155,21 @@ def test_errors_of_sounds(tmp_path):
         load_sounds([])
     with pytest.raises(ConfigError, match=r"none can be left out\. Received: vsco2"):
         load_sounds([default_sound_font()], None, ("vsco2",))
+
+
+def test_each_clip_has_a_chain_of_its_own(font):
+    piece, _ = solo()
+    chains = {repr(perform(piece, Sounds(font), 7, index).chain) for index in range(3)}
+    assert len(chains) == 3
+
+
+def test_recordings_follow_the_tuning_of_the_piece(tmp_path):
+    piece, _ = solo()
+    (part,) = piece.composition.parts
+    source = RecordingSource(load_recordings(flutes(tmp_path)).groups("flute")[0])
+    held = Expression((Note(0.0, 1.4, 72, 90),))
+    peaks = []
+    for tuning_cents in (0.0, 100.0):
+        stem = performance._stem(random.Random(0), source, part, held, tuning_cents)
+        peaks.append(np.abs(np.fft.rfft(stem)).argmax())
+    assert 1200 * np.log2(peaks[1] / peaks[0]) == pytest.approx(100, abs=5)
