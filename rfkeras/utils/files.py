@@ -443,6 +443,9 @@ def try_exclusive(path: Path) -> Iterator[str | None]:
 
     Yields:
         None if the lock is held, or its holder as "PROCESS-ID on HOST (since TIME)".
+
+    Raises:
+        OSError: The file cannot be created.
     """
     from filelock import FileLock, Timeout
 
@@ -451,6 +454,8 @@ def try_exclusive(path: Path) -> Iterator[str | None]:
     try:
         lock.acquire()
     except Timeout:
+        # Some folders cannot contain a file at all, which looks like a lock that someone holds.
+        path.touch()
         yield _read_holder(holder)
         return
     except (NotImplementedError, OSError) as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import soundfile
 
 from rfkeras.datasets.load import load_dataset
 from rfkeras.errors import ConfigError, DatasetError
+from rfkeras.synthesis import ensemble_clips
 from rfkeras.synthesis.clip_files import audio_path
 from rfkeras.synthesis.ensemble_clips import (
     Settings,
@@ -178,3 +180,13 @@ def test_ranges_of_parts():
     assert parse_parts("3") == (3, 3)
     with pytest.raises(ConfigError, match=r'range such as 1-8.*Received: "many"'):
         parse_parts("many")
+
+
+def test_the_recorder_uses_the_sounds_of_the_settings(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(ensemble_clips, "load_sounds", lambda *call: calls.append(call))
+    table = tmp_path / "notes.csv"
+    clip_recorder(
+        Settings(("a.sf2",), str(table), leave_out=("own",), recording_share=0.7, seed=1)
+    )
+    assert calls == [([Path("a.sf2")], table, ("own",), 0.7)]

@@ -10,6 +10,7 @@ from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.synthesis import performance
 from rfkeras.synthesis.curves import Expression
 from rfkeras.synthesis.ensemble import compose_ensemble
+from rfkeras.synthesis.mapping import INSTRUMENTS
 from rfkeras.synthesis.performance import Sounds, load_sounds, perform
 from rfkeras.synthesis.recordings import load_recordings
 from rfkeras.synthesis.render import CLIP_RMS, default_sound_font
@@ -100,6 +101,21 @@ def test_chain_is_drawn_for_each_clip(font):
     for take in takes:
         assert take.samples.shape == (441000,)
         assert np.isfinite(take.samples).all()
+
+
+def test_banks_of_presets_reach_the_renderer(font, monkeypatch):
+    banks = []
+    monkeypatch.setattr(
+        performance, "render_stem", lambda *_, bank, **options: banks.append(bank)
+    )
+    piece, _ = solo("ukulele")
+    (part,), (expression,) = piece.composition.parts, piece.expressions
+    kit = replace(part, casting=replace(part.casting, instrument=INSTRUMENTS["drums"]))
+    for played, bank in ((part, 8), (part, 0), (kit, 128)):
+        source = FontSource(font[0].font, bank, 24)
+        performance._stem(random.Random(0), source, played, expression, 0.0)
+    # Drum tracks choose the bank of kits by themselves.
+    assert banks == [8, 0, 0]
 
 
 def test_another_source_replaces_a_silent_preset(font, monkeypatch):

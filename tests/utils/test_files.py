@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,12 @@ def test_a_waiting_process_gets_the_lock_when_it_is_free(tmp_path, monkeypatch):
             pass
     with files.exclusive(tmp_path / "lock", waiting.append):
         assert waiting[0].startswith(f"{os.getpid()} on {socket.gethostname()} (since ")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+def test_a_lock_that_cannot_be_created_is_an_error():
+    with (
+        pytest.raises(OSError, match=r"/proc/\.lock"),
+        files.try_exclusive(Path("/proc/.lock")),
+    ):
+        raise AssertionError("held a lock that cannot exist")
