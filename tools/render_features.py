@@ -79,8 +79,8 @@ def mel_db(samples: NDArray[np.float32], front: Mapping[str, Any]) -> NDArray[np
 
 def render(
     folder: Path, settings: Mapping[str, Any], front: Path, clips: int, workers: int
-) -> None:
-    """Render clips in parallel. Rows are ready where `done` is 1.
+) -> int:
+    """Render clips in parallel; return how many failed. Rows are ready where `done` is 1.
 
     Args:
         folder: Folder for steps.npy, labels.npy, mask.npy, done.npy and scale.json.
@@ -114,6 +114,7 @@ def render(
         rows = pool.map(_render_row, range(clips))
         for _ in track(rows, clips, "Rendering", unit="clips", plain_lines=20):
             pass
+    return clips - int(np.count_nonzero(np.load(folder / "done.npy")))
 
 
 def _model_samples(rate_hz: int) -> int:
@@ -125,7 +126,6 @@ _worker: dict[str, Any] = {}
 
 def _start(folder: str, settings: Mapping[str, Any], front: str) -> None:
     """Prepare a worker process."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     with np.load(front) as arrays:
         _worker["front"] = {name: arrays[name] for name in arrays.files}
     _worker["scale"] = read_scale(str(_worker["front"]["scale"]))
@@ -152,8 +152,8 @@ def _render_row(index: int) -> int:
     return index
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 1 if a clip could not be rendered."""
     parser = argparse.ArgumentParser(prog="python -m tools.render_features")
     actions = parser.add_subparsers(dest="action", required=True)
     front = actions.add_parser("front", help="write the numbers of a front-end")
@@ -169,12 +169,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.action == "front":
         write_front(options.output, options.frontend, options.step_db)
-        return
+        return 0
+    # Each worker keeps one core busy. Child processes read this before they load NumPy.
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     started = time.monotonic()
     settings = json.loads(options.settings.read_text(encoding="utf-8"))
-    render(options.folder, settings, options.front, options.clips, options.workers)
-    print(f"{options.clips} clips in {time.monotonic() - started:.0f} s", flush=True)
+    failed = render(options.folder, settings, options.front, options.clips, options.workers)
+    print(
+        f"{options.clips} clips in {time.monotonic() - started:.0f} s, {failed} failed",
+        flush=True,
+    )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

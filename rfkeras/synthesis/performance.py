@@ -168,8 +168,8 @@ def _play(
         composition.kit,
         sounds.share,
     )
-    others = font_sources(part.casting, sounds.fonts, composition.kit)
-    for source in (drawn, *others):
+    fonts = font_sources(part.casting, sounds.fonts, composition.kit)
+    for source in (drawn, *(font for font in fonts if font != drawn)):
         stem = _stem(rng, source, part, expression, composition.tuning_cents)
         if not part.heard or np.isfinite(gated_loudness(stem, RENDER_RATE_HZ)):
             return source, stem
