@@ -206,7 +206,7 @@ def render_excerpts(
     for place, start in enumerate(starts):
         notes = {sound: _notes(group, start) for sound, group in parts.items()}
         waves = {sound: stem[place] for sound, stem in stems.items()}
-        mixed = np.sum(list(waves.values()), axis=0, dtype=np.float64)
+        mixed = np.asarray(np.sum(list(waves.values()), axis=0, dtype=np.float64))
         if not np.isfinite(gated_loudness(mixed, RENDER_RATE_HZ)):
             continue
         labels, mask = label_excerpt(notes, waves, mixed)

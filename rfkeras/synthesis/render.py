@@ -343,7 +343,7 @@ def _k_weighting(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.abs(shelf * high_pass) ** 2)
 
 
-def gated_loudness(samples: NDArray[np.float32], sample_rate_hz: int) -> float:
+def gated_loudness(samples: NDArray[np.floating[Any]], sample_rate_hz: int) -> float:
     """Measure the loudness of the parts of a signal that sound, relative to full scale.
 
     As in BS.1770, frames of 0.4 s are weighted by frequency; silent frames are dropped, then
