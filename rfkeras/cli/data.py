@@ -158,7 +158,6 @@ def _add_compose(actions: Any) -> None:
     )
     compose.add_argument(
         "--negative-rate",
-        default=0.06,
         metavar="P",
         help="probability that a clip has no instrument (default: 0.06)",
     )
@@ -235,23 +234,22 @@ def run_compose(options: argparse.Namespace) -> int:
     )
     from rfkeras.synthesis.render import parse_sound_fonts
 
-    share = number(0, 1)
     fonts = options.sound_font or ([] if options.recordings else ["TimGM6mb"])
     paths = [str(path) for text in fonts for path in parse_sound_fonts(text)]
-    own_rate = options.recording_share is not None
+    given: dict[str, Any] = {"featured": tuple(options.feature)} if options.feature else {}
+    for name in ("recording_share", "negative_rate"):
+        value = getattr(options, name)
+        if value is not None:
+            given[name] = number(0, 1)(f"--{name.replace('_', '-')}", value)
     settings = Settings(
         fonts=tuple(paths),
         recordings=str(options.recordings.resolve()) if options.recordings else None,
         leave_out=tuple(options.leave_out),
-        recording_share=(
-            share("--recording-share", options.recording_share) if own_rate else None
-        ),
         negatives=find_negatives(options.negatives) if options.negatives else (),
-        negative_rate=share("--negative-rate", options.negative_rate),
         parts=parse_parts(options.parts),
         chain=options.chain,
         seed=whole(0)("--seed", options.seed),
-        **({"featured": tuple(options.feature)} if options.feature else {}),
+        **given,
     )
     folder = compose_clips(
         options.output,

@@ -37,7 +37,7 @@ LABEL_FILES = (
     "partitions/split01_test.csv",
 )
 COMPOSED = "composed.json"
-"""File with the settings of a data set of ensembles. It tells them from the real OpenMIC."""
+"""File with the settings of a composed data set. The real OpenMIC-2018 has no such file."""
 
 _RESPONSES = 3
 
@@ -61,7 +61,7 @@ def audio_path(key: str) -> str:
 
 
 def announce_wait(folder: Path, *, progress: bool) -> Callable[[str], None]:
-    """Return what tells that another process works on a data set; see `files.exclusive`."""
+    """Return the callback of `files.exclusive` that prints which process holds a data set."""
 
     def announce(holder: str) -> None:
         if progress:

@@ -48,7 +48,7 @@ MAX_CLIPS = 500_000
 
 @dataclass(frozen=True)
 class Settings:
-    """What the clips of a data set are, apart from their number.
+    """Settings of a composed data set. With its number, they determine a clip.
 
     Attributes:
         fonts: Paths of sound fonts, which may be partial.

@@ -14,6 +14,8 @@ from rfkeras.cli import main
 from rfkeras.datasets.checks import check_dataset
 from rfkeras.datasets.load import load_dataset
 from rfkeras.datasets.pack import pack
+from rfkeras.synthesis import ensemble_clips
+from rfkeras.synthesis.render import default_sound_font
 from tests.helpers.layouts import (
     TRACKS,
     write_dcase,
@@ -220,3 +222,47 @@ def test_what_is_left_out_or_looks_wrong_is_noted_and_copies_fail_the_check(
     status, out, _ = check("folder", folder)
     assert status == 1
     assert re.search(r"Mismatch: 1 file of \w+ and test has the same content as another", out)
+
+
+def test_flags_of_compose_are_settings(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(
+        ensemble_clips,
+        "compose_clips",
+        lambda out, clips, settings, **options: calls.append((clips, settings, options)) or out,
+    )
+    soundfile.write(tmp_path / "speech.wav", np.zeros(100), 16000)
+    table = tmp_path / "notes.csv"
+    flags = (
+        f"--sound-font TimGM6mb --recordings {table} --leave-out a --leave-out b --parts 2-3"
+    )
+    flags += f" --negatives {tmp_path} --negative-rate 0.5 --recording-share 1 --feature piano"
+    flags += " --no-chain --seed 7 --test-share 0.3 --workers 2"
+    assert (
+        main.run(["data", "compose", str(tmp_path / "out"), "--clips", "9", *flags.split()])
+        == 0
+    )
+    assert main.run(["data", "compose", str(tmp_path / "out"), "--clips", "5"]) == 0
+    font = str(default_sound_font())
+    assert calls == [
+        (
+            9,
+            ensemble_clips.Settings(
+                fonts=(font,),
+                recordings=str(table),
+                leave_out=("a", "b"),
+                recording_share=1.0,
+                negatives=(str(tmp_path / "speech.wav"),),
+                negative_rate=0.5,
+                parts=(2, 3),
+                featured=("piano",),
+                chain=False,
+                seed=7,
+            ),
+            {"test_share": 0.3, "workers": 2},
+        ),
+        (5, ensemble_clips.Settings(fonts=(font,)), {"test_share": 0.1, "workers": None}),
+    ]
+    assert str(tmp_path / "out") in capsys.readouterr().out
+    assert main.run(["data", "compose", "x", "--clips", "5", "--negative-rate", "2"]) == 1
+    assert "--negative-rate must be a number from 0 to 1" in capsys.readouterr().err
