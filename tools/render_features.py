@@ -5,7 +5,9 @@ TensorFlow). `python -m tools.render_features render FOLDER --settings settings.
 OUT.npz --clips N` renders clips and stores their mel spectrograms, with no audio file between.
 The settings are the fields of `ensemble_clips.Settings`, with paths of the sounds, which the
 composed.json of a data set lacks. An earlier content of FOLDER is overwritten.
-`tools.train_on_jax --growing FOLDER` trains on what is ready.
+`tools.train_on_jax --growing FOLDER` trains on what is ready, and
+`python -m tools.render_features pack FOLDER OUT.npz` packs it into files that can travel, as
+those of `tools.pack_features`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,14 @@ from rfkeras.synthesis.mapping import CLASSES
 from rfkeras.synthesis.render import CLIP_SAMPLES, SAMPLE_RATE_HZ
 from rfkeras.utils.files import write_npz, write_text
 from rfkeras.utils.progress import track
-from tools.feature_parts import Scale, read_scale
+from tools.feature_parts import (
+    BLOCK_CLIPS,
+    Features,
+    Scale,
+    compress,
+    read_scale,
+    write_part,
+)
 
 ROWS = ("steps", "labels", "mask", "done")
 
@@ -117,6 +126,51 @@ def render(
     return clips - int(np.count_nonzero(np.load(folder / "done.npy")))
 
 
+def pack(folder: Path, out: Path, part_mb: float) -> list[Path]:
+    """Pack the clips that are ready into training files; return these.
+
+    Args:
+        folder: Folder of `render`, which may still be running.
+        out: The files are named after this: OUT-000.npz and so on. Older ones are overwritten.
+        part_mb: Largest size of a file in MB of 1,000,000 bytes.
+    """
+    rows = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ROWS}
+    scale = read_scale((folder / "scale.json").read_text(encoding="utf-8"))
+    ready = np.flatnonzero(rows["done"])
+    written: list[Path] = []
+    used: list[int] = []
+    blocks: list[bytes] = []
+
+    def finish() -> None:
+        path = out.with_name(f"{out.stem}-{len(written):03d}.npz")
+        features = Features(
+            np.broadcast_to(np.uint8(0), (len(used), *rows["steps"].shape[1:])),
+            np.array(rows["labels"][used]),
+            np.array(rows["mask"][used]),
+            np.zeros(len(used), np.uint8),
+            np.array([f"{out.stem}/{row}" for row in used]),
+            scale,
+        )
+        write_part(path, features, blocks)
+        written.append(path)
+        used.clear()
+        blocks.clear()
+
+    blocks_of_rows = [
+        ready[first : first + BLOCK_CLIPS].tolist()
+        for first in range(0, len(ready), BLOCK_CLIPS)
+    ]
+    for chosen in track(blocks_of_rows, len(blocks_of_rows), "Packing", unit="blocks"):
+        block = compress(np.array(rows["steps"][chosen]))
+        if blocks and sum(map(len, blocks)) + len(block) > part_mb * 1e6:
+            finish()
+        blocks.append(block)
+        used += chosen
+    if used:
+        finish()
+    return written
+
+
 def _model_samples(rate_hz: int) -> int:
     return round(CLIP_SAMPLES * rate_hz / SAMPLE_RATE_HZ)
 
@@ -166,7 +220,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     render_parser.add_argument("--front", type=Path, required=True)
     render_parser.add_argument("--clips", type=int, required=True)
     render_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    pack_parser = actions.add_parser("pack", help="pack rendered clips into files")
+    pack_parser.add_argument("folder", type=Path)
+    pack_parser.add_argument("output", type=Path)
+    pack_parser.add_argument("--part-mb", type=float, default=50.0)
     options = parser.parse_args(arguments)
+    if options.action == "pack":
+        for path in pack(options.folder, options.output, options.part_mb):
+            print(path)
+        return 0
     if options.action == "front":
         write_front(options.output, options.frontend, options.step_db)
         return 0

@@ -60,6 +60,7 @@ class Trainer:
         data: The device's copy of `train`, see `draw_batch`.
         out: Folder of the results.
         started: When the model's time began, by `time.monotonic`.
+        bands: Mean and deviation of the bands, from `statistics`.
         start: File of an earlier training whose weights and statistics are taken over; None for
             new ones.
         growing: Clips that are still being rendered; None for none.
@@ -76,6 +77,7 @@ class Trainer:
         data: dict[str, Any],
         out: Path,
         started: float,
+        bands: dict[str, Any],
         start: Path | None = None,
         growing: GrowingFeatures | None = None,
     ):
@@ -101,7 +103,7 @@ class Trainer:
         )
         if start is None:
             self.network.set_first_logits(first_logits(train.labels, train.mask, MULTI_LABEL))
-            data.update(statistics(train))
+            data.update(bands)
         else:
             arrays = read_weights(start)
             self.network.load(arrays)
@@ -347,7 +349,7 @@ def train_all(
     """
     train, validation = features.select("train"), features.select("validation")
     begun = time.monotonic()
-    data = on_device(train, capacity)
+    data, bands = on_device(train, capacity), statistics(train)
     say(
         f"{len(train)} training and {len(validation)} validation clips of "
         f"{train.steps.shape[1]} frames on {jax.devices()[0].device_kind} "
@@ -368,6 +370,7 @@ def train_all(
                     data,
                     out,
                     started,
+                    bands,
                     start_file(start, settings.name or name),
                     growing,
                 ).run(compile_only)
@@ -383,6 +386,19 @@ def train_all(
         gc.collect()
         jax.clear_caches()
     return failed
+
+
+def check_same_scale(scale: Scale, growing: GrowingFeatures) -> None:
+    """Check that clips in files and clips that are being rendered have numbers of one meaning.
+
+    Raises:
+        ConfigError: They have not.
+    """
+    if scale != growing.scale:
+        raise ConfigError(
+            f"{growing.folder} is being rendered with another front-end, step or tags than the "
+            "files have. Render it with the front-end that the files were made with."
+        )
 
 
 def start_file(folder: Path | None, name: str) -> Path | None:
@@ -401,14 +417,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--growing",
         type=Path,
         metavar="FOLDER",
-        help="train on what tools.render_features is writing, instead of files",
+        help="train on what tools.render_features is writing, too",
     )
     parser.add_argument(
         "--first-clips",
         type=int,
         default=500,
         metavar="CLIPS",
-        help="clips of that folder to wait for (default: 500)",
+        help="clips of that folder to wait for if there are no files (default: 500)",
     )
     parser.add_argument(
         "--model", action="append", required=True, metavar="NAME[,KEY=VALUE...]"
@@ -461,16 +477,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             jax.config.update("jax_compilation_cache_dir", given.compile_cache)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
         growing = GrowingFeatures(given.growing) if given.growing else None
-        if growing is not None:
-            features = growing.first(given.first_clips, say)
+        room = 0
+        if growing is not None and not given.features:
+            features, room = growing.first(given.first_clips, say), growing.capacity
         else:
             features = read_parts(given.features, say)
+            if growing is not None:
+                check_same_scale(features.scale, growing)
+                room = len(features) + growing.capacity
         failed = train_all(
             models,
             augmentation,
             features,
             given.out,
-            max(given.capacity, growing.capacity if growing else 0),
+            max(given.capacity, room),
             given.compile_only,
             given.start,
             growing,

@@ -10,8 +10,8 @@ pytest.importorskip("tensorflow")
 from rfkeras.frontend import create_frontend
 from rfkeras.synthesis.ensemble_clips import Settings, clip_labels, clip_recorder
 from rfkeras.synthesis.render import default_sound_font
-from tools.feature_parts import read_scale
-from tools.render_features import main, mel_db
+from tools.feature_parts import compress, read_parts, read_scale
+from tools.render_features import main, mel_db, pack
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,27 @@ def test_rows_are_the_clips_of_the_settings(front, tmp_path, monkeypatch):
     loudest = np.abs(samples).reshape(-1, 441).mean(axis=1).argmax() / 100
     frame_s = above_floor_db.mean(axis=1).argmax() * 512 / 22050
     assert abs(frame_s - loudest) < 1.5
+
+
+def test_ready_rows_are_packed_into_files_of_limited_size(front, tmp_path):
+    folder, rng = tmp_path / "clips", np.random.default_rng(1)
+    folder.mkdir()
+    rows = {
+        "steps": rng.integers(0, 9, (50, 431, 256)).astype(np.uint8),
+        "labels": rng.integers(0, 2, (50, 20)).astype(np.float16),
+        "mask": rng.integers(0, 2, (50, 20)).astype(bool),
+        "done": np.ones(50, np.uint8),
+    }
+    rows["done"][[3, 17]] = 0
+    for name, values in rows.items():
+        np.save(folder / f"{name}.npy", values)
+    with np.load(front) as arrays:
+        (folder / "scale.json").write_text(str(arrays["scale"]))
+    block_mb = len(compress(rows["steps"][:16])) / 1e6
+    paths = pack(folder, tmp_path / "mine.npz", part_mb=2.5 * block_mb)
+    assert [path.name for path in paths] == ["mine-000.npz", "mine-001.npz"]
+    packed, ready = read_parts(paths, lambda text: None), np.flatnonzero(rows["done"])
+    for name in ("steps", "labels", "mask"):
+        np.testing.assert_array_equal(getattr(packed, name), rows[name][ready])
+    assert packed.keys.tolist() == [f"mine/{row}" for row in ready]
+    assert len(packed.select("train")) == 48

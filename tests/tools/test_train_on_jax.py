@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -167,3 +168,23 @@ def test_mean_average_precision_is_that_of_scikit_learn():
     ]
     value = jax_network.mean_average_precision(scores, labels, mask)
     assert value == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_clips_that_get_ready_join_those_of_files(part, tmp_path, capsys):
+    clips = {
+        "steps": np.full((130, 40, 32), 50, np.uint8),
+        "labels": np.zeros((130, 3), np.float16),
+        "mask": np.ones((130, 3), bool),
+        "done": np.ones(130, np.uint8),
+    }
+    for name, values in clips.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    (tmp_path / "scale.json").write_text(json.dumps(asdict(SCALE)))
+    model = f"resnet_rf_tiny,{OPTIONS}"
+    assert train(part, tmp_path, model, steps=20, growing=tmp_path) == 0
+    record = json.loads((tmp_path / "resnet_rf_tiny.json").read_text())
+    assert record["clips"]["train"] == 16 + 128  # the last two do not fill a block
+    other = json.dumps({**asdict(SCALE), "step_db": 1.0})
+    (tmp_path / "scale.json").write_text(other)
+    assert train(part, tmp_path, model, steps=20, growing=tmp_path) == 2
+    assert "another front-end, step or tags" in capsys.readouterr().err
