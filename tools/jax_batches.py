@@ -39,7 +39,12 @@ class Augmentation:
 
 
 def draw_batch(
-    key: Any, data: dict[str, Any], batch: int, frames: int, augmentation: Augmentation
+    key: Any,
+    data: dict[str, Any],
+    batch: int,
+    frames: int,
+    augmentation: Augmentation,
+    twice: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Draw excerpts of random clips and change them.
 
@@ -51,14 +56,17 @@ def draw_batch(
         batch: Number of excerpts.
         frames: Frames of an excerpt.
         augmentation: The random changes.
+        twice: Whether the second half of the batch has the excerpts of the first at other gains
+            and with other masks. The batch must be even.
 
     Returns:
         Standardised spectrograms (batch, frames, bands, 1), labels and mask (batch, tags).
     """
     clip, start, change, masks = jax.random.split(key, 4)
     _, n_frames, n_bands = data["steps"].shape
-    rows = jax.random.randint(clip, (batch,), 0, data["clips"])
-    starts = jax.random.randint(start, (batch,), 0, n_frames - frames + 1)
+    count = batch // 2 if twice else batch
+    rows = jax.random.randint(clip, (count,), 0, data["clips"])
+    starts = jax.random.randint(start, (count,), 0, n_frames - frames + 1)
 
     def cut(row: Any, first: Any) -> Any:
         place, size = (row, first, jnp.zeros_like(row)), (1, frames, n_bands)
@@ -66,7 +74,7 @@ def draw_batch(
 
     levels_db = jax.vmap(cut)(rows, starts).astype(jnp.float32) * data["step_db"]
     levels_db, labels, mask = augment(
-        change, levels_db, data["labels"][rows], data["mask"][rows], augmentation
+        change, levels_db, data["labels"][rows], data["mask"][rows], augmentation, twice
     )
     x = standardised(levels_db, data)
     for size, axis, name in ((augmentation.time_mask, 1, 0), (augmentation.mel_mask, 2, 1)):
@@ -81,7 +89,12 @@ def standardised(levels_db: Any, data: dict[str, Any]) -> Any:
 
 
 def augment(
-    key: Any, levels_db: Any, labels: Any, mask: Any, augmentation: Augmentation
+    key: Any,
+    levels_db: Any,
+    labels: Any,
+    mask: Any,
+    augmentation: Augmentation,
+    twice: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Change the gain and the colour of excerpts, and mix some with another.
 
@@ -93,6 +106,7 @@ def augment(
         labels: (batch, tags), from 0 to 1.
         mask: (batch, tags), 1 where the label is known.
         augmentation: The random changes.
+        twice: Whether every excerpt is returned a second time, at another gain.
 
     Returns:
         The same three. A mixture has the tags of both; its label is known if it is known in
@@ -120,8 +134,10 @@ def augment(
             labels, mask, jnp.roll(labels, 1, axis=0), jnp.roll(mask, 1, axis=0)
         )
         labels, mask = jnp.where(is_mixed, both, labels), jnp.where(is_mixed, known, mask)
+    if twice:
+        power, labels, mask = (jnp.concatenate([each, each]) for each in (power, labels, mask))
     low, high = augmentation.gain_db
-    gain = to_power(jax.random.uniform(loudness, (batch, 1, 1), minval=low, maxval=high))
+    gain = to_power(jax.random.uniform(loudness, (len(power), 1, 1), minval=low, maxval=high))
     return 10.0 * jnp.log10(jnp.maximum(power * gain, 1.0)), labels, mask
 
 

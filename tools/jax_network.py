@@ -117,6 +117,7 @@ class Network:
         augmentation: Augmentation,
         weight_decay: float,
         averaging: float,
+        consistency: float = 0.0,
     ) -> Callable[..., tuple[State, Any]]:
         """Return a compiled function of many training steps.
 
@@ -128,6 +129,8 @@ class Network:
             weight_decay: AdamW's decay of kernels.
             averaging: Share of the old moving average of the weights that a step keeps. It is
                 smaller in the first steps.
+            consistency: Weight of the mean squared difference between the logits of an excerpt
+                at two gains. Above 0, a batch has every excerpt twice.
 
         Returns:
             Function of (state, data, key, rates), with a learning rate for every step. It
@@ -136,11 +139,17 @@ class Network:
 
         def loss_of(weights: Any, others: Any, x: Any, labels: Any, mask: Any) -> Any:
             logits, others = self.model.stateless_call(weights, others, x, training=True)
-            return self._loss(labels, logits, sample_weight=mask), others
+            loss = self._loss(labels, logits, sample_weight=mask)
+            if consistency:
+                first, second = jnp.split(logits.astype(jnp.float32), 2)
+                loss += consistency * jnp.mean(jnp.square(first - second))
+            return loss, others
 
         def step(state: State, rate: Any, data: Any, key: Any) -> tuple[State, Any]:
             key = jax.random.fold_in(key, state["step"])
-            x, labels, mask = draw_batch(key, data, batch, frames, augmentation)
+            x, labels, mask = draw_batch(
+                key, data, batch, frames, augmentation, twice=consistency > 0
+            )
             (loss, others), gradients = jax.value_and_grad(loss_of, has_aux=True)(
                 state["weights"], state["others"], x, labels, mask
             )

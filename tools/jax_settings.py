@@ -34,6 +34,8 @@ class Settings:
         schedule: "cosine" or "linear", after that.
         weight_decay: AdamW's decay of kernels.
         averaging: Share of the old moving average of the weights that a step keeps.
+        consistency: Weight of the squared difference between the logits of an excerpt at two
+            gains; above 0, a batch has every excerpt twice.
         precision: "bfloat16" or "float32".
         chunk: Steps between two looks at the clock.
         evaluate_every: Seconds between evaluations.
@@ -52,6 +54,7 @@ class Settings:
     schedule: str = "cosine"
     weight_decay: float = 0.01
     averaging: float = 0.999
+    consistency: float = 0.0
     precision: str = "bfloat16"
     chunk: int = 50
     evaluate_every: float = 30.0
@@ -145,6 +148,11 @@ def check_settings(settings: Settings) -> Settings:
         raise ConfigError(unknown_name("precision", settings.precision, PRECISIONS))
     if settings.schedule not in SCHEDULES:
         raise ConfigError(unknown_name("schedule", settings.schedule, SCHEDULES))
+    if settings.consistency < 0 or (settings.consistency and settings.batch % 2):
+        raise ConfigError(
+            "--consistency must be 0 or more, and needs an even --batch. Received: "
+            f"{settings.consistency} with batches of {settings.batch}."
+        )
     if not settings.seconds and not settings.steps:
         raise ConfigError("Give every model its time or its steps: --seconds or --steps.")
     return settings

@@ -121,6 +121,7 @@ class Trainer:
             self.augmentation,
             settings.weight_decay,
             settings.averaging,
+            settings.consistency,
         )
         say(
             f"{self.label}: {self.network.n_weights:,} weights, batches of {settings.batch} "

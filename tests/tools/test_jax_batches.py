@@ -125,6 +125,18 @@ def test_excerpts_are_pieces_of_clips_with_their_labels():
     assert np.array_equal(np.asarray(labels), tags(8)[0][clip])
 
 
+def test_the_second_half_has_the_excerpts_of_the_first_at_other_gains():
+    augmentation = batches.Augmentation(**{**vars(PLAIN), "gain_db": (0.0, 20.0)})
+    x, labels, mask = batches.draw_batch(KEY, data(), 40, 5, augmentation, twice=True)
+    assert x.shape[0] == 40
+    for each in (labels, mask):
+        np.testing.assert_array_equal(each[:20], each[20:])
+    gains_db = 4 * np.asarray(x[20:] - x[:20])[..., 0]  # the deviation is 4
+    spread = gains_db.max(axis=(1, 2)) - gains_db.min(axis=(1, 2))
+    np.testing.assert_allclose(spread, 0, atol=1e-3)
+    assert np.abs(gains_db[:, 0, 0]).max() > 5
+
+
 @pytest.mark.parametrize(("name", "axis"), [("time_mask", 1), ("mel_mask", 2)])
 def test_masks_are_pieces_of_one_axis(name, axis):
     augmentation = batches.Augmentation(**{**vars(PLAIN), name: 4})

@@ -57,6 +57,7 @@ def test_a_model_has_settings_and_options_of_its_own():
 
 
 def test_wrong_settings_are_named():
-    for wrong in ({"precision": "bfloat61"}, {"schedule": "cosin"}, {}):
+    uneven = {"consistency": 0.1, "batch": 5}
+    for wrong in ({"precision": "bfloat61"}, {"schedule": "cosin"}, uneven, {}):
         with pytest.raises(ConfigError):
             check_settings(Settings(**{"steps": 1, **wrong} if wrong else {}))

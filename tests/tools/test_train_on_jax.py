@@ -11,12 +11,14 @@ pytest.importorskip("jax")
 if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("needs KERAS_BACKEND=jax", allow_module_level=True)
 
+import jax
 import jax.numpy as jnp
 import keras
 
 import zoo
 from tools import jax_network, train_on_jax
-from tools.feature_parts import Features, Scale, compress, write_part
+from tools.feature_parts import Features, Scale, compress, read_parts, write_part
+from tools.jax_batches import Augmentation
 
 LABELS = ("low", "high", "both")
 SCALE = Scale("perceptual_mel_22k", 80.0, 0.5, -26.0, (0.1,) * 32, (2.0,) * 32, LABELS)
@@ -154,6 +156,33 @@ def test_adamw_is_that_of_keras():
         )
     for variable, weight in zip(variables, state["weights"], strict=True):
         np.testing.assert_allclose(np.asarray(variable.value), weight, atol=1e-6)
+
+
+def test_consistency_adds_the_squared_difference_between_two_gains(part):
+    train = read_parts([part], lambda text: None).select("train")
+    network = jax_network.Network(
+        "resnet_rf_tiny",
+        LABELS,
+        "float32",
+        width=4,
+        rho=1,
+        blocks=[1, 1, 1],
+        allow_rf_change=True,
+    )
+    kernel = network.model.get_layer("classifier_conv").kernel
+    kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))  # new ones are 0
+    data = {**train_on_jax.on_device(train), **train_on_jax.statistics(train)}
+
+    def loss(consistency, gain_db):
+        augmentation = Augmentation(gain_db, equaliser_db=0.0, mix=0.0)
+        chunk = network.chunk_function(1, 8, 20, augmentation, 0.0, 0.9, consistency)
+        key, rates = jax.random.key(0), jnp.zeros(1)
+        return float(chunk(network.new_state(), data, key, rates)[1])
+
+    assert loss(1.0, (0.0, 0.0)) == pytest.approx(loss(2.0, (0.0, 0.0)), abs=1e-6)
+    one, two, three = (loss(weight, (-20.0, 0.0)) for weight in (1.0, 2.0, 3.0))
+    assert two - one > 1e-4
+    assert three - two == pytest.approx(two - one, rel=1e-3)
 
 
 def test_mean_average_precision_is_that_of_scikit_learn():
