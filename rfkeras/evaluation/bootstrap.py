@@ -144,8 +144,10 @@ class MeanAveragePrecision:
 
     @property
     def interval(self) -> Interval:
-        """Mean with its reflected interval."""
-        return _reflected(self.mean, self.replicates)
+        """Mean with its reflected interval, which stays within 0 and 1."""
+        reflected = _reflected(self.mean, self.replicates)
+        low, high = np.clip([reflected.low, reflected.high], 0, 1)
+        return Interval(self.mean, float(low), float(high))
 
     def minus(self, other: MeanAveragePrecision) -> Interval:
         """Return the difference of the means with its interval, by paired resamples.

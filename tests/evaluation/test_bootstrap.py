@@ -211,6 +211,15 @@ def test_the_interval_of_several_models_is_around_their_mean(partly_labelled):
     )
 
 
+def test_the_interval_of_a_good_model_stays_below_1():
+    labels = np.arange(40)[:, None] % 8 == np.arange(4)
+    scores = np.where(labels, 0.9, 0.1)
+    scores[7] = 0.95  # a clip without a tag is ranked first
+    model = ClipScores(scores, labels, np.ones_like(labels), np.array([]))
+    interval = bootstrap_mean_average_precision([model]).interval
+    assert interval.low < interval.value < interval.high == 1.0
+
+
 def test_groups_of_models_are_compared_by_paired_resamples(partly_labelled):
     scores, labels, mask = partly_labelled
     better, worse = (
