@@ -12,9 +12,8 @@ from tests.helpers.sounds_without_instruments import HAS_SPEECH, RATE_HZ, SOUNDS
 from zoo.pretrained import load_model, read_index
 
 CALIBRATED = [str(entry) for entry in read_index() if entry.calibrated]
-# Level in dB, and the share of decisions that may differ from those at full level. Of 800, 17,
-# 30 and 43 do with resnet_rf_tiny:instruments: the floor is fixed, so a soft clip loses what is
-# far below its peak.
+# Level in dB, and the share of decisions that may differ from those at full level: the floor is
+# fixed, so a soft clip loses what is far below its peak. docs/weights.md counts them on 40 clips.
 CHANGED = {-10: 0.03, -20: 0.045, -30: 0.06}
 SONGS = range(900_000, 900_010)
 
