@@ -13,7 +13,7 @@ from zoo.pretrained import load_model, read_index
 
 CALIBRATED = [str(entry) for entry in read_index() if entry.calibrated]
 # Level in dB, and the share of decisions that may differ from those at full level: the floor is
-# fixed, so a soft clip loses what is far below its peak. docs/weights.md has counts on 40 clips.
+# fixed, so a soft clip loses what is far below its peak. docs/weights.md counts 40 clips.
 CHANGED = {-10: 0.03, -20: 0.045, -30: 0.06}
 SONGS = range(900_000, 900_010)
 
