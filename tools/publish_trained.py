@@ -12,6 +12,7 @@ descriptions of the composed training data with the credits of the recordings.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,13 @@ def _own(trained: Trained, found: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
+def _first(trained: Trained) -> str:
+    """Return the name of the weights that the others are compared with."""
+    rows = trained.sets[0]["weights"] if trained.sets else ()
+    names = [row["weights"] for row in rows if row["model"] == trained.entry.model]
+    return f"`{names[0].partition(':')[2]}`" if names else "before"
+
+
 def _interval(value: Mapping[str, float], sign: str = "") -> str:
     low, high = value["low"], value["high"]
     return f"{value['value']:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
@@ -122,8 +130,8 @@ def _scores(trained: Trained) -> str:
         "evaluated, on the same resamples. F1 is that of the saved thresholds, ECE the "
         "expected calibration error, top-1 the share of single sounds whose class has the "
         "highest score.\n",
-        "| set | clips | tags | chance | mAP (95 % CI) | before | difference (95 % CI) | F1 "
-        "| ECE | top-1 |",
+        f"| set | clips | tags | chance | mAP (95 % CI) | {_first(trained)} | difference "
+        "(95 % CI) | F1 | ECE | top-1 |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for found in trained.sets:
@@ -176,19 +184,20 @@ def _calibration(trained: Trained) -> str:
         return ""
     errors = found["calibration_error"]
     kept = "a scale and a bias" if found["bias"] else "a scale"
-    thresholds = "Thresholds maximise F1 there"
+    thresholds = "Thresholds maximise F1 on these clips"
     if found["negatives"]:
         thresholds += (
             f", and are above the scores of 99 % of {found['negatives']} sounds without "
             "instruments"
         )
+    thresholds += ". F1 and calibration error on these clips, in the tables, are optimistic"
     verb = "were" if found["bias"] else "was"
     lines = [
         "## Calibration\n",
         f"{kept.capitalize()} of each tag's logits {verb} fitted on {found['clips']} clips "
         f"({found['data'].rstrip('.')}) that training did not use. Expected calibration error "
-        f"on clips that the fit did not use: {errors['before']:.3f} before, "
-        f"{errors['after']:.3f} after. {thresholds}.\n",
+        f"by cross-validation: {errors['before']:.3f} before, {errors['after']:.3f} after. "
+        f"{thresholds}.\n",
     ]
     if trained.picture is not None:
         lines.append(f"![Reliability before and after calibration]({trained.picture})\n")
@@ -211,9 +220,9 @@ def _data(trained: Trained) -> str:
     if credits:
         lines += [
             "\nRecorded notes in the training clips:\n",
-            "| recording | source | licence | notes |",
-            "|---|---|---|---|",
-            *(table_row((*names, notes)) for names, notes in sorted(credits.items())),
+            "| recording | plays | source | repository | licence | notes |",
+            "|---|---|---|---|---|---|",
+            *map(table_row, sorted(credits)),
         ]
     return "\n".join([*lines, ""])
 
@@ -223,15 +232,28 @@ def _fonts(trained: Trained) -> dict[str, Mapping[str, str]]:
     return {font["sha256"]: font for data in trained.data for font in data.get("fonts", ())}
 
 
-def _credits(trained: Trained) -> dict[tuple[str, str, str], int]:
-    """Return the number of notes by recording, source and licence."""
+def _credits(trained: Trained) -> set[tuple[str, str, str, str, str, int]]:
+    """Return recording, classes, source, repository, licence and number of notes."""
     return {
-        (row["recording"], row["source"], row["licence"]): row["notes"]
+        (
+            row["recording"],
+            ", ".join(row["classes"]),
+            row["source"],
+            _repository(row["repository"]),
+            row["licence"],
+            row["notes"],
+        )
         for data in trained.data
         for row in data.get("credits", ())
     }
 
 
+def _repository(text: str) -> str:
+    """Return a link to a repository; "OWNER/NAME" is on GitHub."""
+    return f"[{text}](https://github.com/{text})" if _ON_GITHUB.fullmatch(text) else text
+
+
+_ON_GITHUB = re.compile(r"[\w.-]+/[\w.-]+")
 _SHOWN_ELSEWHERE = frozenset(
     {"model", "options", "clips", "curve", "seconds", "device", "scale"}
 )
@@ -269,7 +291,7 @@ def _licence(trained: Trained) -> str:
         f"{Path(font['file']).stem}: {font_licence(Path(font['file']))}"
         for font in _fonts(trained).values()
     ]
-    licences = sorted({licence for _, _, licence in _credits(trained)})
+    licences = sorted({licence for *_, licence, _ in _credits(trained)})
     text = "Weights: Apache-2.0, like the code."
     if fonts:
         text += f" The sound fonts have their own licences: {'; '.join(fonts)}."

@@ -18,9 +18,10 @@ import numpy as np
 from rfkeras.datasets.base import Split
 from rfkeras.datasets.openmic import load
 from rfkeras.errors import ConfigError, DatasetError, unknown_name
+from rfkeras.synthesis.clip_files import COMPOSED
 from rfkeras.synthesis.mapping import CLASSES
 from rfkeras.synthesis.render import SAMPLE_RATE_HZ, encode_ogg, load_sound_font
-from rfkeras.utils.files import open_npz, write_bytes, write_npz
+from rfkeras.utils.files import open_npz, read_json, write_bytes, write_npz
 from rfkeras.utils.progress import track
 from zoo.midi_bands import EXCERPTS_PER_SONG, find_songs, render_excerpts
 
@@ -31,6 +32,7 @@ MIDI_BANDS = "midi bands"
 _MIDI_VERSION = 1  # of the excerpts and their labels; raise it if they change
 _LEAST_POSITIVES = 8
 _LABELS_FILE = "labels.npz"
+_MOST_NAMES = 8  # of recordings in a description
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,26 @@ def folder_set(text: str) -> EvaluationSet:
     data = load(Path(folder), name=name, published=None)
     clips = _joined(list(data.splits.values())) if split == "all" else data.splits[split]
     described = "all clips" if split == "all" else f"{split} split"
-    return EvaluationSet(name, f"{Path(folder).name}, {described}.", data.label_names, clips)
+    described = f"{Path(folder).name}, {described}{_composed(Path(folder))}."
+    return EvaluationSet(name, described, data.label_names, clips)
+
+
+def _composed(folder: Path) -> str:
+    """Describe how the music in a folder was composed; "" if it was not."""
+    if not (folder / COMPOSED).is_file():
+        return ""
+    content = read_json(folder / COMPOSED)
+    low, high = content["parts"]
+    sounds = [font["file"] for font in content["fonts"]]
+    if content["recordings"] is not None:
+        left_out = content["leave_out"]
+        names = ", ".join(left_out)
+        if len(left_out) > _MOST_NAMES:
+            names = f"{len(left_out)} of its recordings"
+        without = f" without {names}" if left_out else ""
+        sounds.append(content["recordings"]["file"] + without)
+    parts = "1 part" if high == 1 else f"{low} to {high} parts"
+    return f": music of {parts}, seed {content['seed']}, played with {' and '.join(sounds)}"
 
 
 def joined_sets(sets: Sequence[EvaluationSet]) -> EvaluationSet:

@@ -19,7 +19,8 @@ columns are ignored.
     peak_before   Peak of the sound before it was normalised, if it was. It orders the sounds
                   of one pitch by strength, and balances the pitches.
     licence, source, repository
-                  For the credits in a model card.
+                  For the credits in a model card. The repository is an address, or
+                  "OWNER/NAME" on GitHub.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class RecordedNote:
         peak: Peak before normalisation; None if unknown.
         seconds: Length; None if unknown.
         licence: Licence of the file; may be empty.
+        repository: Where the file is kept; may be empty.
         source: Where it is from; may be empty.
     """
 
@@ -114,6 +116,7 @@ class RecordedNote:
     peak: float | None
     seconds: float | None = None
     licence: str = ""
+    repository: str = ""
     source: str = ""
 
     @property
@@ -176,12 +179,16 @@ class Credit:
         recording: Name of the recording.
         source: Where it is from; may be empty.
         licence: Its licence; may be empty.
+        repository: Where it is kept; may be empty.
+        classes: What it plays, in order.
         notes: Number of files.
     """
 
     recording: str
     source: str
     licence: str
+    repository: str
+    classes: tuple[str, ...]
     notes: int
 
 
@@ -226,12 +233,16 @@ class Recordings:
         Args:
             classes: Count only these classes; None for all.
         """
-        counts: dict[tuple[str, str, str], int] = defaultdict(int)
+        played: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
         for group in self._all():
             if classes is None or group.class_name in classes:
                 for note in group.notes:
-                    counts[note.recording, note.source, note.licence] += 1
-        return tuple(Credit(*key, counts[key]) for key in sorted(counts))
+                    key = (note.recording, note.source, note.licence, note.repository)
+                    played[key].append(group.class_name)
+        return tuple(
+            Credit(*key, tuple(sorted(set(names))), len(names))
+            for key, names in sorted(played.items())
+        )
 
     def check(self) -> None:
         """Decode every file once.
@@ -424,6 +435,7 @@ def _note(table: Path, line: int, row: Mapping[str | None, str | None]) -> Recor
         peak=number("peak_before", 1e-9, 1e9, "the peak before normalisation is positive"),
         seconds=number("seconds", 1e-9, 1e9, "the length in seconds is positive"),
         licence=cell("licence"),
+        repository=cell("repository"),
         source=cell("source"),
     )
 

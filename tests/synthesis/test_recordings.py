@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.synthesis.recordings import draw_instrument, load_recordings, weights
+from rfkeras.synthesis.recordings import Credit, draw_instrument, load_recordings, weights
 from tests.helpers.recorded_notes import tone, write_table
 
 SHORT = tone(60, seconds=0.05)
@@ -110,12 +110,15 @@ def test_recordings_are_left_out(tmp_path):
 
 
 def test_credits(tmp_path):
-    by, free = {"licence": "CC-BY-4.0", "source": "Trio"}, {"licence": "CC0-1.0"}
+    by = {"licence": "CC-BY-4.0", "source": "Trio", "repository": "trio/notes"}
+    free = {"licence": "CC0-1.0"}
     rows = [guitar(60, "a", **by), guitar(62, "a", **by), guitar(60, "b", **free)]
     rows.append(({"class": "piano", "midi_pitch": 60, "recording": "b", **free}, SHORT))
     recordings = load_recordings(write_table(tmp_path, rows))
-    found = [(c.recording, c.source, c.licence, c.notes) for c in recordings.credits()]
-    assert found == [("a", "Trio", "CC-BY-4.0", 2), ("b", "", "CC0-1.0", 2)]
+    assert recordings.credits() == (
+        Credit("a", "Trio", "CC-BY-4.0", "trio/notes", ("guitar",), 2),
+        Credit("b", "", "CC0-1.0", "", ("guitar", "piano"), 2),
+    )
     assert [credit.recording for credit in recordings.credits({"piano"})] == ["b"]
     left = load_recordings(recordings.table, leave_out={"a"})
     assert [credit.licence for credit in left.credits()] == ["CC0-1.0"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import struct
 import zlib
 
@@ -95,6 +96,29 @@ def test_folders_and_their_splits(tmp_path):
     assert limited.clips.keys[0] == everything.clips.keys[0]
     assert limited.clips.keys[-1] == everything.clips.keys[-1]
     assert everything.limited(20) is everything
+
+
+def test_the_description_says_how_music_was_composed(tmp_path):
+    folder = write_openmic(tmp_path, train=6, test=3)
+    assert folder_set(f"a={folder}").description == f"{folder.name}, test split."
+    content = {
+        "parts": [1, 8],
+        "seed": 3,
+        "fonts": [{"file": "A.sf2"}, {"file": "B.sf2"}],
+        "recordings": {"file": "notes.csv"},
+        "leave_out": ["flute-a", "kit-b"],
+    }
+    (folder / "composed.json").write_text(json.dumps(content))
+    assert folder_set(f"a={folder}:all").description == (
+        f"{folder.name}, all clips: music of 1 to 8 parts, seed 3, played with A.sf2 and B.sf2 "
+        "and notes.csv without flute-a, kit-b."
+    )
+    content |= {"parts": [1, 1], "leave_out": [str(n) for n in range(9)]}
+    (folder / "composed.json").write_text(json.dumps(content))
+    assert folder_set(f"a={folder}:all").description.endswith(
+        "music of 1 part, seed 3, played with A.sf2 and B.sf2 and notes.csv without 9 of its "
+        "recordings."
+    )
 
 
 def test_sets_are_joined(tmp_path):
