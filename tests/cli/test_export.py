@@ -17,6 +17,7 @@ from rfkeras.export.tflite import TFLiteRunner, read_card
 from tests.helpers.processes import ROOT
 from tests.helpers.serving import run_in_this_process
 from tests.helpers.small_models import music, small
+from zoo.pretrained import best_weights
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,22 @@ def no_cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
+def test_the_best_weights_are_exported(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(export, "_limit_threads", lambda: None)  # see below
+    model, path = str(best_weights()), tmp_path / "m.onnx"
+    assert command(["export", model, "--to", "onnx", "--output", str(path)]) == 0
+    assert path.is_file()
+    assert "of a clip's score (1e-05 allowed)" in capfd.readouterr().out
+
+
 def test_int8_calibrated_with_music(tmp_path, capfd, monkeypatch):
     # Other tests have already started TensorFlow, which then rejects a number of threads.
     monkeypatch.setattr(export, "_limit_threads", lambda: None)
     path = tmp_path / "m.tflite"
     # Pretrained weights and the music they know; for other activations 8 bits are too few.
     audio = synthesis.generate(tmp_path, size=16, progress=False) / "audio"
-    arguments = ["export", "resnet_rf_tiny", "--to", "tflite", "--output", str(path)]
+    model = "resnet_rf_tiny:gm_instruments"
+    arguments = ["export", model, "--to", "tflite", "--output", str(path)]
     arguments += ["--precision", "int8", "--calibrate", str(audio), "--time"]
     assert command(arguments) == 0
     out, err = capfd.readouterr()
