@@ -101,7 +101,7 @@ backends: setup $(BACKENDS)/.ready
 	KERAS_BACKEND=jax RFKERAS_TENSORFLOW_OUTPUTS=$(abspath $(TENSORFLOW_OUTPUTS)) \
 	  $(BACKENDS)/bin/python -m pytest -p no:cacheprovider tests/layers/test_other_backends.py \
 	  tests/tools/test_jax_batches.py tests/tools/test_growing_features.py \
-	  tests/tools/test_train_on_jax.py
+	  tests/tools/test_train_on_jax.py tests/tools/test_sweep_on_jax.py
 
 $(BACKENDS)/.ready: $(BACKENDS_NEEDS)
 	$(PYTHON) -m venv $(BACKENDS)

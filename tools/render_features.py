@@ -101,7 +101,7 @@ def render(
     folder.mkdir(parents=True, exist_ok=True)
     with np.load(front) as arrays:
         scale = str(arrays["scale"])
-        length = 1 + _model_samples(int(arrays["rate_hz"])) // int(arrays["hop"])
+        length = 1 + model_samples(int(arrays["rate_hz"])) // int(arrays["hop"])
         bands = arrays["filterbank"].shape[1]
     shapes = {
         "steps": ((clips, length, bands), np.uint8),
@@ -171,7 +171,8 @@ def pack(folder: Path, out: Path, part_mb: float) -> list[Path]:
     return written
 
 
-def _model_samples(rate_hz: int) -> int:
+def model_samples(rate_hz: int) -> int:
+    """Return the samples of a clip at a front-end's rate."""
     return round(CLIP_SAMPLES * rate_hz / SAMPLE_RATE_HZ)
 
 
@@ -198,7 +199,7 @@ def _render_row(index: int) -> int:
     except RFKerasError as error:  # one clip must not stop a rented machine
         print(f"Clip {index}: {error}", file=sys.stderr, flush=True)
         return index
-    wanted = _model_samples(rate_hz)
+    wanted = model_samples(rate_hz)
     samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
     _worker["steps"][index] = scale.quantise(mel_db(samples, front))
     _worker["labels"][index], _worker["mask"][index] = clip_labels(_worker["settings"], index)
