@@ -2,7 +2,7 @@
 
 `python -m tools.sweep_on_jax PLAN.json --data DIR --out OUT`
 
-The plan is a list of conditions (`tools.sweep_plan`); DIR has the clips of every set that it
+The plan has a list of conditions (`tools.sweep_plan`); DIR has the clips of every set that it
 names, in files NAME-000.npz, NAME-001.npz and so on (`tools.experiment_clips`). Networks of one
 architecture are compiled once. A run that is in OUT/runs.jsonl is not trained again, so a sweep
 that was stopped goes on. Several processes can share one OUT with `--share 0/4`, `--share 1/4`
@@ -57,7 +57,7 @@ class ClipSets:
         self._steps: dict[str, Any] = {}
 
     def clips(self, name: str, tags: Sequence[str]) -> Features:
-        """Return a set with the labels of some tags.
+        """Return a set with the labels of some tags, or of all if none is named.
 
         Raises:
             ConfigError: It has no such set or tag.
@@ -68,6 +68,8 @@ class ClipSets:
                 raise ConfigError(f"{self.folder} has no clips of {name!r}: {name}-000.npz.")
             self._read[name] = read_parts(paths, lambda text: None)
         found = self._read[name]
+        if not tags:
+            return found
         missing = set(tags) - set(found.scale.label_names)
         if missing:
             raise ConfigError(f"{name} has no labels of {', '.join(sorted(missing))}.")
@@ -195,7 +197,7 @@ class Sweep:
         train = training_clips(everything, condition, run.seed)
         network = Network(
             condition.model,
-            condition.tags,
+            condition.tags or everything.scale.label_names,
             "bfloat16",
             run.seed,
             **{"initialization": "he", **condition.network_options(run.rho)},

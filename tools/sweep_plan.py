@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.synthesis.mapping import CLASSES
 
 POINTS = 10  # evaluations of a run
 
@@ -29,7 +28,7 @@ class Condition:
         seeds: Seeds of weights, order and changes.
         train: Name of the training set.
         tests: Names of the test sets.
-        tags: Tags that the network learns.
+        tags: Tags that the network learns; none for all.
         clips: Number of training clips; 0 for all.
         flipped: Share of the known training labels that are inverted.
         mix: Probability that an excerpt is mixed with another.
@@ -48,7 +47,7 @@ class Condition:
     seeds: tuple[int, ...] = (0,)
     train: str = "train"
     tests: tuple[str, ...] = ("new", "font", "recordings")
-    tags: tuple[str, ...] = CLASSES
+    tags: tuple[str, ...] = ()
     clips: int = 0
     flipped: float = 0.0
     mix: float = 0.0
@@ -106,20 +105,24 @@ def rho_text(rho: Any) -> str:
 
 
 def read_plan(path: Path) -> list[Run]:
-    """Read a plan, a list of conditions in JSON, and return its runs.
+    """Read a plan and return its runs.
 
-    Runs with equal compiled functions stand together. Otherwise the order is that of the file.
+    A plan is a JSON object with a list of "conditions", and entries that all of them share in
+    "defaults". Runs with equal compiled functions stand together. Otherwise the order is that
+    of the file.
 
     Raises:
-        ConfigError: It is no list of conditions, or two conditions share a name.
+        ConfigError: It is no plan, or two conditions share a name.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        defaults = dict(content.get("defaults", {}))
+        entries = [{**defaults, **entry} for entry in content["conditions"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} cannot be read as a plan: {error}.") from error
     known = [each.name for each in dataclasses.fields(Condition)]
     conditions = []
-    for entry in content:
+    for entry in entries:
         for name in entry:
             if name not in known:
                 raise ConfigError(unknown_name(f"entry of a condition in {path}", name, known))

@@ -60,7 +60,7 @@ def data(tmp_path_factory):
 def swept(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     flipped = {**PLAN, "name": "flipped", "seeds": [0], "flipped": 1.0, "clips": 12}
-    (out / "plan.json").write_text(json.dumps([PLAN, flipped]))
+    (out / "plan.json").write_text(json.dumps({"conditions": [PLAN, flipped]}))
     assert main(data, out) == 0
     return out
 
@@ -137,7 +137,7 @@ def test_wrong_sets_are_errors(data, tmp_path, capsys):
         ({"tags": ["low", "y"]}, "no labels of y"),
         ({"clips": 99}, "needs 99 training clips"),
     ):
-        (tmp_path / "plan.json").write_text(json.dumps([{**PLAN, **wrong}]))
+        (tmp_path / "plan.json").write_text(json.dumps({"conditions": [{**PLAN, **wrong}]}))
         assert main(data, tmp_path) == 2
         assert message in capsys.readouterr().err
 

@@ -23,7 +23,7 @@ PLAN = [
 @pytest.fixture
 def plan(tmp_path):
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps(PLAN))
+    path.write_text(json.dumps({"defaults": {"batch": 16}, "conditions": PLAN}))
     return path
 
 
@@ -45,6 +45,7 @@ def test_options_of_one_rho_are_added(plan):
     assert equal.network_options(22) == {"dropout": 0.1, "width": 12, "rho": 22}
     assert equal.network_options(0) == {"dropout": 0.1, "rho": 0}
     assert equal.tests == ("far",)
+    assert equal.batch == 16
 
 
 def test_processes_share_the_runs(plan):
@@ -63,10 +64,16 @@ def test_wrong_shares_are_errors(plan, text):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "cannot be read"), ('[{"name": "a", "rho": 7}]', "rhos"), (None, "same name")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"conditions": [3]}', "cannot be read"),
+        ('{"conditions": [{"name": "a", "rho": 7}]}', "rhos"),
+        ('{"conditions": [{"name": "a"}, {"name": "a"}]}', "same name"),
+    ],
 )
 def test_wrong_plans_are_errors(tmp_path, content, message):
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps([{"name": "a"}, {"name": "a"}]) if content is None else content)
+    path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_plan(path)
