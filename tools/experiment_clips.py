@@ -11,9 +11,6 @@ shows: its mode, its metre and its tempo.
 from __future__ import annotations
 
 import argparse
-import csv
-import dataclasses
-import json
 import multiprocessing
 import os
 import random
@@ -25,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 
 from rfkeras.errors import RFKerasError
 from rfkeras.synthesis.coding import Coding
@@ -34,18 +30,19 @@ from rfkeras.synthesis.ensemble_clips import Settings, clip_recorder
 from rfkeras.synthesis.mapping import CLASSES
 from rfkeras.synthesis.recording_chain import Chain, draw_chain
 from rfkeras.synthesis.recording_steps import Noise, Room
+from rfkeras.synthesis.recordings import load_recordings
 from rfkeras.synthesis.render import SAMPLE_RATE_HZ
-from rfkeras.utils.files import write_npz
 from rfkeras.utils.processes import usable_cores
 from rfkeras.utils.progress import track
-from tools.feature_parts import BLOCK_CLIPS, Features, compress, read_scale, write_part
-from tools.render_features import mel_db, model_samples, write_front
+from tools.feature_parts import BLOCK_CLIPS, PartWriter, compress, read_scale
+from tools.render_features import quantised, write_front
 
 PATTERNS = ("minor", "triple_metre", "fast")
 """Tags of the piece: minor mode, three beats in a bar, more than 120 beats per minute."""
 TAGS = (*CLASSES, *PATTERNS)
 FAST_BPM = 120
-STEP_DB = 1.5
+FRONTEND, STEP_DB = "perceptual_mel_22k", 1.5
+PART_MB = 10.0
 
 # Classes of the recordings that are held out, and can be played alone.
 SOLOS = (
@@ -155,7 +152,7 @@ def clip_maker(
     """Return a function from the number of a clip to its steps, labels and mask."""
     with np.load(front_file) as arrays:
         front = {name: arrays[name] for name in arrays.files}
-    scale, rate_hz = read_scale(str(front["scale"])), int(front["rate_hz"])
+    scale = read_scale(str(front["scale"]))
     record = clip_recorder(settings)
 
     def make(index: int) -> tuple[Any, Any, Any]:
@@ -163,15 +160,12 @@ def clip_maker(
         if chosen.place:
             rng = random.Random(f"place/{chosen.place}/{chosen.seed}/{index}")
             samples = draw_place(rng, chosen.place).apply(samples, SAMPLE_RATE_HZ)
-        samples = soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)
-        wanted = model_samples(rate_hz)
-        samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
         piece = compose_ensemble(
             settings.seed, index, parts=settings.parts, featured=settings.featured
         ).composition
         labels = np.array([*piece.labels, *pattern_tags(piece.song)], np.float16)
         mask = np.array([*piece.mask, *(True for _ in PATTERNS)], bool)
-        return scale.quantise(mel_db(samples, front)), labels, mask
+        return quantised(samples, front, scale), labels, mask
 
     return make
 
@@ -214,34 +208,11 @@ def write_set(
         _start,
         (chosen, settings, front_file),
     ) as pool:
-        found = list(track(pool.map(_block, indices), len(indices), name, unit="blocks"))
-    written = []
-    per_file = max(1, int(10e6 / max(len(block[0]) for block in found)))
-    for first in range(0, len(found), per_file):
-        part = found[first : first + per_file]
-        rows = [row for block in indices[first : first + per_file] for row in block]
-        features = Features(
-            np.broadcast_to(np.uint8(0), (len(rows), *part[0][3])),
-            np.concatenate([block[1] for block in part]),
-            np.concatenate([block[2] for block in part]),
-            np.zeros(len(rows), np.uint8),
-            np.array([f"{name}/{row}" for row in rows]),
-            scale,
-        )
-        path = out / f"{name}-{len(written):03d}.npz"
-        write_part(path, features, [block[0] for block in part])
-        written.append(path)
-    return written
-
-
-def write_experiment_front(path: Path) -> None:
-    """Write the numbers of the front-end, with the tags of the experiment."""
-    write_front(path, "perceptual_mel_22k", STEP_DB)
-    with np.load(path) as arrays:
-        content = {name: arrays[name] for name in arrays.files}
-    scale = dataclasses.replace(read_scale(str(content["scale"])), label_names=TAGS)
-    content["scale"] = np.asarray(json.dumps(dataclasses.asdict(scale)))
-    write_npz(path, content)
+        writer = PartWriter(out / f"{name}.npz", scale, PART_MB)
+        found = track(pool.map(_block, indices), len(indices), name, unit="blocks")
+        for rows, (block, labels, mask, shape) in zip(indices, found, strict=True):
+            writer.add(block, shape, labels, mask, [f"{name}/{row}" for row in rows])
+    return writer.finish()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -261,8 +232,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     front = given.out / "front.npz"
     try:
-        given.seen = seen_recordings(given.recordings, given.hold_out)
-        write_experiment_front(front)
+        names = load_recordings(given.recordings, estimate_pitches=True).names()
+        given.seen = [name for name in names if name not in given.hold_out]
+        write_front(front, FRONTEND, STEP_DB, TAGS)
         for name in given.set or SETS:
             chosen = SETS[name]
             settings = settings_of_set(chosen, given)
@@ -272,13 +244,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def seen_recordings(table: Path, hold_out: Sequence[str]) -> list[str]:
-    """Return the names of the recordings that training may use."""
-    with table.open(encoding="utf-8", newline="") as file:
-        names = {row["recording"] for row in csv.DictReader(file)}
-    return sorted(names - set(hold_out))
 
 
 if __name__ == "__main__":

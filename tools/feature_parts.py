@@ -158,6 +158,71 @@ def write_part(path: Path, features: Features, blocks: Sequence[bytes]) -> None:
     )
 
 
+class PartWriter:
+    """Writes blocks of training clips to files OUT-000.npz, OUT-001.npz and so on.
+
+    Args:
+        out: The files are named after this one. Older ones are replaced.
+        scale: The meaning of the numbers.
+        part_mb: Largest size of a file in MB of 1,000,000 bytes.
+
+    Attributes:
+        written: The files.
+    """
+
+    def __init__(self, out: Path, scale: Scale, part_mb: float):
+        self.written: list[Path] = []
+        self._out = out
+        self._scale = scale
+        self._limit = part_mb * 1e6
+        self._blocks: list[tuple[bytes, Any, Any]] = []
+        self._keys: list[str] = []
+        self._shape: tuple[int, ...] = ()
+
+    def add(
+        self, block: bytes, shape: tuple[int, ...], labels: Any, mask: Any, keys: Sequence[str]
+    ) -> None:
+        """Add a block.
+
+        Args:
+            block: `BLOCK_CLIPS` clips from `compress`; only the last block may have fewer.
+            shape: (frames, bands) of a clip.
+            labels: (clips, tags).
+            mask: (clips, tags).
+            keys: Key of each clip.
+        """
+        size = sum(len(each) for each, *_ in self._blocks)
+        if self._blocks and size + len(block) > self._limit:
+            self._write()
+        self._blocks.append((block, labels, mask))
+        self._keys += keys
+        self._shape = shape
+
+    def finish(self) -> list[Path]:
+        """Write what is left, remove older files that were not replaced; return the files."""
+        if self._blocks:
+            self._write()
+        for path in self._out.parent.glob(f"{self._out.stem}-[0-9][0-9][0-9].npz"):
+            if path not in self.written:
+                path.unlink()
+        return self.written
+
+    def _write(self) -> None:
+        blocks, labels, mask = zip(*self._blocks, strict=True)
+        features = Features(
+            np.broadcast_to(np.uint8(0), (len(self._keys), *self._shape)),  # only its shape
+            np.concatenate(labels),
+            np.concatenate(mask),
+            np.zeros(len(self._keys), np.uint8),
+            np.array(self._keys),
+            self._scale,
+        )
+        path = self._out.with_name(f"{self._out.stem}-{len(self.written):03d}.npz")
+        write_part(path, features, blocks)
+        self.written.append(path)
+        self._blocks, self._keys = [], []
+
+
 def read_part(path: Path) -> Features:
     """Read a file.
 

@@ -34,25 +34,20 @@ from rfkeras.synthesis.mapping import CLASSES
 from rfkeras.synthesis.render import CLIP_SAMPLES, SAMPLE_RATE_HZ
 from rfkeras.utils.files import write_npz, write_text
 from rfkeras.utils.progress import track
-from tools.feature_parts import (
-    BLOCK_CLIPS,
-    Features,
-    Scale,
-    compress,
-    read_scale,
-    write_part,
-)
+from tools.feature_parts import BLOCK_CLIPS, PartWriter, Scale, compress, read_scale
 
 ROWS = ("steps", "labels", "mask", "done")
 
 
-def write_front(path: Path, preset: str, step_db: float) -> None:
-    """Write the numbers of a front-end with a fixed floor."""
+def write_front(
+    path: Path, preset: str, step_db: float, label_names: Sequence[str] = CLASSES
+) -> None:
+    """Write the numbers of a front-end with a fixed floor, and the tags of the clips."""
     from rfkeras.frontend import create_frontend
     from tools.pack_features import scale_of
 
     frontend = create_frontend(preset, fixed_floor=True)
-    scale = scale_of(frontend, preset, step_db, CLASSES)
+    scale = scale_of(frontend, preset, step_db, label_names)
     write_npz(
         path,
         {
@@ -101,7 +96,7 @@ def render(
     folder.mkdir(parents=True, exist_ok=True)
     with np.load(front) as arrays:
         scale = str(arrays["scale"])
-        length = 1 + model_samples(int(arrays["rate_hz"])) // int(arrays["hop"])
+        length = 1 + _model_samples(int(arrays["rate_hz"])) // int(arrays["hop"])
         bands = arrays["filterbank"].shape[1]
     shapes = {
         "steps": ((clips, length, bands), np.uint8),
@@ -131,48 +126,42 @@ def pack(folder: Path, out: Path, part_mb: float) -> list[Path]:
 
     Args:
         folder: Folder of `render`, which may still be running.
-        out: The files are named after this: OUT-000.npz and so on. Older ones are overwritten.
+        out: The files are named after this: OUT-000.npz and so on. Older ones are replaced.
         part_mb: Largest size of a file in MB of 1,000,000 bytes.
     """
     rows = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ROWS}
     scale = read_scale((folder / "scale.json").read_text(encoding="utf-8"))
     ready = np.flatnonzero(rows["done"])
-    written: list[Path] = []
-    used: list[int] = []
-    blocks: list[bytes] = []
-
-    def finish() -> None:
-        path = out.with_name(f"{out.stem}-{len(written):03d}.npz")
-        features = Features(
-            np.broadcast_to(np.uint8(0), (len(used), *rows["steps"].shape[1:])),
-            np.array(rows["labels"][used]),
-            np.array(rows["mask"][used]),
-            np.zeros(len(used), np.uint8),
-            np.array([f"{out.stem}/{row}" for row in used]),
-            scale,
-        )
-        write_part(path, features, blocks)
-        written.append(path)
-        used.clear()
-        blocks.clear()
-
-    blocks_of_rows = [
+    writer = PartWriter(out, scale, part_mb)
+    blocks = [
         ready[first : first + BLOCK_CLIPS].tolist()
         for first in range(0, len(ready), BLOCK_CLIPS)
     ]
-    for chosen in track(blocks_of_rows, len(blocks_of_rows), "Packing", unit="blocks"):
-        block = compress(np.array(rows["steps"][chosen]))
-        if blocks and sum(map(len, blocks)) + len(block) > part_mb * 1e6:
-            finish()
-        blocks.append(block)
-        used += chosen
-    if used:
-        finish()
-    return written
+    for block in track(blocks, len(blocks), "Packing", unit="blocks"):
+        steps = np.array(rows["steps"][block])
+        labels, mask = (np.array(rows[name][block]) for name in ("labels", "mask"))
+        keys = [f"{out.stem}/{row}" for row in block]
+        writer.add(compress(steps), steps.shape[1:], labels, mask, keys)
+    return writer.finish()
 
 
-def model_samples(rate_hz: int) -> int:
-    """Return the samples of a clip at a front-end's rate."""
+def quantised(
+    samples: NDArray[np.float32], front: Mapping[str, Any], scale: Scale
+) -> NDArray[np.uint8]:
+    """Return the features of a clip.
+
+    Args:
+        samples: (441000,) at 44.1 kHz.
+        front: Content of a file of `write_front`.
+        scale: The scale in it.
+    """
+    rate_hz = int(front["rate_hz"])
+    wanted = _model_samples(rate_hz)
+    resampled = soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)[:wanted]
+    return scale.quantise(mel_db(np.pad(resampled, (0, wanted - len(resampled))), front))
+
+
+def _model_samples(rate_hz: int) -> int:
     return round(CLIP_SAMPLES * rate_hz / SAMPLE_RATE_HZ)
 
 
@@ -193,15 +182,12 @@ def _start(folder: str, settings: Mapping[str, Any], front: str) -> None:
 def _render_row(index: int) -> int:
     front, scale = _worker["front"], _worker["scale"]
     assert isinstance(scale, Scale)
-    rate_hz = int(front["rate_hz"])
     try:
-        samples = soxr.resample(_worker["record"](index), SAMPLE_RATE_HZ, rate_hz)
+        samples = _worker["record"](index)
     except RFKerasError as error:  # one clip must not stop a rented machine
         print(f"Clip {index}: {error}", file=sys.stderr, flush=True)
         return index
-    wanted = model_samples(rate_hz)
-    samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
-    _worker["steps"][index] = scale.quantise(mel_db(samples, front))
+    _worker["steps"][index] = quantised(samples, front, scale)
     _worker["labels"][index], _worker["mask"][index] = clip_labels(_worker["settings"], index)
     _worker["done"][index] = 1
     return index

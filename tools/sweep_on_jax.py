@@ -4,9 +4,8 @@
 
 The plan has a list of conditions (`tools.sweep_plan`); DIR has the clips of every set that it
 names, in files NAME-000.npz, NAME-001.npz and so on (`tools.experiment_clips`). Networks of one
-architecture are compiled once. A run that is in OUT/runs.jsonl is not trained again, so a sweep
-that was stopped goes on. Several processes can share one OUT with `--share 0/4`, `--share 1/4`
-and so on.
+architecture are compiled once. Runs that are in OUT/runs.jsonl are skipped, so an interrupted
+sweep resumes. Several processes can share one OUT with `--share 0/4`, `--share 1/4` and so on.
 
 OUT/runs.jsonl has a line for each run: what it was, and loss and mAP on its training clips and
 all test sets at ten points of the training. OUT/RUN.npz has the logits of every clip at the

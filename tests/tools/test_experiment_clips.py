@@ -14,18 +14,20 @@ from rfkeras.synthesis.recording_steps import Noise, Room
 from rfkeras.synthesis.render import default_sound_font
 from tests.helpers.recorded_notes import tone, write_table
 from tools.experiment_clips import (
+    FRONTEND,
     PATTERNS,
     SETS,
+    STEP_DB,
     TAGS,
     ClipSet,
     draw_place,
     is_near,
     pattern_tags,
     settings_of_set,
-    write_experiment_front,
     write_set,
 )
 from tools.feature_parts import read_parts
+from tools.render_features import write_front
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_pattern_tags_are_those_of_the_song():
 @pytest.mark.slow
 def test_files_have_the_clips_of_a_set(sounds, tmp_path):
     front = tmp_path / "front.npz"
-    write_experiment_front(front)
+    write_front(front, FRONTEND, STEP_DB, TAGS)
     chosen = ClipSet(3, 5, "unheard font", "far")
     settings = settings_of_set(chosen, sounds)
     paths = write_set("mine", chosen, settings, front, tmp_path, 1)

@@ -68,8 +68,10 @@ def test_ready_rows_are_packed_into_files_of_limited_size(front, tmp_path):
         np.save(folder / f"{name}.npy", values)
     with np.load(front) as arrays:
         (folder / "scale.json").write_text(str(arrays["scale"]))
+    (tmp_path / "mine-007.npz").write_bytes(b"of an earlier call")
     block_mb = len(compress(rows["steps"][:16])) / 1e6
     paths = pack(folder, tmp_path / "mine.npz", part_mb=2.5 * block_mb)
+    assert paths == sorted(tmp_path.glob("mine-*.npz"))
     assert [path.name for path in paths] == ["mine-000.npz", "mine-001.npz"]
     packed, ready = read_parts(paths, lambda text: None), np.flatnonzero(rows["done"])
     for name in ("steps", "labels", "mask"):
