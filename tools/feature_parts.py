@@ -105,9 +105,15 @@ class Features:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def first(self, count: int) -> Features:
+        """Return the first clips."""
+        return self._rows(slice(count))
+
     def select(self, split: str) -> Features:
         """Return the clips of a split."""
-        rows = np.flatnonzero(self.splits == SPLITS.index(split))
+        return self._rows(np.flatnonzero(self.splits == SPLITS.index(split)))
+
+    def _rows(self, rows: Any) -> Features:
         chosen = (a[rows] for a in (self.steps, self.labels, self.mask, self.splits, self.keys))
         return Features(*chosen, self.scale)
 

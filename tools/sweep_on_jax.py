@@ -22,6 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from tools.jax_batches import Augmentation, standardised
 from tools.jax_network import Network, mean_average_precision
 from tools.jax_settings import Settings, rates
 from tools.sweep_plan import POINTS, Condition, Run, read_plan, rho_text, share_of
-from tools.train_on_jax import on_device, say, statistics
+from tools.train_on_jax import say, statistics
 
 AVERAGING = 0.99
 MIX_LEVEL_DB = 6.0
@@ -54,6 +55,7 @@ class ClipSets:
         self.folder = folder
         self._read: dict[str, Features] = {}
         self._steps: dict[str, Any] = {}
+        self._bands: dict[tuple[str, int], dict[str, Any]] = {}
 
     def clips(self, name: str, tags: Sequence[str]) -> Features:
         """Return a set with the labels of some tags, or of all if none is named.
@@ -73,13 +75,11 @@ class ClipSets:
         if missing:
             raise ConfigError(f"{name} has no labels of {', '.join(sorted(missing))}.")
         columns = [found.scale.label_names.index(tag) for tag in tags]
-        return Features(
-            found.steps,
-            found.labels[:, columns],
-            found.mask[:, columns],
-            found.splits,
-            found.keys,
-            found.scale,
+        return replace(
+            found,
+            labels=found.labels[:, columns],
+            mask=found.mask[:, columns],
+            scale=replace(found.scale, label_names=tuple(tags)),
         )
 
     def steps(self, name: str) -> Any:
@@ -88,9 +88,15 @@ class ClipSets:
             self._steps[name] = jax.device_put(self._read[name].steps)
         return self._steps[name]
 
+    def bands(self, name: str, clips: int) -> dict[str, Any]:
+        """Return mean and deviation of the bands of the first clips of a set."""
+        if (name, clips) not in self._bands:
+            self._bands[name, clips] = statistics(self._read[name].first(clips))
+        return self._bands[name, clips]
+
 
 def training_clips(features: Features, condition: Condition, seed: int) -> Features:
-    """Return the training clips of a run: the first ones, with some labels inverted.
+    """Return the clips of a training set with some labels inverted.
 
     The same labels are inverted for every rho.
 
@@ -100,23 +106,16 @@ def training_clips(features: Features, condition: Condition, seed: int) -> Featu
         seed: Seed of the run.
 
     Raises:
-        ConfigError: There are too few clips.
+        ConfigError: There are fewer clips than the condition needs.
     """
-    count = condition.clips or len(features)
-    if count > len(features):
+    if condition.clips > len(features):
         raise ConfigError(
-            f"{condition.name} needs {count} training clips. There are {len(features)}."
+            f"{condition.name} needs {condition.clips} training clips. There are "
+            f"{len(features)}."
         )
-    labels = np.array(features.labels[:count], np.float32)
+    labels = np.array(features.labels, np.float32)
     inverted = np.random.default_rng([seed, 7]).random(labels.shape) < condition.flipped
-    return Features(
-        features.steps[:count],
-        np.where(inverted, 1.0 - labels, labels).astype(np.float16),
-        features.mask[:count],
-        features.splits[:count],
-        features.keys[:count],
-        features.scale,
-    )
+    return replace(features, labels=np.where(inverted, 1.0 - labels, labels).astype(np.float16))
 
 
 def scores_function(network: Network, frames: int) -> Callable[..., Any]:
@@ -192,18 +191,27 @@ class Sweep:
 
     def _train(self, run: Run, functions: dict[str, Any]) -> None:
         condition, begun = run.condition, time.monotonic()
-        everything = self.sets.clips(condition.train, condition.tags)
-        train = training_clips(everything, condition, run.seed)
+        everything = training_clips(
+            self.sets.clips(condition.train, condition.tags), condition, run.seed
+        )
+        train = everything.first(condition.clips or len(everything))
         network = Network(
             condition.model,
-            condition.tags or everything.scale.label_names,
+            train.scale.label_names,
             "bfloat16",
             run.seed,
             **{"initialization": "he", **condition.network_options(run.rho)},
         )
         network.set_first_logits(first_logits(train.labels, train.mask, MULTI_LABEL))
-        # Room for all clips of the set, so that one compiled function fits every number.
-        data = {**on_device(train, len(everything)), **statistics(train)}
+        # All clips of the set, so that one compiled function fits every number.
+        data = {
+            "steps": self.sets.steps(condition.train),
+            "labels": jnp.asarray(everything.labels, jnp.float32),
+            "mask": jnp.asarray(everything.mask, jnp.float32),
+            "clips": jnp.int32(len(train)),
+            "step_db": jnp.float32(train.scale.step_db),
+            **self.sets.bands(condition.train, len(train)),
+        }
         if not functions:
             functions["chunk"] = network.chunk_function(
                 condition.chunk,
