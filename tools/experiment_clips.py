@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     front = given.out / "front.npz"
     try:
-        names = load_recordings(given.recordings, estimate_pitches=True).names()
+        names = load_recordings(given.recordings, estimate_pitches=True).names
         given.seen = [name for name in names if name not in given.hold_out]
         write_front(front, FRONTEND, STEP_DB, TAGS)
         for name in given.set or SETS:

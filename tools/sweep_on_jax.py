@@ -5,7 +5,8 @@
 The plan has a list of conditions (`tools.sweep_plan`); DIR has the clips of every set that it
 names, in files NAME-000.npz, NAME-001.npz and so on (`tools.experiment_clips`). Networks of one
 architecture are compiled once. Runs that are in OUT/runs.jsonl are skipped, so an interrupted
-sweep resumes. Several processes can share one OUT with `--share 0/4`, `--share 1/4` and so on.
+sweep resumes. Several processes can work on one OUT: each takes the next run that no other has
+taken.
 
 OUT/runs.jsonl has a line for each run: what it was, and loss and mAP on its training clips and
 all test sets at ten points of the training. OUT/RUN.npz has the logits of every clip at the
@@ -15,16 +16,17 @@ end, and OUT/weights/RUN.npz the weights of the first seed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
-import itertools
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 os.environ["KERAS_BACKEND"] = "jax"
 
@@ -40,12 +42,12 @@ from tools.feature_parts import Features, read_parts
 from tools.jax_batches import Augmentation, standardised
 from tools.jax_network import Network, mean_average_precision
 from tools.jax_settings import Settings, rates
-from tools.sweep_plan import POINTS, Condition, Run, read_plan, rho_text, share_of
+from tools.sweep_plan import POINTS, Condition, Run, read_plan, rho_text
 from tools.train_on_jax import say, statistics
 
 AVERAGING = 0.99
 MIX_LEVEL_DB = 6.0
-_WINDOWS_AT_ONCE = 100
+_CLIPS_AT_ONCE = 50
 
 
 class ClipSets:
@@ -119,34 +121,41 @@ def training_clips(features: Features, condition: Condition, seed: int) -> Featu
 
 
 def scores_function(network: Network, frames: int) -> Callable[..., Any]:
-    """Return a compiled function of (weights, others, scale, steps) to the logits of clips.
+    """Return a function of (weights, others, scale, steps) to the logits of clips.
 
-    The logits of a clip are the mean over windows, which overlap as little as possible.
+    The logits of a clip are the mean over windows, which overlap as little as possible. The
+    compiled part has a fixed number of clips, so that it fits sets of all sizes.
 
     Args:
         network: The network.
         frames: Frames of a window.
     """
 
-    def logits(weights: Any, others: Any, scale: dict[str, Any], steps: Any) -> Any:
+    @jax.jit
+    def some_logits(weights: Any, others: Any, scale: dict[str, Any], steps: Any) -> Any:
         clips, total, bands = steps.shape
         count = -(-total // frames)
         starts = np.linspace(0, max(0, total - frames), count).astype(int)
         windows = jnp.stack([steps[:, start : start + frames] for start in starts], 1)
-        flat = windows.reshape(clips * count, -1, bands)
-        at_once = min(_WINDOWS_AT_ONCE, len(flat))
-        rows = np.arange(-(-len(flat) // at_once) * at_once) % len(flat)
-        batches = flat[rows].reshape(-1, at_once, *flat.shape[1:])
+        flat = windows.reshape(clips * count, -1, bands).astype(jnp.float32)
+        x = standardised(flat * scale["step_db"], scale)[..., None]
+        answer, _ = network.model.stateless_call(weights, others, x, training=False)
+        return answer.astype(jnp.float32).reshape(clips, count, -1).mean(axis=1)
 
-        def of_batch(batch: Any) -> Any:
-            x = standardised(batch.astype(jnp.float32) * scale["step_db"], scale)
-            answer = network.model.stateless_call(weights, others, x[..., None], training=False)
-            return answer[0].astype(jnp.float32)
+    def logits(weights: Any, others: Any, scale: dict[str, Any], steps: Any) -> Any:
+        clips = len(steps)
+        found = [
+            some_logits(
+                weights,
+                others,
+                scale,
+                steps[jnp.arange(first, first + _CLIPS_AT_ONCE) % clips],
+            )
+            for first in range(0, clips, _CLIPS_AT_ONCE)
+        ]
+        return jnp.concatenate(found)[:clips]
 
-        found = jax.lax.map(of_batch, batches).reshape(len(rows), -1)[: len(flat)]
-        return found.reshape(clips, count, -1).mean(axis=1)
-
-    return jax.jit(logits)
+    return logits
 
 
 class Sweep:
@@ -176,21 +185,88 @@ class Sweep:
             runs: The runs.
             deadline: A time of `time.monotonic`.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        done = self.done()
-        for _, group in itertools.groupby(runs, lambda run: run.compiled):
-            functions: dict[str, Any] = {}
-            for run in group:
-                if run.name in done:
-                    continue
+        functions: dict[str, dict[str, Any]] = {}
+        while (taken := self._take(runs, functions)) is not None:
+            run, lock = taken
+            with lock:
                 if time.monotonic() > deadline:
                     say(f"{run.name}: no time was left")
                     return
-                self._train(run, functions)
-            jax.clear_caches()
+                self._train(run, functions.setdefault(run.compiled, {}))
 
-    def _train(self, run: Run, functions: dict[str, Any]) -> None:
-        condition, begun = run.condition, time.monotonic()
+    def _take(
+        self, runs: Sequence[Run], functions: Collection[str]
+    ) -> tuple[Run, IO[str]] | None:
+        """Return the next run that is neither finished nor taken, and its lock.
+
+        Within a condition, runs whose functions are compiled come first.
+
+        Args:
+            runs: The runs.
+            functions: What is compiled.
+        """
+        done = self.done()
+        open_runs = [run for run in runs if run.name not in done]
+        place = {run.condition.name: n for n, run in enumerate(reversed(open_runs))}
+        open_runs.sort(key=lambda r: (-place[r.condition.name], r.compiled not in functions))
+        for run in open_runs:
+            lock = self._lock(run.name)
+            if lock is None:
+                continue
+            if run.name not in self.done():  # finished by another process since
+                return run, lock
+            lock.close()
+        return None
+
+    def compile_runs(self, runs: Sequence[Run]) -> None:
+        """Compile the functions of all runs, for the cache of compiled functions.
+
+        Several processes can share the work.
+
+        Args:
+            runs: The runs.
+        """
+        first: dict[str, Run] = {}
+        for run in runs:
+            first.setdefault(run.compiled, run)
+        with contextlib.ExitStack() as locks:  # released at the end: no process follows another
+            for compiled, run in first.items():
+                text = hashlib.sha256(compiled.encode()).hexdigest()[:12]
+                lock = self._lock(f"compile-{text}")
+                if lock is None:
+                    continue
+                locks.enter_context(lock)
+                begun = time.monotonic()
+                functions: dict[str, Any] = {}
+                network, _, data = self._prepare(run, functions)
+                no_rates = jnp.zeros(run.condition.call)
+                state, _ = functions["chunk"](
+                    network.new_state(), data, jax.random.key(0), no_rates
+                )
+                self._logits(run, state, data, functions["scores"])
+                say(f"{run.name}: compiled in {time.monotonic() - begun:.0f} s")
+
+    def _lock(self, name: str) -> IO[str] | None:
+        """Lock a name until the file is closed or the process ends; None if it is locked."""
+        (self.out / "locks").mkdir(parents=True, exist_ok=True)
+        lock = (self.out / "locks" / name).open("w", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        return lock
+
+    def _prepare(
+        self, run: Run, functions: dict[str, Any]
+    ) -> tuple[Network, Features, dict[str, Any]]:
+        """Return the network, the training clips and the data on the device.
+
+        Args:
+            run: The run.
+            functions: Gets "chunk" and "scores" if it is empty.
+        """
+        condition = run.condition
         everything = training_clips(
             self.sets.clips(condition.train, condition.tags), condition, run.seed
         )
@@ -214,7 +290,7 @@ class Sweep:
         }
         if not functions:
             functions["chunk"] = network.chunk_function(
-                condition.chunk,
+                condition.call,
                 condition.batch,
                 condition.excerpt_frames,
                 Augmentation((0.0, 0.0), 0.0, condition.mix, MIX_LEVEL_DB),
@@ -222,16 +298,22 @@ class Sweep:
                 AVERAGING,
             )
             functions["scores"] = scores_function(network, condition.excerpt_frames)
+        return network, train, data
+
+    def _train(self, run: Run, functions: dict[str, Any]) -> None:
+        condition, begun = run.condition, time.monotonic()
+        network, train, data = self._prepare(run, functions)
         state, key = network.new_state(), jax.random.key(run.seed)
         settings = Settings(learning_rate=condition.learning_rate, warm_up=0.05)
         curve: list[dict[str, float]] = []
         for point in range(POINTS):
             progress = point / POINTS + np.arange(condition.chunk) / condition.chunk / POINTS
-            state, loss = functions["chunk"](
-                state, data, key, jnp.asarray(rates(progress, settings))
-            )
+            losses = []
+            for part in np.split(rates(progress, settings), condition.chunk // condition.call):
+                state, loss = functions["chunk"](state, data, key, jnp.asarray(part))
+                losses.append(loss)
             logits = self._logits(run, state, data, functions["scores"])
-            figures = {"step": (point + 1) * condition.chunk, "loss": float(loss)}
+            figures = {"step": (point + 1) * condition.chunk, "loss": float(np.mean(losses))}
             for name, found in logits.items():
                 clips = train if name == "train" else self.sets.clips(name, condition.tags)
                 figures[name] = mean_average_precision(
@@ -290,19 +372,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder of the clips")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--share", default="0/1", help="part of the runs, such as 0/4")
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="begin no run later"
     )
     parser.add_argument("--compile-cache", help="folder that keeps compiled functions")
+    parser.add_argument(
+        "--compile-only", action="store_true", help="fill the compile cache; do not train"
+    )
     given = parser.parse_args(argv)
     deadline = time.monotonic() + given.seconds
     try:
         if given.compile_cache:
             jax.config.update("jax_compilation_cache_dir", given.compile_cache)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-        runs = share_of(read_plan(given.plan), given.share)
-        Sweep(ClipSets(given.data), given.out).train_runs(runs, deadline)
+        runs, sweep = read_plan(given.plan), Sweep(ClipSets(given.data), given.out)
+        if given.compile_only:
+            sweep.compile_runs(runs)
+        else:
+            sweep.train_runs(runs, deadline)
     except RFKerasError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

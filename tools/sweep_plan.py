@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from rfkeras.errors import ConfigError, unknown_name
 
 POINTS = 10  # evaluations of a run
+_MOST_STEPS_OF_A_CALL = 100
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class Condition:
         """Steps between two evaluations."""
         return max(1, self.steps // POINTS)
 
+    @property
+    def call(self) -> int:
+        """Steps of a call of the compiled function, which longer trainings share."""
+        return max(n for n in range(1, _MOST_STEPS_OF_A_CALL + 1) if self.chunk % n == 0)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -91,7 +96,7 @@ class Run:
                 same.batch,
                 same.excerpt_frames,
                 same.mix,
-                same.chunk,
+                same.call,
                 same.weight_decay,
                 len(same.tags),
             ],
@@ -108,8 +113,8 @@ def read_plan(path: Path) -> list[Run]:
     """Read a plan and return its runs.
 
     A plan is a JSON object with a list of "conditions", and entries that all of them share in
-    "defaults". Runs with equal compiled functions stand together. Otherwise the order is that
-    of the file.
+    "defaults". The order is that of the conditions, then of seeds, then of rho: the networks
+    of a sweep that was stopped early are complete for the first seeds.
 
     Raises:
         ConfigError: It is no plan, or two conditions share a name.
@@ -136,28 +141,9 @@ def read_plan(path: Path) -> list[Run]:
     names = [condition.name for condition in conditions]
     if len(set(names)) < len(names):
         raise ConfigError(f"{path}: two conditions have the same name.")
-    runs = [
+    return [
         Run(condition, rho, seed)
         for condition in conditions
-        for rho in condition.rhos
         for seed in condition.seeds
+        for rho in condition.rhos
     ]
-    order = {text: n for n, text in enumerate(dict.fromkeys(run.compiled for run in runs))}
-    return sorted(runs, key=lambda run: order[run.compiled])
-
-
-def share_of(runs: Sequence[Run], text: str) -> list[Run]:
-    """Return the part of the runs of one process; equal compiled functions stay together.
-
-    Args:
-        runs: All runs.
-        text: "0/4" for the first of four parts.
-
-    Raises:
-        ConfigError: The text has another form.
-    """
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise ConfigError(f'--share must be a part such as "0/4". Received: {text!r}.')
-    groups = [list(group) for _, group in itertools.groupby(runs, lambda run: run.compiled)]
-    return [run for group in groups[int(number) :: int(count)] for run in group]

@@ -13,6 +13,7 @@ from rfkeras.synthesis.ensemble import compose_ensemble
 from rfkeras.synthesis.recording_steps import Noise, Room
 from rfkeras.synthesis.render import default_sound_font
 from tests.helpers.recorded_notes import tone, write_table
+from tools import experiment_clips
 from tools.experiment_clips import (
     FRONTEND,
     PATTERNS,
@@ -22,6 +23,7 @@ from tools.experiment_clips import (
     ClipSet,
     draw_place,
     is_near,
+    main,
     pattern_tags,
     settings_of_set,
     write_set,
@@ -98,3 +100,24 @@ def test_files_have_the_clips_of_a_set(sounds, tmp_path):
         assert tuple(found.mask[index]) == (*piece.mask, *(True for _ in PATTERNS))
     assert (found.steps.reshape(3, -1).max(axis=1) > 20).all()
     assert np.unique(found.steps, axis=0).shape[0] == 3
+
+
+@pytest.mark.slow
+def test_the_command_divides_the_recordings(sounds, tmp_path, monkeypatch, capsys):
+    small = {"mine": ClipSet(1, 5, "unheard recordings")}
+    monkeypatch.setattr(experiment_clips, "SETS", small)
+    found = []
+    monkeypatch.setattr(
+        experiment_clips,
+        "write_set",
+        lambda name, chosen, settings, *others: found.append(settings) or [],
+    )
+    font = str(sounds.unheard_font)
+    command = [str(tmp_path / "out"), "--sound-font", font, "--unheard-font", font]
+    command += ["--recordings", str(sounds.recordings), "--hold-out"]
+    assert main([*command, "held-out"]) == 0
+    assert found[0].leave_out == ("heard",)
+    assert main(["--set", "mine", *command, "held-out", "heard"]) == 0
+    assert found[1].leave_out == ()
+    assert main([*command[:-2], str(tmp_path / "no.csv"), "--hold-out", "x"]) == 2
+    assert "no.csv" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Sweeps on JAX, from clips to results; `make backends` runs it."""
 
+import fcntl
 import json
 import os
 
@@ -10,6 +11,7 @@ pytest.importorskip("jax")
 if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("needs KERAS_BACKEND=jax", allow_module_level=True)
 
+import jax
 import jax.numpy as jnp
 
 from tools import sweep_on_jax
@@ -110,6 +112,37 @@ def test_finished_runs_are_not_trained_again(swept, data, capsys):
     assert len(rows(swept)) == 3
     assert capsys.readouterr().out == ""
     assert main(data, swept, "--seconds", "-1") == 0
+
+
+def test_runs_of_other_processes_are_left_to_them(data, tmp_path):
+    plan = {**PLAN, "steps": 10, "rhos": [1, 2], "seeds": [0, 1]}
+    (tmp_path / "plan.json").write_text(json.dumps({"conditions": [plan]}))
+    (tmp_path / "locks").mkdir()
+    with (tmp_path / "locks" / "plain-rho1-seed0").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(data, tmp_path) == 0
+        # A network that is compiled comes first: both of rho 2 before that of rho 1.
+        assert list(rows(tmp_path)) == [
+            "plain-rho2-seed0",
+            "plain-rho2-seed1",
+            "plain-rho1-seed1",
+        ]
+    assert main(data, tmp_path) == 0
+    assert list(rows(tmp_path))[-1] == "plain-rho1-seed0"
+
+
+def test_functions_are_compiled_for_the_cache(data, tmp_path, capsys):
+    plans = [{**PLAN, "seeds": [0, 1], "rhos": [1, 2]}, {**PLAN, "name": "few", "clips": 12}]
+    (tmp_path / "plan.json").write_text(json.dumps({"conditions": plans}))
+    cache = tmp_path / "cache"
+    try:
+        assert main(data, tmp_path, "--compile-only", "--compile-cache", str(cache)) == 0
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+    assert not (tmp_path / "runs.jsonl").exists()
+    assert any(cache.iterdir())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["plain-rho1-seed0:", "plain-rho2-seed0:"]
 
 
 def test_scores_are_the_mean_over_windows():

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from rfkeras.errors import ConfigError
-from tools.sweep_plan import read_plan, share_of
+from tools.sweep_plan import Condition, read_plan
 
 PLAN = [
     {"name": "plain", "rhos": [0, [7, 5]], "seeds": [0, 1]},
-    {"name": "few", "rhos": [0], "seeds": [0], "clips": 150},
+    {"name": "few", "rhos": [0], "seeds": [0], "clips": 150, "steps": 1000},
     {
         "name": "equal",
         "rhos": [0, 22],
@@ -27,16 +27,32 @@ def plan(tmp_path):
     return path
 
 
-def test_runs_with_equal_compiled_functions_stand_together(plan):
+def test_runs_stand_in_the_order_of_conditions_seeds_and_rho(plan):
     assert [run.name for run in read_plan(plan)] == [
         "plain-rho0-seed0",
-        "plain-rho0-seed1",
-        "few-rho0-seed0",  # another number of clips is no other function
         "plain-rho7x5-seed0",
+        "plain-rho0-seed1",
         "plain-rho7x5-seed1",
+        "few-rho0-seed0",
         "equal-rho0-seed0",
         "equal-rho22-seed0",
     ]
+
+
+def test_numbers_of_clips_and_steps_share_a_compiled_function(plan):
+    runs = {run.name: run for run in read_plan(plan)}
+    plain, few, wide = (
+        runs[name] for name in ("plain-rho0-seed1", "few-rho0-seed0", "equal-rho0-seed0")
+    )
+    assert (plain.condition.chunk, few.condition.chunk) == (400, 100)
+    assert plain.compiled == few.compiled
+    assert plain.compiled != runs["plain-rho7x5-seed0"].compiled
+    assert plain.compiled != wide.compiled
+
+
+@pytest.mark.parametrize(("steps", "call"), [(4000, 100), (900, 90), (5, 1), (1270, 1)])
+def test_calls_divide_the_steps_between_evaluations(steps, call):
+    assert Condition("a", steps=steps).call == call
 
 
 def test_options_of_one_rho_are_added(plan):
@@ -46,20 +62,6 @@ def test_options_of_one_rho_are_added(plan):
     assert equal.network_options(0) == {"dropout": 0.1, "rho": 0}
     assert equal.tests == ("far",)
     assert equal.batch == 16
-
-
-def test_processes_share_the_runs(plan):
-    runs = read_plan(plan)
-    parts = [share_of(runs, f"{number}/3") for number in range(3)]
-    assert sorted(run.name for part in parts for run in part) == sorted(r.name for r in runs)
-    architectures = [{run.compiled for run in part} for part in parts]
-    assert sum(map(len, architectures)) == len(set.union(*architectures))
-
-
-@pytest.mark.parametrize("text", ["3/3", "1", "a/2", "0/0"])
-def test_wrong_shares_are_errors(plan, text):
-    with pytest.raises(ConfigError, match="--share"):
-        share_of(read_plan(plan), text)
 
 
 @pytest.mark.parametrize(
