@@ -39,6 +39,10 @@ _FILTERS = [
     }
 ]
 
+# Of the dynamic range: the lowest deviation of a band, as in rfkeras.frontend.layer, which
+# needs a backend.
+_DEVIATIONS = 40
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -108,6 +112,25 @@ class Features:
     def first(self, count: int) -> Features:
         """Return the first clips."""
         return self._rows(slice(count))
+
+    def band_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mean and deviation of every band in dB above the floor, (bands,).
+
+        The deviation has the lower limit of `Frontend.adapt`.
+        """
+        count = self.steps.shape[0] * self.steps.shape[1]
+        total, squares = np.zeros(self.steps.shape[2]), np.zeros(self.steps.shape[2])
+        for clip in self.steps:
+            values = clip.astype(np.float32) * np.float32(self.scale.step_db)
+            total += values.sum(axis=0)
+            squares += np.square(values).sum(axis=0)
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        lowest_db = self.scale.dynamic_range_db / _DEVIATIONS
+        return (
+            mean.astype(np.float32),
+            np.maximum(deviation, lowest_db).astype(np.float32),
+        )
 
     def select(self, split: str) -> Features:
         """Return the clips of a split."""

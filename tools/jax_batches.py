@@ -179,26 +179,3 @@ def masked(key: Any, x: Any, size: int, axis: int) -> Any:
     shape = [batch, 1, 1]
     shape[axis] = length
     return jnp.where(inside.reshape(shape), 0.0, x)
-
-
-def band_statistics(steps: Any, step_db: float, lowest_deviation_db: float) -> tuple[Any, Any]:
-    """Return mean and deviation of every band in dB above the floor, (bands,) float32.
-
-    The deviation has a lower limit, as in `Frontend.adapt`.
-
-    Args:
-        steps: (clips, frames, bands) uint8.
-        step_db: Size of a step.
-        lowest_deviation_db: The limit.
-    """
-    count = steps.shape[0] * steps.shape[1]
-    total, squares = np.zeros(steps.shape[2]), np.zeros(steps.shape[2])
-    for clip in steps:
-        values = clip.astype(np.float32) * np.float32(step_db)
-        total += values.sum(axis=0)
-        squares += np.square(values).sum(axis=0)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-    return mean.astype(np.float32), np.maximum(deviation, lowest_deviation_db).astype(
-        np.float32
-    )

@@ -37,11 +37,10 @@ from rfkeras.training.losses import first_logits
 from rfkeras.utils.files import open_npz, write_npz, write_text
 from tools.feature_parts import Features, Scale, read_parts
 from tools.growing_features import GrowingFeatures
-from tools.jax_batches import Augmentation, band_statistics
+from tools.jax_batches import Augmentation
 from tools.jax_network import Network, mean_average_precision
 from tools.jax_settings import Clock, Settings, check_settings, parse_model, rates
 
-DEVIATIONS = 40  # of the floor's distance: the lowest deviation of a band, as in the front-end
 SMALLEST_DEVIATION = 3e-4  # of a band whose filter has no weights
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 SMALLEST_BATCH = 16
@@ -296,9 +295,7 @@ def on_device(train: Features, capacity: int = 0) -> dict[str, Any]:
 
 def statistics(train: Features) -> dict[str, Any]:
     """Return mean and deviation of every band of the training features, dB above the floor."""
-    scale = train.scale
-    lowest = scale.dynamic_range_db / DEVIATIONS
-    mean, deviation = band_statistics(train.steps, scale.step_db, lowest)
+    mean, deviation = train.band_statistics()
     return {"mean": jax.device_put(mean), "deviation": jax.device_put(deviation)}
 
 

@@ -229,6 +229,20 @@ def bootstrap_replicates(
     return precision, auc
 
 
+def average_precision_of_counts(model: ClipScores, counts: NDArray[np.int32]) -> FloatArray:
+    """Compute the macro mAP of a model on samples of its clips, (samples,).
+
+    Args:
+        model: Scores of the model.
+        counts: (samples, clips) How often each sample contains each clip. The macro mAP of a
+            sample is the mean over the tags with positives in it.
+    """
+    scored = check_scored(model.scores, model.labels, model.mask)
+    rankings = [_Ranking.of(scored, tag) for tag in range(scored.scores.shape[1])]
+    found = [ranking.metrics(counts)[0] for ranking in rankings if ranking.starts.size]
+    return np.array([mean_of_defined(row) for row in np.transpose(found)])
+
+
 def resample_counts(
     clips: int, samples: int, seed: int
 ) -> Iterator[tuple[slice, NDArray[np.int32]]]:

@@ -6,41 +6,15 @@ import numpy as np
 import pytest
 
 from rfkeras.errors import DatasetError
+from tests.helpers.feature_files import SCALE, features, write
 from tools.feature_parts import (
     BLOCK_CLIPS,
     Features,
-    Scale,
     compress,
     decompress,
     read_part,
     read_parts,
-    write_part,
 )
-
-SCALE = Scale(
-    "perceptual_mel_22k", 80.0, 0.5, -26.0, (0.1, 0.0, 2.0), (1.0, 2.0, -3.0), ("a", "b")
-)
-
-
-def features(clips, first=0, scale=SCALE):
-    rng = np.random.default_rng(first)
-    return Features(
-        rng.integers(0, 256, (clips, 7, 3)).astype("uint8"),
-        rng.integers(0, 2, (clips, 2)).astype("float16"),
-        rng.integers(0, 2, (clips, 2)).astype(bool),
-        (np.arange(clips) % 3).astype("uint8"),
-        np.array([f"clip{first + number}" for number in range(clips)]),
-        scale,
-    )
-
-
-def write(path, part):
-    blocks = [
-        compress(part.steps[first : first + BLOCK_CLIPS])
-        for first in range(0, len(part), BLOCK_CLIPS)
-    ]
-    write_part(path, part, blocks)
-    return path
 
 
 def same(one, other):
@@ -94,3 +68,13 @@ def test_parts_that_do_not_fit_are_rejected(tmp_path):
     np.savez(tmp_path / "c.npz", shape=np.array([1, 2, 3]))
     with pytest.raises(DatasetError, match="not a file of"):
         read_part(tmp_path / "c.npz")
+
+
+def test_statistics_of_the_bands():
+    part = features(4)
+    part.steps[..., 2] = 7
+    mean, deviation = part.band_statistics()
+    values_db = 0.5 * part.steps.astype(float)
+    np.testing.assert_allclose(mean, values_db.mean(axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(deviation[:2], values_db.std(axis=(0, 1))[:2], rtol=1e-5)
+    assert deviation[2] == 80 / 40  # the lowest deviation of the front-end

@@ -145,12 +145,3 @@ def test_masks_are_pieces_of_one_axis(name, axis):
     assert np.array_equal(inside.any(axis=1), (x == 0).any(axis=(1, 2)))
     assert set(inside.sum(axis=1)) == set(range(5))
     assert (np.abs(np.diff(inside.astype(int), axis=1)).sum(axis=1) <= 2).all()
-
-
-def test_statistics_of_the_bands():
-    steps = np.random.default_rng(0).integers(0, 200, (4, 30, 3)).astype("uint8")
-    steps[..., 2] = 7
-    mean, deviation = batches.band_statistics(steps, 0.5, 2.0)
-    np.testing.assert_allclose(mean, (0.5 * steps).mean(axis=(0, 1)), rtol=1e-5)
-    np.testing.assert_allclose(deviation[:2], (0.5 * steps).std(axis=(0, 1))[:2], rtol=1e-5)
-    assert deviation[2] == 2
