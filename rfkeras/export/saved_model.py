@@ -23,7 +23,8 @@ from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.export.audio_graph import check_wav, decode_wav
 from rfkeras.folding import computes_in_float32, fold_if_possible
 from rfkeras.frontend import find_frontend
-from rfkeras.inference.frames import FrameTimes, frame_times
+from rfkeras.inference.chunks import FrameTimes
+from rfkeras.inference.frames import frame_times
 from rfkeras.layers import ClipLogits, find_head, model_outputs
 from rfkeras.rf import shortest_input
 from rfkeras.utils.files import PARTIAL, naming_write_errors, write_text

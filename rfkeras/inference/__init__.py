@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 from rfkeras.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from rfkeras.inference.frames import FrameTimes, frame_times
-    from rfkeras.inference.stream import Piece, StreamTagger, TagResult
+    from rfkeras.inference.chunks import FrameTimes
+    from rfkeras.inference.frames import frame_times
+    from rfkeras.inference.keras_tagger import StreamTagger
+    from rfkeras.inference.stream import Piece, TagResult
 
 __all__ = ["FrameTimes", "Piece", "StreamTagger", "TagResult", "frame_times"]
 
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "FrameTimes": "rfkeras.inference.frames",
+        "FrameTimes": "rfkeras.inference.chunks",
         "frame_times": "rfkeras.inference.frames",
         "Piece": "rfkeras.inference.stream",
-        "StreamTagger": "rfkeras.inference.stream",
+        "StreamTagger": "rfkeras.inference.keras_tagger",
         "TagResult": "rfkeras.inference.stream",
     },
 )

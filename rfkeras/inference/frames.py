@@ -1,59 +1,31 @@
-"""When a model's frames occur, and how to split audio into chunks that give the same frames."""
+"""When the frames of a Keras model occur, and what its chunks must overlap by."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from math import ceil
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import find_frontend
 from rfkeras.frontend.layer import Frontend
-from rfkeras.frontend.presets import SpectrogramScale, scale_of_frontend
+from rfkeras.frontend.presets import scale_of_frontend
+from rfkeras.inference.chunks import (
+    ChunkPlan,
+    FrameSamples,
+    FrameTimes,
+    frame_samples,
+    overlapping_chunks,
+    separate_chunks,
+)
 from rfkeras.rf import receptive_field
 from rfkeras.rf.axis import AxisField
 from rfkeras.rf.lengths import LONGEST, length_problem, shortest_input
 from rfkeras.utils.keras_workarounds import graph_nodes
 from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, part_of_model
 from zoo.tagger import top_head
-
-Times = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class FrameTimes:
-    """Times of a model's frames, in milliseconds from the start of the audio.
-
-    Each frame is computed from the audio in its window and describes the centre of that window.
-    Windows overlap, and reach beyond the audio near its ends. Spans are adjacent.
-
-    Attributes:
-        stride_ms: Distance between the centres of two frames.
-        first_ms: Centre of the window of frame 0.
-        window_ms: Length of a frame's window (the receptive field); None if unlimited.
-    """
-
-    stride_ms: float
-    first_ms: float
-    window_ms: float | None
-
-    def centres_ms(self, n: int) -> Times:
-        """Return the window centres of the first n frames, (n,)."""
-        return self.first_ms + self.stride_ms * np.arange(n, dtype=np.float64)
-
-    def starts_ms(self, n: int) -> Times:
-        """Return the span starts of the first n frames, (n,), half a stride before centres."""
-        return np.maximum(self.centres_ms(n) - self.stride_ms / 2, 0.0)
-
-    def ends_ms(self, n: int) -> Times:
-        """Return the span ends of the first n frames, (n,), half a stride after centres."""
-        return self.centres_ms(n) + self.stride_ms / 2
 
 
 def frame_times(model: keras.Model) -> FrameTimes | None:
@@ -368,136 +340,3 @@ def _margins(body: keras.Model, time: AxisField) -> tuple[int, int]:
             left = max(left, row.time.window(-1)[0] + 1)
             right = max(right, frames - row.time.window(row.positions[0])[1] + 1)
     return left, right
-
-
-@dataclass(frozen=True)
-class FrameSamples:
-    """The samples of a model's input that the frames of its spectrogram read.
-
-    Frame i reads from i * hop - before to i * hop + after (exclusive).
-
-    Attributes:
-        hop: Samples between frames.
-        before: Samples read before a frame's time.
-        after: Samples read from a frame's time on.
-        left: Samples at the start of a chunk that a frame must not read, because a layer before
-            the front-end pads there.
-        right: Samples at its end that a frame must not read.
-    """
-
-    hop: int
-    before: int
-    after: int
-    left: int = 0
-    right: int = 0
-
-
-def frame_samples(scale: SpectrogramScale) -> FrameSamples:
-    """Return what frames read of the front-end's own input; its frames are centred."""
-    before = scale.window_samples // 2  # a frame starts this far before its centre
-    return FrameSamples(scale.hop_samples, before, scale.window_samples - before)
-
-
-@dataclass(frozen=True)
-class ChunkPlan:
-    """Equal chunks at equal distances; the last chunk takes the remaining audio.
-
-    Attributes:
-        samples: Length of a chunk.
-        step_samples: Distance between the starts of two chunks.
-        skip: Number of frames at the start of a chunk that the previous chunk provides. Does
-            not apply to the first chunk.
-        stop: Number of frames from the chunk's start after which the next chunk takes over.
-        reserve_samples: A chunk becomes the last one and takes all remaining audio unless more
-            than this remains from its start.
-    """
-
-    samples: int
-    step_samples: int
-    skip: int
-    stop: int
-    reserve_samples: int
-
-
-def overlapping_chunks(
-    time: AxisField,
-    scale: SpectrogramScale,
-    step_seconds: float,
-    min_samples: int,
-    margins: tuple[int, int] = (0, 0),
-    reads: FrameSamples | None = None,
-    longest: Callable[[int], int] | None = None,
-) -> ChunkPlan:
-    """Plan overlapping chunks that give the same frames as one pass over the whole audio.
-
-    Args:
-        time: Receptive field along time in spectrogram frames. The jump is a whole number above
-            0 and all windows are equal.
-        scale: Units of the spectrogram. Its frames are centred.
-        step_seconds: Approximate amount of new audio in each chunk; at least one frame.
-        min_samples: The model pads or rejects audio shorter than this.
-        margins: Spectrogram frames at a chunk's start and end that the windows of its frames
-            must avoid, where these exceed the frames that reach beyond the audio.
-        reads: Samples that the frames read; None if the front-end is the first layer.
-        longest: Function from a number of spectrogram frames to the longest audio that gives
-            them; None if the front-end is the first layer.
-    """
-    reads = frame_samples(scale) if reads is None else reads
-    most = longest or (lambda frames: frames * scale.hop_samples - 1)
-    jump, hop = int(time.jump), reads.hop
-
-    # First frame of the chunk's spectrogram that reads no padding.
-    first_sound = max(ceil((reads.left + reads.before) / hop), margins[0])
-    skip = max(0, ceil((first_sound - time.start) / jump))
-    wanted = max(1, round(step_seconds * scale.sample_rate_hz / (jump * hop)))
-    read = time.start + (skip + wanted - 1) * jump + time.size  # exclusive
-    needed = (read - 1) * hop + reads.after + reads.right
-    frames = ceil(max(1, read + margins[1]) / jump) * jump
-    while most(frames) < needed:
-        short_by = needed - most(frames)
-        frames += ceil(short_by / hop / jump) * jump
-    samples = most(frames)
-
-    sound = min((samples - reads.right - reads.after) // hop + 1, frames - margins[1])
-    stop = (sound - time.size - time.start) // jump + 1
-    step_samples = (stop - skip) * jump * hop
-    reserve_samples = max(samples, step_samples + min_samples)
-    return ChunkPlan(samples, step_samples, skip, stop, reserve_samples)
-
-
-def separate_chunks(
-    count: Callable[[int], int],
-    jump: Fraction,
-    scale: SpectrogramScale,
-    step_seconds: float,
-    min_samples: int,
-) -> ChunkPlan:
-    """Plan chunks without overlap, for models that cannot be computed exactly in chunks.
-
-    A chunk exceeds the step only by what the model needs to give the chunk's frames.
-
-    Args:
-        count: Function from samples to the model's number of frames.
-        jump: Spectrogram frames between two frames of the model; 0 if the number of frames does
-            not depend on the length of the audio.
-        scale: Units of the spectrogram.
-        step_seconds: Approximate length of a step.
-        min_samples: The model pads or rejects audio shorter than this.
-    """
-    hop = scale.hop_samples
-    if not jump:
-        step = max(1, round(step_seconds * scale.sample_rate_hz))
-        samples, stop = max(step, min_samples), count(max(step, min_samples))
-    else:
-        # A whole number of pixels per step, so that the frames of all chunks form one grid.
-        group = jump.denominator
-        wanted = step_seconds * scale.sample_rate_hz / (jump.numerator * hop)
-        stop = max(1, round(wanted)) * group
-        pixels = int(stop * jump)
-        longest = 2 * pixels
-        while count(longest * hop - 1) < stop:
-            longest *= 2
-        choices = range(pixels, longest + 1)
-        samples = choices[bisect_left(choices, stop, key=lambda n: count(n * hop - 1))]
-        samples, step = samples * hop - 1, pixels * hop
-    return ChunkPlan(samples, step, 0, stop, max(samples, 2 * step, step + min_samples))

@@ -1,29 +1,24 @@
-"""Tag audio of any length in chunks, with constant memory."""
+"""Tag audio of any length in chunks, with constant memory. Imports no framework."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from rfkeras.audio.decode import FILE_DECODERS, open_audio
 from rfkeras.audio.io import AudioFormat, Waveform, source_name
 from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError, unknown_name
-from rfkeras.folding import fold_if_possible
-from rfkeras.frontend import find_frontend
-from rfkeras.inference.frames import ChunkPlan, FrameGrid, FrameTimes
+from rfkeras.inference.chunks import ChunkPlan, FrameTimes
 from rfkeras.inference.levels import QUIET_MIX_RMS, LevelMeter, cancelling_channels
-from rfkeras.utils.model_graph import only_input
-from zoo.tagger import Reader, label_names, tag_thresholds
 
 Array = NDArray[np.float32]
 Progress = Callable[[float], None]
@@ -81,28 +76,48 @@ class Piece:
     frame_embeddings: Array
 
 
-class StreamTagger:
-    """Runs a model on audio of any length, in chunks.
-
-    If the model's receptive field is limited and its front-end has a fixed floor, chunked
-    results equal those of a single pass up to float rounding: neighbouring chunks overlap by
-    one receptive field. Memory does not grow with the audio, except for requested frames. The
-    tagger uses a folded copy of the model (`rfkeras.fold`) in float32, made when it is created.
+class ComputationError(Exception):
+    """A network cannot compute a chunk.
 
     Args:
-        model: A `rfkeras.Tagger`, or a functional or Sequential model with a front-end and a
-            `ClipLogits` layer at its end; both may be in nested models.
-        chunk_seconds: Approximate amount of new audio per chunk. Smaller values need less
-            memory.
-        decoder: Decoder for files: "soundfile", or "isolated", which uses soundfile in a
-            separate process that may crash.
-        fold: Compute with the folded copy. False: with the model itself, in its precision and
-            with the weights that it has at the time of a call, such as during training.
+        error: The error of the framework.
+        needs_memory: Whether a shorter chunk would need less of what is missing.
+    """
+
+    def __init__(self, error: BaseException, *, needs_memory: bool) -> None:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        super().__init__(f"{type(error).__name__}: {reason}")
+        self.needs_memory = needs_memory
+
+
+class ChunkOutputs(NamedTuple):
+    """Outputs of a network for a chunk.
 
     Attributes:
-        model: The model.
+        logits: Logits of the frames, (1, n, classes) float32.
+        scores: Their scores, in [0, 1], (1, n, classes) float32.
+        log_weights: Logarithm of each frame's weight in the clip's logits, up to a constant,
+            (1, n, classes) float32; None if all frames have the same weight.
+        embeddings: Of the frames, (1, n, features) float32.
+    """
+
+    logits: Array
+    scores: Array
+    log_weights: Array | None
+    embeddings: Array
+
+
+class ChunkTagger(ABC):
+    """Runs a network on audio of any length, in chunks; the network is that of a subclass.
+
+    Args:
+        chunk_seconds: Approximate amount of new audio per chunk.
+        decoder: Decoder for files, one of `rfkeras.audio.decode.FILE_DECODERS`.
+
+    Attributes:
         chunk_seconds: Approximate amount of new audio per chunk.
         decoder: Decoder for files.
+        name: Name of the model.
         label_names: Name of each tag.
         thresholds: Lowest score with which each tag applies, (classes,); None if tags are
             mutually exclusive.
@@ -111,75 +126,50 @@ class StreamTagger:
         exact: Whether chunks give the same results as a single pass.
         reason_not_exact: Why they do not, and how to change that if possible; None if exact.
         plan: Layout of the chunks.
-        shortest_samples: Shortest audio that the model can compute. Shorter audio is padded to
-            it with zeros at its end.
+        shortest_samples: Shortest audio that the network can compute. Shorter audio is padded
+            to it with zeros at its end.
+        pooling: How the logits of frames are pooled, one of `rfkeras.layers.head.POOLINGS`.
 
     Raises:
-        ConfigError: The model takes spectrograms, has several inputs or outputs, or cannot be
-            read frame by frame; chunk_seconds is not positive; or the decoder is unknown.
-
-    Example:
-        >>> tagger = StreamTagger(rfkeras.load_model("runs/NAME/model.keras"))
-        >>> result = tagger.run_file("concert.flac", frames=True)
-        >>> result.scores, result.frame_scores, tagger.frames.centres_ms(3)
+        ConfigError: chunk_seconds is not positive, or the decoder is unknown.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        chunk_seconds: float = 30.0,
-        decoder: str = "soundfile",
-        *,
-        fold: bool = True,
-    ) -> None:
-        source = only_input(model)
-        frontend = find_frontend(model)
-        if frontend is None:
-            raise ConfigError(
-                f"Model {model.name!r} takes spectrograms, not audio. Create it with a "
-                "front-end, such as frontend='perceptual_mel_22k', or call "
-                "model.scores(spectrograms)."
-            )
+    name: str
+    label_names: tuple[str, ...]
+    thresholds: NDArray[np.float64] | None
+    audio_format: AudioFormat
+    frames: FrameTimes
+    exact: bool
+    reason_not_exact: str | None
+    plan: ChunkPlan
+    shortest_samples: int
+    pooling: str
+
+    def __init__(self, chunk_seconds: float, decoder: str) -> None:
         if not 0 < chunk_seconds < float("inf"):
             raise ConfigError(
                 f"chunk_seconds must be a positive number. Received: {chunk_seconds!r}."
             )
-        shape = source.shape
-        if len(shape) not in (2, 3):
-            raise ConfigError(
-                f"Model {model.name!r} needs waveforms (batch, samples) or (batch, samples, "
-                f"channels). Received: an input of shape {tuple(shape)}."
-            )
-        if shape[1] is not None:
-            raise ConfigError(
-                f"Model {model.name!r} takes audio of {shape[1]} samples only. To accept any "
-                "length, build it with keras.Input((None,)), or (None, 2) for stereo."
-            )
         if decoder not in FILE_DECODERS:
             raise ConfigError(unknown_name("decoder", decoder, FILE_DECODERS))
-        self.model = model
         self.chunk_seconds = chunk_seconds
         self.decoder = decoder
-        self._reader = Reader(fold_if_possible(model) if fold else model)
-        self.label_names = label_names(model)
-        thresholds = tag_thresholds(model)
-        self.thresholds = None if thresholds is None else np.array(thresholds)
-        self.audio_format = AudioFormat(
-            frontend.sample_rate_hz, 1 if len(shape) == 2 else int(shape[2])
-        )
-        grid = FrameGrid(model, frontend)
-        self.plan = grid.plan(chunk_seconds)
-        self.shortest_samples = grid.shortest
-        self.exact = not grid.reasons
-        self.reason_not_exact = "; ".join(grid.reasons) or None
-        self.frames = grid.times() or self._chunk_times()
-        # One signature for chunks of all lengths, so that the last one is not traced again.
-        # There is no Python control flow to convert, and searching for it takes 0.3 s.
-        self._read = tf.function(
-            self._outputs,
-            input_signature=[tf.TensorSpec((1, *shape[1:]), tf.float32)],
-            autograph=False,
-        )
+
+    @abstractmethod
+    def compute(self, waveform: Array) -> ChunkOutputs:
+        """Compute the frames of a waveform.
+
+        Args:
+            waveform: (1, samples) or (1, samples, channels) float32, at least
+                `shortest_samples` long.
+
+        Raises:
+            ComputationError: The network cannot compute it.
+        """
+
+    @abstractmethod
+    def logits_and_scores(self, pooled: Array) -> tuple[Array, Array]:
+        """Convert pooled outputs (classes,) to logits and scores, (classes,) float32 each."""
 
     @property
     def sample_rate_hz(self) -> int:
@@ -210,38 +200,37 @@ class StreamTagger:
             kept = slice(
                 self.plan.skip if chunk.number else 0, None if chunk.last else self.plan.stop
             )
-            outputs: list[Any] = [
-                None if rows is None else rows[0, kept] for rows in self._computed(chunk)
-            ]
-            logits, scores, log_weights, embeddings = outputs
+            outputs = self._computed(chunk)
+            logits, scores, embeddings = (
+                rows[0, kept] for rows in (outputs.logits, outputs.scores, outputs.embeddings)
+            )
+            log_weights = outputs.log_weights
+            if log_weights is not None:
+                log_weights = log_weights[0, kept]
             seconds = chunk.stop_sample / self.sample_rate_hz
             if len(logits):
                 yield Piece(first_frame, seconds, logits, scores, log_weights, embeddings)
             first_frame += len(logits)
 
-    def _computed(self, chunk: Chunk) -> list[Any]:
-        """Return the outputs for a chunk as arrays.
+    def _computed(self, chunk: Chunk) -> ChunkOutputs:
+        """Return the outputs for a chunk.
 
         Raises:
-            AudioError: The model cannot compute it.
+            AudioError: The network cannot compute it.
         """
         samples = chunk.samples
         if len(samples) < self.shortest_samples:  # the whole audio: later chunks are longer
             short_by = self.shortest_samples - len(samples)
             samples = np.pad(samples, [(0, short_by), *[(0, 0)] * (samples.ndim - 1)])
         try:
-            rows = self._read(samples[None])
-            return [None if row is None else row.numpy() for row in rows]
-        except (tf.errors.OpError, ValueError, MemoryError) as error:
+            return self.compute(samples[None])
+        except ComputationError as error:
             start_s = (chunk.stop_sample - len(chunk.samples)) / self.sample_rate_hz
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            advice = ""
-            if isinstance(error, tf.errors.ResourceExhaustedError | MemoryError):
-                advice = " Set chunk_seconds to a smaller value."
+            advice = " Set chunk_seconds to a smaller value." if error.needs_memory else ""
             raise AudioError(
                 UNNAMED,
-                f"model {self.model.name!r} cannot compute {len(samples):,} samples from "
-                f"{start_s:.3f} s on: {type(error).__name__}: {reason}.{advice}",
+                f"model {self.name!r} cannot compute {len(samples):,} samples from "
+                f"{start_s:.3f} s on: {error}.{advice}",
             ) from error
 
     def run(
@@ -265,8 +254,7 @@ class StreamTagger:
             ConfigError: A block has another shape or contains NaN or infinite samples, or there
                 are no samples.
         """
-        head = self._reader.head
-        clip, embedding = RunningPool(head.pooling), RunningMean()
+        clip, embedding = RunningPool(self.pooling), RunningMean()
         frame_scores: list[Array] = []
         frame_embeddings: list[Array] = []
         level = blocks if isinstance(blocks, LevelMeter) else LevelMeter(blocks)
@@ -282,11 +270,11 @@ class StreamTagger:
         seconds = level.samples / self.sample_rate_hz
         if on_progress is not None:
             on_progress(seconds)  # the last chunk may have no frame
-        logits = clip.result().astype(np.float32)
+        logits, scores = self.logits_and_scores(clip.result().astype(np.float32))
         return TagResult(
             seconds,
-            self._reader.outputs.logits(logits).numpy(),
-            self._reader.outputs.scores(logits).numpy(),
+            logits,
+            scores,
             np.concatenate(frame_scores) if frames else None,
             embedding.result().astype(np.float32),
             np.concatenate(frame_embeddings) if embeddings else None,
@@ -337,16 +325,6 @@ class StreamTagger:
             )
             notes += [] if cancelled is None else [cancelled]
         return replace(result, notes=tuple(notes))
-
-    def _outputs(self, waveform: Any) -> tuple[Any, Any, Any, Any]:
-        reading = self._reader(waveform)
-        scores = self._reader.outputs.scores(reading.frame_logits)
-        return reading.frame_logits, scores, reading.log_weights, reading.frame_embeddings
-
-    def _chunk_times(self) -> FrameTimes:
-        """Return frame times for models with a fixed number of frames: one per chunk."""
-        step_ms = 1000.0 * self.plan.step_samples / self.sample_rate_hz
-        return FrameTimes(step_ms, step_ms / 2, None)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from rfkeras.datasets.packed import PackedSplit
 from rfkeras.datasets.packed_pipeline import whole_clips
 from rfkeras.errors import AudioError, ConfigError
 from rfkeras.evaluation.metrics import probabilities
-from rfkeras.inference.stream import BLOCK_SECONDS, StreamTagger, file_blocks
+from rfkeras.inference.keras_tagger import StreamTagger
+from rfkeras.inference.stream import BLOCK_SECONDS, file_blocks
 from rfkeras.layers import model_outputs
 from rfkeras.training.data import Inputs
 from rfkeras.utils.model_graph import layer_graph

@@ -12,7 +12,7 @@ from keras import layers
 import zoo
 from rfkeras.frontend.presets import SpectrogramScale
 from rfkeras.inference import FrameTimes, StreamTagger, frame_times
-from rfkeras.inference.frames import overlapping_chunks, separate_chunks
+from rfkeras.inference.chunks import overlapping_chunks, separate_chunks
 from rfkeras.rf import AxisField
 from tests.helpers.taggers import CLASSES, RATE_HZ, custom_tagger, small_frontend, zoo_tagger
 
