@@ -41,9 +41,8 @@ from rfkeras.evaluation.metrics import (
     probabilities,
 )
 from rfkeras.evaluation.result import ClipScores
-from rfkeras.synthesis.generate import default_cache_dir
 from rfkeras.tasks import DEFAULT_THRESHOLD, MULTI_LABEL
-from rfkeras.utils.files import write_text
+from rfkeras.utils.files import default_cache_dir, write_text
 from rfkeras.utils.progress import track
 from zoo.evaluation_sets import (
     GCOMPRIS,

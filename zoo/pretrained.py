@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import CheckpointError, ConfigError, did_you_mean, unknown_name
-from rfkeras.utils.files import atomic_write, check_archive, malformed, write_text
+from rfkeras.utils.files import (
+    atomic_write,
+    check_archive,
+    default_cache_dir,
+    malformed,
+    write_text,
+)
 from rfkeras.utils.user_code import explain_missing_class, import_user_code
 
 FOLDER = Path(__file__).parent / "weights"
@@ -54,6 +60,8 @@ class PretrainedWeights:
         calibrated: Whether a score is the share of clips that have the tag, and sounds
             without instruments raise no tag (`tools.calibrate`).
         limits: What the model does not know, as one sentence; None if nobody stated it.
+        engine_sha256: Checksum of the engine file, which has the name of `file` with the suffix
+            .onnx (`rfkeras.inference.OnnxTagger`); None if the package has none.
     """
 
     model: str
@@ -70,6 +78,7 @@ class PretrainedWeights:
     recommended: bool = False
     calibrated: bool = False
     limits: str | None = None
+    engine_sha256: str | None = None
 
     def __str__(self) -> str:
         return f"{self.model}:{self.name}"
@@ -137,6 +146,26 @@ def find_weights(text: str, model: str | None = None) -> PretrainedWeights:
             f"{owner} has several weights. Choose one of {', '.join(map(str, own))}."
         )
     return chosen[0]
+
+
+def packaged_engine(path: Path) -> Path | None:
+    """Return the checked engine file of a packaged .keras file.
+
+    Args:
+        path: File of a model, from `existing_model`.
+
+    Returns:
+        The engine file; None if the package has none for this model.
+
+    Raises:
+        CheckpointError: The engine file is damaged.
+    """
+    for entry in read_index():
+        engine = FOLDER / Path(entry.file).with_suffix(".onnx")
+        if entry.engine_sha256 and path == FOLDER / entry.file and engine.is_file():
+            check_sha256(engine, entry.engine_sha256)
+            return engine
+    return None
 
 
 def best_weights() -> PretrainedWeights:
@@ -362,15 +391,18 @@ def download(url: str, sha256: str, name: str) -> Path:
     Raises:
         CheckpointError: The download fails, or its checksum differs.
     """
-    from rfkeras.synthesis.generate import default_cache_dir
-
-    path = default_cache_dir() / CACHE_FOLDER / f"{sha256[:12]}-{name}"
+    path = cached(CACHE_FOLDER, f"{sha256[:12]}-{name}")
     if path.is_file() and sha256_of(path) == sha256:
         return path
     with atomic_write(path) as aside:
         _download(url, aside, path)
         check_sha256(aside, sha256, url)
     return path
+
+
+def cached(folder: str, name: str) -> Path:
+    """Return the place of a file in the user's cache."""
+    return default_cache_dir() / folder / name
 
 
 def _download(url: str, aside: Path, path: Path) -> None:

@@ -18,7 +18,7 @@ from rfkeras.utils.text import count
 from rfkeras.utils.user_code import import_user_code
 
 if TYPE_CHECKING:
-    from rfkeras.inference import StreamTagger
+    from rfkeras.inference import ChunkTagger
     from rfkeras.inference.audio_files import FoundFile
     from rfkeras.inference.batch import BatchSummary, Display, TagOptions
     from rfkeras.inference.output import Write
@@ -28,6 +28,8 @@ DEFAULT_CHUNK_SECONDS = 30.0
 STANDARD_INPUT = "-"
 # FILE_DECODERS of rfkeras.audio.decode, without its imports.
 _DECODERS = ("soundfile", "isolated")
+# ENGINES of rfkeras.inference.engines, without its imports.
+_ENGINES = ("auto", "onnx", "tensorflow")
 
 
 def add_audio_arguments(
@@ -69,6 +71,14 @@ def add_audio_arguments(
         f"(default: {DEFAULT_CHUNK_SECONDS:g})",
     )
     add_decoder_argument(parser)
+    parser.add_argument(
+        "--engine",
+        choices=_ENGINES,
+        default=_ENGINES[0],
+        help="onnx: ONNX Runtime, which starts at once; a model of yours is converted first, "
+        "once. tensorflow: the model itself (default: onnx for models that are converted, such "
+        "as the pretrained ones)",
+    )
     parser.add_argument(
         "--strict",
         action="store_true",
@@ -147,7 +157,7 @@ def note_of(options: argparse.Namespace) -> Callable[[str], None]:
     return note
 
 
-def open_tagger(options: argparse.Namespace) -> StreamTagger:
+def open_tagger(options: argparse.Namespace) -> ChunkTagger:
     """Load the tagger that the flags name."""
     with paused_collector():
         return tag_options(options).open_tagger()
@@ -165,6 +175,7 @@ def tag_options(options: argparse.Namespace) -> TagOptions:
         decoder=decoder_of(options),
         imports=tuple(import_user_code()),
         strict=options.strict,
+        engine=options.engine,
     )
 
 
@@ -179,7 +190,7 @@ def max_bad_share(options: argparse.Namespace) -> float:
 
 def run_job(
     options: argparse.Namespace,
-    tagger: StreamTagger,
+    tagger: ChunkTagger,
     files: list[FoundFile],
     output: Callable[[Display], AbstractContextManager[Write]],
     **wanted: Any,

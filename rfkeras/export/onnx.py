@@ -63,11 +63,11 @@ def onnx(
         ExportError: The conversion fails, or the result differs by more than the precision
             allows. No file is written then.
     """
-    _need_packages()
+    need_packages()
     with explaining(model, "ONNX"):
         portable = PortableModel(model, labels, frontend)
     plan = Plan(portable, precision, calibration, trial, max_difference)
-    proto = _convert(portable)
+    proto = convert(portable.serve, portable.card["name"])
     if precision == "int8":
         with quiet():
             proto = to_int8(proto, portable.input_name, plan.calibration)
@@ -115,7 +115,7 @@ class OnnxRunner:
         return dict(zip(self._outputs, values, strict=True))
 
 
-def _need_packages() -> None:
+def need_packages() -> None:
     """Check that the packages of the extra are installed."""
     for package in PACKAGES:
         try:
@@ -128,20 +128,29 @@ def _need_packages() -> None:
             ) from error
 
 
-def _convert(portable: PortableModel) -> Any:
-    """Convert a portable model to ONNX."""
+def convert(function: Any, name: str) -> Any:
+    """Convert a `tf.function` with one signature to ONNX.
+
+    Args:
+        function: The function.
+        name: Name of the graph.
+
+    Raises:
+        ExportError: It has operations that ONNX lacks.
+    """
     import tf2onnx
 
     try:
         with quiet():
             proto, _ = tf2onnx.convert.from_function(
-                portable.serve, input_signature=portable.serve.input_signature, opset=OPSET
+                function, input_signature=function.input_signature, opset=OPSET
             )
     except Exception as error:
         raise ExportError(
-            f"Model {portable.card['name']!r} cannot be converted to ONNX: {error}. Use "
-            "SavedModel."
+            f"Model {name!r} cannot be converted to ONNX: {error}. Use SavedModel."
         ) from error
+    proto.producer_name = "rfkeras"
+    proto.graph.name = name
     return proto
 
 
@@ -151,8 +160,6 @@ def _write_metadata(proto: Any, portable: PortableModel) -> None:
 
     values = {key: json.dumps(value, default=str) for key, value in portable.card.items()}
     onnx.helper.set_model_props(proto, values)
-    proto.producer_name = "rfkeras"
-    proto.graph.name = portable.card["name"]
 
 
 def halve(proto: Any) -> None:

@@ -23,7 +23,9 @@ from rfkeras.export.saved_model import (
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
 from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
+from rfkeras.inference import onnx_tagger as engine
 from rfkeras.layers import model_outputs
+from rfkeras.layers.outputs import Outputs
 from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
 from zoo.tagger import (
     Reader,
@@ -138,6 +140,31 @@ class PortableModel:
             own = tf.reshape(poison, [-1] + [1] * (value.shape.rank - 1))
             outputs[name] = tf.identity(value[:rows] + own, name)
         return outputs
+
+    @property
+    def frame_outputs(self) -> Outputs:
+        """What the logits of `frames_function` are."""
+        outputs: Outputs = self._reader.outputs
+        return outputs
+
+    def frames_function(self) -> Any:
+        """Return the function from spectrograms to the frames of `OnnxTagger`.
+
+        For a model with a `ClipLogits` layer at its end that is read without its front-end.
+        """
+        spec = tf.TensorSpec((1, *self.input_shape[1:]), tf.float32, name=self.input_name)
+
+        def run(spectrogram: Any) -> dict[str, Any]:
+            reading = self._network(spectrogram)
+            values = {
+                engine.LOGITS: reading.frame_logits,
+                engine.SCORES: self.frame_outputs.scores(reading.frame_logits),
+                engine.WEIGHTS: reading.log_weights,
+                engine.EMBEDDINGS: reading.frame_embeddings,
+            }
+            return {n: tf.identity(v, n) for n, v in values.items() if v is not None}
+
+        return tf.function(run, input_signature=[spec], autograph=False)
 
     def _expect(self, batch: Any) -> dict[str, Any]:
         return self._named(self._reader(padded(batch, self._least)))

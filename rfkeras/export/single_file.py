@@ -169,7 +169,7 @@ def read_excerpts(
 
 def generated_clips(root: Path | None = None) -> Path | None:
     """Return the audio folder of the largest cached gm_instruments data set, or None."""
-    from rfkeras.synthesis.generate import default_cache_dir
+    from rfkeras.utils.files import default_cache_dir
 
     root = default_cache_dir() if root is None else root
     folders = root.glob("gm_instruments-v*/openmic-2018/audio")

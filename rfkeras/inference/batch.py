@@ -49,10 +49,10 @@ from rfkeras.utils.remote import RemotePath, scratch_path
 from rfkeras.utils.streams import reader_left
 from rfkeras.utils.text import clock, count
 from rfkeras.utils.user_code import import_user_code
-from zoo.pretrained import existing_model, load_model, sha256_of
+from zoo.pretrained import existing_model, sha256_of
 
 if TYPE_CHECKING:
-    from rfkeras.inference import StreamTagger, TagResult
+    from rfkeras.inference import ChunkTagger, TagResult
 
 _LONG_SECONDS = 120.0  # files at least this long get a separate bar
 SIDECAR_SUFFIX = ".tags.json"
@@ -67,10 +67,11 @@ class TagOptions:
         model: Model with pretrained weights, .keras file or run folder.
         threshold: One threshold for all tags; None uses those saved in the model.
         frames: Whether to record frame scores as well.
-        chunk_seconds: See `StreamTagger`.
-        decoder: See `StreamTagger`.
+        chunk_seconds: See `ChunkTagger`.
+        decoder: See `ChunkTagger`.
         imports: Files or modules that register the user's layers.
         strict: Whether damage that can be read around is an error.
+        engine: See `rfkeras.inference.open_tagger`.
     """
 
     model: str
@@ -80,15 +81,16 @@ class TagOptions:
     decoder: str = "soundfile"
     imports: tuple[str, ...] = ()
     strict: bool = False
+    engine: str = "auto"
 
-    def open_tagger(self) -> StreamTagger:
+    def open_tagger(self) -> ChunkTagger:
         """Load the model and return its tagger."""
-        from rfkeras.inference import StreamTagger
+        from rfkeras.inference.engines import open_tagger
 
         import_user_code(self.imports)
-        return StreamTagger(load_model(self.model), self.chunk_seconds, self.decoder)
+        return open_tagger(self.model, self.chunk_seconds, self.decoder, self.engine)
 
-    def rules(self, tagger: StreamTagger) -> TagRules:
+    def rules(self, tagger: ChunkTagger) -> TagRules:
         """Return the rules that decide which of the tagger's tags apply."""
         return TagRules.of(tagger, self.model, self.threshold)
 
@@ -146,7 +148,7 @@ def too_many_failed(failed: int, total: int, max_bad_share: float) -> str:
 
 
 def run_batch(
-    tagger: StreamTagger,
+    tagger: ChunkTagger,
     files: Sequence[FoundFile],
     write: Write,
     display: Display,

@@ -6,10 +6,11 @@ Imports no framework. `rfkeras.inference.frames` finds the numbers of a Keras mo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,3 +182,58 @@ def separate_chunks(
         samples = choices[bisect_left(choices, stop, key=lambda n: count(n * hop - 1))]
         samples, step = samples * hop - 1, pixels * hop
     return ChunkPlan(samples, step, 0, stop, max(samples, 2 * step, step + min_samples))
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What decides the chunks of a network whose frames all have a window of the same size.
+
+    Attributes:
+        field: Receptive field along time, in frames of the spectrogram.
+        scale: Units of the spectrogram.
+        min_samples: Shortest audio that the network neither pads nor rejects.
+        margins: See `overlapping_chunks`.
+        reads: Samples that the frames of the spectrogram read.
+    """
+
+    field: AxisField
+    scale: SpectrogramScale
+    min_samples: int
+    margins: tuple[int, int]
+    reads: FrameSamples
+
+    def plan(
+        self, step_seconds: float, longest: Callable[[int], int] | None = None
+    ) -> ChunkPlan:
+        """Plan overlapping chunks; see `overlapping_chunks`."""
+        return overlapping_chunks(
+            self.field,
+            self.scale,
+            step_seconds,
+            self.min_samples,
+            self.margins,
+            self.reads,
+            longest,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers, for a file."""
+        field = {name: int(getattr(self.field, name)) for name in ("size", "jump", "start")}
+        values = {"field": field, "scale": asdict(self.scale), "reads": asdict(self.reads)}
+        return {**values, "min_samples": self.min_samples, "margins": list(self.margins)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Overlap:
+        """Return what `as_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: It did not write this.
+        """
+        first, last = values["margins"]
+        return cls(
+            AxisField(**values["field"]),
+            SpectrogramScale(**values["scale"]),
+            values["min_samples"],
+            (first, last),
+            FrameSamples(**values["reads"]),
+        )

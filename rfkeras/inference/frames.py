@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 
 import keras
 
@@ -16,8 +17,8 @@ from rfkeras.inference.chunks import (
     ChunkPlan,
     FrameSamples,
     FrameTimes,
+    Overlap,
     frame_samples,
-    overlapping_chunks,
     separate_chunks,
 )
 from rfkeras.rf import receptive_field
@@ -112,13 +113,6 @@ class FrameGrid:
             )
         self.reasons = tuple(reasons)
 
-    @property
-    def overlaps(self) -> bool:
-        """Return whether chunks can overlap so that every frame has its whole window."""
-        if self.reads is None or self.field is None:
-            return False
-        return not self.field.windows and self.jump > 0
-
     def count(self, samples: int) -> int:
         """Return the model's number of frames for a waveform of this many samples."""
         try:
@@ -134,20 +128,27 @@ class FrameGrid:
 
     def plan(self, step_seconds: float) -> ChunkPlan:
         """Plan chunks with about this much new audio in each."""
-        if self.field is not None and self.reads is not None and self.overlaps:
-            assert self._body is not None
-            return overlapping_chunks(
-                self.field,
-                self.scale,
-                step_seconds,
-                self.min_samples,
-                _margins(self._body, self.field),
-                self.reads,
-                self._longest,
-            )
+        overlap = self.overlap
+        if overlap is not None:
+            return overlap.plan(step_seconds, self._longest)
         return separate_chunks(
             self.count, self.jump, self.scale, step_seconds, self.min_samples
         )
+
+    @cached_property
+    def overlap(self) -> Overlap | None:
+        """What chunks overlap by; None if they cannot give every frame its whole window."""
+        if self.reads is None or self.field is None or self._body is None:
+            return None
+        if self.field.windows or self.jump <= 0:
+            return None
+        margins = _margins(self._body, self.field)
+        return Overlap(self.field, self.scale, self.min_samples, margins, self.reads)
+
+    @property
+    def starts_with_frontend(self) -> bool:
+        """Return whether no layer is before the front-end."""
+        return self._before is None
 
     def times(self) -> FrameTimes | None:
         """Return the times of the frames.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rfkeras.audio.io import AudioFormat
+from rfkeras.audio.io import AudioFormat, Waveform
 from rfkeras.errors import ConfigError
 from rfkeras.folding import fold_if_possible
 from rfkeras.frontend import find_frontend
@@ -91,6 +91,9 @@ class StreamTagger(ChunkTagger):
         grid = FrameGrid(model, frontend)
         self.plan = grid.plan(chunk_seconds)
         self.shortest_samples = grid.shortest
+        self.scale = grid.scale
+        self.spectrogram_least_samples = frontend.min_samples
+        self._frontend = frontend
         self.exact = not grid.reasons
         self.reason_not_exact = "; ".join(grid.reasons) or None
         self.frames = grid.times() or self._chunk_times()
@@ -111,6 +114,11 @@ class StreamTagger(ChunkTagger):
         except (tf.errors.OpError, ValueError, MemoryError) as error:
             memory = isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
             raise ComputationError(error, needs_memory=memory) from error
+
+    def mel_db(self, waveform: Waveform) -> Array:
+        """Return the spectrogram before standardisation; see `ChunkTagger.mel_db`."""
+        levels: Array = self._frontend.mel_db(waveform[None]).numpy()[0].mean(-1)
+        return levels
 
     def logits_and_scores(self, pooled: Array) -> tuple[Array, Array]:
         """Convert pooled outputs; see `ChunkTagger.logits_and_scores`."""

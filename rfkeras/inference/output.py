@@ -26,7 +26,7 @@ from rfkeras.utils.remote import RemotePath
 from rfkeras.utils.text import clock
 
 if TYPE_CHECKING:
-    from rfkeras.inference import FrameTimes, StreamTagger, TagResult
+    from rfkeras.inference import ChunkTagger, FrameTimes, TagResult
 
 Span = tuple[float, float]
 Scores = NDArray[np.floating[Any]]
@@ -148,7 +148,7 @@ class TagRules:
     frames: FrameTimes
 
     @classmethod
-    def of(cls, tagger: StreamTagger, model: str, threshold: float | None = None) -> TagRules:
+    def of(cls, tagger: ChunkTagger, model: str, threshold: float | None = None) -> TagRules:
         """Return the rules of a tagger.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +13,6 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
 from rfkeras.audio.decode import open_audio
-from rfkeras.frontend import find_frontend
-from rfkeras.frontend.presets import scale_of_frontend
 from rfkeras.inference.output import Outcome, Scores, TagRules, frame_scores_of
 from rfkeras.rf.plots import draw_spectrogram
 from rfkeras.utils.plotting import (
@@ -34,7 +32,7 @@ from rfkeras.utils.plotting import (
 from rfkeras.utils.text import clock, count, shorten
 
 if TYPE_CHECKING:
-    from rfkeras.inference import StreamTagger, TagResult
+    from rfkeras.inference import ChunkTagger, TagResult
 
 MOST_TAGS = 16
 MOST_COLUMNS = 1200  # no narrower than a pixel
@@ -45,9 +43,7 @@ _TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200,
 _TITLE_CHARACTERS, _NAME_CHARACTERS = 80, 22
 
 
-def plot_tags(
-    path: str | Path, tagger: StreamTagger, rules: TagRules, outcome: Outcome
-) -> None:
+def plot_tags(path: str | Path, tagger: ChunkTagger, rules: TagRules, outcome: Outcome) -> None:
     """Plot the tags of a file over time, below its spectrogram.
 
     Reads the file again, in blocks, so memory does not grow with its length. Shows at most the
@@ -68,24 +64,23 @@ def plot_tags(
         save_png(tags_figure(tagger, rules, outcome.file.name, outcome.result, pixels), path)
 
 
-def spectrogram(tagger: StreamTagger, path: Path) -> NDArray[np.float64]:
+def spectrogram(tagger: ChunkTagger, path: Path) -> NDArray[np.float64]:
     """Return the front-end's spectrogram of a file in at most 1200 columns.
 
     Returns:
         (columns, mel bands), mean dB over the frames of a column, before standardisation.
     """
-    frontend: Any = find_frontend(tagger.model)  # a StreamTagger's model has one
-    hop = frontend.hop_samples
+    hop = tagger.scale.hop_samples
     block_frames = max(1, tagger.audio_format.samples(_BLOCK_SECONDS) // hop)
     with open_audio(path, tagger.audio_format, decoder=tagger.decoder) as file:
-        n_frames = 1 + max(file.length, frontend.min_samples) // hop
+        n_frames = 1 + max(file.length, tagger.spectrogram_least_samples) // hop
         columns = min(n_frames, MOST_COLUMNS)
-        sums = np.zeros((columns, frontend.n_mels))
+        sums = np.zeros((columns, tagger.scale.n_mels))
         counts = np.zeros((columns, 1))
         for first in range(0, n_frames, block_frames):
             start = min(first * hop, file.length - 1)
             stop = min(start + block_frames * hop, file.length)
-            mel = frontend.mel_db(file.read(start, stop - start)[None]).numpy()[0].mean(-1)
+            mel = tagger.mel_db(file.read(start, stop - start))
             mel = mel[: min(block_frames, n_frames - first)]
             column = (first + np.arange(len(mel))) * columns // n_frames
             np.add.at(sums, column, mel)
@@ -94,7 +89,7 @@ def spectrogram(tagger: StreamTagger, path: Path) -> NDArray[np.float64]:
 
 
 def tags_figure(
-    tagger: StreamTagger,
+    tagger: ChunkTagger,
     rules: TagRules,
     name: str,
     result: TagResult,
@@ -115,8 +110,7 @@ def tags_figure(
     figure = new_figure(_WIDTH, height)
     width = _WIDTH - _LEFT - _RIGHT
     above = add_axes(figure, _LEFT, _FOOTER + map_inches + _GAP, width, _SPECTROGRAM)
-    frontend: Any = find_frontend(tagger.model)
-    scale = scale_of_frontend(frontend)
+    scale = tagger.scale
     draw_spectrogram(above, pixels, scale)
     # Convert from pixels to seconds, the unit of the shared axis.
     half_s = scale.hop_ms / 2000

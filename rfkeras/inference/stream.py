@@ -17,6 +17,7 @@ from rfkeras.audio.decode import FILE_DECODERS, open_audio
 from rfkeras.audio.io import AudioFormat, Waveform, source_name
 from rfkeras.audio.source import Source
 from rfkeras.errors import AudioError, ConfigError, unknown_name
+from rfkeras.frontend.presets import SpectrogramScale
 from rfkeras.inference.chunks import ChunkPlan, FrameTimes
 from rfkeras.inference.levels import QUIET_MIX_RMS, LevelMeter, cancelling_channels
 
@@ -128,6 +129,8 @@ class ChunkTagger(ABC):
         plan: Layout of the chunks.
         shortest_samples: Shortest audio that the network can compute. Shorter audio is padded
             to it with zeros at its end.
+        scale: Units of the spectrogram.
+        spectrogram_least_samples: Shortest audio that the front-end does not pad.
         pooling: How the logits of frames are pooled, one of `rfkeras.layers.head.POOLINGS`.
 
     Raises:
@@ -143,6 +146,8 @@ class ChunkTagger(ABC):
     reason_not_exact: str | None
     plan: ChunkPlan
     shortest_samples: int
+    scale: SpectrogramScale
+    spectrogram_least_samples: int
     pooling: str
 
     def __init__(self, chunk_seconds: float, decoder: str) -> None:
@@ -165,6 +170,18 @@ class ChunkTagger(ABC):
 
         Raises:
             ComputationError: The network cannot compute it.
+        """
+
+    @abstractmethod
+    def mel_db(self, waveform: Waveform) -> Array:
+        """Return the front-end's spectrogram of a waveform, before standardisation.
+
+        Args:
+            waveform: (samples,) or (samples, channels), float32.
+
+        Returns:
+            (frames, bands), mean dB over the channels. Audio shorter than
+            `spectrogram_least_samples` is padded with zeros.
         """
 
     @abstractmethod

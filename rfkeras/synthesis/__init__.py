@@ -6,8 +6,9 @@ describes how the music is made and its limitations.
 """
 
 from rfkeras.synthesis.compose import LABEL_RATE, VERSION
-from rfkeras.synthesis.generate import CACHE_VARIABLE, DEFAULT_SIZE, default_cache_dir, generate
+from rfkeras.synthesis.generate import DEFAULT_SIZE, generate
 from rfkeras.synthesis.mapping import CLASSES
+from rfkeras.utils.files import CACHE_VARIABLE, default_cache_dir
 
 __all__ = [
     "CACHE_VARIABLE",

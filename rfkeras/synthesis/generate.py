@@ -9,11 +9,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import platformdirs
 
 from rfkeras.errors import ConfigError
 from rfkeras.synthesis.clip_files import (
@@ -30,6 +27,7 @@ from rfkeras.synthesis.compose import LABEL_RATE, VERSION, compose
 from rfkeras.synthesis.render import SoundFont, default_sound_font, load_sound_font
 from rfkeras.synthesis.song import CLIP_SECONDS
 from rfkeras.utils.files import (
+    CACHE_VARIABLE,
     exclusive,
     remove_leftovers,
     write_bytes,
@@ -37,7 +35,6 @@ from rfkeras.utils.files import (
 )
 from rfkeras.utils.processes import usable_cores
 
-CACHE_VARIABLE = "RFKERAS_CACHE_DIR"
 MANIFEST = "manifest.json"
 _SOUND_FONT_TAG_LENGTH = 12
 
@@ -48,11 +45,6 @@ FIRST_TEST_INDEX = 900_000
 number, so no stream is used in both splits."""
 
 MAX_SIZE = 500_000
-
-
-def default_cache_dir() -> Path:
-    """Return the folder for generated data: $RFKERAS_CACHE_DIR or the user's cache folder."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("rfkeras"))
 
 
 def generate(

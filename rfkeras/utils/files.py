@@ -30,6 +30,7 @@ from rfkeras.errors import ConfigError
 from rfkeras.utils.remote import RemotePath, to_path, uploading
 
 PARTIAL = ".partial"  # in the names of unfinished files
+CACHE_VARIABLE = "RFKERAS_CACHE_DIR"
 
 _NAME_BYTES = 255  # longest file name on the usual file systems
 _IS_WINDOWS = os.name == "nt"
@@ -39,6 +40,13 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.IGNORECASE)
 _POLL_SECONDS = 0.3
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def default_cache_dir() -> Path:
+    """Return the folder for generated data: $RFKERAS_CACHE_DIR or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("rfkeras"))
 
 
 @contextmanager
