@@ -97,7 +97,8 @@ class MelSpectrogram:
     @cached_property
     def _window(self) -> Array:
         turns = np.arange(self.window_samples) / self.window_samples
-        return (0.5 - 0.5 * np.cos(2 * np.pi * turns)).astype(np.float32)
+        window: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * turns)
+        return window.astype(np.float32)
 
     @cached_property
     def _groups(self) -> list[tuple[slice, slice, Array]]:

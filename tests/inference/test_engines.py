@@ -1,0 +1,195 @@
+"""Engine files on ONNX Runtime against the models that they were made of."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+import zoo.pretrained as pretrained
+from rfkeras.errors import AudioError, CheckpointError, ConfigError
+from rfkeras.export.engine import main as convert
+from rfkeras.export.engine import write_engine
+from rfkeras.inference import OnnxTagger, StreamTagger, open_tagger
+from rfkeras.inference.engines import engine_file
+from rfkeras.inference.onnx_tagger import RECORD
+from tests.helpers.taggers import RATE_HZ, custom_tagger, music, small_frontend, zoo_tagger
+from tools.package_engines import TOLERANCE, largest_difference
+
+MODELS = {
+    "plain": lambda: zoo_tagger("resnet_rf_tiny", width=4),
+    "shake, one label": lambda: zoo_tagger(
+        "resnet_rf_shake_tiny", width=4, task="single_label"
+    ),
+    "attention": lambda: zoo_tagger("resnet_rf_tiny", width=4, head="attention"),
+    "log_mean_exp": lambda: zoo_tagger("resnet_rf_tiny", width=4, head="log_mean_exp"),
+    "stereo": lambda: zoo_tagger("resnet_rf_tiny", width=4, input_channels=2, head="max"),
+    "moving floor": lambda: zoo_tagger(
+        "vgg_rf",
+        width=4,
+        frontend=small_frontend(fixed_floor=False, order="mel_then_db", a_weighting=False),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Return a function from the name of a model to its engine file and the model."""
+    folder, done = tmp_path_factory.mktemp("engines"), {}
+
+    def of(name):
+        if name not in done:
+            model, path = MODELS[name](), folder / f"{len(done)}.onnx"
+            write_engine(model, path)
+            done[name] = path, model
+        return done[name]
+
+    return of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_results_are_those_of_the_model(written, name):
+    path, model = written(name)
+    engine, tagger = OnnxTagger(path, 2.0), StreamTagger(model, 2.0)
+    assert (engine.plan, engine.frames) == (tagger.plan, tagger.frames)
+    assert (engine.exact, engine.reason_not_exact) == (tagger.exact, tagger.reason_not_exact)
+    assert engine.label_names == tuple(tagger.label_names)
+    assert engine.audio_format == tagger.audio_format
+    if tagger.thresholds is None:
+        assert engine.thresholds is None
+    else:
+        np.testing.assert_array_equal(engine.thresholds, tagger.thresholds)
+    for samples in (1, RATE_HZ, 11 * RATE_HZ + 77):
+        audio = music(samples, tagger.channels)
+        mine, its = (t.run([audio], frames=True, embeddings=True) for t in (engine, tagger))
+        np.testing.assert_allclose(mine.scores, its.scores, atol=1e-5)
+        np.testing.assert_allclose(mine.logits, its.logits, atol=2e-4)
+        np.testing.assert_allclose(mine.frame_scores, its.frame_scores, atol=1e-5)
+        for one, other in (
+            (mine.embedding, its.embedding),
+            (mine.frame_embeddings, its.frame_embeddings),
+        ):
+            np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+        np.testing.assert_allclose(engine.mel_db(audio), tagger.mel_db(audio), atol=2e-3)
+    long = 14 * RATE_HZ
+    assert long > 2 * engine.plan.samples  # several chunks were joined
+
+
+@pytest.mark.slow
+def test_chunks_do_not_change_results(written):
+    path, _ = written("plain")
+    audio = music(20 * RATE_HZ)
+    short, long = (OnnxTagger(path, s).run([audio], frames=True) for s in (0.5, 60.0))
+    np.testing.assert_allclose(short.frame_scores, long.frame_scores, atol=1e-6)
+    np.testing.assert_allclose(short.scores, long.scores, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", [e for e in pretrained.read_index() if e.default], ids=str)
+def test_packaged_engines_are_those_of_the_weights(entry):
+    assert entry.engine_sha256, "run python -m tools.package_engines"
+    engine = open_tagger(str(entry))
+    assert isinstance(engine, OnnxTagger)
+    tagger = open_tagger(str(entry), engine="tensorflow")
+    assert isinstance(tagger, StreamTagger)
+    assert largest_difference(engine, tagger) <= TOLERANCE
+
+
+def test_an_engine_needs_no_framework(tmp_path):
+    program = (
+        "import sys, numpy as np\n"
+        "from rfkeras.inference import open_tagger\n"
+        "tagger = open_tagger('resnet_rf_tiny')\n"
+        "scores = tagger.run([np.zeros(22050, np.float32)]).scores\n"
+        "assert scores.shape == (20,) and scores.max() < 0.5, scores\n"
+        "heavy = {'tensorflow', 'keras', 'kapre', 'jax', 'torch', 'sklearn', 'librosa'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_damaged_packaged_engines_are_refused(tmp_path, monkeypatch):
+    (entry,) = [e for e in pretrained.read_index() if str(e) == "resnet_rf_tiny:instruments"]
+    for suffix in (".keras", ".onnx"):
+        name = entry.file.replace(".keras", suffix)
+        (tmp_path / name).write_bytes((pretrained.FOLDER / name).read_bytes())
+    pretrained.write_index((entry,), tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    assert engine_file("resnet_rf_tiny") == tmp_path / entry.file.replace(".keras", ".onnx")
+    with (tmp_path / entry.file.replace(".keras", ".onnx")).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        engine_file("resnet_rf_tiny")
+    pretrained.write_index((replace(entry, engine_sha256=None),), tmp_path)
+    assert engine_file("resnet_rf_tiny") is None
+
+
+@pytest.mark.slow
+def test_other_models_are_converted_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))
+    model = zoo_tagger("resnet_rf_tiny", width=4)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    assert isinstance(open_tagger(path), StreamTagger)  # not converted without being asked
+    engine = open_tagger(path, engine="onnx")
+    assert isinstance(engine, OnnxTagger)
+    assert "once" in capsys.readouterr().err
+    assert isinstance(open_tagger(path), OnnxTagger)
+    (found,) = (tmp_path / "cache" / "engines").iterdir()
+    assert found == engine_file(path)
+    audio = music(RATE_HZ)
+    expected = StreamTagger(model).run([audio]).scores
+    np.testing.assert_allclose(engine.run([audio]).scores, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_models_that_cannot_be_converted_say_why(tmp_path, capsys):
+    import keras
+
+    def whole(spectrogram):
+        return keras.layers.GlobalAveragePooling2D(keepdims=True)(spectrogram)
+
+    model = custom_tagger(whole)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    assert convert([str(path), str(tmp_path / "engine.onnx")]) == 3
+    assert "cannot be converted to an engine file" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="Use --engine tensorflow"):
+        open_tagger(path, engine="onnx")
+
+
+def test_wrong_files_and_names_are_errors(tmp_path):
+    with pytest.raises(ConfigError, match=r"engine.*onnx"):
+        open_tagger("resnet_rf_tiny", engine="onxx")
+    path = tmp_path / "engine.onnx"
+    path.write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match="cannot be used as an engine file"):
+        OnnxTagger(path)
+    proto = onnx.load(engine_file("resnet_rf_tiny"))
+    record = json.loads(proto.metadata_props[0].value)
+    proto.metadata_props[0].value = json.dumps({**record, "format": 99})
+    assert proto.metadata_props[0].key == RECORD
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CheckpointError, match="has format 99"):
+        OnnxTagger(path)
+    with pytest.raises(ConfigError, match="chunk_seconds"):
+        open_tagger("resnet_rf_tiny", chunk_seconds=0)
+
+
+def test_what_cannot_be_computed_names_the_place(monkeypatch):
+    tagger = open_tagger("resnet_rf_tiny", chunk_seconds=5.0)
+
+    def fails(waveform):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(tagger, "_mel", SimpleNamespace(mel_db=fails))
+    with pytest.raises(AudioError, match=r"0\.000 s.*no room.*smaller value"):
+        tagger.run([np.zeros(22050, np.float32)])
