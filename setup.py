@@ -23,6 +23,7 @@ INSTALL_REQUIRES = [
     "av>=18",  # FFmpeg: MP3, Ogg, Opus, M4A, WMA, WavPack
     "scipy>=1.11",
     "soxr>=0.3.7",
+    "onnxruntime>=1.21",  # runs the pretrained weights without TensorFlow's start
     "matplotlib>=3.8",
     "rich>=13",
     "pyyaml>=6",
@@ -40,7 +41,7 @@ TFIO = [
     "tensorflow==2.16.2; python_version < '3.13'",
     "tensorflow-io==0.37.1; platform_system != 'Windows' and python_version < '3.13'",
 ]
-ONNX = ["onnx>=1.16", "tf2onnx>=1.17", "onnxruntime>=1.21"]
+ONNX = ["onnx>=1.16", "tf2onnx>=1.17"]
 PARQUET = ["pyarrow>=15"]
 BEAM = ["apache-beam>=2.70"]
 REMOTE = [  # s3://, gs://, az://, hdfs:// and http(s)://
