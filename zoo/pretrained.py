@@ -12,13 +12,9 @@ import difflib
 import fnmatch
 import hashlib
 import json
-import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +275,7 @@ def check_finite(model: Any, path: Path) -> None:
     Raises:
         CheckpointError: A weight or statistic is NaN or infinite; the message names it.
     """
-    from rfkeras.utils.finite import first_not_finite
+    from rfkeras.utils.model_graph import first_not_finite
 
     name = first_not_finite(model.variables)
     if name is not None:
@@ -370,18 +366,11 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"{damaged!r} in the archive is damaged")
 
 
-TIMEOUT_SECONDS = 60.0  # without an answer
-MAX_BYTES = 2_000_000_000
 CACHE_FOLDER = "weights"  # in the user's cache
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_BLOCK_BYTES = 1 << 20
 
 
 def download(url: str, sha256: str, name: str) -> Path:
     """Return a file from the user's cache; download it first if it is not there.
-
-    `keras.utils.get_file` and pooch follow redirects to http:// and have no size limit, so
-    neither can replace this function.
 
     Args:
         url: https:// address; http:// only for this machine.
@@ -391,11 +380,13 @@ def download(url: str, sha256: str, name: str) -> Path:
     Raises:
         CheckpointError: The download fails, or its checksum differs.
     """
+    from zoo.download import fetch  # the protocols take a tenth of a second to import
+
     path = cached(CACHE_FOLDER, f"{sha256[:12]}-{name}")
     if path.is_file() and sha256_of(path) == sha256:
         return path
     with atomic_write(path) as aside:
-        _download(url, aside, path)
+        fetch(url, aside, path)
         check_sha256(aside, sha256, url)
     return path
 
@@ -403,53 +394,6 @@ def download(url: str, sha256: str, name: str) -> Path:
 def cached(folder: str, name: str) -> Path:
     """Return the place of a file in the user's cache."""
     return default_cache_dir() / folder / name
-
-
-def _download(url: str, aside: Path, path: Path) -> None:
-    from rfkeras.utils.progress import ProgressBar
-
-    _check_address(url)
-    opener = urllib.request.build_opener(_HttpsRedirects)
-    try:
-        with opener.open(url, timeout=TIMEOUT_SECONDS) as answer, aside.open("wb") as file:
-            size = int(answer.headers.get("Content-Length") or 0)
-            label = f"Downloading {url.rpartition('/')[2]}"
-            bar = ProgressBar(label, size or None, unit="MB", show=lambda n: f"{n / 1e6:.1f}")
-            with bar:
-                while block := answer.read(_BLOCK_BYTES):
-                    file.write(block)
-                    bar.advance(len(block))
-                    if file.tell() > MAX_BYTES:
-                        raise CheckpointError(
-                            f"{url} is larger than {MAX_BYTES:,} bytes, the limit for weights."
-                        )
-    except (urllib.error.URLError, HTTPException, OSError) as error:
-        raise CheckpointError(
-            f"{url} cannot be downloaded: {getattr(error, 'reason', error)}. Without a "
-            f"connection, copy the file to {path}."
-        ) from error
-
-
-class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects only to allowed addresses."""
-
-    def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
-        _check_address(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _check_address(url: str) -> None:
-    """Reject an address whose content could be read or changed in transit.
-
-    Raises:
-        CheckpointError: It is neither https:// nor http:// on this machine.
-    """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        return
-    raise CheckpointError(f"Weights are only downloaded over https://. Received: {url!r}.")
 
 
 def check_sha256(path: Path, sha256: str, source: str | None = None) -> None:

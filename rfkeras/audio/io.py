@@ -7,13 +7,14 @@ All release the interpreter lock, so several threads can read in parallel.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, gcd
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -385,7 +386,6 @@ def source_name(source: Source) -> str:
 @contextmanager
 def _decoding_errors(name: str) -> Iterator[None]:
     """Convert the exceptions that the decoders raise to AudioError."""
-    import av
     import soundfile
 
     try:
@@ -394,17 +394,19 @@ def _decoding_errors(name: str) -> Iterator[None]:
         raise AudioError(name, f"undecodable: {error.error_string.rstrip('.')}") from error
     except MemoryError as error:
         raise AudioError(name, f"not enough memory to decode it: {error}") from error
-    except av.error.FFmpegError as error:  # also an OSError or a ValueError
-        raise AudioError(name, f"undecodable: {error.strerror}") from error
-    except OSError as error:
-        raise AudioError(name, f"unreadable: {error.strerror or error}") from error
-    except (RuntimeError, ValueError) as error:
-        raise AudioError(name, f"undecodable: {error}") from error
+    except Exception as error:
+        av: Any = sys.modules.get("av")  # its import takes 0.2 s, and most files do not need it
+        if av is not None and isinstance(error, av.error.FFmpegError):
+            raise AudioError(name, f"undecodable: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise AudioError(name, f"unreadable: {error.strerror or error}") from error
+        if isinstance(error, RuntimeError | ValueError):
+            raise AudioError(name, f"undecodable: {error}") from error
+        raise
 
 
 def _open_reader(source: Source, name: str) -> FrameReader:
     """Open an audio file with the decoder that reads all of it."""
-    import av
     import soundfile
 
     head = source[:_HEAD_BYTES] if isinstance(source, bytes) else _head(Path(source), name)
@@ -419,6 +421,8 @@ def _open_reader(source: Source, name: str) -> FrameReader:
     try:
         return LibsndfileFile(source, name)
     except (AudioError, soundfile.LibsndfileError) as reason:
+        import av
+
         try:
             return FFmpegFile(source, name)
         except (AudioError, av.error.FFmpegError, ValueError):

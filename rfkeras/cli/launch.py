@@ -1,14 +1,22 @@
-"""`rfkeras launch`: train with several workers on this host."""
+"""`rfkeras launch`: train with several workers on this host.
+
+`python -m rfkeras.cli.launch RUN_FOLDER` is one of the workers. It runs `rfkeras train --resume
+RUN_FOLDER` with the TF_CONFIG of its environment, and exits when its standard input closes, so
+that it does not outlive a launcher that was killed.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from rfkeras.cli.main import COMMANDS
+from rfkeras.cli.main import run as run_command
 from rfkeras.cli.train import add_run_arguments, open_run
 from rfkeras.config.parsing import whole
 from rfkeras.errors import ConfigError
+from rfkeras.utils.processes import obey_parent
 
 
 def add_parser(commands: Any) -> None:
@@ -57,3 +65,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"The run in {folder.root} is already finished.")
         return 0
     return Launcher(folder, count, max_restarts).run()
+
+
+if __name__ == "__main__":
+    obey_parent()
+    sys.exit(run_command(["train", "--resume", sys.argv[1]]))

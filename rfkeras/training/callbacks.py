@@ -22,7 +22,7 @@ from rfkeras.training.run_dir import (
     save_snapshot,
     write_log,
 )
-from rfkeras.utils.finite import first_not_finite
+from rfkeras.utils.model_graph import first_not_finite
 from rfkeras.utils.progress import ProgressBar
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what job systems send before SIGKILL

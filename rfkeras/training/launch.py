@@ -192,7 +192,7 @@ class Launcher:
                 "PYTHONPATH": package_path(),
             }
             worker = subprocess.Popen(
-                command("rfkeras.cli.training_worker", self.folder),
+                command("rfkeras.cli.launch", self.folder),
                 env=environment,
                 stdin=subprocess.PIPE,  # closed when this process ends, however it ends
                 stdout=output,

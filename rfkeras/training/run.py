@@ -64,7 +64,7 @@ from rfkeras.training.step import (
     recompute_statistics,
 )
 from rfkeras.utils.files import atomic_write, write_text
-from rfkeras.utils.finite import first_not_finite
+from rfkeras.utils.model_graph import first_not_finite
 from rfkeras.utils.progress import print_status
 from rfkeras.utils.text import count
 from zoo.pretrained import load_model, sha256_of

@@ -5,10 +5,12 @@ One search for all rooms, so that a front-end or a head is found in the same pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
+from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.utils.keras_workarounds import graph_nodes, sequential_graph
@@ -256,3 +258,19 @@ def _only(model: Any, side: str) -> Any:
             f"({names}). Make a model with the {side} you need: keras.Model(inputs, outputs)."
         )
     return tensors[0]
+
+
+def first_not_finite(variables: Iterable[Any]) -> str | None:
+    """Return the path of the first variable that contains NaN or infinity; None if none does.
+
+    Each variable is reduced on its device, and the results are fetched together.
+
+    Args:
+        variables: Keras variables. Those that are not floating-point are skipped.
+    """
+    floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
+    if not floats:
+        return None
+    finite = ops.convert_to_numpy(ops.stack([ops.all(ops.isfinite(v)) for v in floats]))
+    broken = np.flatnonzero(~finite)
+    return None if broken.size == 0 else str(floats[broken[0]].path)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -17,7 +18,8 @@ from rfkeras.export.engine import write_engine
 from rfkeras.inference import OnnxTagger, StreamTagger, open_tagger
 from rfkeras.inference.engines import engine_file
 from rfkeras.inference.onnx_tagger import RECORD
-from tests.helpers.taggers import RATE_HZ, custom_tagger, music, small_frontend, zoo_tagger
+from rfkeras.layers import ClipLogits
+from tests.helpers.taggers import RATE_HZ, music, small_frontend, zoo_tagger
 from tools.package_engines import TOLERANCE, largest_difference
 
 MODELS = {
@@ -152,12 +154,10 @@ def test_other_models_are_converted_once(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_models_that_cannot_be_converted_say_why(tmp_path, capsys):
-    import keras
-
-    def whole(spectrogram):
-        return keras.layers.GlobalAveragePooling2D(keepdims=True)(spectrogram)
-
-    model = custom_tagger(whole)
+    waveform = keras.Input((None,))
+    louder = keras.layers.Rescaling(2.0)(waveform)
+    x = keras.layers.Conv2D(3, 3)(small_frontend()(louder))
+    model = keras.Model(waveform, ClipLogits()(x))
     path = tmp_path / "model.keras"
     model.save(path)
     assert convert([str(path), str(tmp_path / "engine.onnx")]) == 3
