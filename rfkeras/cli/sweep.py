@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS
+from rfkeras.config.recipes import read_sweep_table
 from rfkeras.config.resolve import (
     add_flags,
     check_initial_weights,
     complete,
     option_sources,
+    recipe_in_use,
     resolve,
 )
 from rfkeras.errors import RFKerasError
@@ -53,23 +55,22 @@ def add_parser(commands: Any) -> None:
         ),
         epilog=(
             "All other options are those of `rfkeras train` and apply to every run. Runs "
-            "export no SavedModel unless you give --export."
+            "export no SavedModel unless you give --export. A recipe may have a table `sweep` "
+            "with defaults for --rho, --seeds, --variants and --also-test, as choose_rho does."
         ),
     )
     parser.add_argument(
         "--rho",
         dest="rhos",
-        required=True,
         metavar="RHOS",
         help='values of rho: "0:22:2" (first, last, step), "0,3,7" or "7x5,7x7" (time x '
         "frequency)",
     )
     parser.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="use seeds 0 to N-1 (default: 3)"
+        "--seeds", type=int, metavar="N", help="use seeds 0 to N-1 (default: 3)"
     )
     parser.add_argument(
         "--variants",
-        default="plain",
         metavar="NAMES",
         help="plain, shake, fa, damped, decomposed or combinations, such as "
         "plain,shake,shake+fa (default: plain)",
@@ -77,7 +78,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--also-test",
         action="append",
-        default=[],
         metavar="TEST",
         help="also test every model on other data: NAME:option=value,... with data options, "
         'such as "other font:sound_font=F.sf2" or "training clips:split=train"',
@@ -112,6 +112,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    from rfkeras.experiments.sweep_choice import not_trained_to_the_end, recommendations
     from rfkeras.experiments.sweep_report import (
         finished_runs,
         markdown_tables,
@@ -128,9 +129,14 @@ def run(options: argparse.Namespace) -> int:
         raise RFKerasError(f"No run in {options.output} is finished, so there are no results.")
     points = summarise(finished)
     write_tables(options.output, finished, points)
-    write_text(options.output / "summary.md", markdown_tables(points))
+    monitor = jobs[0].config.monitor
+    warning = not_trained_to_the_end(points, jobs[0].tests)
+    conclusions = [*recommendations(finished, monitor), *([] if warning is None else [warning])]
+    written = [markdown_tables(points), *(f"{line}\n" for line in conclusions)]
+    write_text(options.output / "summary.md", "\n".join(written))
     _write_plot(options.output / "sweep.png", points, jobs, len(finished))
-    _print(points, jobs[0].config.monitor)
+    _print(points, monitor)
+    print("", *conclusions, sep="\n")
     print(f"Tables and plot: {options.output}/runs.csv, summary.csv and .md, sweep.png")
     missing = len(jobs) - len(finished)
     if missing:
@@ -148,25 +154,28 @@ def plan(options: argparse.Namespace) -> list[Job]:
         ConfigError: An option is wrong, or the model lacks an option of a variant.
     """
     import zoo
-    from rfkeras.errors import ConfigError
     from rfkeras.experiments.sweep import (
         Job,
-        check_names,
         check_no_variant_options,
         make_grid,
-        parse_extra_test,
-        parse_rhos,
-        parse_variants,
+        sweep_settings,
     )
     from rfkeras.training.run_dir import RunFolder
 
-    if options.seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1. Received: {options.seeds}.")
-    variants, rhos = parse_variants(options.variants), parse_rhos(options.rhos)
-    grid = make_grid(variants, rhos, options.seeds)
-    tests = tuple(parse_extra_test(text) for text in options.also_test)
-    check_names(tests)
     flags = {key: value for key, value in vars(options).items() if key not in OWN_FLAGS}
+    recipe = recipe_in_use(flags, options.recipe)
+    own = {
+        "rho": options.rhos,
+        "seeds": options.seeds,
+        "variants": options.variants,
+        "also_test": options.also_test,
+    }
+    settings = sweep_settings(
+        {key: value for key, value in own.items() if value is not None},
+        () if recipe is None else read_sweep_table(recipe),
+    )
+    grid = make_grid(settings.variants, settings.rhos, settings.seeds)
+    tests = settings.tests
     for source, given in option_sources(flags, options.recipe):
         check_no_variant_options(f"Recipe {source}", given)
     flags.setdefault("export", False)
@@ -178,13 +187,12 @@ def plan(options: argparse.Namespace) -> list[Job]:
         check_initial_weights(config)
         config = complete(config)
         resolved = [complete(test.config_for(config)) for test in tests]
-        own = tuple(
+        with_paths = tuple(
             replace(test, options={name: getattr(full, name) for name in test.options})
             for test, full in zip(tests, resolved, strict=True)
         )
-        jobs.append(
-            Job(sweep_run, RunFolder(options.output / "runs" / sweep_run.name), config, own)
-        )
+        folder = RunFolder(options.output / "runs" / sweep_run.name)
+        jobs.append(Job(sweep_run, folder, config, with_paths))
     return jobs
 
 

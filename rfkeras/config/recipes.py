@@ -2,10 +2,15 @@
 
 With `extends`, a recipe names another one and lists only the options that differ. Wherever a
 recipe is expected, give the path of a YAML file or the name of a recipe in zoo/recipes.
+
+The table `sweep` of a recipe has the defaults of `rfkeras sweep` for --rho, --seeds, --variants
+and --also-test. Every command checks its keys; all but the sweep ignore its values, so that the
+recipe of a sweep also trains a single network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,8 @@ from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.utils.files import MAX_OPTIONS_BYTES, malformed, read_text
 
 EXTENDS = "extends"
+SWEEP = "sweep"
+SWEEP_KEYS = ("rho", "seeds", "variants", "also_test")
 _LONGEST_PATH = 4096
 
 Recipe = tuple[str, dict[str, Any]]  # its source, for messages, and its options
@@ -52,11 +59,50 @@ def read_recipe(name: str) -> list[Recipe]:
         name: As in `find_recipe`.
 
     Returns:
-        The recipes, each overriding those before it: the recipe itself is the last.
+        The recipes, each overriding those before it: the recipe itself is the last. They are
+        without the tables `sweep`, see `read_sweep_table`.
 
     Raises:
-        ConfigError: A file is missing, is not a table of options, or extends itself.
+        ConfigError: A file is missing, is not a table of options, or extends itself, or its
+            table `sweep` is wrong.
     """
+    chain = _read_chain(name)
+    for source, options in chain:
+        _sweep_table(source, options)  # raises an error
+        options.pop(SWEEP, None)
+    return chain
+
+
+def read_sweep_table(name: str) -> list[Recipe]:
+    """Read the tables `sweep` of a recipe and those it extends, in the same order.
+
+    Args:
+        name: As in `find_recipe`.
+
+    Raises:
+        ConfigError: As in `read_recipe`.
+    """
+    return [(source, _sweep_table(source, options)) for source, options in _read_chain(name)]
+
+
+def _sweep_table(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table `sweep` of a recipe; empty if it has none."""
+    table = options.get(SWEEP, {})
+    if not isinstance(table, dict):
+        raise ConfigError(
+            f"{source}: {SWEEP} must be a table with {', '.join(SWEEP_KEYS)}. "
+            f"Received: {table!r}."
+        )
+    for key in table:
+        if key not in SWEEP_KEYS:
+            raise ConfigError(
+                f"{source}: {unknown_name(f'key of {SWEEP}', str(key), SWEEP_KEYS)}"
+            )
+    return table
+
+
+def _read_chain(name: str) -> list[Recipe]:
+    """Return a recipe after those it extends, with their tables `sweep`."""
     chain: list[Recipe] = []
     seen: list[Path] = []
     path = find_recipe(name)

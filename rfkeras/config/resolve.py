@@ -122,9 +122,7 @@ def option_sources(flags: Mapping[str, Any], recipe: str | None = None) -> list[
         flags: As in `resolve`.
         recipe: As in `resolve`.
     """
-    if recipe is None:
-        dataset = flags.get("dataset", TrainConfig.dataset)
-        recipe = dataset if dataset in list_recipes() else None
+    recipe = recipe_in_use(flags, recipe)
     chain = [] if recipe is None else adapt_recipe(read_recipe(recipe), flags)
     named: dict[str, Any] = {}
     for options in (*(options for _, options in chain), flags):
@@ -137,6 +135,19 @@ def option_sources(flags: Mapping[str, Any], recipe: str | None = None) -> list[
         given |= options
     implied = implied_options(str(weights), model) | _fine_tuning_defaults(given)
     return [(str(weights), implied), *chain]
+
+
+def recipe_in_use(flags: Mapping[str, Any], recipe: str | None = None) -> str | None:
+    """Return the given recipe, or the one named like the data set; None if there is none.
+
+    Args:
+        flags: As in `resolve`.
+        recipe: As in `resolve`.
+    """
+    if recipe is not None:
+        return recipe
+    dataset: str = flags.get("dataset", TrainConfig.dataset)
+    return dataset if dataset in list_recipes() else None
 
 
 def _fine_tuning_defaults(given: Mapping[str, Any]) -> dict[str, float]:

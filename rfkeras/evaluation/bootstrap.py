@@ -18,12 +18,13 @@ and the counts are summed along the ranking. The result equals scikit-learn on t
 clips, ties included.
 
 The interval shows how much a metric depends on which clips are in the test set. It does not
-cover variation between training seeds, and it treats clips as independent, which several
-excerpts of one track are not.
+cover variation between training seeds (`MeanAveragePrecision.minus` can add it), and it treats
+clips as independent, which several excerpts of one track are not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -131,11 +132,17 @@ class MeanAveragePrecision:
 
     Attributes:
         values: (models,) mAP of each model.
-        replicates: (samples,) Mean over the models on each resample of the clips.
+        model_replicates: (models, samples) mAP of each model on each resample of the clips.
     """
 
     values: FloatArray
-    replicates: FloatArray
+    model_replicates: FloatArray
+
+    @property
+    def replicates(self) -> FloatArray:
+        """Mean over the models on each resample of the clips, (samples,)."""
+        means: FloatArray = self.model_replicates.mean(axis=0)
+        return means
 
     @property
     def mean(self) -> float:
@@ -149,10 +156,19 @@ class MeanAveragePrecision:
         low, high = np.clip([reflected.low, reflected.high], 0, 1)
         return Interval(self.mean, float(low), float(high))
 
-    def minus(self, other: MeanAveragePrecision) -> Interval:
+    def minus(
+        self, other: MeanAveragePrecision, *, over_seeds: bool = False, seed: int = 0
+    ) -> Interval:
         """Return the difference of the means with its interval, by paired resamples.
 
         Both groups must come from the same clips with the same seed.
+
+        Args:
+            other: The other group.
+            over_seeds: Resample the models of each group as well, so that the interval also
+                covers the spread between training seeds. A group of one model has no spread,
+                so it adds none.
+            seed: Seed of the draws of the models.
 
         Raises:
             ConfigError: The numbers of resamples differ.
@@ -162,7 +178,26 @@ class MeanAveragePrecision:
                 "Paired groups need the same number of resamples. Received "
                 f"{len(self.replicates)} and {len(other.replicates)}."
             )
-        return _reflected(self.mean - other.mean, self.replicates - other.replicates)
+        difference = self.replicates - other.replicates
+        if over_seeds:
+            generator = np.random.default_rng(seed)
+            difference += self._deviations(generator) - other._deviations(generator)
+        return _reflected(self.mean - other.mean, difference)
+
+    def _deviations(self, generator: np.random.Generator) -> FloatArray:
+        """Return what drawing the models with replacement adds to each resample, (samples,).
+
+        The variance of a mean of n drawn models is (n - 1)/n of what it should be, which for
+        two or three seeds is far too little. The deviations are scaled accordingly.
+        """
+        models, samples = self.model_replicates.shape
+        if models == 1:
+            return np.zeros(samples)
+        drawn = generator.integers(models, size=(models, samples))
+        means = np.take_along_axis(self.model_replicates, drawn, axis=0).mean(axis=0)
+        scale = math.sqrt(models / (models - 1))
+        deviations: FloatArray = scale * (means - self.replicates)
+        return deviations
 
 
 def _reflected(value: float, replicates: FloatArray) -> Interval:
@@ -177,7 +212,7 @@ def bootstrap_mean_average_precision(
     """Compute the macro mAP of models on the same clips, with the same resamples for all.
 
     The interval covers the choice of test clips, not the training seeds. The spread of
-    `values` shows how much the metric depends on the seed.
+    `values` shows how much the metric depends on the seed; `minus` can include it.
 
     Args:
         models: Scores of each model.
@@ -199,7 +234,9 @@ def bootstrap_mean_average_precision(
             model.scores, model.labels, model.mask, samples=samples, seed=seed
         )
         replicates.append([mean_of_defined(row) for row in precision])
-    return MeanAveragePrecision(np.array(values), np.mean(replicates, axis=0))
+    return MeanAveragePrecision(
+        np.array(values), np.array(replicates).reshape(len(models), samples)
+    )
 
 
 def bootstrap_replicates(

@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rfkeras.config.parsing import whole
+from rfkeras.config.recipes import SWEEP, Recipe
 from rfkeras.config.resolve import DATA_SET_OPTIONS, merge_options
 from rfkeras.config.train_config import TrainConfig, differing_options
-from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.errors import ConfigError, located, unknown_name
 from rfkeras.training.run_dir import RunFolder, create_run_folder
 from rfkeras.utils.files import write_text
 
@@ -189,6 +191,11 @@ class ExtraTest:
         """Name of the report's folder inside the run's folder."""
         return f"report-{re.sub(r'[^0-9A-Za-z]+', '_', self.name)}"
 
+    @property
+    def is_training_clips(self) -> bool:
+        """Return whether these are the clips on which the run itself was trained."""
+        return self.split == "train" and set(self.options) <= {"window_seconds"}
+
     def config_for(self, trained: TrainConfig) -> TrainConfig:
         """Return the configuration for testing a run on this data.
 
@@ -242,6 +249,68 @@ def check_names(tests: Sequence[ExtraTest]) -> None:
                 "--also-test: names must differ in their letters a-z or digits. Received more "
                 f"than one like {test.name!r}."
             )
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """What a sweep trains and tests.
+
+    Attributes:
+        rhos: Values of rho.
+        seeds: Number of seeds.
+        variants: Names of the variants.
+        tests: Extra tests.
+    """
+
+    rhos: list[Rho]
+    seeds: int
+    variants: list[str]
+    tests: tuple[ExtraTest, ...]
+
+
+def sweep_settings(flags: Mapping[str, Any], tables: Sequence[Recipe] = ()) -> SweepSettings:
+    """Return the settings of a sweep from its flags and the tables `sweep` of its recipes.
+
+    Args:
+        flags: rho, seeds, variants and also_test (a list), as far as they were given.
+        tables: From `read_sweep_table`. Each overrides those before it, and flags override
+            them all. Lists may be given as text with commas, as on the command line.
+
+    Raises:
+        ConfigError: A value is not allowed, or rho is missing.
+    """
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "rho": lambda value: parse_rhos(_joined(value)),
+        "seeds": lambda value: whole(1)("--seeds", value),
+        "variants": lambda value: parse_variants(_joined(value)),
+        "also_test": _parse_extra_tests,
+    }
+    values: dict[str, Any] = {"seeds": 3, "variants": ["plain"], "also_test": ()}
+    for source, table in tables:
+        with located(f"{source}: {SWEEP}"):
+            values |= {key: parsers[key](value) for key, value in table.items()}
+    values |= {key: parsers[key](value) for key, value in flags.items()}
+    if "rho" not in values:
+        raise ConfigError(
+            "A sweep needs the values of rho: --rho 0:22:2, --rho 3,7,11, or --recipe with a "
+            f"recipe that has rho in its table {SWEEP!r}, such as choose_rho."
+        )
+    return SweepSettings(
+        values["rho"], values["seeds"], values["variants"], values["also_test"]
+    )
+
+
+def _joined(value: Any) -> str:
+    """Return a list as text with commas."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _parse_extra_tests(value: Any) -> tuple[ExtraTest, ...]:
+    """Read one extra test or a list of them."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    tests = tuple(parse_extra_test(str(text)) for text in texts)
+    check_names(tests)
+    return tests
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,24 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The runs of a variant at one receptive field, with their mAP on one test.
+
+    Attributes:
+        runs: One run per seed.
+        metric: mAP of the runs and its bootstrap samples.
+    """
+
+    runs: list[FinishedRun]
+    metric: MeanAveragePrecision
+
+    @property
+    def validation(self) -> float:
+        """Mean of the runs' monitored metric on the validation split."""
+        return float(np.mean([finished.validation for finished in self.runs]))
+
+
+@dataclass(frozen=True)
 class Point:
     """The scores of a variant at one receptive field on one test, over all seeds.
 
@@ -151,23 +169,43 @@ def summarise(runs: Sequence[FinishedRun], samples: int = 1000) -> list[Point]:
     """
     points = []
     for test in runs[0].scores if runs else ():
-        first: ClipScores | None = None
-        for variant in dict.fromkeys(finished.run.variant for finished in runs):
-            groups: dict[Rho, list[FinishedRun]] = {}
-            for finished in sorted(runs, key=_by_size):
-                if finished.run.variant == variant:
-                    groups.setdefault(finished.run.rho, []).append(finished)
-            metrics: dict[Rho, MeanAveragePrecision] = {}
-            for rho, group in groups.items():
-                models = [read_scores(finished.scores[test]) for finished in group]
-                first = first or models[0]
-                bootstrap_mean_average_precision(
-                    [first, *models], samples=0
-                )  # raises if clips differ
-                metrics[rho] = bootstrap_mean_average_precision(models, samples)
-            largest = metrics[list(groups)[-1]]
-            points += [_point(test, groups[rho], metrics[rho], largest) for rho in groups]
+        for groups in groups_by_variant(runs, test, samples):
+            largest = groups[-1].metric
+            points += [_point(test, group, largest) for group in groups]
     return points
+
+
+def groups_by_variant(
+    runs: Sequence[FinishedRun], test: str, samples: int = 1000
+) -> list[list[Group]]:
+    """Return the groups of every variant, the smallest receptive field first.
+
+    Args:
+        runs: Finished runs.
+        test: Name of the test.
+        samples: Number of bootstrap samples of the clips, the same ones for all groups.
+
+    Raises:
+        ConfigError: Runs were tested on different clips.
+        DatasetError: A file of scores cannot be read.
+    """
+    first: ClipScores | None = None
+    variants = []
+    for variant in dict.fromkeys(finished.run.variant for finished in runs):
+        members: dict[Rho, list[FinishedRun]] = {}
+        for finished in sorted(runs, key=_by_size):
+            if finished.run.variant == variant:
+                members.setdefault(finished.run.rho, []).append(finished)
+        groups = []
+        for group in members.values():
+            models = [read_scores(finished.scores[test]) for finished in group]
+            first = first or models[0]
+            bootstrap_mean_average_precision(
+                [first, *models], samples=0
+            )  # raises if clips differ
+            groups.append(Group(group, bootstrap_mean_average_precision(models, samples)))
+        variants.append(groups)
+    return variants
 
 
 def _by_size(finished: FinishedRun) -> tuple[int, tuple[int, int], int]:
@@ -175,14 +213,10 @@ def _by_size(finished: FinishedRun) -> tuple[int, tuple[int, int], int]:
     return math.prod(finished.rf_pixels), finished.rf_pixels, finished.run.seed
 
 
-def _point(
-    test: str,
-    group: list[FinishedRun],
-    metric: MeanAveragePrecision,
-    largest: MeanAveragePrecision,
-) -> Point:
+def _point(test: str, group: Group, largest: MeanAveragePrecision) -> Point:
     """Summarise the runs of one variant and receptive field on one test."""
-    first, values = group[0], metric.values
+    first, metric = group.runs[0], group.metric
+    values = metric.values
     interval, difference = metric.interval, metric.minus(largest)
     return Point(
         test=test,
@@ -191,8 +225,8 @@ def _point(
         rf_time_pixels=first.rf_pixels[0],
         rf_frequency_pixels=first.rf_pixels[1],
         rf_time_ms=round(first.rf_ms, 1),
-        seeds=len(group),
-        validation=float(np.mean([finished.validation for finished in group])),
+        seeds=len(group.runs),
+        validation=group.validation,
         mAP=interval.value,
         mAP_low=interval.low,
         mAP_high=interval.high,

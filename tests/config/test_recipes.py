@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfkeras.config.recipes import list_recipes, read_recipe
+from rfkeras.config.recipes import list_recipes, read_recipe, read_sweep_table
 from rfkeras.config.resolve import DATA_SET_OPTIONS, adapt_recipe, resolve
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.datasets.load import load_dataset
@@ -64,3 +64,33 @@ def test_a_packed_data_set_accepts_the_remaining_options(tmp_path):
         DatasetError, match="not a packed data set"
     ):  # the options were accepted
         load_dataset("packed", data_dir=config.data_dir, **options)
+
+
+def test_only_sweeps_read_the_table_sweep_of_a_recipe(tmp_path):
+    base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
+    base.write_text("epochs: 7\nsweep: {rho: [3, 5], seeds: 2}\n")
+    own.write_text("extends: base.yaml\nwidth: 8\nsweep: {seeds: 4}\n")
+    assert read_recipe(str(own)) == [(str(base), {"epochs": 7}), (str(own), {"width": 8})]
+    assert read_sweep_table(str(own)) == [
+        (str(base), {"rho": [3, 5], "seeds": 2}),
+        (str(own), {"seeds": 4}),
+    ]
+    config = chosen(str(own), rho=5)
+    assert (config.epochs, config.width, config.rho, config.seed) == (7, 8, 5, 0)
+    assert [table for _, table in read_sweep_table("openmic_resnet_rf")] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("{seed: 2}", "Unknown key of sweep 'seed'. Did you mean 'seeds'"),
+        ("{7: 2}", "Unknown key of sweep '7'"),
+        ("[3, 5]", r"sweep must be a table with rho, seeds, variants, also_test. Received: \["),
+        ("", "sweep must be a table"),
+    ],
+)
+def test_every_command_checks_the_keys_of_the_table_sweep(table, message, tmp_path):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"epochs: 7\nsweep: {table}\n")
+    with pytest.raises(ConfigError, match=message):
+        chosen(str(recipe))

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from rfkeras.errors import ConfigError
 from rfkeras.evaluation import bootstrap
 from rfkeras.evaluation.bootstrap import (
+    MeanAveragePrecision,
     bootstrap_intervals,
     bootstrap_mean_average_precision,
     bootstrap_replicates,
@@ -231,9 +232,38 @@ def test_groups_of_models_are_compared_by_paired_resamples(partly_labelled):
     paired = better.replicates - worse.replicates
     high, low = 2 * difference.value - np.quantile(paired, [0.025, 0.975])
     np.testing.assert_allclose([difference.low, difference.high], [low, high])
-    fewer = replace(worse, replicates=worse.replicates[1:])
+    fewer = replace(worse, model_replicates=worse.model_replicates[:, 1:])
     with pytest.raises(ConfigError, match="same number of resamples. Received 50 and 49"):
         better.minus(fewer)
+
+
+def test_differences_can_include_the_spread_between_seeds():
+    # The scores are the same on all resamples of the clips, so only the seeds vary: three
+    # values with a standard deviation of 0.01 in each group.
+    first, second, single = (
+        MeanAveragePrecision(np.array(values), np.repeat(np.array(values)[:, None], 20_000, 1))
+        for values in ([0.60, 0.61, 0.62], [0.50, 0.51, 0.52], [0.45])
+    )
+    over_clips = first.minus(second)
+    assert over_clips.low == pytest.approx(over_clips.high) == pytest.approx(0.1)
+    difference = first.minus(second, over_seeds=True)
+    assert difference.value == pytest.approx(0.1)
+    drawn = means_of_draws(first.values, 1) - means_of_draws(second.values, 2)
+    assert np.std(drawn) == pytest.approx(0.01 * np.sqrt(2 / 3), rel=0.03)
+    bounds = 2 * 0.1 - np.quantile(drawn, [0.975, 0.025])
+    np.testing.assert_allclose([difference.low, difference.high], bounds, atol=1e-3)
+    # One model has no spread, and adds none.
+    assert single.minus(single, over_seeds=True) == single.minus(single)
+    half = second.minus(single, over_seeds=True)
+    assert half.high - half.low < 0.9 * (difference.high - difference.low)
+    assert first.minus(second, over_seeds=True) == difference  # deterministic
+
+
+def means_of_draws(values, seed):
+    """Return means of draws with replacement, with the variance of the mean of the values."""
+    draws = np.random.default_rng(seed).choice(values, (20_000, len(values)))
+    spread = np.sqrt(len(values) / (len(values) - 1))
+    return values.mean() + spread * (draws.mean(axis=1) - values.mean())
 
 
 def test_many_clips_are_drawn_in_small_portions():

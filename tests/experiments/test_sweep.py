@@ -24,6 +24,7 @@ from rfkeras.experiments.sweep import (
     prepare_job,
     read_extra_tests,
     report_file,
+    sweep_settings,
 )
 from rfkeras.training.launch import slot_environments, visible_gpus
 from rfkeras.training.run_dir import RunFolder
@@ -82,6 +83,64 @@ def test_recipe_and_model_may_set_rho_but_no_options_of_variants():
     for name in ("resnet_rf_shake", "resnet_rf_fa_tiny", "resnet_rf_damped"):
         with pytest.raises(ConfigError, match="not match their names"):
             check_no_variant_options("Model", zoo.model_info(name).options)
+
+
+def test_settings_come_from_recipes_and_flags_override_them():
+    base = ("base.yaml", {"rho": "0:4:2", "seeds": 2, "variants": "plain,shake"})
+    own = ("own.yaml", {"rho": [3, "7x5"], "also_test": ["training clips:split=train"]})
+    settings = sweep_settings({}, [base, own])
+    assert (settings.rhos, settings.seeds) == ([3, (7, 5)], 2)
+    assert settings.variants == ["plain", "shake"]
+    assert [test.name for test in settings.tests] == ["training clips"]
+    flags = {"rho": "1,2", "seeds": 1, "variants": "fa", "also_test": ["a:split=validation"]}
+    settings = sweep_settings(flags, [base, own])
+    assert (settings.rhos, settings.seeds, settings.variants) == ([1, 2], 1, ["fa"])
+    assert [test.name for test in settings.tests] == ["a"]
+    plain = sweep_settings({"rho": "7"})
+    assert (plain.seeds, plain.variants, plain.tests) == (3, ["plain"], ())
+    with pytest.raises(ConfigError, match=r"--rho 0:22:2.*such as choose_rho"):
+        sweep_settings({"seeds": 2}, [("r", {"seeds": 2})])
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"rho": [7, 7]}, r"r\.yaml: sweep: --rho: give each value once"),
+        ({"seeds": 0}, r"r\.yaml: sweep: --seeds must be a whole number of at least 1"),
+        ({"variants": "shak"}, r"r\.yaml: sweep: .*Did you mean 'shake'"),
+        ({"also_test": "x"}, r"r\.yaml: sweep: --also-test: Write NAME"),
+        ({"also_test": 3}, r"r\.yaml: sweep: --also-test: Write NAME"),
+        ({"also_test": ["a b:split=train", "a-b:split=test"]}, "names must differ"),
+    ],
+)
+def test_wrong_settings_in_a_recipe_name_the_recipe(table, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep_settings({"rho": "7"}, [("r.yaml", table)])
+
+
+def planned(*arguments):
+    options = build_parser().parse_args(["sweep", *arguments])
+    del options.imports  # of rfkeras.cli.main
+    return plan(options)
+
+
+def test_the_recipe_choose_rho_needs_no_further_flags(tmp_path):
+    jobs = planned("--recipe", "choose_rho", "--dataset", "folder", "--data-dir", str(tmp_path))
+    assert [(job.run.rho, job.run.seed) for job in jobs] == [
+        (rho, seed) for seed in (0, 1) for rho in (2, 7, 11, 16, 22)
+    ]
+    assert all(test.is_training_clips for job in jobs for test in job.tests)
+    config = jobs[0].config
+    assert (config.dataset, config.data_dir) == ("folder", str(tmp_path))
+    assert (config.epochs, config.batch_size, config.final_weights) == (20, 16, "last")
+    # The number of steps that the recipe's comment states for 1,000 clips.
+    trained = 1000 * (1 - config.test_share) * (1 - config.validation_share)
+    assert trained * config.excerpts_per_clip * config.epochs / config.batch_size == 4000
+    few = planned("--recipe=choose_rho", f"--data-dir={tmp_path}", "--rho=7", "--seeds=1")
+    assert [job.run.name for job in few] == ["plain-rho7-seed0"]
+    assert few[0].config.model == "resnet_rf_tiny"
+    with pytest.raises(ConfigError, match="A sweep needs the values of rho"):
+        planned("--dataset=folder", f"--data-dir={tmp_path}")
 
 
 def test_extra_tests_must_have_different_folders(tmp_path):
@@ -152,10 +211,8 @@ def test_simultaneous_runs_share_gpus_or_cores(monkeypatch):
 
 def test_documented_command_plans_runs_that_differ_only_in_three_options():
     text = (ROOT / "docs/receptive_field_experiment.md").read_text(encoding="utf-8")
-    command = re.search(r"^\.venv/bin/rfkeras (sweep .*?)```", text, flags=re.S | re.M)[1]
-    options = build_parser().parse_args(shlex.split(command.replace("\\\n", " ")))
-    del options.imports  # of rfkeras.cli.main
-    jobs = plan(options)
+    command = re.search(r"^\.venv/bin/rfkeras sweep (.*?)```", text, flags=re.S | re.M)[1]
+    jobs = planned(*shlex.split(command.replace("\\\n", " ")))
     assert len(jobs) == len({job.folder.root for job in jobs}) == 36
     configs = {
         dataclasses.replace(job.config, rho=7, seed=0, shake=None, branches=None)
