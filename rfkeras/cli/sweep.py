@@ -64,7 +64,7 @@ def add_parser(commands: Any) -> None:
         dest="rhos",
         metavar="RHOS",
         help='values of rho: "0:22:2" (first, last, step), "0,3,7" or "7x5,7x7" (time x '
-        "frequency)",
+        "frequency); needed unless the recipe has them",
     )
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="use seeds 0 to N-1 (default: 3)"

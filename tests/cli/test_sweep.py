@@ -12,7 +12,7 @@ from tests.helpers.processes import run, start
 pytestmark = pytest.mark.slow
 
 FLAGS = (
-    "--rho 0,1 --seeds 1 --variants plain --width 4 --epochs 2 --batch-size 8 --jobs 2 "
+    "--seeds 1 --width 4 --epochs 2 --batch-size 8 --jobs 2 "
     "--blocks 1,1,1 --allow-rf-change --excerpt-seconds 0.5 --window-seconds 1 "
     "--checkpoint-steps 1 --dataset folder"
 ).split()
@@ -29,7 +29,11 @@ def wait_for(condition, process):
 
 
 def test_a_sweep_stops_resumes_reports_failures_and_skips_finished_runs(tone_folder, tmp_path):
-    extra = ("--also-test", "training clips:split=train")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        'sweep: {rho: [0, 1], seeds: 2, also_test: ["training clips:split=train"]}\n'
+    )
+    extra = ("--recipe", recipe)
     runs = tmp_path / "runs"
     first, second = runs / "plain-rho0-seed0", runs / "plain-rho1-seed0"
 
@@ -71,3 +75,10 @@ def test_a_sweep_stops_resumes_reports_failures_and_skips_finished_runs(tone_fol
             content["summary"]["macro"]["average_precision"], rel=1e-5
         )
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
+    summary = (tmp_path / "summary.md").read_text()
+    (recommended,) = [line for line in out.splitlines() if line.startswith("Recommendation: ")]
+    assert f"\n\n{recommended}\n" in summary
+    learnt = [float(row["mAP"]) for row in rows if row["test"] == "training clips"]
+    assert min(learnt) < 0.98
+    for text in (out, summary):
+        assert "\nNot trained to the end: rho " in text
