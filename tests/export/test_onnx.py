@@ -35,7 +35,7 @@ def written(model, tmp_path_factory):
     audio = [music(24000, 2, seed=seed)[None] for seed in range(6)]
     module = sys.modules[onnx.__module__]
     portable = PortableModel(model)
-    content = module._convert(portable).SerializeToString()
+    content = module.convert(portable.serve, portable.card["name"]).SerializeToString()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PortableModel", lambda *_: portable)
         patch.setattr(module, "_convert", lambda _: onnx_package.ModelProto.FromString(content))
@@ -97,15 +97,15 @@ def test_a_recurrent_network_converts(tmp_path):
 def test_a_wrong_result_is_detected_and_not_written(tmp_path, monkeypatch):
     network = small(frontend=None)
     module = sys.modules[onnx.__module__]
-    convert = module._convert
+    convert = module.convert
 
-    def broken(portable):
-        proto = convert(portable)
+    def broken(function, name):
+        proto = convert(function, name)
         beta = network.get_layer("classifier_bn").beta
         beta.assign(beta.numpy() + 0.1)
         return proto
 
-    monkeypatch.setattr(module, "_convert", broken)
+    monkeypatch.setattr(module, "convert", broken)
     with pytest.raises(ExportError, match=r"differs from its source by 0\.\d+ in a score"):
         onnx(network, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
