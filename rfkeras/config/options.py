@@ -375,6 +375,13 @@ class DataOptions:
     cache_gb: float = option(
         2.0, number(0.0), "GB of memory for caching decoded audio between epochs"
     )
+    cache_features: bool = option(
+        False,
+        switch,
+        "compute the spectrogram of each training clip once, and cut the excerpts from it: "
+        "steps are faster, excerpts start at multiples of the hop, and frames at their edges "
+        "see the audio next to them (needs --fixed-floor; 22 kB of disk per second of audio)",
+    )
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class TrainConfig(
         _check_averaging(self)
         _check_pruning(self)
         _check_fine_tuning(self)
+        _check_feature_cache(self)
 
     def model_options(self) -> dict[str, Any]:
         """Return the options of the architecture that are set."""
@@ -211,6 +212,27 @@ def _check_fine_tuning(config: TrainConfig) -> None:
             f"swa_start_epoch must be after the {after} epochs with a frozen trunk, or the "
             "average mixes weights from before and after. Received: "
             f"swa_start_epoch={config.first_averaged_epoch}."
+        )
+
+
+def _check_feature_cache(config: TrainConfig) -> None:
+    if not config.cache_features:
+        return
+    if not config.fixed_floor:
+        raise ConfigError(
+            "cache_features needs fixed_floor: otherwise the dB floor of an excerpt depends on "
+            "its own loudest point, so its spectrogram cannot be cut from that of the clip."
+        )
+    if config.gain_db:
+        raise ConfigError(
+            "cache_features does not work with gain_db, which changes the waveform of each "
+            "excerpt before the spectrogram is computed. Set gain_db to 0, or leave out "
+            f"cache_features. Received: gain_db={config.gain_db:g}."
+        )
+    if config.dataset == "packed":
+        raise ConfigError(
+            "cache_features works with audio files, not with packed shards. Use the data set "
+            "that was packed, or leave out cache_features. Received: dataset='packed'."
         )
 
 

@@ -7,9 +7,10 @@ files; `rfkeras.datasets.packed_pipeline` reads shards.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ from rfkeras.utils.text import count
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from rfkeras.datasets.clip_features import ClipFeatures
+
 # Clips to try in turn if one cannot be read. The limit on bad files normally ends the run
 # long before this many neighbours are bad.
 _CANDIDATES = 16
@@ -55,6 +58,7 @@ def training_batches(
     cache_bytes: int = 0,
     cache: WaveformCache | None = None,
     part: WorkerPart = WHOLE,
+    features: ClipFeatures | None = None,
 ) -> tf.data.Dataset:
     """Create the batches of a training run: random excerpts with labels.
 
@@ -86,11 +90,15 @@ def training_batches(
             again in each epoch, so that each worker reads its own files. With fewer shards
             than workers, every worker reads all shards, and the parts together are again
             the batches of a single worker.
+        features: Spectrograms of the clips, from which the excerpts are cut instead. Only for
+            files.
 
     Returns:
         (waveform, labels, mask) as float32 of shape (batch, samples) or (batch, samples, 2),
-        (batch, classes) and (batch, classes). The cardinality is total_steps - start_step.
-        With several replicas per worker, each batch comes as one batch per replica in turn.
+        (batch, classes) and (batch, classes). With `features`, the spectrogram replaces the
+        waveform: float16 of shape (batch, time, mel, channel). The cardinality is total_steps
+        - start_step. With several replicas per worker, each batch comes as one batch per
+        replica in turn.
 
     Raises:
         ConfigError: An argument is out of range, or the decoder does not fit the data.
@@ -101,6 +109,8 @@ def training_batches(
     if cache is not None and cache_bytes:
         raise ConfigError("Give either cache or cache_bytes, not both.")
     if isinstance(split, PackedSplit):
+        if features is not None:
+            raise ConfigError("features is only for audio files, not for packed shards.")
         return packed_pipeline.training_batches(
             split, audio, plan, samples=samples, decoder=decoder, bad_files=bad_files
         )
@@ -110,11 +120,18 @@ def training_batches(
     if cache is None and cache_bytes:
         cache = WaveformCache(cache_bytes)
     reader = ClipReader(audio, cache, decoder)
+    shape = audio.shape(samples) if features is None else features.excerpt_shape(samples)
+    dtype = tf.float32 if features is None else tf.float16
     labels, mask = tf.constant(split.labels), tf.constant(split.mask)
     epoch_clips = steps_per_epoch * batch_size
 
-    def read(rows: NDArray[np.int64], fraction: np.float64) -> tuple[Waveform, np.int64]:
-        return _first_readable(split, rows, float(fraction), samples, reader, bad_files)
+    def read_clip(row: np.int64, fraction: float) -> Any:
+        if features is not None:
+            return features.excerpt(int(row), fraction, samples)
+        return reader.excerpt(split.paths[row], fraction, samples)
+
+    def read(rows: NDArray[np.int64], fraction: np.float64) -> tuple[Any, np.int64]:
+        return _first_readable(split, rows, float(fraction), read_clip, bad_files)
 
     def load(own_position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         clip = plan.global_position(own_position)
@@ -122,10 +139,10 @@ def training_batches(
         candidates = position + tf.range(min(_CANDIDATES, len(split)), dtype=tf.int64)
         rows = plan.clip_rows(epoch, candidates, len(split))
         fraction = plan.excerpt_fraction(epoch, position)
-        waveform, row = tf.numpy_function(read, [rows, fraction], (tf.float32, tf.int64))
+        excerpt, row = tf.numpy_function(read, [rows, fraction], (dtype, tf.int64))
         row = tf.ensure_shape(row, [])
         return (
-            tf.ensure_shape(waveform, audio.shape(samples)),
+            tf.ensure_shape(excerpt, shape),
             tf.gather(labels, row),
             tf.gather(mask, row),
         )
@@ -245,16 +262,15 @@ def _first_readable(
     split: Split,
     rows: NDArray[np.int64],
     fraction: float,
-    samples: int,
-    reader: ClipReader,
+    read_clip: Callable[[np.int64, float], Any],
     bad_files: BadFileLog,
-) -> tuple[Waveform, np.int64]:
+) -> tuple[Any, np.int64]:
     """Read an excerpt of the first clip that can be read; return it with the clip's row."""
     for row in rows:
         # Files that failed before are tried again. A damaged file can have readable excerpts,
         # and a resumed run, which starts with an empty list, must see the same batches.
         try:
-            return reader.excerpt(split.paths[row], fraction, samples), row
+            return read_clip(row, fraction), row
         except AudioError as error:
             bad_files.record(error, "training")
     raise bad_files.stop(

@@ -336,6 +336,11 @@ class Job:
         return self.folder.is_finished and all(path.exists() for path in reports)
 
 
+def features_dir(folder: RunFolder) -> Path:
+    """Return the folder of the features that all runs of a run's sweep share."""
+    return folder.root.parent.parent / "features"
+
+
 def report_file(folder: RunFolder, test: ExtraTest) -> Path:
     """Return the file with a run's scores on an extra test."""
     return folder.root / test.folder_name / "report.json"

@@ -21,6 +21,7 @@ from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.experiments.sweep import (
     TEST_RECORD,
     Job,
+    features_dir,
     prepare_job,
     read_extra_tests,
     report_file,
@@ -156,7 +157,7 @@ def _train(folder: RunFolder) -> None:
     from rfkeras.training.run import train
 
     try:
-        train(folder.read_config(), folder, resume=True)
+        train(folder.read_config(), folder, resume=True, features_dir=features_dir(folder))
     except Interrupted:
         raise KeyboardInterrupt from None
 

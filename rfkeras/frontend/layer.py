@@ -221,6 +221,18 @@ class Frontend(keras.layers.Layer):
         scale = tf.fill([self.n_mels], np.float32(DB_OF_E))
         return self._spectrogram(waveform, scale, self.offset_db.astype(np.float32))
 
+    def standardise(self, mel_db: Any) -> Any:
+        """Standardise each mel band of the result of `mel_db`, as the layer does itself.
+
+        Args:
+            mel_db: (batch, time, n_mels, channels), any floating-point type.
+
+        Returns:
+            Same shape as the input, float32. Equal to the layer's output up to rounding.
+        """
+        mean_db, std_db = map(tf.convert_to_tensor, (self.mean_db, self.std_db))
+        return (tf.cast(mel_db, tf.float32) - mean_db[:, None]) / std_db[:, None]
+
     def _spectrogram(self, waveform: Any, scale: Any, shift: Any) -> Any:
         """Compute log power in mel bands, times `scale` plus `shift`, (n_mels,) each."""
         x = tf.convert_to_tensor(waveform, tf.float32)
@@ -261,7 +273,7 @@ class Frontend(keras.layers.Layer):
         shape = self.compute_output_shape(inputs.shape)
         return inputs.spectrogram(shape, 1, 2, self, scale_of_frontend(self))
 
-    def adapt(self, waveforms: Iterable[Any]) -> None:
+    def adapt(self, waveforms: Iterable[Any], *, are_features: bool = False) -> None:
         """Set the mean and standard deviation of every mel band from training data.
 
         The deviation has a lower limit, a fortieth of `dynamic_range_db` (2 dB). In a band
@@ -271,6 +283,7 @@ class Frontend(keras.layers.Layer):
 
         Args:
             waveforms: Batches of the training set, each with the layer's input shape.
+            are_features: The batches are results of `mel_db` instead. The layer must be built.
 
         Raises:
             ConfigError: There is no batch, or a batch contains NaN or infinity.
@@ -281,7 +294,7 @@ class Frontend(keras.layers.Layer):
             check_waveform(batch)
             if not self.built:
                 self.build(batch.shape)
-            n_values, batch_total, batch_squares, is_finite = sums(batch)
+            n_values, batch_total, batch_squares, is_finite = sums(batch, are_features)
             if not (is_finite and np.isfinite(batch_squares).all()):
                 raise ConfigError(
                     f"Frontend.adapt: batch {number} contains NaN or infinity. Remove these "
@@ -291,7 +304,7 @@ class Frontend(keras.layers.Layer):
             total += batch_total.numpy()
             squares += batch_squares.numpy()
         if count == 0:
-            raise ConfigError("Frontend.adapt needs at least one batch of waveforms.")
+            raise ConfigError("Frontend.adapt needs at least one batch.")
         mean = total / count
         variance = np.maximum(squares / count - mean**2, 0.0)
         deviation = np.sqrt(variance + keras.config.epsilon())
@@ -326,8 +339,8 @@ class Frontend(keras.layers.Layer):
             f"{first_few(ranges)}."
         )
 
-    def _band_sums(self, batch: Any) -> tuple[Any, Any, Any, Any]:
-        mel = tf.cast(self.mel_db(batch), tf.float64)
+    def _band_sums(self, batch: Any, are_features: bool) -> tuple[Any, Any, Any, Any]:
+        mel = tf.cast(batch if are_features else self.mel_db(batch), tf.float64)
         return (
             tf.size(mel) // self.n_mels,
             tf.reduce_sum(mel, (0, 1, 3)),

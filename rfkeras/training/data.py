@@ -18,6 +18,7 @@ from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig, flag
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split, print_damaged
 from rfkeras.datasets.checks import check_present, differences, equal_files, notes, scan_split
+from rfkeras.datasets.clip_features import ClipFeatures
 from rfkeras.datasets.excerpts import (
     WHOLE,
     EvaluationPlan,
@@ -51,6 +52,8 @@ class Inputs:
             that are resampled.
         cache: Decoded audio in memory, shared by all splits. None: no cache.
         config: The configuration of the run: batch size, excerpt length, seed and so on.
+        features: Spectrograms of the training clips, from which training excerpts are cut.
+            None: they are cut from the audio.
     """
 
     dataset: AudioDataset
@@ -59,6 +62,7 @@ class Inputs:
     resampling: dict[str, list[str]]
     cache: WaveformCache | None
     config: TrainConfig
+    features: ClipFeatures | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,7 +86,8 @@ class Inputs:
             part: The part of each batch that this worker reads.
 
         Returns:
-            tf.data set of (waveform, labels, mask), see `datasets.pipeline.training_batches`.
+            tf.data set of (waveform or spectrogram, labels, mask), see
+            `datasets.pipeline.training_batches`.
         """
         return training_batches(
             self.dataset.split("train"),
@@ -97,6 +102,7 @@ class Inputs:
             decoder=self.config.decoder,
             cache=self.cache,
             part=part,
+            features=self.features,
         )
 
     def evaluation_batches(

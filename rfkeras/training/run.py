@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig
+from rfkeras.datasets.clip_features import open_features
 from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.evaluation.metrics import best_f1_thresholds
 from rfkeras.evaluation.report import write_report
@@ -107,6 +109,7 @@ def train(
     folder: RunFolder,
     resume: bool = False,
     workers: Workers | None = None,
+    features_dir: Path | None = None,
 ) -> TrainResult | None:
     """Train a model, evaluate it on the test split once, and export it.
 
@@ -115,6 +118,7 @@ def train(
         folder: As in `fit`.
         resume: As in `fit`.
         workers: As in `fit`.
+        features_dir: As in `fit`.
 
     Returns:
         The result, when all files of the run folder are written. None in a worker that is
@@ -128,7 +132,7 @@ def train(
     workers = workers or open_workers(config.devices)
 
     # --- 1 to 5. Open the data, build, restore or start, train, choose the final weights.
-    fitted = fit(config, folder, resume, workers)
+    fitted = fit(config, folder, resume, workers, features_dir)
 
     # --- 6. Finish: save the model, score the test split once, export, verify.
     result = finish(fitted.model, folder, fitted.inputs) if workers.is_chief else None
@@ -141,6 +145,7 @@ def fit(
     folder: RunFolder,
     resume: bool = False,
     workers: Workers | None = None,
+    features_dir: Path | None = None,
 ) -> FittedRun:
     """Train a model and choose its final weights on the validation split.
 
@@ -152,6 +157,8 @@ def fit(
             are the same as without the interruption.
         workers: The processes that train together. None: only this process, on the devices
             of the configuration.
+        features_dir: Folder of the spectrograms that `cache_features` keeps, which several
+            runs may share. None: in the run's folder.
 
     Raises:
         ConfigError: An option does not fit the model, the data or the machine.
@@ -165,6 +172,11 @@ def fit(
     keras.utils.set_random_seed(config.seed)
     workers = workers or open_workers(config.devices)
     check_batch_size(config.batch_size, workers.strategy)
+    if config.cache_features and workers.count > 1:
+        raise ConfigError(
+            "--cache-features works with one worker (on one or several devices), because only "
+            f"the chief uses the run folder. Received: {workers.count} workers."
+        )
     rate_hz = preset_config(config.frontend)["sample_rate_hz"]
     audio = AudioFormat(rate_hz, config.input_channels)
     inputs = open_inputs(config, audio, folder.bad_files if workers.is_chief else None)
@@ -178,6 +190,8 @@ def fit(
     model = build_training_model(inputs, workers.strategy)
     if workers.is_chief:
         _announce(model, inputs)
+    if config.cache_features:
+        inputs = _with_features(inputs, model, features_dir or folder.features)
 
     with inputs.reporting_bad_files(), detecting_lost_workers():
         # --- 3. Restore the last snapshot, or start. All workers take the chief's values.
@@ -326,6 +340,23 @@ def _announce(model: TrainingModel, inputs: Inputs) -> None:
         print_status(f"Trunk frozen{until}; training {parameters:,} parameters")
 
 
+def _with_features(inputs: Inputs, model: TrainingModel, root: Path) -> Inputs:
+    """Return the inputs with the spectrograms of the training clips."""
+    assert model.frontend is not None  # every tagger of a run has one
+    features = open_features(
+        root,
+        inputs.dataset.split("train"),
+        model.frontend,
+        inputs.audio,
+        excerpt_seconds=inputs.config.excerpt_seconds,
+        bad_files=inputs.bad_files,
+        decoder=inputs.config.decoder,
+    )
+    size = sum(part.nbytes for part in features.parts)
+    print_status(f"Features: {size / 2**20:,.0f} MB in {root}")
+    return replace(inputs, features=features)
+
+
 def _count_parameters(variables: list[Any]) -> int:
     return sum(int(np.prod(variable.shape)) for variable in variables)
 
@@ -355,8 +386,9 @@ def _start(tagger: keras.Model, inputs: Inputs, folder: RunFolder) -> None:
         loaded = _load_initial_weights(tagger, inputs, folder)
     if loaded is None or not loaded.has_frontend:
         print_status("Computing mean and deviation of every mel band over the training clips")
-        waveforms = (batch[0] for batch in inputs.training_batches(0, inputs.steps_per_epoch))
-        tagger.get_layer("frontend").adapt(waveforms)
+        batches = (batch[0] for batch in inputs.training_batches(0, inputs.steps_per_epoch))
+        frontend = tagger.get_layer("frontend")
+        frontend.adapt(batches, are_features=inputs.features is not None)
     if config.prior_bias and (loaded is None or not loaded.has_head):
         split = inputs.dataset.split("train")
         bias = first_logits(split.labels, split.mask, inputs.dataset.task)

@@ -91,6 +91,11 @@ class RunFolder:
         return self.root / "bad_files.csv"
 
     @property
+    def features(self) -> Path:
+        """Spectrograms of the training clips, with `cache_features`."""
+        return self.root / "features"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"

@@ -83,6 +83,7 @@ def build_training_model(inputs: Inputs, strategy: Any) -> TrainingModel:
             prune=config.prunes,
             jit=config.jit,
             may_freeze=config.freeze == "trunk" or config.trunk_lr_scale != 1.0,
+            from_features=config.cache_features,
             name=config.model,
         )
         variables = tagger.trainable_variables
@@ -125,8 +126,9 @@ def _spectrogram_augmentation(config: TrainConfig) -> list[keras.layers.Layer]:
 class TrainingModel(CollectiveModel):
     """Trains a tagger. Everything that only training needs is here, not in the tagger.
 
-    A step takes (waveform, labels, mask). The front-end computes the spectrogram outside of
-    the gradient, the augmentation changes it, and the gradient runs through the network, the
+    A step takes (waveform, labels, mask), or with `from_features` (mel spectrogram in dB,
+    labels, mask). The front-end computes the spectrogram outside of the gradient, or only
+    standardises it. The augmentation changes it, and the gradient runs through the network, the
     part of the tagger after the front-end. Gradients are summed over the replicas of a
     `tf.distribute` strategy, and only then clipped and applied. The optimizer must therefore
     be from `rfkeras.training.optimizer`.
@@ -149,6 +151,8 @@ class TrainingModel(CollectiveModel):
             after every step.
         jit: Compile the forward and backward pass of the network with XLA.
         may_freeze: Prepare for `freeze`.
+        from_features: Training batches contain results of the front-end's `mel_db` instead of
+            waveforms.
         **kwargs: As in `keras.Model`.
 
     Attributes:
@@ -181,6 +185,7 @@ class TrainingModel(CollectiveModel):
         prune: bool = False,
         jit: bool = False,
         may_freeze: bool = False,
+        from_features: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -214,6 +219,7 @@ class TrainingModel(CollectiveModel):
         self.averaging = averaging
         self.ema_decay = ema_decay
         self.jit = jit
+        self.from_features = from_features
         trainable = tagger.trainable_variables
         self.averages = [(v, self._add_copy(v)) for v in trainable if averaging != "none"]
         self.average_count = self.add_weight(
@@ -276,11 +282,24 @@ class TrainingModel(CollectiveModel):
         """Whether the optimizer skips steps whose gradients overflow, as in float16."""
         return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
-    def prepare(self, waveform: Any, labels: Any, mask: Any) -> tuple[Any, Any, Any]:
+    def spectrogram(self, inputs: Any) -> Any:
+        """Return the standardised spectrograms of a training batch, without augmentation.
+
+        Args:
+            inputs: Waveforms; with `from_features`, mel spectrograms in dB; for a tagger
+                without a front-end, spectrograms.
+        """
+        if self.frontend is None:
+            return inputs
+        if self.from_features:
+            return self.frontend.standardise(inputs)
+        return self.frontend(inputs)
+
+    def prepare(self, inputs: Any, labels: Any, mask: Any) -> tuple[Any, Any, Any]:
         """Return augmented spectrograms, labels and label weights of a training batch.
 
         Args:
-            waveform: (batch, samples) or (batch, samples, channels).
+            inputs: As in `spectrogram`.
             labels: (batch, classes).
             mask: (batch, classes), 1 where the label is known.
 
@@ -288,8 +307,8 @@ class TrainingModel(CollectiveModel):
             (batch, time, mel, channel), (batch, classes) and (batch, classes), float32.
         """
         for layer in self.waveform_augmentation:
-            waveform = layer(waveform, training=True)
-        spectrogram = waveform if self.frontend is None else self.frontend(waveform)
+            inputs = layer(inputs, training=True)
+        spectrogram = self.spectrogram(inputs)
         for layer in self.augmentation:
             spectrogram = layer(spectrogram, training=True)
         weights = mask
@@ -421,7 +440,7 @@ def _unless_overflow(loss: Any, values: list[Any], variables: list[Any]) -> list
     ]
 
 
-def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None:
+def recompute_statistics(model: TrainingModel, batches: Iterable[Any]) -> None:
     """Set every moving mean and variance to the mean over some batches.
 
     Averaged weights need this, because the statistics from training belong to other weights.
@@ -433,7 +452,7 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
     Args:
         model: Its tagger gets the statistics. If the backbone is frozen, only the classifier
             does. Nothing else changes, including the seeds.
-        waveforms: Batches of the training set, in the shape of the tagger's input.
+        batches: Batches of the training set, each as `TrainingModel.spectrogram` takes it.
 
     Raises:
         ConfigError: There are no batches.
@@ -449,9 +468,8 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
     statistics = {id(variable) for variable in variables}
     others = [v for v in model.network.non_trainable_variables if id(v) not in statistics]
 
-    def batch_statistics(waveform: Any) -> tuple[list[Any], dict[int, Any]]:
-        spectrogram = waveform if model.frontend is None else model.frontend(waveform)
-        inputs = model.fixed_part(spectrogram)
+    def batch_statistics(batch: Any) -> tuple[list[Any], dict[int, Any]]:
+        inputs = model.fixed_part(model.spectrogram(batch))
         with keras.StatelessScope() as scope:  # collects the values that would be assigned
             model.trained_part(inputs, training=True)
         moved = {i: scope.get_current_value(v) for i, v in enumerate(others)}
@@ -468,8 +486,8 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
     try:
         for layer in layers:
             layer.momentum = 0.0  # so that the new value is that of the batch
-        for waveform in waveforms:
-            values, moved = compiled(waveform)
+        for batch in batches:
+            values, moved = compiled(batch)
             for total, value in zip(sums, values, strict=True):
                 total += value.numpy()
             for i, value in moved.items():  # seeds: the next batch must draw other numbers
@@ -481,6 +499,6 @@ def recompute_statistics(model: TrainingModel, waveforms: Iterable[Any]) -> None
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
     if count == 0:
-        raise ConfigError("recompute_statistics needs at least one batch of waveforms.")
+        raise ConfigError("recompute_statistics needs at least one batch.")
     for variable, total in zip(variables, sums, strict=True):
         variable.assign((total / count).astype(np.float32))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 FLAGS = (
     "--seeds 1 --width 4 --epochs 2 --batch-size 8 --jobs 2 "
     "--blocks 1,1,1 --allow-rf-change --excerpt-seconds 0.5 --window-seconds 1 "
-    "--checkpoint-steps 1 --dataset folder"
+    "--checkpoint-steps 1 --dataset folder --fixed-floor --cache-features"
 ).split()
 
 
@@ -56,6 +56,8 @@ def test_a_sweep_stops_resumes_reports_failures_and_skips_finished_runs(tone_fol
     assert "Not finished: 1 of 2 runs" in out
 
     snapshot.unlink()
+    assert len(list((tmp_path / "features").iterdir())) == 1  # shared by all runs
+    assert not list(runs.glob("*/features"))
     made = (first / "model.keras").stat().st_mtime_ns
     status, out, err = run(*command(tone_folder, tmp_path, *extra))
     assert status == 0, out + err

@@ -91,6 +91,12 @@ def test_by_default_the_training_is_plain():
         ({"class_weights": {"drums": -1}}, "drums must be a number of at least 0"),
         ({"precision": "float16"}, "Allowed: float32, mixed_bfloat16, mixed_float16"),
         ({"prune_share": 1.0}, "--prune-share must be a number from 0 to 0.9999"),
+        ({"cache_features": True}, "cache_features needs fixed_floor"),
+        ({"cache_features": True, "fixed_floor": True, "gain_db": 3}, "gain_db to 0.*=3"),
+        (
+            {"cache_features": True, "fixed_floor": True, "dataset": "packed"},
+            "not with packed shards",
+        ),
         ({"mixup": "x"}, "--mixup must be a number from 0 to 100"),
     ],
 )

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend
 from rfkeras.training import run, step
+from rfkeras.training.distributed import Workers
 from rfkeras.training.losses import first_logits
+from rfkeras.training.run_dir import RunFolder, read_log
 from tests.helpers.whole_runs import configuration, equal, fit, snapshot, weights
 
 
@@ -164,6 +167,34 @@ def test_mean_and_deviation_are_those_of_the_training_split(plain):
     others, _ = fitted.inputs.evaluation_batches("test")
     own.adapt(others)
     assert np.abs(frontend.mean_db - own.mean_db).max() > 0.1
+
+
+def test_features_of_whole_clips_train_the_same_model_as_their_waveforms(tone_folder, tmp_path):
+    options = {"fixed_floor": True, "excerpt_seconds": 1.0, "mixup": 0.3, "averaging": "ema"}
+    runs = {}
+    for cache in (False, True):
+        folder = tmp_path / str(cache)
+        options |= {"cache_features": cache, "final_weights": "average", "ema_decay": 0.5}
+        runs[cache] = again(tone_folder, folder, **options)
+        assert (folder / "run/features").exists() == cache
+    waves, cached = (runs[cache].model for cache in (False, True))
+    assert cached.input_shape == (None, None)  # the finished model takes waveforms
+    means, deviations = (
+        [getattr(model.get_layer("frontend"), name).numpy() for model in (waves, cached)]
+        for name in ("mean_db", "std_db")
+    )
+    assert np.abs((means[1] - means[0]) / deviations[0]).max() < 1e-3
+    np.testing.assert_allclose(deviations[1], deviations[0], rtol=1e-3)
+    losses = [read_log(tmp_path / f"{cache}/run/log.csv")["loss"] for cache in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)  # half floats
+    assert not equal(weights(waves), weights(cached))
+
+
+def test_features_need_a_single_worker(tone_folder, tmp_path):
+    config = configuration(tone_folder, fixed_floor=True, cache_features=True)
+    workers = Workers(tf.distribute.get_strategy(), 0, 2)
+    with pytest.raises(ConfigError, match="one worker.*Received: 2 workers"):
+        run.fit(config, RunFolder(tmp_path), workers=workers)
 
 
 def test_prior_bias_starts_the_classifier_at_the_frequencies_of_the_tags(tone_folder, tmp_path):

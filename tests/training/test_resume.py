@@ -25,6 +25,7 @@ THREADS = {"TF_NUM_INTRAOP_THREADS": "2"}  # resuming is exact also with several
 
 RECIPES = {
     signal.SIGINT: (
+        "--fixed-floor --cache-features "
         "--mixup 0.3 --time-roll --spec-augment --precision mixed_bfloat16 --averaging swa "
         "--swa-start-epoch 2 --swa-every 1 --prune-share 0.5 --prune-epochs 1 --clip-norm 1 "
         "--class-weights balanced --final-weights average"
