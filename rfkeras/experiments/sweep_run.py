@@ -1,19 +1,30 @@
-"""The runs of a sweep, each in its own process: train, then score the extra tests.
+"""The runs of a sweep, in processes that do one after another: train, score the extra tests.
 
 `run_jobs` starts and watches the processes. Each of them runs this module:
 
-    python -m rfkeras.experiments.sweep_run RUN_FOLDER
+    python -m rfkeras.experiments.sweep_run RUN_FOLDER [RUN_FOLDER ...] [--wait]
+
+It imports TensorFlow once for all of its runs. Each run starts with a new Keras session, so its
+results are those of a process of its own. What a run prints is appended to its output.txt. When
+a run ends, its status and folder are printed: done, failed or elsewhere. With `--wait`, further
+folders are read from standard input until it closes.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import gc
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +38,7 @@ from rfkeras.experiments.sweep import (
     report_file,
 )
 from rfkeras.training.launch import (
+    LOG,
     last_line,
     slot_environments,
     start_child,
@@ -34,10 +46,17 @@ from rfkeras.training.launch import (
 )
 from rfkeras.training.run_dir import RunFolder
 from rfkeras.utils.files import try_exclusive, write_text
-from rfkeras.utils.processes import INTERRUPTED, obey_parent, send_signal
+from rfkeras.utils.processes import (
+    INTERRUPTED,
+    describe_status,
+    obey_parent,
+    send_line,
+    send_signal,
+)
 from rfkeras.utils.user_code import import_user_code
 
-TAKEN = 75  # exit status: another process works on this run
+DONE, FAILED, ELSEWHERE = "done", "failed", "elsewhere"
+_OUTPUT, _ERRORS = 1, 2  # file descriptors, to which TensorFlow also prints
 _POLL_SECONDS = 0.2
 
 
@@ -48,7 +67,7 @@ class RunOutcome:
     Attributes:
         job: The run.
         status: "done", "failed", or "elsewhere" if another process works on it.
-        seconds: How long its process ran.
+        seconds: How long it took.
         reason: Last line of its output, if it failed.
     """
 
@@ -87,66 +106,164 @@ def run_jobs(jobs: Sequence[Job], count: int, on_end: Callable[[RunOutcome], Non
             for slot, environment in enumerate(slots):
                 if slot not in running and waiting:
                     running[slot] = _RunProcess(waiting.pop(0), environment)
-            for slot in [slot for slot, process in running.items() if process.has_ended]:
-                on_end(running.pop(slot).outcome())
             time.sleep(_POLL_SECONDS)
+            for slot, process in list(running.items()):
+                outcome = process.outcome()
+                if outcome is None:
+                    continue
+                on_end(outcome)
+                # After an error a process may lack memory, for example.
+                if waiting and process.is_alive and outcome.status != FAILED:
+                    process.begin(waiting.pop(0))
+                else:
+                    running.pop(slot).end()
     finally:
         for process in running.values():  # none, unless interrupted
             process.interrupt()
         for process in running.values():
-            process.wait()
+            process.end()
 
 
 class _RunProcess:
-    """The process of a run."""
+    """A process that does one run after another."""
 
     def __init__(self, job: Job, environment: dict[str, str]) -> None:
-        self.job = job
-        self._started = time.monotonic()
-        self._process = start_child("rfkeras.experiments.sweep_run", job.folder, environment)
+        self._process = start_child(
+            "rfkeras.experiments.sweep_run",
+            job.folder,
+            environment,
+            options=["--wait"],
+            piped=True,
+        )
+        self._statuses: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._job, self._started = job, time.monotonic()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._statuses.put(line.decode().split()[0])
 
     @property
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
-    def outcome(self) -> RunOutcome:
-        """Return how the run ended."""
+    def begin(self, job: Job) -> None:
+        """Begin the next run."""
+        (job.folder.root / LOG).touch()
+        self._job, self._started = job, time.monotonic()
+        send_line(self._process, str(job.folder.root))
+
+    def outcome(self) -> RunOutcome | None:
+        """Return how the run ended; None while it runs."""
+        if not self.is_alive:
+            self._reader.join()  # the last status may still be in the pipe
+        elif self._statuses.empty():
+            return None
         seconds = time.monotonic() - self._started
-        status = self._process.returncode
-        if status == TAKEN:
-            return RunOutcome(self.job, "elsewhere", seconds)
-        if status == 0 and self.job.is_done:
-            return RunOutcome(self.job, "done", seconds)
-        reason = last_line(self.job.folder) or f"exit {status}"
-        return RunOutcome(self.job, "failed", seconds, reason)
+        status = FAILED if self._statuses.empty() else self._statuses.get()
+        if status == ELSEWHERE or (status == DONE and self._job.is_done):
+            return RunOutcome(self._job, status, seconds)
+        ended = self._process.returncode
+        reason = last_line(self._job.folder)
+        reason = reason or ("no output" if ended is None else describe_status(ended))
+        return RunOutcome(self._job, FAILED, seconds, reason)
 
     def interrupt(self) -> None:
         """Ask the process to save its state and end."""
         send_signal(self._process, signal.SIGINT)
 
-    def wait(self) -> None:
-        """Wait until the process has ended."""
+    def end(self) -> None:
+        """Wait until the process has ended. It ends when it waits for a run."""
+        send_line(self._process, "")
         self._process.wait()
+        self._reader.join()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
 
 
-def main(root: str) -> int:
-    """Finish the run in a folder; return the exit status."""
+# The process
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Finish the runs in some folders; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rfkeras.experiments.sweep_run")
+    parser.add_argument("folders", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--wait", action="store_true", help="read more from standard input")
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
-    obey_parent()
-    folder = RunFolder(Path(root))
-    with try_exclusive(folder.lock) as holder:
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    obey_parent(lines.put)
+    status = 0
+    try:
+        with os.fdopen(os.dup(_OUTPUT), "w", encoding="utf-8") as printed:
+            for root in _roots(options.folders, lines if options.wait else None):
+                ended = _run(RunFolder(root))
+                print(ended, root, file=printed, flush=True)
+                status = status or int(ended == FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _roots(given: Sequence[Path], lines: queue.SimpleQueue[str] | None) -> Iterator[Path]:
+    """Return the given folders, then those from the lines, up to an empty line."""
+    yield from given
+    while lines is not None and (line := lines.get()):
+        yield Path(line)
+
+
+def _run(folder: RunFolder) -> str:
+    """Finish one run; return its status."""
+    with _printing_to(folder.root / LOG), try_exclusive(folder.lock) as holder:
         if holder is not None:
-            return TAKEN
+            return ELSEWHERE
         try:
             import_user_code()
             _train(folder)
             _score_extra_tests(folder)
         except RFKerasError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return INTERRUPTED
-    return 0
+            return FAILED
+        except Exception:  # noqa: BLE001 - must not stop the other runs
+            traceback.print_exc()
+            return FAILED
+        finally:
+            _end_session()
+    return DONE
+
+
+@contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Append all that is printed in the block to a file, also by native code."""
+    with path.open("ab") as file:
+        before = [(number, os.dup(number)) for number in (_OUTPUT, _ERRORS)]
+        try:
+            _redirect([(number, file.fileno()) for number, _ in before])
+            yield
+        finally:
+            _redirect(before)
+            for _, copy in before:
+                os.close(copy)
+
+
+def _redirect(descriptors: Sequence[tuple[int, int]]) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for number, target in descriptors:
+        os.dup2(target, number)
+
+
+def _end_session() -> None:
+    """Forget the models of a run, and the names that Keras would count on from."""
+    if "keras" in sys.modules:
+        import keras
+
+        keras.utils.clear_session()
+        gc.collect()
 
 
 def _train(folder: RunFolder) -> None:
@@ -188,4 +305,4 @@ def _score_extra_tests(folder: RunFolder) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -40,22 +40,29 @@ _STOPPING = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 
 
 def start_child(
-    module: str, folder: RunFolder, environment: Mapping[str, str] | None = None
+    module: str,
+    folder: RunFolder,
+    environment: Mapping[str, str] | None = None,
+    *,
+    options: Sequence[str] = (),
+    piped: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m MODULE FOLDER`. The module must call `obey_parent`.
+    """Start `python -m MODULE FOLDER OPTIONS`. The module must call `obey_parent`.
 
     Args:
         module: Full name of the module.
         folder: The run's folder. Output is appended to its output.txt.
         environment: Additional environment variables.
+        options: Options of the module.
+        piped: Keep standard output, but not errors, in a pipe to this process.
     """
     with (folder.root / LOG).open("a", encoding="utf-8") as output:
         return subprocess.Popen(
-            command(module, folder),
+            [*command(module, folder), *options],
             env={**os.environ, "PYTHONPATH": package_path(), **(environment or {})},
             stdin=subprocess.PIPE,  # closed when this process ends, however it ends
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE if piped else output,
+            stderr=output,
             **DETACHED,  # this process forwards Ctrl-C
         )
 

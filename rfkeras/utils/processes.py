@@ -1,16 +1,19 @@
 """Child processes, started and stopped in the same way on every system.
 
 Children are new interpreters (`subprocess`), never forks. Their standard input is a pipe from
-the parent: a byte on it is the number of a signal, and its end means that the parent has ended.
+the parent: a control character on it is the number of a signal, other bytes are lines of JSON,
+and its end means that the parent has ended.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
@@ -59,14 +62,32 @@ def send_signal(process: subprocess.Popen[Any], number: int) -> None:
         os.write(process.stdin.fileno(), bytes([number]))
 
 
-def obey_parent() -> None:
-    """Handle the signals that the parent sends, and end this process when the parent ends."""
-    threading.Thread(target=_read_signals, daemon=True).start()
+def send_line(process: subprocess.Popen[Any], text: str) -> None:
+    """Send text to a child process that calls `obey_parent`, unless it has ended."""
+    assert process.stdin is not None
+    with suppress(OSError):  # the process has ended
+        os.write(process.stdin.fileno(), json.dumps(text).encode() + b"\n")
 
 
-def _read_signals() -> None:
-    while number := os.read(sys.stdin.fileno(), 1):
-        _raise_in_main_thread(number[0])
+def obey_parent(receive: Callable[[str], None] = lambda _: None) -> None:
+    """Handle the signals that the parent sends, and end this process when the parent ends.
+
+    Args:
+        receive: Called in another thread with each text of `send_line`.
+    """
+    threading.Thread(target=_read_parent, args=(receive,), daemon=True).start()
+
+
+def _read_parent(receive: Callable[[str], None]) -> None:
+    line = b""
+    while byte := os.read(sys.stdin.fileno(), 1):
+        if byte == b"\n":
+            receive(json.loads(line))
+            line = b""
+        elif byte < b" ":
+            _raise_in_main_thread(byte[0])
+        else:
+            line += byte
     os._exit(INTERRUPTED)
 
 

@@ -97,11 +97,11 @@ def test_commands_end_with_a_status_and_a_message(
     tone_folder, tmp_path, diverging_runs, monkeypatch, capsys
 ):
     monkeypatch.setattr("rfkeras.experiments.trial.obey_parent", lambda: None)
-    monkeypatch.setattr("rfkeras.experiments.sweep_run.obey_parent", lambda: None)
+    monkeypatch.setattr("rfkeras.experiments.sweep_run.obey_parent", lambda _: None)
     folder = create_run_folder(configuration(tone_folder), tmp_path / "run")
     assert trial(str(folder.root)) == 4
     assert "diverged: variable" in capsys.readouterr().err
-    assert run_of_sweep(str(folder.root)) == 1  # it resumes, and diverges again
+    assert run_of_sweep([str(folder.root)]) == 1  # it resumes, and diverges again
     assert "has diverged: variable" in capsys.readouterr().err
     assert command(["train", "--resume", str(folder.root)]) == 1
     assert "rfkeras train: error: Training has diverged: variable" in capsys.readouterr().err
