@@ -247,6 +247,8 @@ class TrainingModel(CollectiveModel):
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if self.from_features:  # Keras calls it with a training batch under a strategy
+            return self.network(self.spectrogram(inputs), training=training)
         return self.tagger(inputs, training=training)
 
     # The training step

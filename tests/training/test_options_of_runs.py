@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rfkeras.audio.io import AudioFormat
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend
 from rfkeras.training import run, step
+from rfkeras.training.data import open_inputs
 from rfkeras.training.distributed import Workers
 from rfkeras.training.losses import first_logits
 from rfkeras.training.run_dir import RunFolder, read_log
@@ -188,6 +190,18 @@ def test_features_of_whole_clips_train_the_same_model_as_their_waveforms(tone_fo
     losses = [read_log(tmp_path / f"{cache}/run/log.csv")["loss"] for cache in (False, True)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)  # half floats
     assert not equal(weights(waves), weights(cached))
+
+
+def test_a_model_for_features_takes_training_batches(tone_folder):
+    config = configuration(tone_folder, fixed_floor=True, cache_features=True)
+    inputs = open_inputs(config, AudioFormat(22050), None)
+    model = step.build_training_model(inputs, tf.distribute.get_strategy())
+    for variable in model.tagger.trainable_variables:
+        variable.assign(tf.random.stateless_normal(variable.shape, (0, 1)))
+    waveform = next(iter(inputs.training_batches(0, 1)))[0]
+    logits = model(model.frontend.mel_db(waveform))
+    np.testing.assert_allclose(logits, model.tagger(waveform), rtol=1e-3, atol=1e-4)
+    assert np.std(logits) > 1e-3
 
 
 def test_features_need_a_single_worker(tone_folder, tmp_path):
