@@ -49,7 +49,7 @@ MAX_FILES, MAX_LINES, MEDIAN_LINES = 200, 700, (200, 350)
 
 # Names that two rooms share because the name is right in both, such as the
 # command `tag` and the pipeline `tag`.
-SHARED_NAMES = frozenset({"convert", "data", "launch", "pack", "plots", "sweep", "tag"})
+SHARED_NAMES = frozenset({"convert", "data", "find", "launch", "pack", "plots", "sweep", "tag"})
 
 # Known exceptions. These lists must not grow.
 KNOWN_UPWARD = frozenset[tuple[str, str]]()

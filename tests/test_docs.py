@@ -36,6 +36,8 @@ REPLACED = {
     },
 }
 RUN_BY = {"export.md": "tests/cli/test_export.py"}  # its conversions are slow
+# The part of a line before a pipe or a redirection, which may be inside quotation marks.
+COMMAND = re.compile(r"""(?:"[^"]*"|'[^']*'|\s(?![|>&])|[^\s"'])*""")
 NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*$")
 
 
@@ -142,7 +144,7 @@ def calls(page):
     """Yield the arguments of `rfkeras` for every command in the shell blocks of a page."""
     for block in (*blocks(page, "sh"), *blocks(page, "")):
         for line in block.replace("\\\n", " ").splitlines():
-            line = re.split(r"\s[|>&]", line.partition(" #")[0])[0]
+            line = COMMAND.match(line.partition(" #")[0])[0]
             if "$" in line or not re.search(r"(?:^|/|python )(?:rfkeras|\w+\.py) ", line):
                 continue
             words = [

@@ -93,7 +93,7 @@ def check_flags(text):
     for block in re.findall(r"```sh\n(.*?)```", text, flags=re.S):
         for line in block.replace("\\\n", " ").splitlines():
             if any(name in line for name in ("train.py", "evaluate.py", "tune.py", "rfkeras ")):
-                for flag in re.findall(r"--[a-z-]+", line):
+                for flag in re.findall(r"--[a-z][a-z0-9-]*", line):
                     assert flag in known, flag
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from rfkeras.errors import ConfigError
 from rfkeras.utils.files import decode_text
 from rfkeras.utils.remote import RemoteEntry, RemotePath, to_path
-from rfkeras.utils.text import count, first_few
+from rfkeras.utils.text import count, first_few, printable
 
 # Suffixes that folders are searched for. Files with other suffixes are read when named.
 # fmt: off
@@ -49,11 +49,6 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _EXTENDED_M3U = re.compile(r"#EXTM3U8?(\s|$)", re.IGNORECASE)
 _PLS_ENTRY = re.compile(r"\s*File\d+\s*=(.*)", re.IGNORECASE)
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
-
-
-def printable(path: Path | str) -> str:
-    """Return a path as text, with bytes that are not UTF-8 as escapes such as `\\udcff`."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "launch": "train with several workers on this host",
     "evaluate": "evaluate a model on a data set, or evaluate arrays of scores",
     "tag": "tag audio files",
+    "find": "find tagged files by an expression over their tags",
     "embed": "write feature vectors (embeddings) of audio files",
     "export": "write a model as TFLite, ONNX or SavedModel",
     "convert": "convert a published PyTorch checkpoint",
@@ -42,7 +43,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "data": "check data sets, or pack them into shards",
     "models": "list the models of the zoo",
 }
-WITHOUT_MODEL = ("data", "models")  # commands that load no model
+WITHOUT_MODEL = ("find", "data", "models")  # commands that load no model
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 BROKEN_PIPE = 141  # and for one whose output nobody reads any more (SIGPIPE)
 

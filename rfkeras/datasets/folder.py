@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from rfkeras.audio.find import AUDIO_SUFFIXES, FoundFile, printable, walk_audio
+from rfkeras.audio.find import AUDIO_SUFFIXES, FoundFile, walk_audio
 from rfkeras.datasets.base import (
     GROUPED,
     SPLITS,
@@ -25,7 +25,7 @@ from rfkeras.datasets.tables import read_table
 from rfkeras.errors import ConfigError, DatasetError, did_you_mean, unknown_name
 from rfkeras.utils.label_names import clean_label_name, is_invisible, visible_label_name
 from rfkeras.utils.remote import RemotePath, is_remote, to_path
-from rfkeras.utils.text import count, first_few
+from rfkeras.utils.text import count, first_few, printable
 
 TAG_SEPARATOR = "|"
 _COLUMNS = ("path", "labels", "split", "unknown")

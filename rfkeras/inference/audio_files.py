@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rfkeras.audio.find import FoundFile, find_audio, printable
+from rfkeras.audio.find import FoundFile, find_audio
 from rfkeras.errors import ConfigError
 from rfkeras.utils.files import fit_name
+from rfkeras.utils.text import printable
 
 __all__ = ["FoundFile", "find_audio", "output_paths", "printable"]
 

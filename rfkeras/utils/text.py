@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
@@ -48,3 +49,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def printable(path: Path | str) -> str:
+    """Return a path as text, with bytes that are not UTF-8 as escapes such as `\\udcff`."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
