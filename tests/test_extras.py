@@ -72,7 +72,7 @@ CASES = [
     ("tfio", ["tensorflow_io"], lambda _: decode_tfio(), DatasetError, "decoder='tfio' needs"),
     ("torch", ["torch"], read_pth, CheckpointError, "Alternatively, save"),
     ("serving", ["tensorflow_serving"], write_requests, ConfigError, "no warm-up requests"),
-    ("parquet", ["pyarrow"], write_parquet, ConfigError, "Or name a .npy or .npz file"),
+    ("parquet", ["pyarrow"], write_parquet, ConfigError, "Or name a .npy, .npz or .csv file"),
     ("beam", ["apache_beam"], lambda _: require_beam(), ConfigError, "needs Apache Beam"),
     ("gpu", [], lambda _: make_strategy("gpu:99"), ConfigError, "Use --devices cpu"),
     *(("onnx", [name], export_onnx, ConfigError, f"package {name},") for name in PACKAGES),

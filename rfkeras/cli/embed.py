@@ -14,7 +14,10 @@ from rfkeras.cli.audio_job import (
     run_job,
 )
 from rfkeras.cli.main import COMMANDS
+from rfkeras.errors import ConfigError
 from rfkeras.utils.remote import to_path
+
+_FORMATS = ("npy", "npz", "parquet", "csv")
 
 
 def add_parser(commands: Any) -> None:
@@ -30,17 +33,23 @@ def add_parser(commands: Any) -> None:
             "X.npy: (files, features) float32; X.files.csv next to it names the rows. X.npz, "
             'per frame: one array (frames, features) per file, named "0", "1", ..., and '
             "`paths`, `seconds`, `first_s` and `stride_s`. X.parquet: the columns path, "
-            "seconds (per frame: time_s) and features. Files that cannot be used are listed on "
-            "standard error and have no rows; the exit status is then 1."
+            "seconds (per frame: time_s) and features. X.csv: path, seconds or time_s, and one "
+            "column per feature. `rfkeras similar` reads all of them. Files that cannot be "
+            "used are listed on standard error and have no rows; the exit status is then 1."
         ),
     )
     add_audio_arguments(parser)
     parser.add_argument(
         "--output",
         type=to_path,
-        required=True,
         metavar="FILE",
-        help="X.npy (per clip), X.npz (per frame) or X.parquet (either)",
+        help="X.npy (per clip), X.npz (per frame), X.parquet or X.csv (either)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=_FORMATS,
+        help="output format (default: that of the --output file); csv without --output writes "
+        "to standard output",
     )
     parser.add_argument(
         "--per",
@@ -54,17 +63,44 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from rfkeras.inference.audio_files import printable
-    from rfkeras.inference.features import check_features_path, features_file
+    from rfkeras.inference.features import features_file
+    from zoo.pretrained import existing_model, sha256_of
 
-    check_features_path(options.output, options.per)
-    check_output_file(options.output)
+    _check_output(options)
     files = named_files(options)
+    digest = sha256_of(existing_model(options.model))
     tagger = open_tagger(options)
     summary = run_job(
         options,
         tagger,
         files,
-        lambda _: features_file(options.output, options.per, options.model, tagger.frames),
+        lambda _: features_file(
+            options.output, options.per, options.model, tagger.frames, digest
+        ),
         embeddings=options.per == "frame",
     )
-    return finish(options, summary, "read", f"Features: {printable(options.output)}")
+    where = "" if options.output is None else f"Features: {printable(options.output)}"
+    return finish(options, summary, "read", where)
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Check `--output` and `--format`.
+
+    Raises:
+        ConfigError: They contradict each other, or the file cannot be written.
+    """
+    from rfkeras.inference.features import check_features_path
+
+    path, kind = options.output, options.format
+    if path is None:
+        if kind != "csv":
+            raise ConfigError(
+                "Name a file with --output, or write CSV to standard output with --format csv."
+            )
+        return
+    if kind not in (None, path.suffix[1:]):
+        raise ConfigError(
+            f"--output must end in .{kind} for --format {kind}. Received: {path}."
+        )
+    check_features_path(path, options.per)
+    check_output_file(path)

@@ -35,6 +35,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "tag": "tag audio files",
     "find": "find tagged files by an expression over their tags",
     "embed": "write feature vectors (embeddings) of audio files",
+    "similar": "find the files that sound most like one, by their embeddings",
     "export": "write a model as TFLite, ONNX or SavedModel",
     "convert": "convert a published PyTorch checkpoint",
     "sweep": "train at many receptive fields, with several seeds, and compare",

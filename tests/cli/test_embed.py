@@ -70,6 +70,41 @@ def test_parquet_in_row_groups(place, tmp_path, monkeypatch):
             np.testing.assert_allclose(features[paths == name], wanted, rtol=1e-5, atol=1e-4)
 
 
+def test_csv_has_every_digit(place, tmp_path, capsys):
+    assert embed(place, tmp_path / "e.npy", "--quiet") == 1
+    assert embed(place, tmp_path / "e.csv", "--quiet") == 1
+    words = ["embed", str(place[0]), "--model", str(place[1]), "--format", "csv", "--quiet"]
+    capsys.readouterr()
+    assert main.run(words) == 1
+    assert capsys.readouterr().out == (tmp_path / "e.csv").read_text(encoding="utf-8")
+    with (tmp_path / "e.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    vectors = np.load(tmp_path / "e.npy")
+    assert head == ["path", "seconds", *map(str, range(vectors.shape[1]))]
+    seconds = {str(place[0] / name): length for name, length in SECONDS.items()}
+    assert [(row[0], float(row[1])) for row in rows] == [(p, seconds[p]) for p in place[2]]
+    np.testing.assert_array_equal(np.array([row[2:] for row in rows], "float32"), vectors)
+
+
+def test_csv_per_frame_has_the_times_of_the_frames(place, tmp_path):
+    assert embed(place, tmp_path / "e.csv", "--per", "frame", "--format", "csv") == 1
+    assert embed(place, tmp_path / "e.parquet", "--per", "frame") == 1
+    with (tmp_path / "e.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    table = pyarrow.parquet.read_table(tmp_path / "e.parquet")
+    assert head[:3] == ["path", "time_s", "0"]
+    assert [row[0] for row in rows] == table["path"].to_pylist()
+    times = np.array([row[1] for row in rows], float)
+    np.testing.assert_allclose(times, table["time_s"].to_pylist(), atol=1e-4)
+    vectors = np.array(table["features"].to_pylist(), "float32")
+    np.testing.assert_array_equal(np.array([row[2:] for row in rows], "float32"), vectors)
+
+
 def test_wrong_suffixes_are_rejected(place, tmp_path, capsys):
     assert embed(place, tmp_path / "e.npy", "--per", "frame") == 1
-    assert "per frame must end in .npz or .parquet" in capsys.readouterr().err
+    assert "per frame must end in .npz, .parquet or .csv" in capsys.readouterr().err
+    assert embed(place, tmp_path / "e.npy", "--format", "csv") == 1
+    assert "--output must end in .csv for --format csv" in capsys.readouterr().err
+    for words in ([], ["--format", "npy"]):
+        assert main.run(["embed", str(place[0]), "--model", str(place[1]), *words]) == 1
+        assert "Name a file with --output, or write CSV to standard" in capsys.readouterr().err
