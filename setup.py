@@ -44,6 +44,7 @@ TFIO = [
 ONNX = ["onnx>=1.16", "tf2onnx>=1.17"]
 PARQUET = ["pyarrow>=15"]
 BEAM = ["apache-beam>=2.70"]
+TAGS = ["mutagen>=1.47"]  # GPL-2.0-or-later
 REMOTE = [  # s3://, gs://, az://, hdfs:// and http(s)://
     "fsspec>=2024.6",
     "s3fs>=2024.6",
@@ -68,12 +69,14 @@ EXTRAS_REQUIRE = {
     "serving": SERVING,  # warm-up requests, the gRPC client
     "onnx": ONNX,
     "parquet": PARQUET,
+    "tags": TAGS,  # `rfkeras tag --write-tags`
     "remote": REMOTE,
     "beam": BEAM,  # bulk work: `rfkeras data pack` and `rfkeras tag` as pipelines
     "docs": DOCS,
     "dev": [
         *ONNX,
         *PARQUET,
+        *TAGS,
         *BEAM,
         *REMOTE[:2],  # those for Azure and Google do not fit the default set
         "aiohttp>=3.9",

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 import rfkeras
+from rfkeras.audio.file_tags import require_mutagen
 from rfkeras.beam import require_beam
 from rfkeras.datasets.packed import load_tensorflow_io
 from rfkeras.errors import CheckpointError, ConfigError, DatasetError
@@ -21,7 +22,8 @@ from rfkeras.training.distributed import make_strategy
 from rfkeras.utils.remote import RemotePath, file_system
 
 ROOT = Path(__file__).parents[1]
-EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote")  # see the Makefile
+# See the Makefile.
+EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote", "tags")
 
 
 def block(monkeypatch, *packages):
@@ -73,6 +75,7 @@ CASES = [
     ("torch", ["torch"], read_pth, CheckpointError, "Alternatively, save"),
     ("serving", ["tensorflow_serving"], write_requests, ConfigError, "no warm-up requests"),
     ("parquet", ["pyarrow"], write_parquet, ConfigError, "Or name a .npy, .npz or .csv file"),
+    ("tags", ["mutagen"], lambda _: require_mutagen(), ConfigError, "Writing tags into audio"),
     ("beam", ["apache_beam"], lambda _: require_beam(), ConfigError, "needs Apache Beam"),
     ("gpu", [], lambda _: make_strategy("gpu:99"), ConfigError, "Use --devices cpu"),
     *(("onnx", [name], export_onnx, ConfigError, f"package {name},") for name in PACKAGES),

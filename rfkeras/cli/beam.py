@@ -98,6 +98,7 @@ def _check_tag(options: argparse.Namespace) -> None:
         ("--output", options.output is not None),
         ("--format", options.format not in (None, "jsonl")),
         ("--plot", options.plot is not None),
+        ("--write-tags", options.write_tags),
     ):
         if is_set:
             raise ConfigError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rfkeras.cli.audio_job import (
     add_audio_arguments,
     check_output_file,
+    decoder_of,
     finish,
     named_files,
     open_tagger,
@@ -22,7 +23,7 @@ from rfkeras.cli.audio_job import (
 )
 from rfkeras.cli.beam import add_beam_argument, run_tag
 from rfkeras.cli.main import COMMANDS
-from rfkeras.errors import ConfigError
+from rfkeras.errors import AudioError, ConfigError
 from rfkeras.utils.remote import RemotePath, to_path
 from rfkeras.utils.table import (
     BAR_HEADING,
@@ -115,6 +116,13 @@ def add_parser(commands: Any) -> None:
         help="draw spectrogram and tags over time: a .png file for one audio file, or a folder "
         "for one picture per file",
     )
+    shown.add_argument(
+        "--write-tags",
+        action="store_true",
+        help="show how the tags that apply would be written into the audio files, as the field "
+        "RFKERAS_TAGS (needs the extra `tags`); nothing is written without --yes",
+    )
+    shown.add_argument("--yes", action="store_true", help="with --write-tags: write them")
     parser.add_argument(
         "--shard-files",
         type=int,
@@ -166,6 +174,12 @@ def _checked_format(options: argparse.Namespace) -> str:
         raise ConfigError(f"--top must be at least 1. Received: {options.top}.")
     if options.shard_files is not None:
         raise ConfigError("--shard-files needs --beam.")
+    if options.yes and not options.write_tags:
+        raise ConfigError("--yes needs --write-tags.")
+    if options.write_tags:
+        from rfkeras.audio.file_tags import require_mutagen
+
+        require_mutagen()
     path, kind = options.output, options.format
     if options.output_dir is not None:
         if kind not in (None, "json"):
@@ -301,6 +315,7 @@ def _tag(
         return finish(options, BatchSummary(0), "tagged", where, skipped=skipped)
     tagger = open_tagger(options)
     rules = tag_options(options).rules(tagger)
+    writer = FileTagWriter(rules, options) if options.write_tags else None
 
     @contextmanager
     def opened(display: Display) -> Iterator[Write]:
@@ -315,6 +330,8 @@ def _tag(
                     if not options.frames:
                         whole = replace(outcome.result, frame_scores=None)
                         outcome = replace(outcome, result=whole)
+                if outcome.result is not None and writer is not None:
+                    outcome = writer.write(outcome, display)
                 # The progress bar and the results may share a terminal.
                 with display.hidden() if place is None else nullcontext():
                     write(outcome)
@@ -323,7 +340,71 @@ def _tag(
 
     wanted = options.frames or bool(pictures)
     summary = run_job(options, tagger, files, opened, frames=wanted)
+    if writer is not None and not options.quiet:
+        print(writer.summary(), file=sys.stderr)
     return finish(options, summary, "tagged", where, skipped=skipped)
+
+
+class FileTagWriter:
+    """Writes the tags that apply into the audio files, or shows what it would write.
+
+    Args:
+        rules: Rules of the tags.
+        options: The flags.
+    """
+
+    def __init__(self, rules: TagRules, options: argparse.Namespace) -> None:
+        self._rules = rules
+        self._writes: bool = options.yes
+        self._decoder = decoder_of(options)
+        self._changed = self._same = self._left = 0
+
+    def write(self, outcome: Outcome, display: Display) -> Outcome:
+        """Write the tags into a file.
+
+        Returns:
+            The outcome, with the size and time of the file as it is now.
+
+        Raises:
+            AudioError: The tags cannot be written; the file is as it was.
+        """
+        from rfkeras.audio.file_tags import FIELD, UntaggableError, plan_field, write_field
+        from rfkeras.inference.output import Stamp
+
+        assert outcome.result is not None
+        file, tags = outcome.file, self._rules.tags_of(outcome.result)
+        if outcome.stamp is not None and outcome.stamp.is_older(file):
+            raise AudioError(file.name, "it changed while it was tagged")
+        try:
+            if self._writes:
+                change = write_field(file.path, tags, decoder=self._decoder)
+            else:
+                change = plan_field(file.path, tags)
+        except UntaggableError as error:
+            self._left += 1
+            display.note(f"{file.name}: no tags are written, because {error}")
+            return outcome
+        self._changed += change.is_needed
+        self._same += not change.is_needed
+        if self._writes:
+            return replace(outcome, stamp=Stamp.of(file))
+        if change.is_needed:
+            before, after = change.before or "no tags", change.after or "no tags"
+            display.note(f"{file.name}: {FIELD} would change from {before} to {after}")
+        return outcome
+
+    def summary(self) -> str:
+        """Return what was done, as sentences."""
+        changed = count(self._changed, "file")
+        parts = [f"Tags written into {changed}"]
+        if not self._writes:
+            parts = [f"Tags would be written into {changed}"]
+        if self._same:
+            parts.append(f"{self._same:,} had them")
+        if self._left:
+            parts.append(f"{self._left:,} cannot carry tags")
+        more = "" if self._writes else " Nothing was written; add --yes to write them."
+        return ", ".join(parts) + f".{more}"
 
 
 @contextmanager

@@ -208,6 +208,12 @@ class TagRules:
             for tag in np.lexsort((-result.scores, -seconds, ~self.applies(result.scores)))
         ]
 
+    def tags_of(self, result: TagResult) -> list[str]:
+        """Return the tags that apply to the whole file, best first."""
+        applies = self.applies(result.scores)
+        order = np.argsort(-result.scores, kind="stable")
+        return [self.names[tag] for tag in order if applies[tag]]
+
     def head(self) -> dict[str, Any]:
         """Return the fields that are the same for all files."""
         window_ms = self.frames.window_ms
@@ -238,12 +244,10 @@ class TagRules:
         result = outcome.result
         if result is None:
             return {"path": outcome.file.name, "error": printable(outcome.error or "")}
-        order = np.argsort(-result.scores, kind="stable")
-        applies = self.applies(result.scores)
         content: dict[str, Any] = {
             "path": outcome.file.name,
             "seconds": round(result.seconds, _TIME_DIGITS),
-            "tags": [self.names[tag] for tag in order if applies[tag]],
+            "tags": self.tags_of(result),
             "scores": dict(zip(self.names, rounded(result.scores, _SCORE_DIGITS), strict=True)),
         }
         if result.frame_scores is not None:
