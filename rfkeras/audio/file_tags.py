@@ -23,9 +23,9 @@ from rfkeras.audio.io import AudioFormat
 from rfkeras.errors import AudioError, ConfigError, RFKerasError, one_file
 from rfkeras.utils.files import atomic_write
 from rfkeras.utils.remote import RemotePath
+from rfkeras.utils.text import TAG_SEPARATOR
 
 FIELD = "RFKERAS_TAGS"
-SEPARATOR = "; "
 _ATOM = f"----:com.apple.iTunes:{FIELD}"
 _FRAME = f"TXXX:{FIELD}"
 _BLOCK_SAMPLES = 1 << 20
@@ -82,7 +82,7 @@ def plan_field(path: Path, tags: Sequence[str]) -> FieldChange:
     with _errors_of(path):
         if not os.access(path, os.W_OK) or not path.stat().st_mode & 0o222:
             raise AudioError(str(path), "its tags cannot be written: the file is read-only")
-        return FieldChange(_Container(path).field, SEPARATOR.join(tags) or None)
+        return FieldChange(_Container(path).field, TAG_SEPARATOR.join(tags) or None)
 
 
 def write_field(path: Path, tags: Sequence[str], *, decoder: str = "soundfile") -> FieldChange:
@@ -228,7 +228,7 @@ class _Container:
         elif FIELD in self._tags:
             found = self._tags[FIELD]
             values = found if isinstance(found, list) else [found]
-        return SEPARATOR.join(map(str, values)) or None
+        return TAG_SEPARATOR.join(map(str, values)) or None
 
     def write(self, value: str | None) -> None:
         """Write the field into the file, or remove it."""

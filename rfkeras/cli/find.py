@@ -6,6 +6,7 @@ Nothing here imports NumPy or TensorFlow, so that the answer comes at once.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import sys
@@ -20,9 +21,10 @@ from rfkeras.errors import ConfigError
 from rfkeras.inference.query import Query, TagScore, unknown_tag
 from rfkeras.utils.files import malformed, parse_json, read_text, write_text
 from rfkeras.utils.remote import RemotePath, is_remote, to_path
-from rfkeras.utils.text import count, printable
+from rfkeras.utils.text import TAG_SEPARATOR, count, printable
 
 STANDARD_INPUT = "-"
+_COLUMNS = ["path", "seconds", "error", "tags", "thresholds"]  # of CSV, before the scores
 _SIDECARS = "*.tags.json"
 _PLAYLIST_SUFFIX = ".m3u8"
 
@@ -49,8 +51,8 @@ def add_parser(commands: Any) -> None:
         "tags",
         nargs="+",
         metavar="TAGS",
-        help="output of `rfkeras tag`: a .jsonl or .json file, the folder of --output-dir, or "
-        "- for JSON lines from standard input",
+        help="output of `rfkeras tag`: a .jsonl, .json or .csv file, the folder of "
+        "--output-dir, or - for JSON lines from standard input",
     )
     parser.add_argument("expression", metavar="EXPRESSION", help="what the tags must fulfil")
     parser.add_argument(
@@ -224,6 +226,8 @@ def _records(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _json_documents(sidecar)
     elif path.suffix.lower() == ".json":
         yield from _json_documents(path)
+    elif path.suffix.lower() == ".csv":
+        yield from _csv_rows(path)
     else:
         with path.open("rb") as file:
             yield from _json_lines(source, file)
@@ -254,10 +258,44 @@ def _json_documents(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield str(path), record
 
 
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of --format csv as records."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        try:
+            with malformed():
+                head = next(rows, [])
+                if head[: len(_COLUMNS)] != _COLUMNS:
+                    raise ValueError(f"its first columns are {', '.join(head[:5])}")
+                for row in rows:
+                    record = _csv_record(head[len(_COLUMNS) :], *row)
+                    yield f"{path}, line {rows.line_num},", record
+        except (ValueError, csv.Error) as error:
+            raise _foreign(f"{path}, line {max(1, rows.line_num)},") from error
+
+
+def _csv_record(
+    names: Sequence[str], path: str, seconds: str, error: str, tags: str, _: str, *scores: str
+) -> Mapping[str, Any]:
+    """Return the record in a row of CSV."""
+    if error:
+        return {"path": path, "error": error}
+
+    def between(text: str) -> str:
+        return f"{TAG_SEPARATOR}{text}{TAG_SEPARATOR}"
+
+    return {
+        "path": path,
+        "seconds": float(seconds),
+        "tags": [name for name in names if between(name) in between(tags)],
+        "scores": dict(zip(names, scores, strict=True)),
+    }
+
+
 def _foreign(place: str) -> ConfigError:
     return ConfigError(
-        f"{place} was not written by `rfkeras tag` as JSON lines or JSON. Name its --output "
-        "FILE.jsonl or FILE.json, or its --output-dir."
+        f"{place} was not written by `rfkeras tag` as JSON lines, JSON or CSV of whole files. "
+        "Name its --output FILE.jsonl, FILE.json or FILE.csv, or its --output-dir."
     )
 
 

@@ -63,8 +63,9 @@ def add_parser(commands: Any) -> None:
         ),
         epilog=(
             "Formats: json is one document. jsonl has one line per file, written as soon as "
-            "the file is done. csv has one row per file (per frame with --frames) and one "
-            "column per tag. To tag an archive, use --output X.jsonl or --output-dir DIR with "
+            "the file is done. csv has one row per file (per frame with --frames), a "
+            "column with the tags that apply, one with their thresholds, and the score of each "
+            "tag. To tag an archive, use --output X.jsonl or --output-dir DIR with "
             "--skip-existing: the same command then resumes after an interruption and retries "
             "files that failed. Files that cannot be used are listed on standard error and in "
             "the output. The exit status is then 1; after Ctrl-C it is 130, and 141 if the "

@@ -334,7 +334,7 @@ def read_features(path: Path) -> Features:
             shape = features.vectors.shape
             if len(shape) != 2 or shape[0] != len(features.paths) or 0 in shape:
                 raise ValueError(f"it has {len(features.paths)} paths and features {shape}")
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise ConfigError(
             f"{printable(path)} was not written by `rfkeras embed`, or is damaged: {error}."
         ) from error

@@ -23,7 +23,7 @@ from rfkeras.inference.audio_files import FoundFile, printable
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.utils.files import atomic_write
 from rfkeras.utils.remote import RemotePath
-from rfkeras.utils.text import clock
+from rfkeras.utils.text import TAG_SEPARATOR, clock
 
 if TYPE_CHECKING:
     from rfkeras.inference import ChunkTagger, FrameTimes, TagResult
@@ -208,11 +208,14 @@ class TagRules:
             for tag in np.lexsort((-result.scores, -seconds, ~self.applies(result.scores)))
         ]
 
+    def applied(self, scores: Scores) -> list[int]:
+        """Return the tags that apply for scores (classes,), best first."""
+        applies = self.applies(scores)
+        return [int(tag) for tag in np.argsort(-scores, kind="stable") if applies[tag]]
+
     def tags_of(self, result: TagResult) -> list[str]:
-        """Return the tags that apply to the whole file, best first."""
-        applies = self.applies(result.scores)
-        order = np.argsort(-result.scores, kind="stable")
-        return [self.names[tag] for tag in order if applies[tag]]
+        """Return the names of the tags that apply to the whole file, best first."""
+        return [self.names[tag] for tag in self.applied(result.scores)]
 
     def head(self) -> dict[str, Any]:
         """Return the fields that are the same for all files."""
@@ -399,9 +402,9 @@ def json_lines(file: TextIO, rules: TagRules) -> Iterator[Write]:
 def csv_table(file: TextIO, rules: TagRules, *, frames: bool) -> Iterator[Write]:
     """Write one row per file, or per frame, with one column per tag.
 
-    The columns are path, seconds, error and the tags; with frames they are path, start_s,
-    centre_s, error and the tags. A file that could not be read has one row with only the path
-    and the error.
+    The columns are path, seconds (with frames: start_s and centre_s), error, tags (those that
+    apply, best first), thresholds (of these tags, in the same order), and the score of each
+    tag. A file that could not be read has one row with only the path and the error.
     """
     times = ["start_s", "centre_s"] if frames else ["seconds"]
 
@@ -412,7 +415,7 @@ def csv_table(file: TextIO, rules: TagRules, *, frames: bool) -> Iterator[Write]
             file.write(text.getvalue())
             file.flush()
 
-    put([["path", *times, "error", *rules.names]])
+    put([["path", *times, "error", "tags", "thresholds", *rules.names]])
 
     def write(outcome: Outcome) -> None:
         put(_csv_rows(rules, outcome, times))
@@ -426,13 +429,22 @@ def _csv_rows(
     """Yield the rows of one file, with empty cells for the columns that have no value."""
     name, result = outcome.file.name, outcome.result
     if result is None:
-        yield [name, *("" for _ in times), outcome.error, *("" for _ in rules.names)]
+        yield [name, *("" for _ in times), outcome.error, "", "", *("" for _ in rules.names)]
     elif result.frame_scores is None:
-        scores = rounded(result.scores, _SCORE_DIGITS)
-        yield [name, round(result.seconds, _TIME_DIGITS), "", *scores]
+        seconds = round(result.seconds, _TIME_DIGITS)
+        yield [name, seconds, "", *_tag_cells(rules, result.scores)]
     else:
         centres_s = rules.frames.centres_ms(len(result.frame_scores)) / 1000
         starts_s = rules.edges(result)[:-1]
         for start, centre, frame in zip(starts_s, centres_s, result.frame_scores, strict=True):
             when = (round(start, _TIME_DIGITS), round(centre, _TIME_DIGITS))
-            yield [name, *when, "", *rounded(frame, _SCORE_DIGITS)]
+            yield [name, *when, "", *_tag_cells(rules, frame)]
+
+
+def _tag_cells(rules: TagRules, scores: Scores) -> Iterator[str | float]:
+    """Yield the tags that apply, their thresholds, and the scores (classes,)."""
+    tags = rules.applied(scores)
+    limits = () if rules.thresholds is None else rules.thresholds[tags]
+    yield TAG_SEPARATOR.join(rules.names[tag] for tag in tags)
+    yield TAG_SEPARATOR.join(f"{limit:.{_SCORE_DIGITS}g}" for limit in limits)
+    yield from rounded(scores, _SCORE_DIGITS)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+TAG_SEPARATOR = "; "  # between the tags of a file in one cell or field
+
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun in the singular or plural.

@@ -1,5 +1,6 @@
 """`rfkeras find`: what it selects, prints and rejects."""
 
+import csv
 import json
 import os
 import subprocess
@@ -84,6 +85,25 @@ def test_documents_and_sidecars_and_standard_input(find, journal, tmp_path, monk
     with journal.open() as file:
         monkeypatch.setattr("sys.stdin", file)
         assert find("-", "drums or violin > 0.85")[1] == expected
+
+
+def test_csv_of_whole_files(find, journal, tmp_path):
+    path = tmp_path / "tags.csv"
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "seconds", "error", "tags", "thresholds", *THRESHOLDS])
+        for each in map(json.loads, journal.read_text().splitlines()):
+            scores, tags = each.get("scores"), each.get("tags", ())
+            cells = ["; ".join(tags), "x", *(scores or dict.fromkeys(THRESHOLDS)).values()]
+            table.writerow([each["path"], each.get("seconds"), each.get("error"), *cells])
+    for text in ("violin and not 'hip-hop'", "drums < 0.25", "'hip-hop' or drums"):
+        assert find(path, text, "--sort", "violin") == find(journal, text, "--sort", "violin")
+    path.write_text("path,start_s,centre_s,error,tags,thresholds,violin\n")
+    assert "tags.csv, line 1, was not written" in find(path, "violin")[2]
+    path.write_text("path,seconds,error,tags,thresholds,violin\na,1,,violin,0.5,x\n")
+    assert "tags.csv, line 2, was not written" in find(path, "violin")[2]
+    path.write_text("path,seconds,error,tags,thresholds,violin\na,1,," + "x" * 200_000)
+    assert "was not written by `rfkeras tag`" in find(path, "violin")[2]
 
 
 def test_records_of_two_models_are_merged(find, journal, tmp_path):

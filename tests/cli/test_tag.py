@@ -141,15 +141,27 @@ def test_csv_has_one_row_per_file_or_per_frame(tag, place, broken):
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["path"] for row in rows] == [*names(place[0]), str(broken)]
     assert rows[-1]["error"].startswith("undecodable")
-    assert {rows[-1][name] for name in LABELS} == {""}
+    assert {rows[-1][name] for name in ("tags", "thresholds", *LABELS)} == {""}
     for row in rows[:-1]:
         outputs = place[3][row["path"].removeprefix(f"{place[0]}/")][0]
         np.testing.assert_allclose([float(row[n]) for n in LABELS], outputs, atol=2e-6)
+        check_tags_of_row(row)
     _, out, _ = tag(place[0] / "low.wav", "--format", "csv", "--frames")
     rows = list(csv.DictReader(io.StringIO(out)))
     given = [[float(row[n]) for n in LABELS] for row in rows]
     np.testing.assert_allclose(given, place[3]["low.wav"][1], atol=2e-6)
     assert float(rows[0]["start_s"]) == 0
+    for row in rows:
+        check_tags_of_row(row)
+
+
+def check_tags_of_row(row):
+    """Check that the tags that apply and their thresholds are in two columns, best first."""
+    limits = dict(zip(LABELS, THRESHOLDS, strict=True))
+    scores = {name: float(row[name]) for name in LABELS if float(row[name]) >= limits[name]}
+    best = sorted(scores, key=lambda name: -scores[name])
+    assert row["tags"] == "; ".join(best)
+    assert row["thresholds"] == "; ".join(f"{limits[name]:g}" for name in best)
 
 
 def test_the_table_marks_tags_that_apply_and_shows_when(tag, place):
