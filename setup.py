@@ -110,7 +110,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["rfkeras", "rfkeras.*", "zoo", "zoo.*"]),
-    package_data={"rfkeras": ["py.typed"], "zoo": ["py.typed", "recipes/*.yaml", "weights/*"]},
+    package_data={
+        "rfkeras": ["py.typed", "inference/pages/*"],
+        "zoo": ["py.typed", "recipes/*.yaml", "weights/*"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["rfkeras=rfkeras.cli.main:main"]},

@@ -99,6 +99,7 @@ def _check_tag(options: argparse.Namespace) -> None:
         ("--format", options.format not in (None, "jsonl")),
         ("--plot", options.plot is not None),
         ("--write-tags", options.write_tags),
+        ("--html", options.html is not None),
     ):
         if is_set:
             raise ConfigError(

@@ -38,9 +38,10 @@ from rfkeras.utils.text import clock, count
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from rfkeras.inference import TagResult
+    from rfkeras.inference import ChunkTagger, TagResult
     from rfkeras.inference.audio_files import FoundFile
     from rfkeras.inference.batch import Display, FinishedSidecars, Journal
+    from rfkeras.inference.html_pages import HtmlPages
     from rfkeras.inference.output import Outcome, TagRules, Write
 
     Output = Callable[[TagRules], AbstractContextManager[Write]]
@@ -108,7 +109,7 @@ def add_parser(commands: Any) -> None:
     shown.add_argument(
         "--skip-existing",
         action="store_true",
-        help="skip files already in --output X.jsonl or --output-dir",
+        help="skip files already in --output X.jsonl, --output-dir or --html",
     )
     shown.add_argument(
         "--plot",
@@ -124,6 +125,18 @@ def add_parser(commands: Any) -> None:
         "RFKERAS_TAGS (needs the extra `tags`); nothing is written without --yes",
     )
     shown.add_argument("--yes", action="store_true", help="with --write-tags: write them")
+    shown.add_argument(
+        "--html",
+        type=to_path,
+        metavar="DIR",
+        help="write pages to look at and listen to: DIR/index.html, a table of all songs, and "
+        "one page per song; they open without a server",
+    )
+    shown.add_argument(
+        "--copy-audio",
+        action="store_true",
+        help="with --html: copy the audio files into DIR, so that it can be moved",
+    )
     parser.add_argument(
         "--shard-files",
         type=int,
@@ -145,12 +158,13 @@ def run(options: argparse.Namespace) -> int:
     kind = _checked_format(options)
     files = named_files(options)
     pictures = _pictures(options, files)
+    pages = _pages(options, files)
     with ExitStack() as stack:
-        output, is_done, earlier = _open(options, kind, files, stack)
+        output, is_done, earlier = _open(options, kind, files, pages, stack)
         waiting = [file for file in files if not is_done(file)]
         if earlier is not None and not options.quiet:
             _print_earlier(earlier)
-        return _tag(options, waiting, len(files) - len(waiting), output, pictures)
+        return _tag(options, waiting, len(files) - len(waiting), output, pictures, pages)
 
 
 def _choose_model(options: argparse.Namespace) -> None:
@@ -182,6 +196,16 @@ def _checked_format(options: argparse.Namespace) -> str:
 
         require_mutagen()
     path, kind = options.output, options.format
+    if options.copy_audio and options.html is None:
+        raise ConfigError("--copy-audio needs --html DIR.")
+    if options.html is not None:
+        if path is None and options.output_dir is None and kind is None:
+            return "pages"
+        if options.skip_existing:
+            raise ConfigError(
+                "--skip-existing works with --html or with another output, not with both. Run "
+                "the command once for each."
+            )
     if options.output_dir is not None:
         if kind not in (None, "json"):
             raise ConfigError(
@@ -203,7 +227,9 @@ def _checked_format(options: argparse.Namespace) -> str:
             )
         kind = by_ending
     if options.skip_existing and (path is None or kind != "jsonl"):
-        raise ConfigError("--skip-existing needs --output FILE.jsonl or --output-dir DIR.")
+        raise ConfigError(
+            "--skip-existing needs --output FILE.jsonl, --output-dir DIR or --html DIR."
+        )
     return kind or "table"
 
 
@@ -232,9 +258,25 @@ def _pictures(options: argparse.Namespace, files: list[FoundFile]) -> dict[str, 
     return {files[0].name: path}
 
 
+def _pages(options: argparse.Namespace, files: list[FoundFile]) -> HtmlPages | None:
+    """Return the pages of --html; None without it."""
+    if options.html is None:
+        return None
+    from rfkeras.inference.html_pages import HtmlPages
+
+    job = replace(tag_options(options), frames=True).job()
+    return HtmlPages(
+        options.html, files, job, copy_audio=options.copy_audio, resume=options.skip_existing
+    )
+
+
 def _open(
-    options: argparse.Namespace, kind: str, files: list[FoundFile], stack: ExitStack
-) -> tuple[Output, Callable[[FoundFile], bool], FinishedSidecars | Journal | None]:
+    options: argparse.Namespace,
+    kind: str,
+    files: list[FoundFile],
+    pages: HtmlPages | None,
+    stack: ExitStack,
+) -> tuple[Output, Callable[[FoundFile], bool], FinishedSidecars | HtmlPages | Journal | None]:
     """Return the output, a function of the tag rules; a test for finished files; and records.
 
     The records are those of an earlier command; None if the output cannot be resumed.
@@ -243,6 +285,8 @@ def _open(
     from rfkeras.inference import output as outputs
     from rfkeras.inference.audio_files import output_paths
 
+    if kind == "pages" and pages is not None:  # which `_tag` writes, and nothing else
+        return lambda _: nullcontext(lambda _: None), pages.finished, pages
     if options.output_dir is not None:
         job = tag_options(options).job()
         paths = output_paths(options.output_dir, files, batch.SIDECAR_SUFFIX)
@@ -284,7 +328,7 @@ def _open(
     return one_output, lambda _: False, None
 
 
-def _print_earlier(earlier: FinishedSidecars | Journal) -> None:
+def _print_earlier(earlier: FinishedSidecars | HtmlPages | Journal) -> None:
     """Print what the sizes and times in the records of an earlier command show."""
     if earlier.replaced:
         print(
@@ -306,12 +350,15 @@ def _tag(
     skipped: int,
     output: Output,
     pictures: dict[str, Path],
+    pages: HtmlPages | None,
 ) -> int:
     from rfkeras.inference.audio_files import printable
     from rfkeras.inference.batch import BatchSummary
 
     place = options.output_dir or options.output
-    where = "" if place is None else f"Tags: {printable(place)}"
+    places = [] if place is None else [f"Tags: {printable(place)}"]
+    places += [] if pages is None else [f"Pages: {printable(pages.index)}"]
+    where = " ".join(places)
     if not files:  # do not load the model, which takes seconds
         return finish(options, BatchSummary(0), "tagged", where, skipped=skipped)
     tagger = open_tagger(options)
@@ -320,7 +367,7 @@ def _tag(
 
     @contextmanager
     def opened(display: Display) -> Iterator[Write]:
-        with output(rules) as write:
+        with output(rules) as write, _page_writer(pages, rules, tagger) as write_page:
 
             def write_all(outcome: Outcome) -> None:
                 if outcome.result is not None and pictures:
@@ -328,9 +375,10 @@ def _tag(
 
                     # Before the tags, because a file with tags counts as done.
                     plot_tags(pictures[outcome.file.name], tagger, rules, outcome)
-                    if not options.frames:
-                        whole = replace(outcome.result, frame_scores=None)
-                        outcome = replace(outcome, result=whole)
+                write_page(outcome)
+                if outcome.result is not None and not options.frames:
+                    whole = replace(outcome.result, frame_scores=None)
+                    outcome = replace(outcome, result=whole)
                 if outcome.result is not None and writer is not None:
                     outcome = writer.write(outcome, display)
                 # The progress bar and the results may share a terminal.
@@ -339,7 +387,7 @@ def _tag(
 
             yield write_all
 
-    wanted = options.frames or bool(pictures)
+    wanted = options.frames or bool(pictures) or pages is not None
     summary = run_job(options, tagger, files, opened, frames=wanted)
     if writer is not None and not options.quiet:
         print(writer.summary(), file=sys.stderr)
@@ -406,6 +454,17 @@ class FileTagWriter:
             parts.append(f"{self._left:,} cannot carry tags")
         more = "" if self._writes else " Nothing was written; add --yes to write them."
         return ", ".join(parts) + f".{more}"
+
+
+def _page_writer(
+    pages: HtmlPages | None, rules: TagRules, tagger: ChunkTagger
+) -> AbstractContextManager[Write]:
+    """Return a function that writes the page of an outcome; one that does nothing for None."""
+    if pages is None:
+        return nullcontext(lambda _: None)
+    from rfkeras.inference.html_pages import song_picture
+
+    return pages.writing(rules, lambda outcome: song_picture(tagger, outcome))
 
 
 @contextmanager

@@ -282,6 +282,22 @@ def frame_scores_of(result: TagResult) -> Scores:
     return result.frame_scores
 
 
+def column_maxima(scores: NDArray[Any], most_columns: int) -> tuple[NDArray[Any], int]:
+    """Reduce frame scores to as many columns as a plot can show.
+
+    Args:
+        scores: (frames, tags).
+        most_columns: Largest number of columns.
+
+    Returns:
+        (columns, tags), the maximum over neighbouring frames so that short events stay visible;
+        and the number of frames per column.
+    """
+    frames_per_column = -(-len(scores) // most_columns)
+    starts = np.arange(0, len(scores), frames_per_column)
+    return np.maximum.reduceat(scores, starts, axis=0), frames_per_column
+
+
 def rounded(values: NDArray[Any], digits: int) -> list[float]:
     """Return values as Python floats with this many decimal places."""
     return [round(float(value), digits) for value in values]

@@ -13,7 +13,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
 from rfkeras.audio.decode import open_audio
-from rfkeras.inference.output import Outcome, Scores, TagRules, frame_scores_of
+from rfkeras.inference.output import Outcome, TagRules, column_maxima, frame_scores_of
 from rfkeras.rf.plots import draw_spectrogram
 from rfkeras.utils.plotting import (
     BLUE,
@@ -147,7 +147,7 @@ def _draw_map(axes: Axes, rules: TagRules, result: TagResult, tags: list[int]) -
     """Draw the tags over time: scores as colours, spans as orange bars."""
     style_axes(axes)
     axes.spines["left"].set_visible(False)
-    columns, frames_per_column = column_maxima(frame_scores_of(result)[:, tags])
+    columns, frames_per_column = column_maxima(frame_scores_of(result)[:, tags], MOST_COLUMNS)
     stride_s = rules.frames.stride_ms / 1000
     start_s = rules.frames.first_ms / 1000 - stride_s / 2
     axes.imshow(
@@ -181,21 +181,6 @@ def _draw_map(axes: Axes, rules: TagRules, result: TagResult, tags: list[int]) -
         )
     axes.set_ylim(len(tags) - 0.5, -0.5)
     name_rows(axes, [short(rules.names[tag], _NAME_CHARACTERS) for tag in tags], size=8)
-
-
-def column_maxima(scores: Scores) -> tuple[Scores, int]:
-    """Reduce frame scores to as many columns as a plot can show.
-
-    Args:
-        scores: (frames, tags).
-
-    Returns:
-        (columns, tags), the maximum over neighbouring frames so that short events stay visible;
-        and the number of frames per column.
-    """
-    frames_per_column = -(-len(scores) // MOST_COLUMNS)
-    starts = np.arange(0, len(scores), frames_per_column)
-    return np.maximum.reduceat(scores, starts, axis=0), frames_per_column
 
 
 def _draw_header(

@@ -255,6 +255,47 @@ def test_sidecars_and_pictures_keep_the_folder_tree(tag, place, tmp_path):
     assert "contains the tags of 'elsewhere/low.wav'" in err
 
 
+def index_rows(folder):
+    """Return the songs in the index of --html by name."""
+    text = (folder / "index.html").read_text("utf-8")
+    data = json.loads(text.split('type="application/json">')[1].split("</script>")[0])
+    return {song["name"]: song for song in data["songs"]}
+
+
+def test_pages_have_the_scores_and_are_resumed(tag, place, broken, tmp_path):
+    arguments = (place[0], broken, "--html", tmp_path / "out", "--copy-audio")
+    status, out, err = tag(*arguments)
+    assert (status, out) == (1, "")
+    assert f"3 files tagged, 1 could not be used. Pages: {tmp_path}/out/index.html" in err
+    rows = index_rows(tmp_path / "out")
+    assert set(rows) == {*SECONDS, "broken.wav"}
+    assert "Format not recognised" in rows["broken.wav"]["error"]
+    for name, seconds in SECONDS.items():
+        scores = place[3][name][0]
+        np.testing.assert_allclose(rows[name]["scores"], scores, atol=1e-4)
+        applies = [tag for tag, limit in enumerate(THRESHOLDS) if scores[tag] >= limit]
+        assert rows[name]["applies"] == applies
+        assert rows[name]["seconds"] == pytest.approx(seconds)
+        assert (tmp_path / f"out/songs/{name}.html").stat().st_size > 5_000
+        assert (tmp_path / f"out/audio/{name}").read_bytes() == (place[0] / name).read_bytes()
+    (tmp_path / "out/songs/low.wav.html").unlink()
+    status, _, err = tag(*arguments, "--skip-existing")
+    assert (status, "1 file tagged, 2 done before, 1 could not be used" in err) == (1, True)
+    assert (tmp_path / "out/songs/low.wav.html").exists()
+    assert index_rows(tmp_path / "out") == rows
+    status, _, err = tag(*arguments, "--skip-existing", "--threshold", "0.9")
+    assert (status, "another --threshold" in err) == (1, True)
+
+
+def test_pages_beside_another_output(tag, place, tmp_path):
+    output = tmp_path / "tags.jsonl"
+    status, _, err = tag(place[0], "--html", tmp_path / "out", "--output", output)
+    assert (status, f"Tags: {output} Pages: {tmp_path}/out/index.html" in err) == (0, True)
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(records) == len(index_rows(tmp_path / "out")) == 3
+    assert not any("frames" in record for record in records)
+
+
 def test_an_interrupted_document_is_complete(tag, place, tmp_path, monkeypatch):
     output = tmp_path / "tags.json"
     interrupt(monkeypatch, at=3)
@@ -268,7 +309,7 @@ def test_an_interrupted_document_is_complete(tag, place, tmp_path, monkeypatch):
         (["empty"], "Found no audio in empty"),
         (
             ["a.wav", "--skip-existing"],
-            "--skip-existing needs --output FILE.jsonl or --output-dir DIR.",
+            "--skip-existing needs --output FILE.jsonl, --output-dir DIR or --html DIR.",
         ),
         (["a.wav", "--output", "a.xml"], "--output must end in the suffix of its format"),
         (["a.wav", "--output", "a.csv", "--format", "json"], "with --format json"),
@@ -276,6 +317,11 @@ def test_an_interrupted_document_is_complete(tag, place, tmp_path, monkeypatch):
         (["a.wav", "--output-dir", "x", "--format", "csv"], "--output-dir writes JSON"),
         (["a.wav", "b.wav", "--plot", "p.png"], "is one picture, but there are 2 audio files"),
         (["a.wav", "d/a.wav", "--output-dir", "x"], "would both be written to"),
+        (["a.wav", "--copy-audio"], "--copy-audio needs --html DIR."),
+        (
+            ["a.wav", "--html", "x", "--output", "a.jsonl", "--skip-existing"],
+            "works with --html or with another output, not with both",
+        ),
         (["a.wav", "--top", "0"], "--top must be at least 1"),
     ],
 )
