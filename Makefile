@@ -13,6 +13,8 @@ READY := $(VENV)/.ready-$(SET)-$(PYTHON_VERSION)
 TESTS ?= not long
 BACKENDS := .venv-backends
 BACKENDS_NEEDS := requirements/backends.in
+BROWSER := .venv-browser
+BROWSER_NEEDS := requirements/browser.in
 TENSORFLOW_OUTPUTS = $(BACKENDS)/tensorflow.npz
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Rooms whose tests take seconds. `make test` runs everything.
@@ -29,8 +31,8 @@ TORCH ?= torch==2.13.0
 # With glibc 2.35 or newer, pages of 2 MB make training faster (docs/performance.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: help setup train check test test-long lint docs bench soak fuzz next backends mutants \
-  listed-mutants sbom audit dist lock clean
+.PHONY: help setup train check test test-long lint docs bench soak fuzz next backends \
+  test-browser mutants listed-mutants sbom audit dist lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras; PYTHON=python3.13 or SET=newest"
@@ -40,6 +42,8 @@ help:
 	@echo "make check  lint, type check and the quick tests: under 90 seconds"
 	@echo "make test   lint, type check, all tests"
 	@echo "make test-long  the tests of benchmarks and soak, which take minutes"
+	@echo "make test-browser  the pages of 'rfkeras tag --html' in headless Chromium, which must be"
+	@echo "            on the PATH (Debian: apt-get install chromium)"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure speed and memory against PyTorch and librosa; half an hour"
 	@echo "make next   all but the slow tests on the newest packages, in .venv-newest"
@@ -109,6 +113,14 @@ $(BACKENDS)/.ready: $(BACKENDS_NEEDS)
 	  -r $(BACKENDS_NEEDS)
 	@touch $(BACKENDS)/.ready
 
+test-browser: $(BROWSER)/.ready
+	$(BROWSER)/bin/python -m pytest -p no:cacheprovider -rs tests/browser
+
+$(BROWSER)/.ready: $(BROWSER_NEEDS)
+	$(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet -r $(BROWSER_NEEDS)
+	@touch $(BROWSER)/.ready
+
 mutants: setup
 	$(BIN)/python -m tools.mutants
 
@@ -150,4 +162,4 @@ lock:
 	  --extra beam --extra serving --extra remote --extra tags requirements/lowest.in -o requirements/lowest.lock
 
 clean:
-	rm -rf .venv .venv-newest .venv-lowest .venv-audit .venv-dist $(BACKENDS) .mutants build dist *.egg-info
+	rm -rf .venv .venv-newest .venv-lowest .venv-audit .venv-dist $(BACKENDS) $(BROWSER) .mutants build dist *.egg-info

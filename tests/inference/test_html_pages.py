@@ -21,7 +21,7 @@ from rfkeras.inference.batch import Job
 from rfkeras.inference.html_pages import HtmlPages, Picture
 from rfkeras.inference.output import Outcome
 from rfkeras.utils.remote import RemotePath
-from tests.browser import album
+from tests.helpers import album
 from tests.helpers.audio_commands import make_model
 
 JOB = Job("a-model", "0123456789ab")

@@ -41,9 +41,14 @@
   // Conditions
 
   function addCondition() {
-    const condition = { tag: 0, kind: "least", value: 0.5 };
+    const condition = { tag: null, kind: "least", value: 0.5 }; // null selects all songs
     const word = element("span", { className: "word" });
-    const tag = element("select", {}, ...tags.map((name, i) => new Option(name, String(i))));
+    const tag = element(
+      "select",
+      {},
+      new Option("choose a tag", ""),
+      ...tags.map((name, i) => new Option(name, String(i))),
+    );
     const kind = element(
       "select",
       {},
@@ -60,7 +65,7 @@
     kind.value = condition.kind;
     value.value = String(condition.value);
     const read = () => {
-      condition.tag = Number(tag.value);
+      condition.tag = tag.value === "" ? null : Number(tag.value);
       condition.kind = kind.value;
       value.hidden = !hasValue(kind.value);
       if (value.value !== "" && value.validity.valid) condition.value = Number(value.value);
@@ -112,7 +117,7 @@
         const name = song.name.toLocaleLowerCase().normalize("NFC");
         return (
           words.every((word) => name.includes(word)) &&
-          conditions.every((condition) => KINDS[condition.kind].test(song, condition))
+          conditions.every((each) => each.tag === null || KINDS[each.kind].test(song, each))
         );
       })
       .sort(compare); // which keeps the order of equal songs
