@@ -137,11 +137,13 @@
   }
 
   function headCell(by, text, className) {
-    const button = element("button", { type: "button", textContent: text, title: text });
+    const name = element("span", { textContent: text });
+    const button = element("button", { type: "button", title: text }, name);
     const cell = element("th", { scope: "col", className }, button);
     if (sort !== null && sort.by === by) {
       cell.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
-      button.append(sort.down ? " \u25be" : " \u25b4");
+      const arrow = sort.down ? "\u25be" : "\u25b4";
+      button.append(element("span", { className: "arrow", textContent: arrow }));
     }
     button.addEventListener("click", () => {
       const first = by !== "name"; // high scores first, names from A
@@ -162,7 +164,7 @@
     const used = usedTags();
     get("head").replaceChildren(
       headCell("name", "Song", "name"),
-      headCell("seconds", "Length", "number"),
+      headCell("seconds", "Length", "number wide"),
       headCell("count", "Tags that apply", "list"),
       ...columns().map((tag) => headCell(tag, tags[tag], scoreClass(tag, used))),
     );
@@ -179,7 +181,7 @@
       "tr",
       {},
       element("th", { scope: "row" }, link),
-      element("td", { className: "number", textContent: clock(song.seconds) }),
+      element("td", { className: "number wide", textContent: clock(song.seconds) }),
       element("td", { className: "list", textContent: list }),
     );
     for (const textContent of about) {

@@ -270,17 +270,27 @@
     return button;
   }
 
+  // The style for small screens changes the display of rows, which would hide their roles.
+  function part(name, role, properties, ...children) {
+    const made = element(name, properties, ...children);
+    made.setAttribute("role", role);
+    return made;
+  }
+
   function addTable() {
     tags.forEach((tag, index) => {
       const box = element("input", { type: "checkbox" });
       box.addEventListener("change", () => show(index, box.checked));
       const name = element("bdi", { textContent: tag.name });
-      const head = element("th", { scope: "row" }, element("label", {}, box, name));
-      const score = element("td", { className: "number score", textContent: tag.score.toFixed(2) });
-      const least = element("td", { className: "number wide" });
-      const time = element("td", { className: "number" });
+      const label = element("label", {}, box, name);
+      const head = part("th", "rowheader", { scope: "row" }, label);
+      const text = tag.score.toFixed(2);
+      const score = part("td", "cell", { className: "number score", textContent: text });
+      const least = part("td", "cell", { className: "number wide" });
+      const time = part("td", "cell", { className: "number" });
       const list = element("ul", { className: "segments" });
-      const row = element("tr", {}, head, score, least, time, element("td", {}, list));
+      const last = part("td", "cell", {}, list);
+      const row = part("tr", "row", {}, head, score, least, time, last);
       get("tags").append(row);
       cells[index] = { box, row, least, time, list };
     });
