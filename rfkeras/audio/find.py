@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from rfkeras.errors import ConfigError
-from rfkeras.utils.files import decode_text
+from rfkeras.utils.files import decode_text, fit_name
 from rfkeras.utils.remote import RemoteEntry, RemotePath, to_path
 from rfkeras.utils.text import count, first_few, printable
 
@@ -420,3 +420,27 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long for the file system, or with a NUL
         return False
+
+
+def output_paths(folder: Path, files: Sequence[FoundFile], suffix: str) -> list[Path]:
+    """Return the output path for each input file, in the same tree under another folder.
+
+    Args:
+        folder: Root of the output tree.
+        files: The input files.
+        suffix: Appended to the whole name: song.ogg becomes song.ogg.tags.json. Names that no
+            file system can store are shortened, see `rfkeras.utils.files.fit_name`.
+
+    Raises:
+        ConfigError: Two files would be written to the same path.
+    """
+    targets: dict[Path, FoundFile] = {}
+    for file in files:
+        target = folder / file.inside.with_name(fit_name(file.inside.name, suffix))
+        if (other := targets.setdefault(target, file)) is not file:
+            raise ConfigError(
+                f"{other.name} and {file.name} would both be written to "
+                f"{printable(target)}. Give their common parent folder instead of the files: "
+                "outputs keep the tree below it."
+            )
+    return list(targets)

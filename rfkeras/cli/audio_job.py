@@ -18,8 +18,8 @@ from rfkeras.utils.text import count
 from rfkeras.utils.user_code import import_user_code
 
 if TYPE_CHECKING:
+    from rfkeras.audio.find import FoundFile
     from rfkeras.inference import ChunkTagger
-    from rfkeras.inference.audio_files import FoundFile
     from rfkeras.inference.batch import BatchSummary, Display, TagOptions
     from rfkeras.inference.output import Write
 

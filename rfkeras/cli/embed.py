@@ -62,8 +62,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.inference.audio_files import printable
     from rfkeras.inference.features import features_file
+    from rfkeras.utils.text import printable
     from zoo.pretrained import existing_model, sha256_of
 
     _check_output(options)

@@ -38,8 +38,8 @@ from rfkeras.utils.text import clock, count
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from rfkeras.audio.find import FoundFile
     from rfkeras.inference import ChunkTagger, TagResult
-    from rfkeras.inference.audio_files import FoundFile
     from rfkeras.inference.batch import Display, FinishedSidecars, Journal
     from rfkeras.inference.html_pages import HtmlPages
     from rfkeras.inference.output import Outcome, TagRules, Write
@@ -240,7 +240,7 @@ def _pictures(options: argparse.Namespace, files: list[FoundFile]) -> dict[str, 
         ConfigError: One picture was named for several files, or two pictures would have the
             same path.
     """
-    from rfkeras.inference.audio_files import output_paths
+    from rfkeras.audio.find import output_paths
 
     path = options.plot
     if path is None:
@@ -281,9 +281,9 @@ def _open(
 
     The records are those of an earlier command; None if the output cannot be resumed.
     """
+    from rfkeras.audio.find import output_paths
     from rfkeras.inference import batch
     from rfkeras.inference import output as outputs
-    from rfkeras.inference.audio_files import output_paths
 
     if kind == "pages" and pages is not None:  # which `_tag` writes, and nothing else
         return lambda _: nullcontext(lambda _: None), pages.finished, pages
@@ -352,8 +352,8 @@ def _tag(
     pictures: dict[str, Path],
     pages: HtmlPages | None,
 ) -> int:
-    from rfkeras.inference.audio_files import printable
     from rfkeras.inference.batch import BatchSummary
+    from rfkeras.utils.text import printable
 
     place = options.output_dir or options.output
     places = [] if place is None else [f"Tags: {printable(place)}"]
@@ -502,7 +502,7 @@ def tag_tables(file: TextIO, rules: TagRules, *, top: int) -> Iterator[Write]:
 def _heading(outcome: Outcome) -> Iterator[Text]:
     from rich.text import Text
 
-    from rfkeras.inference.audio_files import printable
+    from rfkeras.utils.text import printable
 
     if outcome.result is None:
         yield Text.assemble(

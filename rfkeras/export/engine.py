@@ -24,7 +24,7 @@ from rfkeras.export.saved_model import ExportError
 from rfkeras.folding import in_float32
 from rfkeras.frontend import find_frontend
 from rfkeras.frontend.numpy_mel import numpy_mel
-from rfkeras.inference import onnx_tagger as engine
+from rfkeras.inference import engines as engine
 from rfkeras.inference.frames import FrameGrid
 from rfkeras.inference.keras_tagger import StreamTagger
 from rfkeras.utils.files import atomic_write

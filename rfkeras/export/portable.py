@@ -23,7 +23,7 @@ from rfkeras.export.saved_model import (
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
 from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
-from rfkeras.inference import onnx_tagger as engine
+from rfkeras.inference import engines as engine
 from rfkeras.layers import model_outputs
 from rfkeras.layers.outputs import Outputs
 from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output

@@ -141,7 +141,7 @@ def read_excerpts(
         ConfigError: There is no audio file.
         AudioError: None of the chosen files can be read; reports the first error.
     """
-    from rfkeras.inference.audio_files import find_audio
+    from rfkeras.audio.find import find_audio
 
     found = find_audio(sources)
     files = [file for file in found if file.error is None]

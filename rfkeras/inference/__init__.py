@@ -9,10 +9,9 @@ from rfkeras.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from rfkeras.inference.chunks import FrameTimes
-    from rfkeras.inference.engines import open_tagger
+    from rfkeras.inference.engines import OnnxTagger, open_tagger
     from rfkeras.inference.frames import frame_times
     from rfkeras.inference.keras_tagger import StreamTagger
-    from rfkeras.inference.onnx_tagger import OnnxTagger
     from rfkeras.inference.stream import ChunkTagger, Piece, TagResult
 
 __all__ = [
@@ -33,7 +32,7 @@ __getattr__ = lazy_attributes(
         "frame_times": "rfkeras.inference.frames",
         "open_tagger": "rfkeras.inference.engines",
         "ChunkTagger": "rfkeras.inference.stream",
-        "OnnxTagger": "rfkeras.inference.onnx_tagger",
+        "OnnxTagger": "rfkeras.inference.engines",
         "Piece": "rfkeras.inference.stream",
         "StreamTagger": "rfkeras.inference.keras_tagger",
         "TagResult": "rfkeras.inference.stream",

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfkeras.audio.decode import check_audio
+from rfkeras.audio.find import FoundFile, printable
 from rfkeras.errors import ConfigError, reason_of
-from rfkeras.inference.audio_files import FoundFile, printable
 from rfkeras.inference.output import (
     Outcome,
     OutputError,

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError
-from rfkeras.inference.audio_files import printable
 from rfkeras.inference.output import Outcome, Write, shared_output, text_output
 from rfkeras.utils.files import atomic_write, load_npy, malformed, open_npz
+from rfkeras.utils.text import printable
 
 if TYPE_CHECKING:
     from rfkeras.inference import FrameTimes, TagResult

@@ -34,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras import __version__
+from rfkeras.audio.find import FoundFile, output_paths, printable
 from rfkeras.errors import ConfigError
-from rfkeras.inference.audio_files import FoundFile, output_paths, printable
 from rfkeras.inference.output import (
     Outcome,
     Scores,

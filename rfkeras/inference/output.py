@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras import __version__
+from rfkeras.audio.find import FoundFile, printable
 from rfkeras.errors import ConfigError
-from rfkeras.inference.audio_files import FoundFile, printable
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.utils.files import atomic_write
 from rfkeras.utils.remote import RemotePath

@@ -8,8 +8,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from rfkeras.audio.find import read_path_list
-from rfkeras.inference.audio_files import FoundFile
+from rfkeras.audio.find import FoundFile, read_path_list
 from rfkeras.inference.output import Outcome
 from tests.helpers import album
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from rfkeras.inference.audio_files import FoundFile
+from rfkeras.audio.find import FoundFile
 from rfkeras.inference.html_pages import HtmlPages, Picture
 from rfkeras.inference.output import Outcome, TagRules
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from rfkeras.audio.find import FoundFile
 from rfkeras.inference import TagResult
-from rfkeras.inference.audio_files import FoundFile
 from rfkeras.inference.batch import Display, Job, Journal, run_batch
 from rfkeras.inference.output import OutputError
 

@@ -16,8 +16,7 @@ from rfkeras.errors import AudioError, CheckpointError, ConfigError
 from rfkeras.export.engine import main as convert
 from rfkeras.export.engine import write_engine
 from rfkeras.inference import OnnxTagger, StreamTagger, open_tagger
-from rfkeras.inference.engines import engine_file
-from rfkeras.inference.onnx_tagger import RECORD
+from rfkeras.inference.engines import RECORD, engine_file
 from rfkeras.layers import ClipLogits
 from tests.helpers.taggers import RATE_HZ, music, small_frontend, zoo_tagger
 from tools.package_engines import TOLERANCE, largest_difference

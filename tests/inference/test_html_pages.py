@@ -13,10 +13,10 @@ import pytest
 import soundfile
 from matplotlib.image import imread
 
+from rfkeras.audio.find import FoundFile
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import find_frontend
 from rfkeras.inference import StreamTagger, html_pages
-from rfkeras.inference.audio_files import FoundFile
 from rfkeras.inference.batch import Job
 from rfkeras.inference.html_pages import HtmlPages, Picture
 from rfkeras.inference.output import Outcome

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfkeras.audio.find import FoundFile, output_paths, printable
 from rfkeras.errors import ConfigError
 from rfkeras.inference import FrameTimes, TagResult
-from rfkeras.inference.audio_files import FoundFile, output_paths, printable
 from rfkeras.inference.output import Outcome, TagRules, as_json, spans, spans_text
 from rfkeras.utils.text import clock
 

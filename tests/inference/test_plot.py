@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from rfkeras.audio.find import FoundFile
 from rfkeras.frontend import find_frontend
 from rfkeras.inference import StreamTagger
 from rfkeras.inference import plot as plots
-from rfkeras.inference.audio_files import FoundFile
 from rfkeras.inference.output import Outcome, TagRules
 from tests.helpers.audio_commands import make_model
 from tests.helpers.plots import texts_overlap

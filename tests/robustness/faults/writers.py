@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from rfkeras.audio.find import FoundFile
 from rfkeras.beam.runner import write_file
 from rfkeras.datasets.base import Split
 from rfkeras.datasets.pack import EncodedClip, ShardWriter
 from rfkeras.evaluation.result import write_scores
 from rfkeras.inference import FrameTimes
-from rfkeras.inference.audio_files import FoundFile
 from rfkeras.inference.batch import Job, open_journal
 from rfkeras.inference.features import features_file
 from rfkeras.inference.output import Outcome, TagRules

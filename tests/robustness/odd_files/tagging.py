@@ -7,8 +7,8 @@ from collections import Counter
 import keras
 import numpy as np
 
+from rfkeras.audio.find import find_audio
 from rfkeras.inference import StreamTagger
-from rfkeras.inference.audio_files import find_audio
 from rfkeras.inference.batch import Display, run_batch
 from tests.helpers.taggers import zoo_tagger
 
