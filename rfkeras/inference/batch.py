@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfkeras.audio.decode import check_audio
-from rfkeras.audio.find import FoundFile, printable
+from rfkeras.audio.find import FoundFile
 from rfkeras.errors import ConfigError, reason_of
 from rfkeras.inference.output import (
     Outcome,
@@ -47,7 +47,7 @@ from rfkeras.utils.files import (
 from rfkeras.utils.progress import ProgressBar
 from rfkeras.utils.remote import RemotePath, scratch_path
 from rfkeras.utils.streams import reader_left
-from rfkeras.utils.text import clock, count
+from rfkeras.utils.text import clock, count, printable
 from rfkeras.utils.user_code import import_user_code
 from zoo.pretrained import existing_model, sha256_of
 

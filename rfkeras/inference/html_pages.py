@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras import __version__
-from rfkeras.audio.find import FoundFile, output_paths, printable
+from rfkeras.audio.find import FoundFile, output_paths
 from rfkeras.errors import ConfigError
 from rfkeras.inference.output import (
     Outcome,
@@ -50,7 +50,7 @@ from rfkeras.inference.output import (
 )
 from rfkeras.utils.files import atomic_write, malformed, sole_writer, write_bytes
 from rfkeras.utils.remote import RemotePath, local_copy
-from rfkeras.utils.text import count
+from rfkeras.utils.text import count, printable
 
 if TYPE_CHECKING:
     from rfkeras.inference import ChunkTagger, TagResult
@@ -130,8 +130,8 @@ class HtmlPages:
         unstamped: 0; all records have size and time.
 
     Raises:
-        ConfigError: The folder is remote or a file, or its index was not written by this class
-            or, to resume, by another job.
+        ConfigError: The folder is remote or a file, a file to tag is a copy in it, or its index
+            was not written by this class or, to resume, by another job.
     """
 
     def __init__(
@@ -147,6 +147,12 @@ class HtmlPages:
             raise ConfigError(f"--html must be a folder on this machine. Received: {folder}.")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"--html {printable(folder)} is not a folder.")
+        copies = (folder / "audio").absolute()
+        if copied := next((f for f in files if f.path.absolute().is_relative_to(copies)), None):
+            raise ConfigError(
+                f"{copied.name} is a copy that --copy-audio made. Choose an --html folder "
+                "outside of the folders that are tagged."
+            )
         self.folder = folder
         self.index = folder / "index.html"
         self.replaced = self.unstamped = 0

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras import __version__
-from rfkeras.audio.find import FoundFile, printable
+from rfkeras.audio.find import FoundFile
 from rfkeras.errors import ConfigError
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.utils.files import atomic_write
 from rfkeras.utils.remote import RemotePath
-from rfkeras.utils.text import TAG_SEPARATOR, clock
+from rfkeras.utils.text import TAG_SEPARATOR, clock, printable
 
 if TYPE_CHECKING:
     from rfkeras.inference import ChunkTagger, FrameTimes, TagResult

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,7 @@ from rfkeras.inference.batch import Job
 from rfkeras.inference.html_pages import HtmlPages, Picture
 from rfkeras.inference.output import Outcome
 from rfkeras.utils.remote import RemotePath
+from rfkeras.utils.text import printable
 from tests.helpers import album
 from tests.helpers.audio_commands import make_model
 
@@ -33,6 +35,7 @@ ODD_NAMES = (
     "d/a:b\\c\nnew line.wav",
     "</script><!--.wav",
     "$title ${data}.wav",
+    os.fsdecode(b"not UTF-8 \xff.wav"),
 )
 
 
@@ -138,12 +141,12 @@ def test_names_are_escaped_and_links_lead_to_the_files(tmp_path):
     album.write_pages(tmp_path / "out", songs, album.rules())
     index = tmp_path / "out/index.html"
     rows = data_of(index)["songs"]
-    assert [row["name"] for row in rows] == list(ODD_NAMES)
+    assert [row["name"] for row in rows] == [printable(name) for name in ODD_NAMES]
     for row, name in zip(rows, ODD_NAMES, strict=True):
-        page = tmp_path / "out" / unquote(row["page"])
+        page = tmp_path / "out" / unquote(row["page"], errors="surrogateescape")
         text = page.read_text("utf-8")
         parts = Parts(text)
-        assert parts.texts["title"] == Path(name).name
+        assert parts.texts["title"] == printable(Path(name).name)
         assert {tag for tag, _ in parts.tags} & {"b", "iframe", "form", "object"} == set()
         up = row["page"].count("/") * "../"
         scripts = [attributes for tag, attributes in parts.tags if tag == "script"]
@@ -159,7 +162,8 @@ def test_names_are_escaped_and_links_lead_to_the_files(tmp_path):
         ):
             assert "?" not in link
             assert "#" not in link
-            assert Path(unquote(link.removeprefix("file://"))) == tmp_path / "music" / name
+            path = unquote(link.removeprefix("file://"), errors="surrogateescape")
+            assert Path(path) == tmp_path / "music" / name
         assert [tag["name"] for tag in data_of(page)["tags"]] == list(album.LABELS)
     for path in (tmp_path / "out").rglob("*.html"):
         assert re.findall(r"""(?:https?:)?//[\w.]+""", path.read_text("utf-8")) == []
@@ -248,6 +252,9 @@ def test_folders_that_are_refused(tmp_path):
             HtmlPages(folder, [file], JOB)
     song = album.outcome(file.path, "a.wav", 1.0, [0.9] * 4, np.ones((2, 4)))
     album.write_pages(tmp_path / "out", [song], album.rules())
+    copy = FoundFile(tmp_path / "out/audio/a.wav", Path("out/audio/a.wav"))
+    with pytest.raises(ConfigError, match="is a copy that --copy-audio made"):
+        HtmlPages(tmp_path / "out", [file, copy], JOB)
     HtmlPages(tmp_path / "out", [file], Job("other", "0"))  # replaces the index
     with pytest.raises(ConfigError, match="was written with the model 'a-model'"):
         HtmlPages(tmp_path / "out", [file], Job("other", "0"), resume=True)

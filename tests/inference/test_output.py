@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfkeras.audio.find import FoundFile, output_paths, printable
+from rfkeras.audio.find import FoundFile, output_paths
 from rfkeras.errors import ConfigError
 from rfkeras.inference import FrameTimes, TagResult
 from rfkeras.inference.output import Outcome, TagRules, as_json, spans, spans_text
-from rfkeras.utils.text import clock
+from rfkeras.utils.text import clock, printable
 
 TIMES = FrameTimes(stride_ms=1000.0, first_ms=500.0, window_ms=3000.0)
 
