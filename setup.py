@@ -1,5 +1,6 @@
 """The rfkeras package: library (`rfkeras`), model zoo (`zoo`) and the `rfkeras` command."""
 
+import os
 import re
 from pathlib import Path
 
@@ -12,23 +13,26 @@ VERSION = re.search(
 
 # A library states ranges; requirements/*.lock pin what the tests run with. docs/versions.md
 # shows which versions were tested together.
+TAGGING = [  # without TensorFlow: `rfkeras tag`, `embed`, `find`, `similar`
+    "numpy>=1.26,<3",
+    "soundfile>=0.12.1",  # the first whose libsndfile reads MP3 and Opus
+    "av>=18",  # FFmpeg: MP3, Ogg, Opus, M4A, WMA, WavPack
+    "soxr>=0.3.7",
+    "onnxruntime>=1.21",  # runs the pretrained weights without TensorFlow's start
+    "rich>=13",
+    "platformdirs>=4",
+    "filelock>=3.13",
+]
 INSTALL_REQUIRES = [
+    *TAGGING,
     "tensorflow>=2.16.2,<2.21",
     "keras>=3.11,<3.14",  # kapre 0.4.1 needs keras < 3.14
     "kapre>=0.4.1,<0.5",
     "keras-tuner>=1.4.7,<1.5",  # experiments/oracle.py mends faults of 1.4
-    "numpy>=1.26,<3",
     "scikit-learn>=1.4",
-    "soundfile>=0.12.1",  # the first whose libsndfile reads MP3 and Opus
-    "av>=18",  # FFmpeg: MP3, Ogg, Opus, M4A, WMA, WavPack
     "scipy>=1.11",
-    "soxr>=0.3.7",
-    "onnxruntime>=1.21",  # runs the pretrained weights without TensorFlow's start
     "matplotlib>=3.8",
-    "rich>=13",
     "pyyaml>=6",
-    "platformdirs>=4",
-    "filelock>=3.13",
     "pretty_midi>=0.2.11,<0.3",  # the built-in data set is a function of its sound font
     # and of this renderer: 0.1.0 to 0.1.3 render the same bytes. Its wheels for Linux on ARM
     # need glibc 2.34, which a marker cannot ask for.
@@ -98,8 +102,18 @@ EXTRAS_REQUIRE = {
     ],
 }
 
+# The same sources as a second distribution, for those who only tag: install one of the two.
+#     RFKERAS_DISTRIBUTION=rfkeras-tag pip install .
+# Turned-round extras (rfkeras[training]) would make `pip install rfkeras` incomplete instead.
+DISTRIBUTIONS = {
+    "rfkeras": (INSTALL_REQUIRES, EXTRAS_REQUIRE),
+    "rfkeras-tag": (TAGGING, {"remote": REMOTE, "tags": TAGS}),
+}
+NAME = os.environ.get("RFKERAS_DISTRIBUTION", "rfkeras")
+install_requires, extras_require = DISTRIBUTIONS[NAME]
+
 setup(
-    name="rfkeras",
+    name=NAME,
     version=VERSION,
     description=(
         "Receptive-field-regularised CNNs for music classification and tagging, in Keras"
@@ -114,8 +128,8 @@ setup(
         "rfkeras": ["py.typed", "inference/pages/*"],
         "zoo": ["py.typed", "recipes/*.yaml", "weights/*"],
     },
-    install_requires=INSTALL_REQUIRES,
-    extras_require=EXTRAS_REQUIRE,
+    install_requires=install_requires,
+    extras_require=extras_require,
     entry_points={"console_scripts": ["rfkeras=rfkeras.cli.main:main"]},
     classifiers=[
         "Operating System :: POSIX :: Linux",

@@ -94,6 +94,17 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         print(f"rfkeras {options.command}: error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "rfkeras", "zoo"):
+            raise
+        print(
+            f"rfkeras {options.command}: error: this needs the package {package}, which is not "
+            "installed. The distribution rfkeras-tag holds only what tagging needs; install "
+            "all of it: pip install rfkeras",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt as interrupt:
         print(f"rfkeras {options.command}: interrupted. {interrupt}", file=sys.stderr)
         return getattr(interrupt, "status", INTERRUPTED)

@@ -60,6 +60,7 @@ MOST_COLUMNS = 2000  # of the map; with more than 200 tags, fewer
 ASSETS = ("page.css", "theme.js", "song.js", "index.js")
 _MOST_VALUES = 400_000  # scores in a page, one byte each
 _LEAST_COLUMNS = 100
+_PICTURE_COLUMNS = 1200
 _MOST_BANDS = 128  # rows of the spectrogram
 _GREYS = 64  # a few are enough for the eye, and compress well
 _TICKS_HZ = (200, 500, 1000, 2000, 5000)
@@ -94,14 +95,10 @@ def song_picture(tagger: ChunkTagger, outcome: Outcome) -> Picture:
 
     Reads the file again, in blocks, so memory does not grow with its length.
     """
-    from rfkeras.inference.plot import (
-        spectrogram,  # imports Matplotlib, which pages do not need
-    )
-
     scale = tagger.scale
     half_s = scale.hop_ms / 2000
     seconds = 0.0 if outcome.result is None else outcome.result.seconds
-    pixels = spectrogram(tagger, outcome.file.path)
+    pixels = tagger.file_spectrogram(outcome.file.path, _PICTURE_COLUMNS)
     heights = [(scale.band_of_hz(hz) + 0.5) / pixels.shape[1] for hz in _TICKS_HZ]
     ticks = [
         (round(at, 4), f"{hz} Hz" if hz < 1000 else f"{hz // 1000} kHz")

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
-from rfkeras.audio.decode import open_audio
 from rfkeras.inference.output import Outcome, TagRules, column_maxima, frame_scores_of
 from rfkeras.rf.plots import draw_spectrogram
 from rfkeras.utils.plotting import (
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 MOST_TAGS = 16
 MOST_COLUMNS = 1200  # no narrower than a pixel
-_BLOCK_SECONDS = 20.0
 _WIDTH, _LEFT, _RIGHT = 11.0, 1.9, 0.75  # inches
 _HEADER, _SPECTROGRAM, _GAP, _ROW, _FOOTER = 0.85, 1.7, 0.15, 0.23, 0.55
 _TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
@@ -60,32 +58,8 @@ def plot_tags(path: str | Path, tagger: ChunkTagger, rules: TagRules, outcome: O
         ConfigError: The result has no frames.
     """
     if outcome.result is not None:
-        pixels = spectrogram(tagger, outcome.file.path)
+        pixels = tagger.file_spectrogram(outcome.file.path, MOST_COLUMNS)
         save_png(tags_figure(tagger, rules, outcome.file.name, outcome.result, pixels), path)
-
-
-def spectrogram(tagger: ChunkTagger, path: Path) -> NDArray[np.float64]:
-    """Return the front-end's spectrogram of a file in at most 1200 columns.
-
-    Returns:
-        (columns, mel bands), mean dB over the frames of a column, before standardisation.
-    """
-    hop = tagger.scale.hop_samples
-    block_frames = max(1, tagger.audio_format.samples(_BLOCK_SECONDS) // hop)
-    with open_audio(path, tagger.audio_format, decoder=tagger.decoder) as file:
-        n_frames = 1 + max(file.length, tagger.spectrogram_least_samples) // hop
-        columns = min(n_frames, MOST_COLUMNS)
-        sums = np.zeros((columns, tagger.scale.n_mels))
-        counts = np.zeros((columns, 1))
-        for first in range(0, n_frames, block_frames):
-            start = min(first * hop, file.length - 1)
-            stop = min(start + block_frames * hop, file.length)
-            mel = tagger.mel_db(file.read(start, stop - start))
-            mel = mel[: min(block_frames, n_frames - first)]
-            column = (first + np.arange(len(mel))) * columns // n_frames
-            np.add.at(sums, column, mel)
-            np.add.at(counts, column, 1)
-    return sums / counts
 
 
 def tags_figure(
@@ -102,7 +76,7 @@ def tags_figure(
         rules: The tags and their rules.
         name: Name of the file.
         result: The result, with frames.
-        pixels: Output of `spectrogram`.
+        pixels: Output of `ChunkTagger.file_spectrogram`.
     """
     tags = rules.ranking(result)[:MOST_TAGS]
     map_inches = _ROW * max(len(tags), 3)

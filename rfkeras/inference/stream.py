@@ -25,6 +25,7 @@ Array = NDArray[np.float32]
 Progress = Callable[[float], None]
 UNNAMED = "audio"  # in errors about audio that is not from a named file
 BLOCK_SECONDS = 10.0  # length of a block of a file
+_SPECTROGRAM_SECONDS = 20.0  # of a file at a time
 
 # Number of blocks decoded ahead, while the network computes. A chunk needs several blocks;
 # with fewer the network would wait, and more are not faster.
@@ -228,6 +229,36 @@ class ChunkTagger(ABC):
             if len(logits):
                 yield Piece(first_frame, seconds, logits, scores, log_weights, embeddings)
             first_frame += len(logits)
+
+    def file_spectrogram(self, source: Source, most_columns: int) -> NDArray[np.float64]:
+        """Return the front-end's spectrogram of a file; memory does not grow with its length.
+
+        Args:
+            source: A path, or the bytes of a file.
+            most_columns: The frames are averaged to at most this many columns.
+
+        Returns:
+            (columns, bands), dB before standardisation.
+
+        Raises:
+            AudioError: The file cannot be used.
+        """
+        hop = self.scale.hop_samples
+        block_frames = max(1, self.audio_format.samples(_SPECTROGRAM_SECONDS) // hop)
+        with open_audio(source, self.audio_format, decoder=self.decoder) as file:
+            n_frames = 1 + max(file.length, self.spectrogram_least_samples) // hop
+            columns = min(n_frames, most_columns)
+            sums = np.zeros((columns, self.scale.n_mels))
+            counts = np.zeros((columns, 1))
+            for first in range(0, n_frames, block_frames):
+                start = min(first * hop, file.length - 1)
+                stop = min(start + block_frames * hop, file.length)
+                mel = self.mel_db(file.read(start, stop - start))
+                mel = mel[: min(block_frames, n_frames - first)]
+                column = (first + np.arange(len(mel))) * columns // n_frames
+                np.add.at(sums, column, mel)
+                np.add.at(counts, column, 1)
+        return sums / counts
 
     def _computed(self, chunk: Chunk) -> ChunkOutputs:
         """Return the outputs for a chunk.

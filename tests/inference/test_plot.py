@@ -31,13 +31,13 @@ def song(tmp_path_factory):
 def figure(song, **changes):
     tagger, path, outcome = song
     rules = TagRules.of(tagger, "runs/some-long-name-of-a-run/model.keras", **changes)
-    pixels = plots.spectrogram(tagger, path)
+    pixels = tagger.file_spectrogram(path, plots.MOST_COLUMNS)
     return rules, plots.tags_figure(tagger, rules, str(path), outcome.result, pixels), pixels
 
 
 def test_spectrogram_in_blocks_equals_the_front_end(song):
     tagger, path, _ = song
-    pixels = plots.spectrogram(tagger, path)
+    pixels = tagger.file_spectrogram(path, plots.MOST_COLUMNS)
     samples, _ = soundfile.read(path, dtype="float32")
     whole = find_frontend(tagger.model).mel_db(samples[None]).numpy()[0, ..., 0]
     assert pixels.shape == (plots.MOST_COLUMNS, whole.shape[1])
