@@ -375,12 +375,13 @@ def _tag(
 
                     # Before the tags, because a file with tags counts as done.
                     plot_tags(pictures[outcome.file.name], tagger, rules, outcome)
+                if outcome.result is not None and writer is not None:
+                    # Before the page, which records size and time of the file.
+                    outcome = writer.write(outcome, display)
                 write_page(outcome)
                 if outcome.result is not None and not options.frames:
                     whole = replace(outcome.result, frame_scores=None)
                     outcome = replace(outcome, result=whole)
-                if outcome.result is not None and writer is not None:
-                    outcome = writer.write(outcome, display)
                 # The progress bar and the results may share a terminal.
                 with display.hidden() if place is None else nullcontext():
                     write(outcome)

@@ -426,7 +426,14 @@ def index_page(rules: TagRules, rows: Sequence[dict[str, Any]], job: Job) -> byt
     about = [count(len(rows) - failed, "song"), count(len(rules.names), "tag"), job.model]
     if failed:
         about.insert(1, f"{count(failed, 'file')} that could not be used")
-    data = {"model": job.model, "job": job.digest, "labels": list(rules.names), "songs": rows}
+    limits = rules.thresholds
+    data = {
+        "model": job.model,
+        "job": job.digest,
+        "labels": list(rules.names),
+        "thresholds": None if limits is None else rounded(limits, _SCORE_DIGITS),
+        "songs": rows,
+    }
     return _filled("index.html", about=html.escape(", ".join(about)), data=_embedded(data))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rfkeras.audio.find import FoundFile, read_path_list
+from rfkeras.cli import main
 from rfkeras.inference.output import Outcome
 from tests.helpers import album
 
@@ -453,6 +454,14 @@ def save(page, button):
     return waiting.value
 
 
+def test_find_reads_the_saved_table(index, folder, tmp_path, capsys):
+    saved = save(index, "Save as CSV")
+    saved.save_as(tmp_path / "songs.csv")
+    status = main.run(["find", str(tmp_path / "songs.csv"), "violin >= 0.5 and not drums"])
+    paths = [str(folder.parent / "music" / name) for name in ("10 solo.wav", AWKWARD)]
+    assert (status, capsys.readouterr().out.splitlines()) == (0, paths)
+
+
 def test_the_selection_is_saved(index, folder, tmp_path):
     add_condition(index, "drums", "does not apply")
     index.locator("#head").get_by_role("button", name="violin").click()
@@ -461,20 +470,23 @@ def test_the_selection_is_saved(index, folder, tmp_path):
     assert saved.suggested_filename == "songs.csv"
     text = album.Path(saved.path()).read_text("utf-8-sig")
     rows = list(csv.reader(io.StringIO(text, newline="")))
-    assert rows[0] == ["path", "seconds", "tags", *album.LABELS]
-    assert [row[0] for row in rows[1:]] == selected
-    for row in rows[1:]:
-        assert row[1] == "12"
-        np.testing.assert_allclose([float(score) for score in row[3:]], SONGS[row[0]])
-        applies = zip(album.LABELS, SONGS[row[0]], album.THRESHOLDS, strict=True)
-        assert row[2] == "; ".join(tag for tag, score, limit in applies if score >= limit)
+    assert rows[0] == ["path", "seconds", "error", "tags", "thresholds", *album.LABELS]
+    music = folder.parent / "music"
+    assert [row[0] for row in rows[1:]] == [str(music / name) for name in selected]
+    for name, row in zip(selected, rows[1:], strict=True):
+        assert row[1:3] == ["12", ""]
+        np.testing.assert_allclose([float(score) for score in row[5:]], SONGS[name])
+        each = sorted(zip(SONGS[name], album.LABELS, album.THRESHOLDS, strict=True))[::-1]
+        applied = [(tag, limit) for score, tag, limit in each if score >= limit]
+        assert row[3] == "; ".join(tag for tag, _ in applied)
+        assert row[4] == "; ".join(str(limit) for _, limit in applied)
     saved = save(index, "Save as playlist")
     assert saved.suggested_filename == "songs.m3u8"
     playlist = tmp_path / "elsewhere" / "songs.m3u8"
     saved.save_as(playlist)
     lines = playlist.read_text("utf-8").splitlines()
     assert lines[0] == "#EXTM3U"
-    assert lines[2::2] == [str(folder.parent / "music" / name) for name in selected]
+    assert lines[2::2] == [str(music / name) for name in selected]
     paths, notes = read_path_list(playlist, playlist.read_bytes())
     assert (paths, list(notes)) == (lines[2::2], [])
     assert all(album.Path(path).is_file() for path in paths)

@@ -126,6 +126,18 @@ def test_wrong_words_are_rejected(tag, words, message):
     assert message in err
 
 
+def test_pages_know_the_files_with_their_tags(tag, songs, tmp_path):
+    arguments = ("--write-tags", "--yes", "--html", tmp_path / "out", "--copy-audio")
+    assert tag(*arguments)[0] == 0
+    written = contents(songs)
+    status, _, err = tag(*arguments, "--skip-existing")
+    assert (status, "0 files tagged, 3 done before" in err) == (0, True)
+    for path, content in written.items():
+        if path.suffix != ".txt":
+            copy = tmp_path / "out/audio" / path.relative_to(songs)
+            assert copy.read_bytes() == content[0]
+
+
 def test_without_mutagen_no_model_is_loaded(tag, monkeypatch):
     block(monkeypatch, "mutagen")
     monkeypatch.setattr("rfkeras.cli.tag.open_tagger", None)

@@ -170,13 +170,15 @@
     );
   }
 
+  const bestFirst = (song) =>
+    [...song.applies].sort((a, b) => song.scores[b] - song.scores[a]);
+
   function songRow(song, used) {
     const parts = song.name.split("/");
     const name = element("bdi", { textContent: parts.pop() });
     const link = element("a", { href: song.page }, name);
     const about = [parts.join("/"), ...(song.notes ?? [])].filter(Boolean);
-    const best = [...song.applies].sort((a, b) => song.scores[b] - song.scores[a]);
-    const list = best.map((tag) => tags[tag]).join(", ") || "\u2013";
+    const list = bestFirst(song).map((tag) => tags[tag]).join(", ") || "\u2013";
     const row = element(
       "tr",
       {},
@@ -254,26 +256,33 @@
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }
 
+  // The same columns as `rfkeras tag --format csv`, which `rfkeras find` reads.
   function csvText() {
     const quote = (value) => {
       const text = String(value);
       return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
     const lines = [
-      ["path", "seconds", "tags", ...tags],
-      ...selection.map((song) => [
-        song.name,
-        song.seconds,
-        song.applies.map((tag) => tags[tag]).join("; "),
-        ...song.scores,
-      ]),
+      ["path", "seconds", "error", "tags", "thresholds", ...tags],
+      ...selection.map((song) => {
+        const applied = bestFirst(song);
+        const limits = data.thresholds === null ? [] : applied.map((tag) => data.thresholds[tag]);
+        return [
+          song.audio === null ? song.name : audioPath(song.audio),
+          song.seconds,
+          "",
+          applied.map((tag) => tags[tag]).join("; "),
+          limits.join("; "),
+          ...song.scores,
+        ];
+      }),
     ];
     // The mark at the start tells spreadsheets that this is UTF-8.
     return `\ufeff${lines.map((line) => `${line.map(quote).join(",")}\r\n`).join("")}`;
   }
 
-  // Playlists are saved in another folder than this page, so their paths are absolute.
-  function playlistPath(audio) {
+  // What is saved is in another folder than this page, so paths are absolute.
+  function audioPath(audio) {
     const url = new URL(audio, location.href);
     if (url.protocol !== "file:") return url.href;
     try {
@@ -290,7 +299,7 @@
     for (const song of selection) {
       if (song.audio === null) continue;
       const title = song.name.replaceAll(/[\r\n]/g, " ");
-      lines.push(`#EXTINF:${Math.round(song.seconds)},${title}`, playlistPath(song.audio));
+      lines.push(`#EXTINF:${Math.round(song.seconds)},${title}`, audioPath(song.audio));
     }
     return `${lines.join("\n")}\n`;
   }
