@@ -9,6 +9,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from rfkeras.utils.text import TAG_SEPARATOR, count, printable
 
 STANDARD_INPUT = "-"
 _COLUMNS = ["path", "seconds", "error", "tags", "thresholds"]  # of CSV, before the scores
+_ESCAPE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 _SIDECARS = "*.tags.json"
 _PLAYLIST_SUFFIX = ".m3u8"
 
@@ -102,11 +104,19 @@ def run(options: argparse.Namespace) -> int:
     if options.m3u8 is not None:
         write_playlist(options.m3u8, found)
     else:
-        end = "\0" if options.null else "\n"
-        sys.stdout.writelines(file.path + end for file in found)
+        _print_paths([file.path for file in found], null=options.null)
     if not options.quiet:
         _summarise(library, len(files), len(found))
     return 0
+
+
+def _print_paths(paths: Sequence[str], *, null: bool) -> None:
+    if not null:
+        sys.stdout.writelines(f"{path}\n" for path in paths)
+        return
+    sys.stdout.flush()  # programs read the names as bytes, whatever the encoding of text
+    sys.stdout.buffer.writelines(os.fsencode(_on_disk(path)) + b"\0" for path in paths)
+    sys.stdout.buffer.flush()
 
 
 def check_selection(options: argparse.Namespace) -> None:
@@ -299,6 +309,14 @@ def _foreign(place: str) -> ConfigError:
     )
 
 
+def _on_disk(path: str) -> str:
+    """Return the path of a file whose name has bytes that are not UTF-8, see `printable`."""
+    if not _ESCAPE.search(path) or os.path.lexists(path):
+        return path
+    restored = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), path)
+    return restored if os.path.lexists(restored) else path
+
+
 # Playlists
 
 
@@ -323,12 +341,12 @@ def write_playlist(path: Path, files: Sequence[TaggedFile]) -> None:
 def _playlist_entry(file: TaggedFile, playlist: Path) -> str:
     if is_remote(file.path):
         return file.path
-    path = file.path
+    path = _on_disk(file.path)
     if file.absolute_path is not None and not os.path.lexists(path):
-        path = file.absolute_path  # tagged from another folder
+        path = _on_disk(file.absolute_path)  # tagged from another folder
     place = Path(path)
-    if len(path.splitlines()) > 1 or path != path.strip():
-        return f"file://{quote(place.absolute().as_posix())}"  # no line of text
+    if len(path.splitlines()) > 1 or path != path.strip() or printable(path) != path:
+        return f"file://{quote(os.fsencode(place.absolute().as_posix()))}"  # no line of text
     if place.is_absolute() or isinstance(playlist, RemotePath):
         return str(place.absolute())
     # Links are resolved, because `..` after a link leads elsewhere.

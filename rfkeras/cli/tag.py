@@ -450,7 +450,7 @@ class FileTagWriter:
         if not self._writes:
             parts = [f"Tags would be written into {changed}"]
         if self._same:
-            parts.append(f"{self._same:,} had them")
+            parts.append(f"{self._same:,} unchanged")
         if self._left:
             parts.append(f"{self._left:,} cannot carry tags")
         more = "" if self._writes else " Nothing was written; add --yes to write them."

@@ -11,6 +11,7 @@ import pytest
 
 from rfkeras.audio.find import read_path_list
 from rfkeras.cli import main
+from rfkeras.utils.text import printable
 from tests.helpers.processes import run as run_python
 
 SONGS = {
@@ -215,6 +216,18 @@ def test_files_tagged_from_another_folder_are_in_the_playlist(find, tmp_path, mo
     assert find(tags, "violin", "--quiet")[1] == "one.ogg\n"
     assert find(tags, "violin", "--m3u8", tmp_path / "v.m3u8")[0] == 0
     assert (tmp_path / "v.m3u8").read_text().splitlines()[-1] == absolute
+
+
+def test_names_that_are_not_utf8(tmp_path, monkeypatch, capfdbinary):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"caf\xe9 1.ogg")
+    (tmp_path / name).touch()
+    (tmp_path / "tags.jsonl").write_text(lines([record(printable(name), {"violin": 0.9})]))
+    assert main.run(["find", "tags.jsonl", "violin", "-0", "--quiet"]) == 0
+    assert capfdbinary.readouterr().out == b"caf\xe9 1.ogg\0"
+    assert main.run(["find", "tags.jsonl", "violin", "--m3u8", "v.m3u8"]) == 0
+    playlist = tmp_path / "v.m3u8"
+    assert read_path_list(playlist, playlist.read_bytes())[0] == [str(tmp_path / name)]
 
 
 def test_it_is_fast_and_imports_neither_numpy_nor_tensorflow(journal):

@@ -83,7 +83,7 @@ def test_it_writes_the_tags_that_apply(tag, songs):
     # The same command changes nothing, and another threshold changes the field.
     before = contents(songs)
     status, out, err = tag("--write-tags", "--yes", "--format", "jsonl")
-    assert "Tags written into 0 files, 3 had them." in err
+    assert "Tags written into 0 files, 3 unchanged." in err
     assert contents(songs) == before
     words = ("--write-tags", "--yes", "--format", "jsonl", "--threshold", "0.5")
     records = records_of(tag(*words)[1])
