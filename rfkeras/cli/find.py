@@ -83,7 +83,7 @@ def add_playlist_argument(parser: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     check_selection(options)
-    query = Query(options.expression)
+    query = _query(options.expression)
     names = {*query.names, *([] if options.sort is None else [options.sort])}
     library = Library(names)
     for word in options.tags:
@@ -108,6 +108,18 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         _summarise(library, len(files), len(found))
     return 0
+
+
+def _query(text: str) -> Query:
+    try:
+        return Query(text)
+    except ConfigError:
+        if not os.path.lexists(text):
+            raise
+        raise ConfigError(
+            f"{text} is a file, but the last word must be the expression, as in: rfkeras find "
+            'tags.jsonl "violin > 0.5".'
+        ) from None
 
 
 def _print_paths(paths: Sequence[str], *, null: bool) -> None:

@@ -167,7 +167,8 @@ def test_a_file_of_another_kind_is_rejected(find, tmp_path, text):
     assert "tags.json was not written by `rfkeras tag`" in err
 
 
-def test_missing_outputs_are_named(find, tmp_path):
+def test_missing_outputs_are_named(find, tmp_path, journal):
+    assert f"{journal} is a file, but the last word must be" in find("violin", journal)[2]
     assert "nowhere.jsonl does not exist" in find("nowhere.jsonl", "violin")[2]
     assert "has no *.tags.json" in find(tmp_path, "violin")[2]
 
