@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from rfkeras.audio.io import AudioFormat, Waveform
 from rfkeras.errors import CheckpointError, ConfigError, unknown_name
@@ -70,6 +69,8 @@ class OnnxTagger(ChunkTagger):
         threads: int | None = None,
     ) -> None:
         super().__init__(chunk_seconds, decoder)
+        import onnxruntime  # starts threads, which other users of this module do not need
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = 3
