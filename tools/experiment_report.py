@@ -21,6 +21,7 @@ from matplotlib.colors import to_rgba
 
 import zoo
 from rfkeras.errors import DatasetError, RFKerasError
+from rfkeras.evaluation.bootstrap import Interval
 from rfkeras.evaluation.metrics import FloatArray
 from rfkeras.frontend.presets import scale_of_preset
 from rfkeras.utils.files import write_text
@@ -92,7 +93,7 @@ def main_table(results: Results) -> str:
                 row.append(f"{values.mean():.3f} ({values.min():.3f}-{values.max():.3f})")
                 same = rho == rhos[-1]
                 row.append(
-                    "" if same else str(results.difference(condition, rho, rhos[-1], test))
+                    "" if same else shown(results.difference(condition, rho, rhos[-1], test))
                 )
             table.add_row(*row)
         seeds = len(results.runs(condition, rhos[0]))
@@ -116,7 +117,7 @@ def optimum_table(results: Results) -> str:
             found = results.best_on_a_half(condition, test)
             chosen = sorted(found["chosen"].items(), key=lambda item: -item[1])
             shares = ", ".join(f"{rho} ({100 * share:.0f} %)" for rho, share in chosen[:3])
-            leads = [str(found[f"over {end}"]) for end in ("lowest", "highest")]
+            leads = [shown(found[f"over {end}"]) for end in ("lowest", "highest")]
             table.add_row(_CLIPS[condition], NAMES[test], shares, *leads)
     return table.to_markdown()
 
@@ -142,7 +143,7 @@ def condition_table(results: Results) -> str:
             continue
         for test in results.sets(condition):
             row = [f"{results.mean(condition, rho, test):.3f}" for rho in values]
-            row += [str(results.difference(condition, rho, "22", test)) for rho in ("7", "2")]
+            row += [shown(results.difference(condition, rho, "22", test)) for rho in ("7", "2")]
             lead = ""
             if (
                 condition not in MAIN
@@ -154,7 +155,7 @@ def condition_table(results: Results) -> str:
                     for sign, name in ((1.0, condition), (-1.0, "plain"))
                     for rho in values
                 ]
-                lead = str(results.contrast(terms, test))
+                lead = shown(results.contrast(terms, test))
             table.add_row(f"`{condition}`", NAMES[test], *row, lead)
     return table.to_markdown()
 
@@ -183,7 +184,7 @@ def capacity_table(results: Results) -> str:
         for rho in results.rhos(condition) if condition in results.conditions else ():
             for test in results.sets(condition):
                 terms = [(1.0, condition, rho), (-1.0, "plain", "22")]
-                estimate = str(results.contrast(terms, test))
+                estimate = shown(results.contrast(terms, test))
                 table.add_row(f"`{condition}`, rho {rho}", NAMES[test], "", estimate)
     return table.to_markdown() if table.rows else NOT_RUN
 
@@ -268,6 +269,11 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "early signs": early_table,
     "effective fields": field_table,
 }
+
+
+def shown(interval: Interval) -> str:
+    """Return "+0.012 (-0.003 to +0.027)"."""
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
 
 
 def mean_curve(results: Results, condition: str, rho: str, column: str) -> FloatArray:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import DatasetError, RFKerasError
-from rfkeras.evaluation.bootstrap import average_precision_of_counts, resample_counts
+from rfkeras.evaluation.bootstrap import (
+    Interval,
+    MeanAveragePrecision,
+    average_precision_of_counts,
+    bootstrap_mean_average_precision,
+)
 from rfkeras.evaluation.metrics import FloatArray
 from rfkeras.evaluation.result import ClipScores
 from rfkeras.utils.files import open_npz, write_npz, write_text
@@ -104,30 +108,6 @@ def _labels(clips: Path, sets: Sequence[str]) -> dict[str, Any]:
     return arrays
 
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval.
-
-    Attributes:
-        value: The figure.
-        low: Lower bound.
-        high: Upper bound.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Return whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        """Return "+0.012 (-0.003 to +0.027)"."""
-        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
-
-
 class Results:
     """The results in a folder of `gather`.
 
@@ -148,7 +128,7 @@ class Results:
         with open_npz(folder / LABELS_FILE) as file:
             self._labels = {name: file[name] for name in file.files}
         self._logits: dict[str, dict[str, NDArray[np.float16]]] = {}
-        self._replicates = cache(self._compute_replicates)
+        self.group = cache(self._group)
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:
@@ -202,14 +182,10 @@ class Results:
         keys = np.array([f"{test}/{number}" for number in range(len(logits))])
         return ClipScores(logits, labels[:, own] & mask[:, own], mask[:, own], keys)
 
-    def _compute_replicates(self, run: str, test: str) -> FloatArray:
-        """Return mAP on the resamples of a test set, (SAMPLES,); the same for all runs."""
-        scores = self.clip_scores(run, test)
-        found = [
-            average_precision_of_counts(scores, counts)
-            for _, counts in resample_counts(len(scores.scores), SAMPLES, seed=0)
-        ]
-        return np.concatenate(found)
+    def _group(self, condition: str, rho: str, test: str) -> MeanAveragePrecision:
+        """Return mAP of the runs at one rho; all groups have the same resamples."""
+        scores = [self.clip_scores(run, test) for run in self.runs(condition, rho)]
+        return bootstrap_mean_average_precision(scores, SAMPLES)
 
     def mean(self, condition: str, rho: str, test: str) -> float:
         """Return mAP at the end, as a mean over the seeds."""
@@ -217,16 +193,10 @@ class Results:
 
     def resampled(self, condition: str, rho: str, test: str) -> FloatArray:
         """Return that mean on resamples of clips and seeds, (SAMPLES,)."""
-        runs = self.runs(condition, rho)
-        found = np.stack([self._replicates(run, test) for run in runs])
-        # A resample of n values has a variance that is too small by (n - 1) / n.
-        chosen = _generator(condition, rho).integers(len(runs), size=(SAMPLES, len(runs)))
-        mean = found.mean(axis=0)
-        drawn = found[chosen, np.arange(SAMPLES)[:, None]].mean(axis=1)
-        wider = np.sqrt(len(runs) / (len(runs) - 1)) if len(runs) > 1 else 1.0
-        return np.asarray(mean + wider * (drawn - mean))
+        group = self.group(condition, rho, test)
+        return group.replicates + group.seed_deviations(_generator(condition, rho))
 
-    def contrast(self, terms: Sequence[tuple[float, str, str]], test: str) -> Estimate:
+    def contrast(self, terms: Sequence[tuple[float, str, str]], test: str) -> Interval:
         """Return a sum of means over seeds, with its interval over clips and seeds.
 
         Args:
@@ -238,9 +208,9 @@ class Results:
             [f * self.resampled(condition, rho, test) for f, condition, rho in terms], axis=0
         )
         high, low = 2 * value - np.quantile(drawn, [0.025, 0.975])
-        return Estimate(float(value), float(low), float(high))
+        return Interval(float(value), float(low), float(high))
 
-    def difference(self, condition: str, rho: str, other: str, test: str) -> Estimate:
+    def difference(self, condition: str, rho: str, other: str, test: str) -> Interval:
         """Return the difference between two values of rho."""
         return self.contrast([(1.0, condition, rho), (-1.0, condition, other)], test)
 
@@ -282,9 +252,9 @@ class Results:
         best = chosen_on.argmax(axis=0)
         lead = seen_on[best, np.arange(SAMPLES)] - seen_on
 
-        def estimate(values: FloatArray) -> Estimate:
+        def estimate(values: FloatArray) -> Interval:
             low, high = np.quantile(values, [0.025, 0.975])
-            return Estimate(float(values.mean()), float(low), float(high))
+            return Interval(float(values.mean()), float(low), float(high))
 
         return {
             "chosen": {rho: float((best == n).mean()) for n, rho in enumerate(rhos)},

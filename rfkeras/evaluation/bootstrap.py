@@ -181,10 +181,10 @@ class MeanAveragePrecision:
         difference = self.replicates - other.replicates
         if over_seeds:
             generator = np.random.default_rng(seed)
-            difference += self._deviations(generator) - other._deviations(generator)
+            difference += self.seed_deviations(generator) - other.seed_deviations(generator)
         return _reflected(self.mean - other.mean, difference)
 
-    def _deviations(self, generator: np.random.Generator) -> FloatArray:
+    def seed_deviations(self, generator: np.random.Generator) -> FloatArray:
         """Return what drawing the models with replacement adds to each resample, (samples,).
 
         The variance of a mean of n drawn models is (n - 1)/n of what it should be, which for

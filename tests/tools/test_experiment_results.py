@@ -85,17 +85,16 @@ def test_results_are_those_of_the_sweep(results):
 
 def test_the_interval_of_a_difference_covers_clips_and_seeds(results):
     clear = results.difference("plain", "7", "22", "new")
-    assert clear.is_clear
-    assert clear.low < clear.value < clear.high
+    assert 0 < clear.low < clear.value < clear.high
     mean = {rho: results.column("plain", rho, "new").mean() for rho in RHOS}
     assert clear.value == pytest.approx(mean["7"] - mean["22"], abs=1e-12)
-    assert str(clear).startswith(f"{clear.value:+.3f} (+")
+    assert experiment_report.shown(clear).startswith(f"{clear.value:+.3f} (+")
     same = results.difference("plain", "7", "7", "new")
     assert (same.value, same.low, same.high) == (0, 0, 0)
     # What resampled seeds add is the variance of a mean of three, on the same clips.
-    replicates = [results._replicates(run, "new") for run in results.runs("plain", "2")]
-    added = results.resampled("plain", "2", "new") - np.mean(replicates, axis=0)
-    expected = np.mean(np.var(replicates, axis=0, ddof=1) / 3)
+    group = results.group("plain", "2", "new")
+    added = results.resampled("plain", "2", "new") - group.replicates
+    expected = np.mean(np.var(group.model_replicates, axis=0, ddof=1) / 3)
     assert np.mean(added**2) == pytest.approx(expected, rel=0.1)
 
 
@@ -105,7 +104,7 @@ def test_an_optimum_is_found_on_the_other_half(results):
     assert sum(found["chosen"].values()) == pytest.approx(1)
     for end, rho in (("lowest", "0"), ("highest", "22")):
         lead = found[f"over {end}"]
-        assert lead.is_clear
+        assert lead.low > 0
         expected = results.mean("plain", "7", "font") - results.mean("plain", rho, "font")
         assert lead.value == pytest.approx(expected, abs=0.03)
 
@@ -177,10 +176,11 @@ def test_tables_have_the_figures(written, results):
     main = table_of(text, "main")
     assert main[1][:5] == ["0", "23", "0.6", "1,000", "0.900 *"]
     assert main[3][:5] == ["7", "135", "3.2", "1,007", "1.000"]
-    assert main[3][6] == str(results.difference("plain", "7", "22", "new"))
+    assert main[3][6] == experiment_report.shown(results.difference("plain", "7", "22", "new"))
     conditions = table_of(text, "conditions")
     assert conditions[1][5:7] == [
-        str(results.difference("plain", rho, "22", "new")) for rho in ("7", "2")
+        experiment_report.shown(results.difference("plain", rho, "22", "new"))
+        for rho in ("7", "2")
     ]
     assert experiment_report.NOT_RUN in text.split("<!-- capacity -->")[1]
     early = table_of(text, "early signs")
