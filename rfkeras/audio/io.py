@@ -7,14 +7,13 @@ All release the interpreter lock, so several threads can read in parallel.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, gcd
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -395,9 +394,11 @@ def _decoding_errors(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise AudioError(name, f"not enough memory to decode it: {error}") from error
     except Exception as error:
-        av: Any = sys.modules.get("av")  # its import takes 0.2 s, and most files do not need it
-        if av is not None and isinstance(error, av.error.FFmpegError):
-            raise AudioError(name, f"undecodable: {error.strerror}") from error
+        # PyAV's import takes 0.2 s, and most files do not need it. Another thread may be
+        # importing it now, so the module may not have its classes yet.
+        if type(error).__module__ == "av.error":
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(name, f"undecodable: {reason}") from error
         if isinstance(error, OSError):
             raise AudioError(name, f"unreadable: {error.strerror or error}") from error
         if isinstance(error, RuntimeError | ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -371,3 +372,10 @@ def test_the_mono_mix_is_bit_identical_to_the_mean(channels):
     mono = to_channels(samples, 1)
     assert mono.dtype == np.float32
     np.testing.assert_array_equal(mono, samples.mean(axis=1, dtype=np.float32))
+
+
+def test_errors_are_named_while_another_thread_imports_the_decoder(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", ModuleType("av"))  # without its classes yet
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(AudioError, match="empty file"):
+        check_file(tmp_path / "empty.wav")

@@ -38,7 +38,7 @@ def written(model, tmp_path_factory):
     content = module.convert(portable.serve, portable.card["name"]).SerializeToString()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PortableModel", lambda *_: portable)
-        patch.setattr(module, "_convert", lambda _: onnx_package.ModelProto.FromString(content))
+        patch.setattr(module, "convert", lambda *_: onnx_package.ModelProto.FromString(content))
         return {
             precision: onnx(
                 model, folder / f"{precision}.onnx", precision=precision, calibration=audio
