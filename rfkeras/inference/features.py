@@ -304,7 +304,9 @@ class Features:
         products = self.vectors.astype(np.float64) @ vector.astype(np.float64)
         lengths = np.linalg.norm(self.vectors.astype(np.float64), axis=1)
         lengths *= np.linalg.norm(vector.astype(np.float64))
-        return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+        cosines = np.zeros(len(products))
+        np.divide(products, lengths, out=cosines, where=lengths > 0)
+        return cosines
 
 
 def read_features(path: Path) -> Features:
