@@ -53,7 +53,7 @@ class FieldChange:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the values differ."""
+        """Return whether the values differ."""
         return self.before != self.after
 
 

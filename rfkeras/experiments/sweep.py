@@ -253,7 +253,7 @@ def check_names(tests: Sequence[ExtraTest]) -> None:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What a sweep trains and tests.
+    """The networks and tests of a sweep.
 
     Attributes:
         rhos: Values of rho.

@@ -143,7 +143,7 @@ class PortableModel:
 
     @property
     def frame_outputs(self) -> Outputs:
-        """What the logits of `frames_function` are."""
+        """Return the kind and task of the logits of `frames_function`."""
         outputs: Outputs = self._reader.outputs
         return outputs
 

@@ -186,7 +186,7 @@ def separate_chunks(
 
 @dataclass(frozen=True)
 class Overlap:
-    """What decides the chunks of a network whose frames all have a window of the same size.
+    """The overlap that chunks need, for a network whose frames all have equal windows.
 
     Attributes:
         field: Receptive field along time, in frames of the spectrogram.

@@ -137,7 +137,7 @@ class FrameGrid:
 
     @cached_property
     def overlap(self) -> Overlap | None:
-        """What chunks overlap by; None if they cannot give every frame its whole window."""
+        """The overlap of chunks; None if no overlap gives every frame its whole window."""
         if self.reads is None or self.field is None or self._body is None:
             return None
         if self.field.windows or self.jump <= 0:

@@ -9,7 +9,7 @@ import yaml
 
 from rfkeras.errors import CheckpointError
 from tests.helpers.processes import ROOT
-from zoo import download, pretrained
+from zoo import pretrained
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_redirections_away_from_https_are_rejected(server, place):
 
 def test_a_download_that_is_too_large_is_stopped(server, monkeypatch, tmp_path):
     url, answers = server
-    monkeypatch.setattr(download, "MAX_BYTES", 1000)
+    monkeypatch.setattr(pretrained, "MAX_BYTES", 1000)
     answers["/w"] = (200, {}, bytes(5_000_000))
     with pytest.raises(CheckpointError, match="larger than 1,000 bytes"):
         fetch(f"{url}/w")
