@@ -27,6 +27,7 @@ from rfkeras.inference.stream import Array, ChunkOutputs, ChunkTagger, Computati
 from rfkeras.tasks import MULTI_LABEL
 from rfkeras.utils.processes import usable_cores
 from rfkeras.utils.progress import print_status
+from rfkeras.utils.user_code import import_user_code
 from zoo.pretrained import cached, existing_model, load_model, packaged_engine, sha256_of
 
 AUTO, ONNX, TENSORFLOW = "auto", "onnx", "tensorflow"
@@ -189,7 +190,8 @@ def engine_file(source: str | Path, *, convert: bool = False) -> Path | None:
         convert: Write the file if there is none.
 
     Returns:
-        The file; None if there is none.
+        The file; None if there is none. With code of the user (`--import`), which may have
+        changed, a file that was written earlier does not count.
 
     Raises:
         ConfigError: The model cannot be converted, or packages for that are missing.
@@ -200,7 +202,8 @@ def engine_file(source: str | Path, *, convert: bool = False) -> Path | None:
     if packaged is not None:
         return packaged
     path = cached(_FOLDER, f"{sha256_of(model)[:16]}-{FORMAT}.onnx")
-    if path.is_file():
+    # The checksum of a model says nothing about the code of its user's own layers.
+    if path.is_file() and not import_user_code():
         return path
     if not convert:
         return None

@@ -15,7 +15,7 @@ import zoo.pretrained as pretrained
 from rfkeras.errors import AudioError, CheckpointError, ConfigError
 from rfkeras.export.engine import main as convert
 from rfkeras.export.engine import write_engine
-from rfkeras.inference import OnnxTagger, StreamTagger, open_tagger
+from rfkeras.inference import OnnxTagger, StreamTagger, engines, open_tagger
 from rfkeras.inference.engines import RECORD, engine_file
 from rfkeras.layers import ClipLogits
 from tests.helpers.taggers import RATE_HZ, music, small_frontend, zoo_tagger
@@ -149,6 +149,18 @@ def test_other_models_are_converted_once(tmp_path, monkeypatch, capsys):
     audio = music(RATE_HZ)
     expected = StreamTagger(model).run([audio]).scores
     np.testing.assert_allclose(engine.run([audio]).scores, expected, atol=1e-5)
+
+
+def test_engines_of_models_with_own_code_are_not_taken_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path))
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"a model")
+    engine = tmp_path / "engines" / f"{pretrained.sha256_of(model)[:16]}-{engines.FORMAT}.onnx"
+    engine.parent.mkdir()
+    engine.touch()
+    assert engine_file(model) == engine
+    monkeypatch.setattr(engines, "import_user_code", lambda: ["my_layers.py"])
+    assert engine_file(model) is None
 
 
 @pytest.mark.slow
