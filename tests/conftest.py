@@ -13,6 +13,8 @@ import soundfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Several workers run tests at the same time, so more than one thread each would only wait.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# Converting each test's model for ONNX Runtime would take 10 s; tests of it remove this.
+os.environ["RFKERAS_CONVERT"] = "no"
 
 # Building and tracing networks creates many objects that stay, so fewer collections are faster.
 gc.set_threshold(50_000, 10, 10)

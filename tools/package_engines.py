@@ -1,9 +1,10 @@
-"""Write the engine files of the pretrained weights that a model's name stands for.
+"""Write the engine files of the pretrained weights in the package.
 
 `python -m tools.package_engines`
 
-An engine file lets `rfkeras tag` start without TensorFlow. It is compared with the model before
-it is written, and the index gets its checksum. Run it after publishing weights.
+An engine file lets `rfkeras tag` start without TensorFlow. It is compared with the model, and
+the index gets its checksum. An existing file that gives the results of the model is kept; to
+write it again, remove it. Run the command after publishing weights.
 """
 
 from __future__ import annotations
@@ -66,11 +67,13 @@ def add_engine(entry: PretrainedWeights, folder: Path) -> PretrainedWeights:
     source = folder / entry.file
     path = source.with_suffix(".onnx")
     model = load_model(source)
-    write_engine(model, path)
+    if not path.is_file():
+        write_engine(model, path)
     difference = largest_difference(OnnxTagger(path), StreamTagger(model))
     if not difference <= TOLERANCE:
-        path.unlink()
-        raise CheckpointError(f"{path} differs from the model by {difference:.1e}.")
+        raise CheckpointError(
+            f"{path} differs from the model by {difference:.1e}. Remove it and try again."
+        )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference {difference:.1e}")
     return replace(entry, engine_sha256=sha256_of(path))
 
@@ -80,7 +83,7 @@ def main(folder: Path = FOLDER) -> int:
     try:
         entries = [
             add_engine(entry, folder)
-            if entry.default and entry.url is None
+            if entry.url is None
             else replace(entry, engine_sha256=None)
             for entry in read_index(folder)
         ]

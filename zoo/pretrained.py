@@ -34,6 +34,9 @@ INDEX = "index.json"
 FORMAT = 1
 # Files of a run folder.
 MODEL_FILE, CONFIG_FILE = "model.keras", "config.json"
+# Sources of classes and functions whose code is known. Functions are in "builtins", with the
+# package of their registration in their name.
+_KNOWN = {"builtins", "kapre", "keras", "rfkeras", "zoo"}
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,53 @@ def load_model(source: str | Path) -> Any:
         raise CheckpointError(f"{path} cannot be loaded: {reason}") from error
     check_finite(model, path)
     return model
+
+
+def users_classes(path: Path) -> list[str]:
+    """Return the classes and functions in a .keras file that are not of Keras or rfkeras.
+
+    Args:
+        path: The file. One without a readable configuration has none; `load_model` rejects it.
+
+    Returns:
+        Names, sorted.
+    """
+    try:
+        with malformed():
+            check_archive(path)
+            with zipfile.ZipFile(path) as archive:
+                config = json.loads(archive.read("config.json"))
+    except (ValueError, OSError):
+        return []
+    found: set[str] = set()
+    values = [config]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            if not _is_known(value):
+                found.add(_name_of(value))
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+    return sorted(found)
+
+
+def _is_known(serialized: Mapping[str, Any]) -> bool:
+    """Return False if a JSON object is Keras' record of a class or function of the user."""
+    if serialized.get("class_name") == "__lambda__":
+        return False
+    if "module" not in serialized:
+        return True
+    package, separator, _ = _name_of(serialized).rpartition(">")
+    module = str(serialized["module"]).partition(".")[0]
+    return module in _KNOWN and (not separator or package in _KNOWN)
+
+
+def _name_of(serialized: Mapping[str, Any]) -> str:
+    kind = serialized.get("class_name")
+    if kind == "function":  # its name is in place of a configuration
+        return str(serialized.get("config"))
+    return str(serialized.get("registered_name") or kind)
 
 
 def check_finite(model: Any, path: Path) -> None:

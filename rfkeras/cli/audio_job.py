@@ -75,9 +75,8 @@ def add_audio_arguments(
         "--engine",
         choices=_ENGINES,
         default=_ENGINES[0],
-        help="onnx: ONNX Runtime, which starts at once; a model of yours is converted first, "
-        "once. tensorflow: the model itself (default: onnx for models that are converted, such "
-        "as the pretrained ones)",
+        help="onnx: ONNX Runtime, which starts at once; models of yours are converted on first "
+        "use. tensorflow: the model itself (default: onnx for models that can be converted)",
     )
     parser.add_argument(
         "--strict",
@@ -159,8 +158,12 @@ def note_of(options: argparse.Namespace) -> Callable[[str], None]:
 
 def open_tagger(options: argparse.Namespace) -> ChunkTagger:
     """Load the tagger that the flags name."""
+    from rfkeras.utils.progress import print_status
+
     with paused_collector():
-        return tag_options(options).open_tagger()
+        return tag_options(options).open_tagger(
+            (lambda _: None) if options.quiet else print_status
+        )
 
 
 def tag_options(options: argparse.Namespace) -> TagOptions:

@@ -44,7 +44,7 @@ from rfkeras.utils.files import (
     sole_writer,
     write_bytes,
 )
-from rfkeras.utils.progress import ProgressBar
+from rfkeras.utils.progress import ProgressBar, print_status
 from rfkeras.utils.remote import RemotePath, scratch_path
 from rfkeras.utils.streams import reader_left
 from rfkeras.utils.text import clock, count, printable
@@ -83,12 +83,12 @@ class TagOptions:
     strict: bool = False
     engine: str = "auto"
 
-    def open_tagger(self) -> ChunkTagger:
-        """Load the model and return its tagger."""
+    def open_tagger(self, on_status: Callable[[str], None] = print_status) -> ChunkTagger:
+        """Load the model and return its tagger; see `rfkeras.inference.open_tagger`."""
         from rfkeras.inference.engines import open_tagger
 
         import_user_code(self.imports)
-        return open_tagger(self.model, self.chunk_seconds, self.decoder, self.engine)
+        return open_tagger(self.model, self.chunk_seconds, self.decoder, self.engine, on_status)
 
     def rules(self, tagger: ChunkTagger) -> TagRules:
         """Return the rules that decide which of the tagger's tags apply."""

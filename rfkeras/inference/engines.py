@@ -4,15 +4,19 @@ An engine file is an ONNX graph from spectrograms to the frames of a model. The 
 front-end and of the chunks are in its metadata. The front-end is computed by NumPy, whose
 Fourier transform is many times faster than that of ONNX Runtime.
 
-Engine files of pretrained weights are in the package. Those of other models are written once,
-on request, into the user's cache, under the checksum of the model (`rfkeras.export.engine`).
+Engine files of pretrained weights are in the package. Those of other models are written on
+first use into the user's cache, under the checksum of the model (`rfkeras.export.engine`). The
+checksum says nothing about classes of the user, so models that contain some are converted only
+on request, and then each time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,16 +29,24 @@ from rfkeras.frontend.numpy_mel import MelSpectrogram
 from rfkeras.inference.chunks import FrameTimes, Overlap
 from rfkeras.inference.stream import Array, ChunkOutputs, ChunkTagger, ComputationError
 from rfkeras.tasks import MULTI_LABEL
+from rfkeras.utils.files import exclusive, write_text
 from rfkeras.utils.processes import usable_cores
 from rfkeras.utils.progress import print_status
-from rfkeras.utils.user_code import import_user_code
-from zoo.pretrained import cached, existing_model, load_model, packaged_engine, sha256_of
+from zoo.pretrained import (
+    cached,
+    existing_model,
+    load_model,
+    packaged_engine,
+    sha256_of,
+    users_classes,
+)
 
 AUTO, ONNX, TENSORFLOW = "auto", "onnx", "tensorflow"
 ENGINES = (AUTO, ONNX, TENSORFLOW)
 _PACKAGES = ("tensorflow", "tf2onnx", "onnx")
 _NOT_CONVERTIBLE = 3  # exit status of rfkeras.export.engine
 _FOLDER = "engines"  # in the user's cache
+CONVERT_VARIABLE = "RFKERAS_CONVERT"  # "no": models are converted only on request
 FORMAT = 1
 RECORD = "rfkeras_engine"
 LOGITS, SCORES, WEIGHTS, EMBEDDINGS = (
@@ -155,6 +167,7 @@ def open_tagger(
     chunk_seconds: float = 30.0,
     decoder: str = "soundfile",
     engine: str = AUTO,
+    on_status: Callable[[str], None] = print_status,
 ) -> ChunkTagger:
     """Load a model and return its tagger.
 
@@ -162,39 +175,49 @@ def open_tagger(
         source: As for `zoo.load_model`.
         chunk_seconds: See `ChunkTagger`.
         decoder: See `ChunkTagger`.
-        engine: "onnx": ONNX Runtime, which starts at once; a model without an engine file is
-            converted first, once. "tensorflow": the model itself. "auto": ONNX Runtime for
-            models that have an engine file, TensorFlow for others.
+        engine: "onnx": ONNX Runtime, which starts at once; models other than the packaged ones
+            are converted on first use. "tensorflow": the model itself. "auto": ONNX Runtime
+            if possible, otherwise TensorFlow (see `engine_file`).
+        on_status: Called with a line of text before work that takes seconds.
 
     Raises:
-        ConfigError: The engine is unknown; the model cannot be converted, or packages that the
-            conversion needs are missing; or an argument is wrong (see `ChunkTagger`).
+        ConfigError: The engine is unknown, an argument is wrong (see `ChunkTagger`), or the
+            engine is "onnx" and the model cannot be converted.
         CheckpointError: The model or its engine file is missing or damaged.
     """
     if engine not in ENGINES:
         raise ConfigError(unknown_name("engine", engine, ENGINES))
-    path = None if engine == TENSORFLOW else engine_file(source, convert=engine == ONNX)
+    path = None if engine == TENSORFLOW else engine_file(source, engine, on_status)
     if path is not None:
         return OnnxTagger(path, chunk_seconds, decoder)
+    if "tensorflow" not in sys.modules:
+        on_status(f"Loading {source} with TensorFlow, which takes a few seconds")
     # Imports TensorFlow.
     from rfkeras.inference.keras_tagger import StreamTagger
 
     return StreamTagger(load_model(source), chunk_seconds, decoder)
 
 
-def engine_file(source: str | Path, *, convert: bool = False) -> Path | None:
-    """Return the engine file of a model.
+def engine_file(
+    source: str | Path,
+    engine: str = AUTO,
+    on_status: Callable[[str], None] = print_status,
+) -> Path | None:
+    """Return the engine file of a model; write it if there is none.
 
     Args:
         source: As for `zoo.load_model`.
-        convert: Write the file if there is none.
+        engine: "onnx" or "auto".
+        on_status: See `open_tagger`.
 
     Returns:
-        The file; None if there is none. With code of the user (`--import`), which may have
-        changed, a file that was written earlier does not count.
+        The file. With "auto" None for a model that contains classes of the user or cannot be
+        converted, if packages are missing, and, with RFKERAS_CONVERT=no in the environment, for
+        a model that has not been converted before.
 
     Raises:
-        ConfigError: The model cannot be converted, or packages for that are missing.
+        ConfigError: The engine is "onnx", and the model cannot be converted or packages for
+            that are missing.
         CheckpointError: The model is missing or damaged.
     """
     model = existing_model(source)
@@ -202,39 +225,66 @@ def engine_file(source: str | Path, *, convert: bool = False) -> Path | None:
     if packaged is not None:
         return packaged
     path = cached(_FOLDER, f"{sha256_of(model)[:16]}-{FORMAT}.onnx")
-    # The checksum of a model says nothing about the code of its user's own layers.
-    if path.is_file() and not import_user_code():
+    refused = path.with_suffix(".txt")
+    has_users_classes = bool(users_classes(model))
+    if path.is_file() and not has_users_classes:
         return path
-    if not convert:
+    if engine == ONNX:
+        _convert(model, path, on_status, again=has_users_classes)
+        return path
+    unasked = os.environ.get(CONVERT_VARIABLE, "").lower() != "no" and not _missing_packages()
+    if has_users_classes or refused.is_file() or not unasked:
         return None
-    _convert(model, path)
+    try:
+        _convert(model, path, on_status)
+    except (ConfigError, CheckpointError, OSError) as error:
+        on_status(f"Note: {source} runs on TensorFlow. {error}")
+        if isinstance(error, ConfigError):  # another attempt would fail as well
+            write_text(refused, f"{error}\n")
+        return None
     return path
 
 
-def _convert(model: Path, path: Path) -> None:
+def _missing_packages() -> list[str]:
+    return [name for name in _PACKAGES if find_spec(name) is None]
+
+
+def _convert(
+    model: Path, path: Path, on_status: Callable[[str], None], *, again: bool = False
+) -> None:
     """Write the engine file of a model in a process of its own.
 
+    Args:
+        model: The .keras file.
+        path: File to write.
+        on_status: See `open_tagger`.
+        again: Also write it if another process has just done so.
+
     Raises:
-        ConfigError: See `engine_file`.
+        ConfigError: The model cannot be converted, or packages for that are missing.
         CheckpointError: The model is damaged.
+        OSError: The file cannot be written.
     """
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    missing = _missing_packages()
     if missing:
         raise ConfigError(
             f"Converting a model for --engine onnx needs {', '.join(missing)}: pip install "
             "'rfkeras[onnx]'. Or use --engine tensorflow."
         )
-    print_status(f"Converting {model} for ONNX Runtime, once: about 15 s")
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "rfkeras.export.engine", str(model), str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    on_status(f"Converting {model} for ONNX Runtime, once; this takes about 10 s")
+    with exclusive(path.with_suffix(".lock"), on_wait=lambda _: None):
+        if path.is_file() and not again:
+            return
+        done = subprocess.run(
+            [sys.executable, "-m", "rfkeras.export.engine", str(model), str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"exit status {done.returncode}"
         if done.returncode == _NOT_CONVERTIBLE:
-            raise ConfigError(f"{reason} Use --engine tensorflow.")
+            raise ConfigError(f"{reason} (--engine tensorflow runs the model itself.)")
         raise CheckpointError(f"{model} could not be converted for ONNX Runtime: {reason}")

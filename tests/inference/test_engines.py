@@ -91,7 +91,7 @@ def test_chunks_do_not_change_results(written):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", [e for e in pretrained.read_index() if e.default], ids=str)
+@pytest.mark.parametrize("entry", pretrained.read_index(), ids=str)
 def test_packaged_engines_are_those_of_the_weights(entry):
     assert entry.engine_sha256, "run python -m tools.package_engines"
     engine = open_tagger(str(entry))
@@ -130,7 +130,7 @@ def test_damaged_packaged_engines_are_refused(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="SHA-256"):
         engine_file("resnet_rf_tiny")
     pretrained.write_index((replace(entry, engine_sha256=None),), tmp_path)
-    assert engine_file("resnet_rf_tiny") is None
+    assert engine_file("resnet_rf_tiny") is None  # RFKERAS_CONVERT=no
 
 
 @pytest.mark.slow
@@ -139,32 +139,56 @@ def test_other_models_are_converted_once(tmp_path, monkeypatch, capsys):
     model = zoo_tagger("resnet_rf_tiny", width=4)
     path = tmp_path / "model.keras"
     model.save(path)
-    assert isinstance(open_tagger(path), StreamTagger)  # not converted without being asked
-    engine = open_tagger(path, engine="onnx")
+    assert isinstance(open_tagger(path), StreamTagger)  # RFKERAS_CONVERT=no
+    monkeypatch.delenv("RFKERAS_CONVERT")
+    assert isinstance(open_tagger(path, engine="tensorflow"), StreamTagger)
+    assert not (tmp_path / "cache").exists()
+    engine = open_tagger(path)
     assert isinstance(engine, OnnxTagger)
     assert "once" in capsys.readouterr().err
     assert isinstance(open_tagger(path), OnnxTagger)
-    (found,) = (tmp_path / "cache" / "engines").iterdir()
+    assert capsys.readouterr().err == ""
+    (found,) = (tmp_path / "cache" / "engines").glob("*.onnx")
     assert found == engine_file(path)
     audio = music(RATE_HZ)
     expected = StreamTagger(model).run([audio]).scores
     np.testing.assert_allclose(engine.run([audio]).scores, expected, atol=1e-5)
 
 
-def test_engines_of_models_with_own_code_are_not_taken_from_the_cache(tmp_path, monkeypatch):
+@keras.saving.register_keras_serializable(package="tests_of_engines")
+class Doubled(keras.layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def test_engines_of_models_with_users_classes_are_not_taken_from_the_cache(
+    tmp_path, monkeypatch
+):
+    # The class may have changed since, which the checksum of the model does not show.
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path))
-    model = tmp_path / "model.keras"
-    model.write_bytes(b"a model")
-    engine = tmp_path / "engines" / f"{pretrained.sha256_of(model)[:16]}-{engines.FORMAT}.onnx"
-    engine.parent.mkdir()
-    engine.touch()
-    assert engine_file(model) == engine
-    monkeypatch.setattr(engines, "import_user_code", lambda: ["my_layers.py"])
-    assert engine_file(model) is None
+    monkeypatch.delenv("RFKERAS_CONVERT")
+    source = keras.Input((None,))
+    converted = []
+
+    def convert(model, path, on_status, again=False):
+        converted.append(again)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr(engines, "_convert", convert)
+    for name, layer in (("theirs", keras.layers.ReLU()), ("mine", Doubled())):
+        keras.Model(source, layer(source)).save(tmp_path / f"{name}.keras")
+    theirs, mine = tmp_path / "theirs.keras", tmp_path / "mine.keras"
+    assert engine_file(theirs) == engine_file(theirs, "onnx")
+    assert converted == [False]
+    assert engine_file(mine) is None
+    assert engine_file(mine, "onnx") == engine_file(mine, "onnx")
+    assert converted == [False, True, True]
+    assert engine_file(mine) is None
 
 
 @pytest.mark.slow
-def test_models_that_cannot_be_converted_say_why(tmp_path, capsys):
+def test_models_that_cannot_be_converted_say_why(tmp_path, monkeypatch, capsys):
     waveform = keras.Input((None,))
     louder = keras.layers.Rescaling(2.0)(waveform)
     x = keras.layers.Conv2D(3, 3)(small_frontend()(louder))
@@ -173,8 +197,44 @@ def test_models_that_cannot_be_converted_say_why(tmp_path, capsys):
     model.save(path)
     assert convert([str(path), str(tmp_path / "engine.onnx")]) == 3
     assert "cannot be converted to an engine file" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="Use --engine tensorflow"):
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("RFKERAS_CONVERT")
+    with pytest.raises(ConfigError, match="--engine tensorflow runs the model itself"):
         open_tagger(path, engine="onnx")
+    lines = []
+    assert isinstance(open_tagger(path, on_status=lines.append), StreamTagger)
+    assert len(lines) == 2
+    assert "runs on TensorFlow. Model 'functional" in lines[1]
+    # The attempt is not repeated, except on request.
+    assert isinstance(open_tagger(path, on_status=lines.append), StreamTagger)
+    assert len(lines) == 2
+    with pytest.raises(ConfigError, match="--engine tensorflow runs the model itself"):
+        open_tagger(path, engine="onnx")
+
+
+def test_without_the_packages_of_the_conversion_models_run_on_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("RFKERAS_CONVERT")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    source = keras.Input((None,))
+    path = tmp_path / "model.keras"
+    keras.Model(source, keras.layers.ReLU()(source)).save(path)
+    assert engine_file(path) is None
+    with pytest.raises(ConfigError, match=r"tf2onnx.*rfkeras\[onnx\]"):
+        engine_file(path, "onnx")
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("RFKERAS_CONVERT")
+    source = keras.Input((None,))
+    path = tmp_path / "model.keras"
+    keras.Model(source, keras.layers.ReLU()(source)).save(path)
+    lines = []
+    assert engine_file(path, on_status=lines.append) is None
+    assert "runs on TensorFlow" in lines[-1]
+    assert str(tmp_path / "cache") in lines[-1]
 
 
 def test_wrong_files_and_names_are_errors(tmp_path):

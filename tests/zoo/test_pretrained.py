@@ -18,6 +18,7 @@ import rfkeras
 import zoo
 from rfkeras.errors import CheckpointError, ConfigError
 from rfkeras.frontend import create_frontend
+from tests.conftest import FIXTURES
 from tests.helpers.processes import ROOT
 from zoo import pretrained
 from zoo.transfer import Transferred, transfer
@@ -363,3 +364,41 @@ def test_the_index_keeps_its_format(entry, tmp_path):
     rows = json.loads((tmp_path / pretrained.INDEX).read_text())["weights"]
     assert rows[0]["figures"] == {"test split": {"f1": 0.5}}
     assert pretrained.read_index(tmp_path)[0].metrics == tested.metrics
+
+
+@keras.saving.register_keras_serializable(package="tests_of_pretrained")
+class Doubled(keras.layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+
+@keras.saving.register_keras_serializable(package="tests_of_pretrained")
+def halved(inputs):
+    return inputs / 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (lambda: keras.layers.Dense(2, activation="relu"), []),
+        (lambda: keras.layers.Dense(2, activation=keras.activations.gelu), []),
+        (lambda: keras.layers.Dense(2, activation=halved), ["tests_of_pretrained>halved"]),
+        (lambda: Doubled(), ["tests_of_pretrained>Doubled"]),
+        (lambda: keras.Sequential([Doubled()]), ["tests_of_pretrained>Doubled"]),
+        (lambda: keras.layers.Lambda(lambda x: x), ["__lambda__"]),
+    ],
+)
+def test_classes_of_the_user_are_found(tmp_path, layer, expected):
+    source = keras.Input((3,))
+    path = tmp_path / "model.keras"
+    keras.Model(source, keras.ops.abs(layer()(source))).save(path)
+    assert pretrained.users_classes(path) == expected
+
+
+def test_zoo_models_have_no_classes_of_the_user(tmp_path):
+    for entry in pretrained.read_index():
+        assert pretrained.users_classes(pretrained.FOLDER / entry.file) == []
+    assert pretrained.users_classes(FIXTURES / "v0_1_0/shake_aware_damped.keras") == []
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"no archive")
+    assert pretrained.users_classes(path) == []
