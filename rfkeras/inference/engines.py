@@ -17,8 +17,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -63,9 +65,11 @@ class OnnxTagger(ChunkTagger):
 
     Args:
         path: The engine file.
-        chunk_seconds: Approximate amount of new audio per chunk.
+        chunk_seconds: Approximate amount of new audio in the chunks that are computed at the
+            same time.
         decoder: See `ChunkTagger`.
-        threads: Threads of the network; None for one per core.
+        threads: Threads of the network; None for one per core. Two workers with half of the
+            threads each compute audio of several chunks.
 
     Raises:
         CheckpointError: It is not an engine file, is damaged, or was written by another
@@ -82,15 +86,11 @@ class OnnxTagger(ChunkTagger):
         threads: int | None = None,
     ) -> None:
         super().__init__(chunk_seconds, decoder)
-        import onnxruntime  # starts threads, which other users of this module do not need
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
-        options.log_severity_level = 3
+        self._path = path
+        self._threads = threads or usable_cores()
+        self._opening = Lock()
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = self._open_session(self._threads)
             record = json.loads(self._session.get_modelmeta().custom_metadata_map[RECORD])
             if record["format"] != FORMAT:
                 raise ValueError(
@@ -104,9 +104,25 @@ class OnnxTagger(ChunkTagger):
                 f"{path} cannot be used as an engine file: {reason}. Remove it; it is written "
                 "again when it is needed."
             ) from error
-        self.plan = self._overlap.plan(chunk_seconds)
+        if self.exact:  # otherwise shorter chunks would change the results
+            self.workers = min(2, self._threads)  # while one is not in the network
+        self.plan = self._overlap.plan(chunk_seconds / self.workers)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def _open_session(self, threads: int) -> Any:
+        import onnxruntime  # starts threads, which other users of this module do not need
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(
+            str(self._path), options, providers=["CPUExecutionProvider"]
+        )
+
+    @cached_property
+    def _shared_session(self) -> Any:
+        return self._open_session(self._threads // self.workers)
 
     def _read_record(self, record: dict[str, Any]) -> None:
         self.name = record["name"]
@@ -127,13 +143,15 @@ class OnnxTagger(ChunkTagger):
         self._mean_db = np.array(record["mean_db"], np.float32)
         self._std_db = np.array(record["std_db"], np.float32)
 
-    def compute(self, waveform: Array) -> ChunkOutputs:
+    def compute(self, waveform: Array, *, shared: bool = False) -> ChunkOutputs:
         """Compute the frames of a waveform; see `ChunkTagger.compute`."""
         try:
+            with self._opening:
+                session = self._shared_session if shared else self._session
             levels = self._mel.mel_db(waveform[0])
             levels -= self._mean_db[:, None]
             levels /= self._std_db[:, None]
-            rows = self._session.run(self._outputs, {self._input: levels[None]})
+            rows = session.run(self._outputs, {self._input: levels[None]})
         except Exception as error:  # ONNX Runtime has classes of its own
             memory = isinstance(error, MemoryError) or "allocate" in str(error)
             raise ComputationError(error, needs_memory=memory) from error
@@ -190,6 +208,7 @@ def open_tagger(
     path = None if engine == TENSORFLOW else engine_file(source, engine, on_status)
     if path is not None:
         return OnnxTagger(path, chunk_seconds, decoder)
+    existing_model(source)  # reports a missing model before TensorFlow's start
     if "tensorflow" not in sys.modules:
         on_status(f"Loading {source} with TensorFlow, which takes a few seconds")
     # Imports TensorFlow.

@@ -105,7 +105,7 @@ class StreamTagger(ChunkTagger):
             autograph=False,
         )
 
-    def compute(self, waveform: Array) -> ChunkOutputs:
+    def compute(self, waveform: Array, *, shared: bool = False) -> ChunkOutputs:
         """Compute the frames of a waveform; see `ChunkTagger.compute`."""
         try:
             outputs = self._read(waveform)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +133,7 @@ class ChunkTagger(ABC):
         scale: Units of the spectrogram.
         spectrogram_least_samples: Shortest audio that the front-end does not pad.
         pooling: How the logits of frames are pooled, one of `rfkeras.layers.head.POOLINGS`.
+        workers: Number of chunks that are computed at the same time.
 
     Raises:
         ConfigError: chunk_seconds is not positive, or the decoder is unknown.
@@ -150,6 +151,7 @@ class ChunkTagger(ABC):
     scale: SpectrogramScale
     spectrogram_least_samples: int
     pooling: str
+    workers: int = 1
 
     def __init__(self, chunk_seconds: float, decoder: str) -> None:
         if not 0 < chunk_seconds < float("inf"):
@@ -162,12 +164,13 @@ class ChunkTagger(ABC):
         self.decoder = decoder
 
     @abstractmethod
-    def compute(self, waveform: Array) -> ChunkOutputs:
+    def compute(self, waveform: Array, *, shared: bool = False) -> ChunkOutputs:
         """Compute the frames of a waveform.
 
         Args:
             waveform: (1, samples) or (1, samples, channels) float32, at least
                 `shortest_samples` long.
+            shared: Whether `workers` calls run at the same time and share the cores.
 
         Raises:
             ComputationError: The network cannot compute it.
@@ -214,11 +217,10 @@ class ChunkTagger(ABC):
                 are no samples.
         """
         first_frame = 0
-        for chunk in chunked(blocks, self.plan, self.audio_format):
+        for chunk, outputs in self._computed(chunked(blocks, self.plan, self.audio_format)):
             kept = slice(
                 self.plan.skip if chunk.number else 0, None if chunk.last else self.plan.stop
             )
-            outputs = self._computed(chunk)
             logits, scores, embeddings = (
                 rows[0, kept] for rows in (outputs.logits, outputs.scores, outputs.embeddings)
             )
@@ -260,7 +262,30 @@ class ChunkTagger(ABC):
                 np.add.at(counts, column, 1)
         return sums / counts
 
-    def _computed(self, chunk: Chunk) -> ChunkOutputs:
+    def _computed(self, chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, ChunkOutputs]]:
+        """Yield the outputs of chunks, in their order.
+
+        Raises:
+            AudioError: The network cannot compute a chunk.
+        """
+        first = next(chunks)
+        if first.last or self.workers == 1:
+            yield first, self._outputs_of(first)
+            for chunk in chunks:
+                yield chunk, self._outputs_of(chunk)
+            return
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting: deque[tuple[Chunk, Future[ChunkOutputs]]] = deque()
+            for chunk in chain([first], chunks):
+                own = replace(chunk, samples=chunk.samples.copy())
+                waiting.append((own, pool.submit(self._outputs_of, own, shared=True)))
+                if len(waiting) > self.workers:
+                    done, outputs = waiting.popleft()
+                    yield done, outputs.result()
+            for done, outputs in waiting:
+                yield done, outputs.result()
+
+    def _outputs_of(self, chunk: Chunk, *, shared: bool = False) -> ChunkOutputs:
         """Return the outputs for a chunk.
 
         Raises:
@@ -271,7 +296,7 @@ class ChunkTagger(ABC):
             short_by = self.shortest_samples - len(samples)
             samples = np.pad(samples, [(0, short_by), *[(0, 0)] * (samples.ndim - 1)])
         try:
-            return self.compute(samples[None])
+            return self.compute(samples[None], shared=shared)
         except ComputationError as error:
             start_s = (chunk.stop_sample - len(chunk.samples)) / self.sample_rate_hz
             advice = " Set chunk_seconds to a smaller value." if error.needs_memory else ""
