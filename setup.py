@@ -111,6 +111,8 @@ DISTRIBUTIONS = {
 }
 NAME = os.environ.get("RFKERAS_DISTRIBUTION", "rfkeras")
 install_requires, extras_require = DISTRIBUTIONS[NAME]
+# Only `rfkeras export --to web` needs it (2.3 MB).
+RUNTIME = ["inference/pages/onnxruntime-web/*"] if NAME == "rfkeras" else []
 
 setup(
     name=NAME,
@@ -125,7 +127,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["rfkeras", "rfkeras.*", "zoo", "zoo.*"]),
     package_data={
-        "rfkeras": ["py.typed", "inference/pages/*"],
+        "rfkeras": ["py.typed", "inference/pages/*", *RUNTIME],
         "zoo": ["py.typed", "recipes/*.yaml", "weights/*"],
     },
     install_requires=install_requires,

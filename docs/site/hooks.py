@@ -1,8 +1,8 @@
 """Generate pages of the site during the build.
 
 The command line reference comes from the parsers, so it is always up to date. The changelog
-and the guide for contributors are files in the root folder of the repository. Links work both
-in the repository and on the site.
+and the guide for contributors are files in the root folder of the repository. The demo is what
+`rfkeras export --to web` writes. Links work both in the repository and on the site.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from unittest.mock import patch
 from mkdocs.structure.files import File, Files
 
 from rfkeras.cli.main import build_parser
+from rfkeras.inference.web_page import web_files
 
+DEMO = "demo/index.html"
+DEMO_MODEL = "resnet_rf_small"
 _WIDTH = "90"  # columns that fit between the two menus of the site
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
 _PAGES = {  # pages for files outside docs/
@@ -37,9 +40,16 @@ def on_files(files: Files, config: Any) -> Files:
         "changelog.md": root_page(root / "CHANGELOG.md"),
         "contributing.md": root_page(root / "CONTRIBUTING.md"),
     }
-    for path, text in pages.items():
-        files.append(File.generated(config, path, content=text))
+    for path, content in (pages | demo_files()).items():
+        files.append(File.generated(config, path, content=content))
     return files
+
+
+def demo_files() -> dict[str, bytes]:
+    """Return the page that tags in the browser: path in the site -> content."""
+    folder = Path(DEMO).parent
+    files = web_files(DEMO_MODEL)
+    return {(folder / name).as_posix(): content for name, content in files.items()}
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:

@@ -1,4 +1,4 @@
-"""`rfkeras export`: write a model as TFLite, ONNX or SavedModel."""
+"""`rfkeras export`: write a model as TFLite, ONNX, SavedModel or a page that tags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rfkeras.utils.text import count, first_few
 if TYPE_CHECKING:
     from rfkeras.export.single_file import Excerpts, Exported
 
-FORMATS = ("tflite", "onnx", "savedmodel")
+FORMATS = ("tflite", "onnx", "savedmodel", "web")
 PRECISIONS = ("float32", "float16", "int8")
 THREADS = 2
 TIMED_SECONDS = 10
@@ -33,7 +33,8 @@ def add_parser(commands: Any) -> None:
         description=(
             "Write a model in another format and compare its outputs with the model, on real "
             "audio if available. If they differ by more than the precision allows, the export "
-            "fails and the file is removed."
+            "fails and the file is removed. --to web writes a page that tags audio files in a "
+            "browser, without a server."
         ),
     )
     add_model_argument(parser, required=True, deprecated=["model"])
@@ -43,7 +44,7 @@ def add_parser(commands: Any) -> None:
         required=True,
         type=Path,
         metavar="PATH",
-        help="file to write (SavedModel: folder)",
+        help="file to write (savedmodel, web: folder)",
     )
     parser.add_argument(
         "--precision",
@@ -73,7 +74,9 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="take spectrograms as input instead of audio",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing file (web: page)"
+    )
     parser.add_argument(
         "--time",
         action="store_true",
@@ -85,9 +88,11 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    _check(options)
+    if options.to == "web":
+        return _web(options)
     from rfkeras.export.single_file import quiet
 
-    _check(options)
     if options.time:
         _limit_threads()
     with quiet():
@@ -104,20 +109,32 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     path = options.output
-    if options.to == "savedmodel":
+    if options.to in ("savedmodel", "web"):
         for flag, is_set in (
             ("--precision", options.precision != "float32"),
             ("--without-frontend", options.without_frontend),
             ("--max-difference", options.max_difference is not None),
             ("--time", options.time),
-            ("--overwrite", options.overwrite),
         ):
             if is_set:
                 raise ConfigError(f"{flag} needs --to tflite or --to onnx.")
+        if options.to == "savedmodel" and options.overwrite:
+            raise ConfigError("--overwrite needs --to tflite, --to onnx or --to web.")
+        if options.to == "web" and options.calibrate:
+            raise ConfigError("--calibrate needs --to tflite, --to onnx or --to savedmodel.")
     elif path.is_dir():
         raise ConfigError(f"--output must be a file. Received: {path}, which is a folder.")
     elif path.exists() and not options.overwrite:
         raise ConfigError(f"{path} exists. Use another --output, or --overwrite.")
+
+
+def _web(options: argparse.Namespace) -> int:
+    from rfkeras.inference.web_page import write_web_page
+    from rfkeras.utils.text import printable
+
+    size = write_web_page(options.model, options.output, overwrite=options.overwrite)
+    print(f"Page: {printable(options.output / 'index.html')} ({size / 1e6:.1f} MB)")
+    return 0
 
 
 def _limit_threads() -> None:

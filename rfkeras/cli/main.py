@@ -36,7 +36,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "find": "find tagged files by an expression over their tags",
     "embed": "write feature vectors (embeddings) of audio files",
     "similar": "find the files that sound most like one, by their embeddings",
-    "export": "write a model as TFLite, ONNX or SavedModel",
+    "export": "write a model as TFLite, ONNX, SavedModel or a page that tags",
     "convert": "convert a published PyTorch checkpoint",
     "sweep": "train at many receptive fields, with several seeds, and compare",
     "tune": "search for good options with keras-tuner",

@@ -71,6 +71,9 @@ class OnnxTagger(ChunkTagger):
         threads: Threads of the network; None for one per core. Two workers with half of the
             threads each compute audio of several chunks.
 
+    Attributes:
+        record: The metadata of the file, see `rfkeras.export.engine.write_engine`.
+
     Raises:
         CheckpointError: It is not an engine file, is damaged, or was written by another
             version of rfkeras.
@@ -125,6 +128,7 @@ class OnnxTagger(ChunkTagger):
         return self._open_session(self._threads // self.workers)
 
     def _read_record(self, record: dict[str, Any]) -> None:
+        self.record = record
         self.name = record["name"]
         self.label_names = tuple(record["labels"])
         thresholds = record["thresholds"]
@@ -221,6 +225,8 @@ def engine_file(
     source: str | Path,
     engine: str = AUTO,
     on_status: Callable[[str], None] = print_status,
+    *,
+    instead: str = "--engine tensorflow runs the model itself.",
 ) -> Path | None:
     """Return the engine file of a model; write it if there is none.
 
@@ -228,6 +234,7 @@ def engine_file(
         source: As for `zoo.load_model`.
         engine: "onnx" or "auto".
         on_status: See `open_tagger`.
+        instead: Advice in errors for "onnx".
 
     Returns:
         The file. With "auto" None for a model that contains classes of the user or cannot be
@@ -249,7 +256,10 @@ def engine_file(
     if path.is_file() and not has_users_classes:
         return path
     if engine == ONNX:
-        _convert(model, path, on_status, again=has_users_classes)
+        try:
+            _convert(model, path, on_status, again=has_users_classes)
+        except ConfigError as error:
+            raise ConfigError(f"{error} {instead}") from error
         return path
     unasked = os.environ.get(CONVERT_VARIABLE, "").lower() != "no" and not _missing_packages()
     if has_users_classes or refused.is_file() or not unasked:
@@ -287,8 +297,8 @@ def _convert(
     missing = _missing_packages()
     if missing:
         raise ConfigError(
-            f"Converting a model for --engine onnx needs {', '.join(missing)}: pip install "
-            "'rfkeras[onnx]'. Or use --engine tensorflow."
+            f"Converting a model for ONNX Runtime needs {', '.join(missing)}: pip install "
+            "'rfkeras[onnx]'."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     on_status(f"Converting {model} for ONNX Runtime, once; this takes about 10 s")
@@ -305,5 +315,5 @@ def _convert(
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"exit status {done.returncode}"
         if done.returncode == _NOT_CONVERTIBLE:
-            raise ConfigError(f"{reason} (--engine tensorflow runs the model itself.)")
+            raise ConfigError(reason)
         raise CheckpointError(f"{model} could not be converted for ONNX Runtime: {reason}")

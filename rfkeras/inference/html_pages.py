@@ -53,11 +53,15 @@ from rfkeras.utils.remote import RemotePath, local_copy
 from rfkeras.utils.text import count, printable
 
 if TYPE_CHECKING:
+    from rfkeras.frontend.presets import SpectrogramScale
     from rfkeras.inference import ChunkTagger, TagResult
     from rfkeras.inference.batch import Job
 
 MOST_COLUMNS = 2000  # of the map; with more than 200 tags, fewer
 ASSETS = ("page.css", "theme.js", "song.js", "index.js")
+PLAYER = (
+    '<audio id="audio" controls preload="metadata" aria-label="Sound" src="$audio"></audio>'
+)
 _MOST_VALUES = 400_000  # scores in a page, one byte each
 _LEAST_COLUMNS = 100
 _PICTURE_COLUMNS = 1200
@@ -68,6 +72,20 @@ _QUIET_PERCENTILE, _LOUD_PERCENTILE = 2.0, 99.8
 _SCORE_DIGITS, _TIME_DIGITS = 4, 3
 _INDEX_SECONDS = 10.0  # between two writes of the index, unless they take long
 _INDEX_DATA = re.compile(rb'<script id="data" type="application/json">(.*?)</script>', re.S)
+
+# For scripts that make the same pages; see `rfkeras.inference.web_page`.
+PAGE_NUMBERS = {
+    "most_columns": MOST_COLUMNS,
+    "most_values": _MOST_VALUES,
+    "least_columns": _LEAST_COLUMNS,
+    "picture_columns": _PICTURE_COLUMNS,
+    "most_bands": _MOST_BANDS,
+    "greys": _GREYS,
+    "quiet_percentile": _QUIET_PERCENTILE,
+    "loud_percentile": _LOUD_PERCENTILE,
+    "score_digits": _SCORE_DIGITS,
+    "time_digits": _TIME_DIGITS,
+}
 
 Bytes = NDArray[np.uint8]
 
@@ -99,13 +117,17 @@ def song_picture(tagger: ChunkTagger, outcome: Outcome) -> Picture:
     half_s = scale.hop_ms / 2000
     seconds = 0.0 if outcome.result is None else outcome.result.seconds
     pixels = tagger.file_spectrogram(outcome.file.path, _PICTURE_COLUMNS)
-    heights = [(scale.band_of_hz(hz) + 0.5) / pixels.shape[1] for hz in _TICKS_HZ]
-    ticks = [
+    return Picture(pixels, -half_s, max(seconds, 2 * half_s) + half_s, frequency_ticks(scale))
+
+
+def frequency_ticks(scale: SpectrogramScale) -> tuple[tuple[float, str], ...]:
+    """Return the labels of the frequency; see `Picture.ticks`."""
+    heights = [(scale.band_of_hz(hz) + 0.5) / scale.n_mels for hz in _TICKS_HZ]
+    return tuple(
         (round(at, 4), f"{hz} Hz" if hz < 1000 else f"{hz // 1000} kHz")
         for at, hz in zip(heights, _TICKS_HZ, strict=True)
         if 0 < at < 1
-    ]
-    return Picture(pixels, -half_s, max(seconds, 2 * half_s) + half_s, tuple(ticks))
+    )
 
 
 class HtmlPages:
@@ -193,7 +215,7 @@ class HtmlPages:
         with sole_writer(self.folder / ".index.html.lock", self.folder):
             with shared_output(self.folder, kept):
                 for name in ASSETS:
-                    write_bytes(self.folder / "assets" / name, _asset(name))
+                    write_bytes(self.folder / "assets" / name, asset(name))
                 self._write_index(rules)
 
             def write(outcome: Outcome) -> None:
@@ -307,18 +329,13 @@ def song_page(
     }
     player = '<p class="trouble">The sound is not on this machine; tag with --copy-audio.</p>'
     if audio is not None:
-        player = (
-            '<audio id="audio" controls preload="metadata" aria-label="Sound" '
-            f'src="{html.escape(audio)}"></audio>'
-        )
+        player = Template(PLAYER).substitute(audio=html.escape(audio))
     column_s = data["stride_s"] * data["frames_per_column"]
-    model = printable("/".join(Path(rules.model).parts[-2:]))
-    about = f"{count(len(rules.names), 'tag')}, {model}"
     notes = "".join(f"<li>{html.escape(printable(note))}</li>" for note in outcome.notes)
-    return _filled(
+    return filled(
         "song.html",
         title=html.escape(printable(outcome.file.inside.name)),
-        about=html.escape(about),
+        about=html.escape(about_tags(rules)),
         notes=f'<ul class="trouble" aria-label="Notes">{notes}</ul>' if notes else "",
         player=player,
         index=html.escape(link(folder / "index.html", page.parent)),
@@ -326,8 +343,14 @@ def song_page(
         whole_seconds=str(math.floor(result.seconds)),
         resolution=f"One column is {column_s:.2g} s.",
         picture=base64.b64encode(png(shades(picture.pixels))).decode(),
-        data=_embedded(data),
+        data=embedded(data),
     )
+
+
+def about_tags(rules: TagRules) -> str:
+    """Return how many tags of which model a page shows."""
+    model = printable("/".join(Path(rules.model).parts[-2:]))
+    return f"{count(len(rules.names), 'tag')}, {model}"
 
 
 def song_data(rules: TagRules, result: TagResult) -> dict[str, Any]:
@@ -434,7 +457,7 @@ def index_page(rules: TagRules, rows: Sequence[dict[str, Any]], job: Job) -> byt
         "thresholds": None if limits is None else rounded(limits, _SCORE_DIGITS),
         "songs": rows,
     }
-    return _filled("index.html", about=html.escape(", ".join(about)), data=_embedded(data))
+    return filled("index.html", about=html.escape(", ".join(about)), data=embedded(data))
 
 
 def link(target: Path, folder: Path) -> str:
@@ -461,17 +484,25 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copystat(source, aside)
 
 
-def _embedded(data: Any) -> str:
+def embedded(data: Any) -> str:
     """Return JSON that cannot end the script element that it is in."""
     return as_json(data).translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
 
 
-def _filled(name: str, **parts: str) -> bytes:
-    """Return a template with its parts, which must be escaped for HTML."""
-    template = Template(_asset(name).decode())
-    text = template.substitute(parts, generator=f"rfkeras {__version__}")
+def filled(name: str, *, partly: bool = False, **parts: str) -> bytes:
+    """Return a template with its parts, which must be escaped for HTML.
+
+    Args:
+        name: File name of the template.
+        partly: Keep the places of parts that are not given.
+        **parts: Text by name of the part.
+    """
+    template = Template(asset(name).decode())
+    substitute = template.safe_substitute if partly else template.substitute
+    text = substitute(parts, generator=f"rfkeras {__version__}")
     return text.encode("utf-8", "backslashreplace")
 
 
-def _asset(name: str) -> bytes:
+def asset(name: str) -> bytes:
+    """Return a file of the pages."""
     return package_files("rfkeras.inference").joinpath("pages", name).read_bytes()

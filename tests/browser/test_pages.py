@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -12,15 +11,6 @@ from rfkeras.audio.find import FoundFile, read_path_list
 from rfkeras.cli import main
 from rfkeras.inference.output import Outcome
 from tests.helpers import album
-
-playwright_api = pytest.importorskip(
-    "playwright.sync_api",
-    reason="needs the package playwright: run `make test-browser`",
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium on the PATH, such as Debian's package chromium"
-)
 
 SECONDS = 12.0
 N_FRAMES = 24  # of half a second
@@ -58,44 +48,6 @@ def folder(tmp_path_factory):
     songs.append(Outcome(bad, error="the file is <empty>"))
     album.write_pages(root / "out", songs, album.rules())
     return root / "out"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Return a running browser."""
-    with playwright_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
-        )
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Return a function that opens a page; afterwards check errors and requests."""
-    contexts, errors, urls, allowed = [], [], [], []
-
-    def opened(path, *, error=None, **options):
-        allowed.extend([] if error is None else [error])
-        context = browser.new_context(**{"color_scheme": "light", **options})
-        context.set_default_timeout(10_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: errors.append(message.text))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: urls.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    # The second is about the test that reads pixels.
-    known = (*allowed, "willReadFrequently")
-    assert [text for text in errors if not any(each in text for each in known)] == []
-    assert {urlsplit(url).scheme for url in urls} <= {"file", "data", "blob"}
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """`rfkeras export`, run as a user does."""
 
 import argparse
+import json
 import re
 import shutil
 import sys
 
+import keras
 import pytest
 import soundfile
 
@@ -14,9 +16,11 @@ from rfkeras.cli.main import run as command
 from rfkeras.export import ExportError, verify
 from rfkeras.export.single_file import PRECISIONS
 from rfkeras.export.tflite import TFLiteRunner, read_card
+from rfkeras.layers.head import ClipLogits
 from tests.helpers.processes import ROOT
 from tests.helpers.serving import run_in_this_process
-from tests.helpers.small_models import music, small
+from tests.helpers.small_models import LABELS, music, small
+from tests.helpers.taggers import small_frontend
 from zoo.pretrained import best_weights
 
 
@@ -115,6 +119,9 @@ def test_onnx_without_front_end_on_synthetic_audio(saved, tmp_path, capfd):
         ("--to tflite --precision int8", "--precision int8 needs audio for calibration"),
         ("--to savedmodel --precision float16", "--precision needs --to tflite or --to onnx"),
         ("--to onnx --calibrate /nowhere.wav", "/nowhere.wav: "),
+        ("--to savedmodel --overwrite", "--overwrite needs --to tflite, --to onnx or --to web"),
+        ("--to web --precision float16", "--precision needs --to tflite or --to onnx"),
+        ("--to web --calibrate a.wav", "--calibrate needs --to tflite, --to onnx or"),
     ],
 )
 def test_rejected_arguments(saved, tmp_path, capfd, arguments, reason):
@@ -122,6 +129,43 @@ def test_rejected_arguments(saved, tmp_path, capfd, arguments, reason):
     assert command(line) == 1
     assert reason in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_of_the_packaged_weights(tmp_path, capfd):
+    arguments = ["export", "--model", "resnet_rf_tiny", "--to", "web", "--output"]
+    arguments.append(str(tmp_path / "out"))
+    assert command(arguments) == 0
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    printed = capfd.readouterr().out
+    assert printed == f"Page: {tmp_path / 'out' / 'index.html'} ({size / 1e6:.1f} MB)\n"
+    assert command(arguments) == 1
+    assert "is not empty. Use another --output, or --overwrite." in capfd.readouterr().err
+    assert command([*arguments, "--overwrite"]) == 0
+
+
+@pytest.mark.slow
+def test_a_page_of_an_own_model(saved, tmp_path, capfd):
+    path = tmp_path / "out"
+    assert command(["export", str(saved), "--to", "web", "--output", str(path)]) == 0
+    assert "Converting" in capfd.readouterr().err
+    text = (path / "assets/model.js").read_text("utf-8")
+    model = json.loads(text.removeprefix("const rfkerasModel = ").removesuffix(";\n"))
+    assert model["labels"] == list(LABELS)
+    assert model["about"] == f"4 tags, {saved.parent.name}/model.keras"
+
+
+@pytest.mark.slow
+def test_a_model_without_an_engine_file_has_no_page(tmp_path, capfd):
+    waveform = keras.Input((None,))
+    louder = keras.layers.Rescaling(2.0)(waveform)
+    x = keras.layers.Conv2D(3, 3)(small_frontend()(louder))
+    keras.Model(waveform, ClipLogits()(x)).save(tmp_path / "model.keras")
+    arguments = ["export", "--model", str(tmp_path / "model.keras"), "--to", "web"]
+    assert command([*arguments, "--output", str(tmp_path / "out")]) == 1
+    error = capfd.readouterr().err
+    assert "layers are before its front-end" in error
+    assert error.endswith("So a page cannot be made of it.\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_precisions_match_the_library():

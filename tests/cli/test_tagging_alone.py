@@ -99,6 +99,9 @@ def test_tags_pages_and_embeddings_need_no_more(song, tmp_path):
     done = rfkeras("find", out, "piano >= 0")
     assert done.stdout.strip() == str(song)
     assert rfkeras("models").returncode == 0
+    page = ("export", "--model", "resnet_rf_tiny", "--to", "web", "--output", tmp_path / "web")
+    done = rfkeras(*page)  # a checkout has ONNX Runtime Web, rfkeras-tag has not
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_needs_more_says_so(song, tmp_path):

@@ -212,7 +212,8 @@
       selection.length === songs.length
         ? `${songs.length} ${songs.length === 1 ? "song" : "songs"}`
         : `${selection.length} of ${songs.length} ${songs.length === 1 ? "song" : "songs"}`;
-    for (const id of ["csv", "m3u8"]) get(id).disabled = selection.length === 0;
+    get("csv").disabled = selection.length === 0;
+    get("m3u8").disabled = selection.every(({ audio }) => audio === null);
   }
 
   function update() {
