@@ -17,6 +17,15 @@ _HOMES = {
     "receptive_field": "rfkeras.rf",
     "rho_for": "rfkeras.rf",
     "fold": "rfkeras.folding",
+    "train": "rfkeras.training.api",
+    "evaluate": "rfkeras.training.api",
+    "register_model": "zoo.registry",
+    "register_dataset": "rfkeras.datasets.load",
+    "register_frontend": "rfkeras.frontend.presets",
+    **{
+        f"register_{part}": "rfkeras.utils.registry"
+        for part in ("augmentation", "loss", "metric", "optimizer")
+    },
     **{
         room: f"rfkeras.{room}"
         for room in (

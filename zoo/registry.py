@@ -9,15 +9,16 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rfkeras.errors import ConfigError, unknown_name
-from rfkeras.rf.axis import LayerChain
+from rfkeras.rf.axis import AxisField, AxisLayer, LayerChain
 from rfkeras.tasks import MULTI_LABEL
+from rfkeras.utils.registry import Registry
 from zoo.transfer import InitialWeights
 
 ARCHITECTURES = (  # one module per architecture
@@ -40,28 +41,55 @@ class ModelInfo:
         summary: One line that describes it.
         options: Its options and their defaults.
         builder: Function that builds it.
-        plan: Function from some of the options to the layers that decide the receptive field.
+        plan: Function from some of the options to the layers that decide the receptive field;
+            None if only the model itself shows it.
     """
 
     name: str
     summary: str
     options: dict[str, Any]
     builder: Builder
-    plan: Planner
+    plan: Planner | None
 
     def plan_for(self, **options: Any) -> LayerChain:
         """Return the layers that decide the receptive field of a model with these options.
+
+        Without a plan, the model is built, and only the fields of the result are known.
 
         Raises:
             ConfigError: An option that affects the receptive field has a value that is not
                 allowed.
         """
         values = {**self.options, **options}
+        if self.plan is None:
+            from rfkeras.rf import receptive_field
+
+            field = receptive_field(create_model(self.name, 1, **options))
+            return BuiltField(field.time, field.frequency)
         used = inspect.signature(self.plan).parameters
         return self.plan(**{name: values[name] for name in used if name in values})
 
 
-_MODELS: dict[str, ModelInfo] = {}
+@dataclass(frozen=True)
+class BuiltField(LayerChain):
+    """The receptive field of a model without a plan.
+
+    Attributes:
+        time: See `LayerChain`.
+        frequency: See `LayerChain`.
+    """
+
+    time: AxisField | None  # type: ignore[assignment]
+    frequency: AxisField | None  # type: ignore[assignment]
+
+    def axis_layers(self, axis: int) -> Iterator[AxisLayer]:
+        raise ConfigError(
+            "Only models that are registered with a plan show the layers of their receptive "
+            "field without being built."
+        )
+
+
+MODELS: Registry[ModelInfo] = Registry("model")
 
 
 def create_model(
@@ -127,13 +155,9 @@ def create_model(
         )
 
     def build(classes: int, names: tuple[str, ...] | None = None) -> Any:
-        return info.builder(
-            classes,
-            name=name,
-            label_names=names,
-            task=task or MULTI_LABEL,
-            **{**info.options, **options},
-        )
+        given = {"name": name, "label_names": names, "task": task or MULTI_LABEL}
+        accepted = {key: given[key] for key in given if _accepts(info.builder, key)}
+        return info.builder(classes, **accepted, **{**info.options, **options})
 
     model = build(num_classes, names)
     if start is not None:
@@ -156,45 +180,67 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ConfigError: There is no such model; the message suggests the nearest name.
     """
-    models = _models()
-    if name not in models:
-        raise ConfigError(unknown_name("model", name, models))
-    return models[name]
+    return _models()[name]
 
 
-def _models() -> dict[str, ModelInfo]:
+def _models() -> Registry[ModelInfo]:
     for module in ARCHITECTURES:
         import_module(module)
-    return _MODELS
+    return MODELS
 
 
-def register_model(plan: Planner, summary: str = "") -> Callable[[Builder], Builder]:
-    """Register the decorated function as an architecture, under its own name.
+def _accepts(builder: Builder, argument: str) -> bool:
+    parameters = inspect.signature(builder).parameters
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-    The function takes `num_classes` and, as keyword-only arguments, `name`, `label_names`,
-    `task` and its options with their defaults. It returns a Keras model.
+
+def register_model(
+    name: str | None = None, *, plan: Planner | None = None, summary: str = ""
+) -> Callable[[Builder], Builder]:
+    """Register the decorated function as an architecture.
+
+    The function takes `num_classes` and, as keyword-only arguments, its options with their
+    defaults. It returns a Keras model from waveforms or spectrograms to logits. If it has
+    arguments named `name`, `label_names` and `task`, it gets the name of the model, the tags
+    (or None) and the task, which `ClipLogits` saves.
 
     Args:
+        name: Name of the model; None for the name of the function.
         plan: Function that takes some of the options by name and returns the layers that
-            decide the receptive field. It must not import a framework.
+            decide the receptive field. It must not import a framework. None: the model is
+            built to show its receptive field.
         summary: One line for `rfkeras models`; "" for the first line of the docstring.
 
     Raises:
         ConfigError: The name is taken.
+
+    Example:
+        >>> @register_model("two_branch")
+        ... def two_branch(num_classes, *, label_names=None, frontend="mel_32k", width=16):
+        ...     ...
+        ...     return rfkeras.Tagger(waveform, logits)
     """
 
     def register(builder: Builder) -> Builder:
-        parameters = inspect.signature(builder).parameters.values()
-        options = {
-            p.name: p.default
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.name not in ("name", "label_names", "task")
-        }
-        line = summary or (inspect.getdoc(builder) or "").partition("\n")[0]
-        _register(ModelInfo(builder.__name__, line, options, builder, plan))
+        info = info_of(builder, name, plan, summary)
+        MODELS.add(info.name, info, origin=builder)
         return builder
 
     return register
+
+
+def info_of(
+    builder: Builder, name: str | None = None, plan: Planner | None = None, summary: str = ""
+) -> ModelInfo:
+    """Return the description of a function that builds a model; see `register_model`."""
+    parameters = inspect.signature(builder).parameters.values()
+    options = {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.name not in ("name", "label_names", "task")
+    }
+    line = summary or (inspect.getdoc(builder) or "").partition("\n")[0]
+    return ModelInfo(name or builder.__name__, line, options, builder, plan)
 
 
 def register_alias(name: str, of: str, summary: str, **preset: Any) -> None:
@@ -203,13 +249,7 @@ def register_alias(name: str, of: str, summary: str, **preset: Any) -> None:
     Raises:
         ConfigError: The name is taken.
     """
-    target = _MODELS[of]
-    _register(
-        ModelInfo(name, summary, {**target.options, **preset}, target.builder, target.plan)
-    )
-
-
-def _register(info: ModelInfo) -> None:
-    if info.name in _MODELS:
-        raise ConfigError(f"A model named {info.name!r} is already registered.")
-    _MODELS[info.name] = info
+    target = MODELS[of]
+    options = {**target.options, **preset}
+    info = ModelInfo(name, summary, options, target.builder, target.plan)
+    MODELS.add(name, info, origin=f"{of} with {preset}")

@@ -205,13 +205,14 @@ def _sources(
         else:
             output = Path(f"{model.name.replace(':', '-')}-report")
         return complete(merge_options(flags)), options.model, options.output or output, None
+    from rfkeras.training.api import evaluation_config
     from rfkeras.training.run_dir import RunFolder
 
     folder = RunFolder(run_folder)
-    own, given = folder.read_config(), merge_options(flags)
-    if "dataset" in flags and given.dataset != own.dataset:
+    own = folder.read_config()
+    config = evaluation_config(own, flags)
+    if config.dataset != own.dataset:
         own = replace(own, **{n: getattr(TrainConfig, n) for n in DATA_SET_OPTIONS})
-    config = complete(replace(own, **{name: getattr(given, name) for name in flags}))
     name = _report_name(config, own, options)
     return config, folder.model, options.output or folder.root / name, folder.log
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS
 from rfkeras.config.recipes import list_recipes
-from rfkeras.config.resolve import add_flags, continue_config, resolve
+from rfkeras.config.resolve import add_flags, resolve
 from rfkeras.config.train_config import TrainConfig, differing_options, from_text, to_json
-from rfkeras.errors import ConfigError, RFKerasError
-from rfkeras.utils.files import holder_file
-from rfkeras.utils.progress import print_status
+from rfkeras.errors import ConfigError
 
 if TYPE_CHECKING:
     from rfkeras.training.distributed import Workers
     from rfkeras.training.run_dir import RunFolder
 
-LATEST = ""  # --resume without a folder
+LATEST = ""  # --resume without a folder, as in rfkeras.training.api
 # Flags that are not options of a run.
 _OWN_FLAGS = frozenset(
     ["command", "run", "recipe", "run_dir", "resume", "auto_resume", "workers", "max_restarts"]
@@ -62,79 +58,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def open_run(
     options: argparse.Namespace, trains_here: bool = True
 ) -> tuple[TrainConfig, RunFolder, bool]:
-    """Open the run that the flags name; create the folder of a new run.
+    """Open the run that the flags name; see `rfkeras.training.api.open_run`."""
+    from rfkeras.training import api
 
-    Args:
-        options: The flags.
-        trains_here: Whether this process trains, so that its devices are checked.
-
-    Returns:
-        Configuration, folder, and whether the run is resumed.
-
-    Raises:
-        ConfigError: Options contradict each other, or differ from those of the resumed run.
-        CheckpointError: There is no run to resume.
-    """
-    from rfkeras.training.run_dir import RunFolder, create_run_folder, latest_unfinished
-
-    if options.resume is not None:
-        if options.recipe or options.run_dir or options.auto_resume:
-            raise ConfigError(
-                "--resume uses the options of the resumed run. Leave out --recipe, --run-dir "
-                "and --auto-resume."
-            )
-        given = options.resume
-        folder = latest_unfinished() if given == LATEST else RunFolder(Path(given))
-        return _continue(folder, given_flags(options)), folder, True
-    config = configure(options)
-    if options.auto_resume:
-        if options.run_dir is None:
-            raise ConfigError("--auto-resume needs --run-dir, the run to resume or start.")
-        folder = RunFolder(options.run_dir)
-        if folder.last.exists() or folder.is_finished:
-            there = folder.read_config()
-            differing = differing_options(there, config)
-            if differing:
-                raise ConfigError(
-                    f"{folder.root} contains a run with other options: {'; '.join(differing)}. "
-                    "Use the same options, or another --run-dir."
-                )
-            return there, folder, True
-    _check_before_start(config, trains_here)
-    return config, create_run_folder(config, options.run_dir), False
-
-
-def _check_before_start(config: TrainConfig, trains_here: bool) -> None:
-    """Check devices and data before a run folder is created.
-
-    Raises:
-        ConfigError: The machine lacks the devices, or the data set does not have an option.
-        DatasetError: The data set cannot be read, or a split is missing.
-    """
-    from rfkeras.training.data import check_splits, open_dataset
-    from rfkeras.training.distributed import check_batch_size, make_strategy, read_cluster
-
-    if trains_here and read_cluster() is None:  # a worker has already opened its devices
-        check_batch_size(config.batch_size, make_strategy(config.devices))
-    if config.dataset != "gm_instruments":  # which is rendered first, as part of the run
-        check_splits(open_dataset(config))
-
-
-def _continue(folder: RunFolder, flags: dict[str, Any]) -> TrainConfig:
-    """Return the configuration of a resumed run, after changing it if flags were given."""
-    from rfkeras.training.run_dir import continue_run
-
-    before = folder.read_config()
-    if not flags:
-        return before
-    config, rule = continue_config(before, flags)
-    if config != before:
-        continue_run(folder, config, rule)
-        epochs = f"from {before.epochs} to {config.epochs} epochs"
-        rates = f"{config.learning_rate:g} to {config.final_learning_rate:g}"
-        decay = f"decaying from epoch {config.hold_epochs:.4g} to {config.decay_end_epoch:.4g}"
-        print_status(f"Continuing {epochs}: {rule} ({rates}, {decay})")
-    return config
+    return api.open_run(
+        given_flags(options),
+        recipe=options.recipe,
+        run_dir=options.run_dir,
+        resume=options.resume,
+        auto_resume=options.auto_resume,
+        trains_here=trains_here,
+    )
 
 
 def given_flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -206,21 +140,20 @@ def _lead(options: argparse.Namespace, workers: Workers | None) -> int:
             "for more epochs, add --epochs N.",
             flush=True,
         )
-    unused = False
-    try:
-        with folder.locked():
-            if to_json(folder.read_config()) != to_json(config):
-                raise ConfigError(f"Another process has just started a run in {folder.root}.")
-            try:
-                return _train(config, folder, resume, workers)
-            except RFKerasError:
-                unused = _is_unused(folder)
-                raise
-            except OSError as error:
-                raise OSError(f"{error}. {_how_to_resume(folder)}") from error
-    finally:
-        if unused:  # the run failed before it started; Windows keeps locked files
-            shutil.rmtree(folder.root)
+    from rfkeras.evaluation.report_table import print_report
+    from rfkeras.training.api import train_in
+
+    result = train_in(config, folder, resume, workers)
+    if result is None:  # not the chief
+        return 0
+    print_report(result.report, title="Test")
+    if result.export_difference is not None:
+        print(
+            f"SavedModel: {folder.saved_model} (scores differ from the model's by at most "
+            f"{result.export_difference:.1e}, checked in a clean process)"
+        )
+    print(f"Run folder: {folder.root}")
+    return 0
 
 
 def _follow(options: argparse.Namespace, workers: Workers) -> int:
@@ -239,44 +172,4 @@ def _follow(options: argparse.Namespace, workers: Workers) -> int:
             )
     if not message["done"]:
         train(config, RunFolder(Path(message["folder"])), workers=workers)
-    return 0
-
-
-def _is_unused(folder: RunFolder) -> bool:
-    """Return whether a locked folder has only what a run has before it starts."""
-    files = {path for path in folder.root.rglob("*") if path.is_file()}
-    return files <= {folder.config, folder.lock, holder_file(folder.lock)}
-
-
-def _how_to_resume(folder: RunFolder) -> str:
-    if not folder.last.exists():
-        return "Nothing was saved yet, so start the run again."
-    return (
-        "Resume from the last saved step with: "
-        f"rfkeras train --resume {shlex.quote(str(folder.root))}"
-    )
-
-
-def _train(
-    config: TrainConfig, folder: RunFolder, resume: bool, workers: Workers | None
-) -> int:
-    from rfkeras.evaluation.report_table import print_report
-    from rfkeras.training.callbacks import Interrupted
-    from rfkeras.training.run import train
-
-    try:
-        result = train(config, folder, resume, workers)
-    except Interrupted as interrupt:
-        raise Interrupted(f"Saved. {_how_to_resume(folder)}", interrupt.number) from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_resume(folder)) from None
-    if result is None:  # not the chief
-        return 0
-    print_report(result.report, title="Test")
-    if result.export_difference is not None:
-        print(
-            f"SavedModel: {folder.saved_model} (scores differ from the model's by at most "
-            f"{result.export_difference:.1e}, checked in a clean process)"
-        )
-    print(f"Run folder: {folder.root}")
     return 0

@@ -14,6 +14,7 @@ from rfkeras.config.parsing import (
     PRUNING,
     SPEC_AUGMENT,
     SWA,
+    Registered,
     choice,
     number,
     option,
@@ -23,6 +24,8 @@ from rfkeras.config.parsing import (
     whole,
     whole_numbers,
 )
+from rfkeras.frontend.presets import PRESETS
+from rfkeras.utils.registry import AUGMENTATIONS, AUTO_LOSS, LOSSES, METRICS, OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class AugmentationOptions:
     frequency_mask_bands: int = option(
         24, whole(1), "SpecAugment: largest width of a frequency stripe", needs=SPEC_AUGMENT
     )
+    augment: tuple[str, ...] = option(
+        (),
+        Registered(AUGMENTATIONS, several=True),
+        "names of augmentations of your own (register_augmentation), separated by commas",
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,16 @@ class OptimizerOptions:
 
     epochs: int = option(200, whole(1), "passes over the training set")
     batch_size: int = option(10, whole(1), "clips per step, over all devices together")
-    optimizer: str = option("adam", choice("adam", "adamw"), "adam or adamw")
+    optimizer: str = option(
+        "adam",
+        Registered(OPTIMIZERS),
+        "adam, adamw, another optimizer of Keras such as sgd, or your own (register_optimizer)",
+    )
+    loss: str = option(
+        AUTO_LOSS,
+        Registered(LOSSES),
+        "auto (cross-entropy of the tags or classes) or your own (register_loss)",
+    )
     learning_rate: float = option(
         1e-4,
         number(0.0, 10.0),
@@ -115,6 +132,11 @@ class SelectionOptions:
     group_title: ClassVar[str] = "averaging and selection of weights"
 
     monitor: str = option("val_mAP", text, "metric in log.csv that selects the best epoch")
+    metrics: tuple[str, ...] = option(
+        (),
+        Registered(METRICS, several=True),
+        "names of validation metrics of your own (register_metric), separated by commas",
+    )
     early_stop_epochs: int | None = option(
         None, whole(1), "stop after this many epochs without improvement (default: never)"
     )
@@ -313,7 +335,8 @@ class DataOptions:
     dataset: str = option(
         "gm_instruments",
         text,
-        "gm_instruments, openmic, mtg_jamendo, dcase, magnatagatune, gtzan, folder or packed",
+        "gm_instruments, openmic, mtg_jamendo, dcase, magnatagatune, gtzan, folder, packed or "
+        "your own (register_dataset)",
     )
     data_dir: str | None = option(
         None, text, "folder of the data set (gm_instruments: cache folder)"
@@ -392,8 +415,9 @@ class FrontendOptions:
 
     frontend: str = option(
         "perceptual_mel_22k",
-        choice("perceptual_mel_22k", "perceptual_mel_44k", "mel_32k"),
-        "front-end preset",
+        Registered(PRESETS),
+        "front-end preset: perceptual_mel_22k, perceptual_mel_44k, mel_32k or your own "
+        "(register_frontend)",
     )
     fixed_floor: bool = option(
         False, switch, "use an absolute dB floor in the front-end instead of one per clip"

@@ -146,6 +146,29 @@ def whole_numbers(*lengths: int) -> Callable[[str, Any], int | tuple[int, ...]]:
     return parse
 
 
+@dataclass(frozen=True)
+class Registered:
+    """Parser of names of registered parts: one name, or several separated by commas."""
+
+    registry: Mapping[str, Any]
+    several: bool = False
+
+    def __call__(self, name: str, value: Any) -> str | tuple[str, ...]:
+        if not self.several:
+            return self._checked(name, text(name, value))
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, Sequence):
+            raise ConfigError(f"{name} must be names separated by commas. Received: {value!r}.")
+        return tuple(self._checked(name, str(part).strip()) for part in parts)
+
+    def _checked(self, name: str, part: str) -> str:
+        try:
+            self.registry[part]
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+        return part
+
+
 def weights(name: str, value: Any) -> str | dict[str, float]:
     """Parse class weights: none, balanced, or a table from tag to weight."""
     if isinstance(value, Mapping):

@@ -359,7 +359,8 @@ def complete(config: TrainConfig) -> TrainConfig:
     filled = {
         name: known[name] for name in config.model_option_names() if name in known
     } | given
-    info.plan_for(**given)  # raises an error for an impossible receptive field
+    if info.plan is not None:
+        info.plan_for(**given)  # raises an error for an impossible receptive field
     if config.dataset == "gm_instruments" and config.dataset_size is None:
         filled["dataset_size"] = DEFAULT_SIZE
     if config.data_dir is not None and not is_remote(config.data_dir):

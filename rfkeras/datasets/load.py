@@ -1,14 +1,19 @@
-"""Load a data set by name."""
+"""Load a data set by name, and register data sets of your own."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rfkeras.datasets.base import AudioDataset
-from rfkeras.errors import ConfigError, located, unknown_name
+from rfkeras.errors import ConfigError, DatasetError, located, unknown_name
+from rfkeras.utils.registry import Registry
 from rfkeras.utils.remote import to_path
+
+Loader = Callable[[Any, int, float, dict[str, Any]], AudioDataset]
 
 
 def load_dataset(
@@ -32,6 +37,7 @@ def load_dataset(
             - "gtzan" (audio_dir)
             - "folder" (test_share, allow_absolute, split_rule, label_names): your own data
             - "packed": shards written by `pack`
+            - a name given to `register_dataset`, with the options of its function
         data_dir: Folder of the data set. For "folder", a CSV file or a folder with one
             sub-folder per class. For "packed", a folder of shards. May be an s3://, gs://,
             az://, hdfs:// or http(s):// URL, except for gm_instruments, which has a default
@@ -48,22 +54,100 @@ def load_dataset(
         ConfigError: The name or an option is unknown, or data_dir is missing.
         DatasetError: The data set is incomplete or malformed.
     """
-    if name not in _LOADERS:
-        raise ConfigError(unknown_name("data set", name, _LOADERS))
-    loader, allowed = _LOADERS[name]
+    source = DATASETS[name]
+    allowed = source.options
     for option in options:
         if option not in allowed and option in _COMMON_OPTIONS:
-            others = sorted(n for n, (_, accepted) in _LOADERS.items() if option in accepted)
+            others = sorted(n for n in DATASETS if option in DATASETS[n].options)
             raise ConfigError(
                 f"Data set {name!r} does not accept --{option.replace('_', '-')}. Data sets "
                 f"that do: {', '.join(others)}."
             )
         if option not in allowed:
             raise ConfigError(unknown_name(f"option of {name}", option, allowed))
-    if data_dir is None and name != "gm_instruments":
+    if data_dir is None and source.needs_folder:
         raise ConfigError(f"Data set {name!r} needs --data-dir, {_data_dir_help(name)}.")
     with located(data_dir or name):
-        return loader(data_dir, seed, validation_share, options)
+        return source.load(data_dir, seed, validation_share, options)
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """How a data set is loaded.
+
+    Attributes:
+        load: Function from folder, seed, validation share and options to the data set.
+        options: Names of the options that it accepts.
+        needs_folder: Whether it needs a folder.
+    """
+
+    load: Loader
+    options: frozenset[str]
+    needs_folder: bool = True
+
+
+def register_dataset(name: str) -> Callable[[Callable[..., AudioDataset]], Any]:
+    """Register the decorated function as a data set, for `load_dataset` and --dataset.
+
+    The function is called with those of these arguments that it has, by name: `data_dir` (a
+    path; an argument without a default makes --data-dir required), `seed`,
+    `validation_share`, `subset`, `fold` and `audio_dir`. It returns an `AudioDataset` with
+    the splits "train", "validation" and "test".
+
+    Args:
+        name: Name of the data set.
+
+    Raises:
+        ConfigError: The name is taken or not allowed, or the function has another argument
+            without a default.
+
+    Example:
+        >>> @register_dataset("my_clips")
+        ... def load(data_dir, seed=0, validation_share=0.15):
+        ...     return AudioDataset("my_clips", ("flute", "voice"), splits)
+    """
+
+    def register(function: Callable[..., AudioDataset]) -> Callable[..., AudioDataset]:
+        DATASETS.add(name, _users_source(name, function), origin=function)
+        return function
+
+    return register
+
+
+def _users_source(name: str, function: Callable[..., AudioDataset]) -> DatasetSource:
+    parameters = inspect.signature(function).parameters
+    given = ("data_dir", "seed", "validation_share", *_COMMON_OPTIONS)
+    for parameter in parameters.values():
+        required = parameter.default is parameter.empty
+        if parameter.name not in given and required and parameter.kind < parameter.VAR_KEYWORD:
+            raise ConfigError(
+                f"The function of data set {name!r} has an argument {parameter.name!r} "
+                f"without a default. These are given: {', '.join(given)}."
+            )
+
+    def load(
+        data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+    ) -> AudioDataset:
+        folder = None if data_dir is None else to_path(data_dir)
+        values = {
+            "data_dir": folder,
+            "seed": seed,
+            "validation_share": validation_share,
+            **_with_paths(options),
+        }
+        used = {key: value for key, value in values.items() if key in parameters}
+        dataset = function(**used)
+        if not isinstance(dataset, AudioDataset):
+            raise DatasetError(
+                f"The function of data set {name!r} must return an AudioDataset. Received: "
+                f"{type(dataset).__name__}."
+            )
+        return dataset
+
+    folder = parameters.get("data_dir")
+    needs_folder = folder is not None and folder.default is folder.empty
+    options = frozenset(option for option in _COMMON_OPTIONS if option in parameters)
+    return DatasetSource(load, options, needs_folder)
 
 
 def _data_dir_help(name: str) -> str:
@@ -170,15 +254,24 @@ def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
 
 
 _COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # accepted by several data sets
-# Loader and the options that it accepts.
-_LOADERS: dict[str, tuple[Callable[[Any, int, float, dict[str, Any]], AudioDataset], set[str]]]
-_LOADERS = {
-    "gm_instruments": (_gm_instruments, {"size", "workers", "progress", "sound_font"}),
-    "openmic": (_openmic, {"split_seed", "split_rule"}),
-    "mtg_jamendo": (_mtg_jamendo, {"subset", "fold", "audio_dir"}),
-    "dcase": (_dcase, {"subset", "audio_dir", "split_seed"}),
-    "magnatagatune": (_magnatagatune, {"subset", "audio_dir"}),
-    "gtzan": (_gtzan, {"audio_dir"}),
-    "folder": (_folder, {"test_share", "allow_absolute", "split_rule", "label_names"}),
-    "packed": (_packed, set()),
-}
+
+
+def _own(load: Loader, *options: str, needs_folder: bool = True) -> DatasetSource:
+    return DatasetSource(load, frozenset(options), needs_folder)
+
+
+DATASETS: Registry[DatasetSource] = Registry(
+    "data set",
+    {
+        "gm_instruments": _own(
+            _gm_instruments, "size", "workers", "progress", "sound_font", needs_folder=False
+        ),
+        "openmic": _own(_openmic, "split_seed", "split_rule"),
+        "mtg_jamendo": _own(_mtg_jamendo, "subset", "fold", "audio_dir"),
+        "dcase": _own(_dcase, "subset", "audio_dir", "split_seed"),
+        "magnatagatune": _own(_magnatagatune, "subset", "audio_dir"),
+        "gtzan": _own(_gtzan, "audio_dir"),
+        "folder": _own(_folder, "test_share", "allow_absolute", "split_rule", "label_names"),
+        "packed": _own(_packed),
+    },
+)

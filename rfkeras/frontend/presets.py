@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.errors import ConfigError
+from rfkeras.utils.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 _PERCEPTUAL = {"n_fft": 2048, "window_samples": 2048, "hop_samples": 512, "n_mels": 256}
-PRESETS: dict[str, dict[str, Any]] = {
+_OWN_PRESETS: dict[str, dict[str, Any]] = {
     # The exact features of the published acoustic scene networks.
     "perceptual_mel_22k": {"sample_rate_hz": 22050, **_PERCEPTUAL},
     # The settings for MediaEval 2019: 2048-sample window with 75 % overlap, 256 bands.
@@ -31,15 +32,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+PRESETS: Registry[dict[str, Any]] = Registry("front-end", _OWN_PRESETS)
+
+
 def preset_config(name: str) -> dict[str, Any]:
     """Return the `Frontend` arguments of a preset.
 
     Raises:
         ConfigError: Unknown preset; the message suggests the nearest name.
     """
-    if name not in PRESETS:
-        raise ConfigError(unknown_name("front-end", name, PRESETS))
     return dict(PRESETS[name])
+
+
+def register_frontend(name: str, *, sample_rate_hz: int, **arguments: Any) -> None:
+    """Register a preset of the front-end, for --frontend and `create_model(frontend=...)`.
+
+    Args:
+        name: Its name.
+        sample_rate_hz: Sample rate of the waveforms.
+        **arguments: Further arguments of `Frontend`, such as n_fft, hop_samples and n_mels, as
+            JSON values, since they are saved in the model.
+
+    Raises:
+        ConfigError: The name is taken or not allowed.
+
+    Example:
+        >>> register_frontend("mel_16k", sample_rate_hz=16000, n_fft=512, hop_samples=160)
+    """
+    PRESETS.add(name, {"sample_rate_hz": sample_rate_hz, **arguments})
 
 
 # Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, logarithmic above.

@@ -281,6 +281,13 @@ class CheckpointCallback(keras.callbacks.Callback):
             save_snapshot(self.folder.last, self.variables, asdict(state))
         self._stop_if_interrupted()
 
+    def note_stop(self) -> None:
+        """Record that another callback has stopped the training after an epoch."""
+        if self.model.stop_training and not self.state.stopped:
+            self.state.stopped = True
+            if self.writes:
+                save_snapshot(self.folder.last, self.variables, asdict(self.state))
+
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.release_signals()
 

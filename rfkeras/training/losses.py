@@ -11,6 +11,8 @@ from keras import ops
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.tasks import MULTI_LABEL
+from rfkeras.utils.registry import AUTO_LOSS, LOSSES
 
 LARGEST_WEIGHT = 20.0  # so that a tag with a handful of clips does not dominate the gradient
 
@@ -97,6 +99,86 @@ def _checked(loss: str, logits: Any, labels: Any) -> tuple[Any, Any]:
 def loss_for(task: str) -> keras.losses.Loss:
     """Return the loss of a task, "multi_label" or "single_label"."""
     return SoftmaxCrossentropy() if task == "single_label" else MaskedBinaryCrossentropy()
+
+
+class UsersLoss(keras.losses.Loss):
+    """A loss of the user, or of Keras, on labels of which some may be unknown.
+
+    Unknown labels are left out by `sample_weight` in the shape of the labels, as in
+    `MaskedBinaryCrossentropy`, so the loss has to return one value per tag. Losses of Keras
+    that average over the tags are called for each tag separately.
+
+    Args:
+        loss: A `keras.losses.Loss`, or a function of labels and logits, (batch, classes) each,
+            that returns (batch, classes) or, for single-label data, (batch,).
+        task: "multi_label" or "single_label".
+
+    Raises:
+        ConfigError: The loss expects probabilities instead of logits, or returns another shape.
+    """
+
+    def __init__(self, loss: Any, task: str):
+        name = getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__)
+        super().__init__(name=name)
+        if getattr(loss, "from_logits", True) is False:
+            raise ConfigError(
+                f"Loss {name!r} expects probabilities, but models return logits. Create it "
+                "with from_logits=True."
+            )
+        self._values = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        self._per_tag = task == MULTI_LABEL and type(loss).__name__ in _AVERAGED_BY_KERAS
+        self._task = task
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        logits, labels = _checked(self.name, y_pred, y_true)
+        if self._per_tag:
+            return self._values(labels[..., None], logits[..., None])
+        values = ops.convert_to_tensor(self._values(labels, logits))
+        allowed = [2] if self._task == MULTI_LABEL else [1, 2]
+        if len(values.shape) not in allowed or values.shape[1:] not in ((), labels.shape[1:]):
+            wanted = "(batch, classes)" if allowed == [2] else "(batch, classes) or (batch,)"
+            raise ConfigError(
+                f"Loss {self.name!r} must return {wanted}, one value per "
+                f"{'tag' if allowed == [2] else 'class or clip'}, because rfkeras leaves out "
+                f"unknown labels and takes the mean. Received: shape {tuple(values.shape)}."
+            )
+        return values
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        if sample_weight is not None and self._task != MULTI_LABEL:
+            values = self.call(y_true, y_pred)
+            if len(values.shape) == 1:  # the weight of a clip is that of its class
+                sample_weight = ops.sum(ops.cast(y_true, "float32") * sample_weight, axis=-1)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+
+# Losses of Keras that are means of one value per tag.
+_AVERAGED_BY_KERAS = (
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "Hinge",
+    "Huber",
+    "LogCosh",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "SquaredHinge",
+)
+
+
+def make_loss(name: str, task: str) -> keras.losses.Loss:
+    """Return a loss by its name.
+
+    Args:
+        name: "auto" for that of the task, or a name given to `register_loss`.
+        task: "multi_label" or "single_label".
+
+    Raises:
+        ConfigError: There is no such loss, or it expects probabilities.
+    """
+    if name == AUTO_LOSS:
+        return loss_for(task)
+    part = LOSSES[name]
+    return UsersLoss(part() if isinstance(part, type) else part, task)
 
 
 def first_logits(labels: NDArray[Any], mask: NDArray[Any], task: str) -> NDArray[np.float32]:

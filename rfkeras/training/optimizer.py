@@ -9,6 +9,8 @@ import keras
 from keras import ops
 
 from rfkeras.config.train_config import WEIGHT_DECAY, TrainConfig
+from rfkeras.errors import ConfigError
+from rfkeras.utils.registry import OPTIMIZERS
 
 
 def is_kernel(variable: Any) -> bool:
@@ -126,7 +128,7 @@ class _ReducedGradients(keras.optimizers.Adam):
             self.weight_decay = decay
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return list(grads_and_vars)
+        return _as_they_are(self, grads_and_vars)
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
@@ -162,14 +164,57 @@ def make_optimizer(
         end_step=round(config.decay_until_epoch * steps_per_epoch),
         final_learning_rate=config.final_learning_rate,
     )
-    optimizer: Adam | AdamW
+    optimizer: Any
     if config.optimizer == "adam":
         optimizer = Adam(schedule, global_clipnorm=config.clip_norm)
-    else:
+    elif config.optimizer == "adamw":
         decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
         optimizer = AdamW(schedule, weight_decay=decay, global_clipnorm=config.clip_norm)
         others = [v for v in variables if not is_kernel(v)]
         optimizer.exclude_from_weight_decay(var_list=others)
+    else:
+        return _other_optimizer(config, schedule)
     begins_at = (config.unfreeze_after or 0) * steps_per_epoch
     optimizer.hold_back(backbone, config.trunk_lr_scale, begins_at)
     return optimizer
+
+
+def _other_optimizer(config: TrainConfig, schedule: Any) -> Any:
+    """Return an optimizer of Keras or of the user for gradients that are summed already.
+
+    Raises:
+        ConfigError: It is no optimizer, or the configuration has options that only work with
+            Adam.
+    """
+    name = config.optimizer
+    if config.freeze != "none" or config.trunk_lr_scale != 1.0:
+        raise ConfigError(
+            "--freeze and --trunk-lr-scale need --optimizer adam or adamw. Received: "
+            f"--optimizer {name}."
+        )
+    if config.precision == "mixed_float16":
+        raise ConfigError(
+            "--precision mixed_float16 needs --optimizer adam or adamw; mixed_bfloat16 works "
+            f"with all. Received: --optimizer {name}."
+        )
+    part = OPTIMIZERS[name]
+    if part is None:
+        made = keras.optimizers.get({"class_name": name, "config": {"learning_rate": schedule}})
+    else:
+        made = part if isinstance(part, keras.optimizers.Optimizer) else part(schedule)
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise ConfigError(
+            f"Optimizer {name!r} must be a keras.optimizers.Optimizer or a function of the "
+            f"learning-rate schedule that returns one. Received: {type(made).__name__}."
+        )
+    kind = type(made)
+    # Keras would sum the gradients over the replicas a second time.
+    reduced = type(kind.__name__, (kind,), {"_all_reduce_sum_gradients": _as_they_are})
+    settings = made.get_config()
+    if config.clip_norm is not None:
+        settings["global_clipnorm"] = config.clip_norm
+    return reduced.from_config(settings)
+
+
+def _as_they_are(self: Any, grads_and_vars: Any) -> list[Any]:
+    return list(grads_and_vars)

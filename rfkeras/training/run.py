@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.datasets.clip_features import open_features
 from rfkeras.errors import ConfigError, DatasetError
@@ -26,7 +26,7 @@ from rfkeras.evaluation.metrics import best_f1_thresholds
 from rfkeras.evaluation.report import write_report
 from rfkeras.evaluation.result import Report
 from rfkeras.export import saved_model, verify
-from rfkeras.frontend import preset_config
+from rfkeras.frontend import find_frontend
 from rfkeras.layers import find_head
 from rfkeras.tasks import MULTI_LABEL
 from rfkeras.training.callbacks import (
@@ -61,6 +61,7 @@ from rfkeras.training.run_dir import (
 from rfkeras.training.scoring import Validation, score_clips, score_split, validation_metrics
 from rfkeras.training.step import (
     TrainingModel,
+    audio_format,
     build_tagger,
     build_training_model,
     recompute_statistics,
@@ -88,6 +89,11 @@ class TrainResult:
     report: Report
     export_difference: float | None
 
+    @cached_property
+    def model(self) -> keras.Model:
+        """The finished model, loaded from the folder."""
+        return load_model(self.folder.model)
+
 
 @dataclass(frozen=True)
 class FittedRun:
@@ -110,6 +116,7 @@ def train(
     resume: bool = False,
     workers: Workers | None = None,
     features_dir: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult | None:
     """Train a model, evaluate it on the test split once, and export it.
 
@@ -119,6 +126,7 @@ def train(
         resume: As in `fit`.
         workers: As in `fit`.
         features_dir: As in `fit`.
+        callbacks: As in `fit`.
 
     Returns:
         The result, when all files of the run folder are written. None in a worker that is
@@ -132,7 +140,7 @@ def train(
     workers = workers or open_workers(config.devices)
 
     # --- 1 to 5. Open the data, build, restore or start, train, choose the final weights.
-    fitted = fit(config, folder, resume, workers, features_dir)
+    fitted = fit(config, folder, resume, workers, features_dir, callbacks)
 
     # --- 6. Finish: save the model, score the test split once, export, verify.
     result = finish(fitted.model, folder, fitted.inputs) if workers.is_chief else None
@@ -146,6 +154,7 @@ def fit(
     resume: bool = False,
     workers: Workers | None = None,
     features_dir: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> FittedRun:
     """Train a model and choose its final weights on the validation split.
 
@@ -159,6 +168,9 @@ def fit(
             of the configuration.
         features_dir: Folder of the spectrograms that `cache_features` keeps, which several
             runs may share. None: in the run's folder.
+        callbacks: Callbacks of the user, called after those of the run. `self.model.tagger` is
+            the model from waveform to logits, and the logs of an epoch have its validation
+            metrics. `self.model.stop_training = True` at the end of an epoch ends the training.
 
     Raises:
         ConfigError: An option does not fit the model, the data or the machine.
@@ -177,8 +189,7 @@ def fit(
             "--cache-features works with one worker (on one or several devices), because only "
             f"the chief uses the run folder. Received: {workers.count} workers."
         )
-    rate_hz = preset_config(config.frontend)["sample_rate_hz"]
-    audio = AudioFormat(rate_hz, config.input_channels)
+    audio = audio_format(config)
     inputs = open_inputs(config, audio, folder.bad_files if workers.is_chief else None)
     _check_all_workers_read_the_same(inputs, workers)
     _check_validation_labels(inputs)
@@ -234,9 +245,9 @@ def fit(
         display = ProgressDisplay(
             total_steps, state.steps_done, config.epochs, selection.monitor
         )
-        callbacks: list[keras.callbacks.Callback] = [checkpoints]
+        own: list[keras.callbacks.Callback] = [checkpoints]
         if workers.is_chief:
-            callbacks += [display, TensorBoardLogger(folder.tensorboard)]
+            own += [display, TensorBoardLogger(folder.tensorboard)]
         model.freeze(state.steps_done < frozen_steps)
         try:
             checkpoints.check_finite()
@@ -249,10 +260,11 @@ def fit(
                     initial_epoch=start // steps,
                     epochs=-(-stop // steps),
                     steps_per_epoch=min(steps, stop - start),
-                    callbacks=callbacks,
+                    callbacks=[*own, *callbacks],
                     shuffle=False,  # the batches have their order; Keras 3.15 warns otherwise
                     verbose=0,
                 )
+                checkpoints.note_stop()
         except Diverged as error:
             kept = _keep_best(model, inputs, folder, state) if workers.is_chief else ""
             raise Diverged(f"{error} {kept}") from None
@@ -296,7 +308,8 @@ def _metric_names(inputs: Inputs) -> list[str]:
     """Return the names of the validation metrics, from those of uniform scores."""
     split = inputs.dataset.split("validation")
     scores = np.full(split.labels.shape, 1.0 / split.labels.shape[1])
-    return list(validation_metrics(scores, split.labels, split.mask, inputs.dataset.task))
+    task, further = inputs.dataset.task, inputs.config.metrics
+    return list(validation_metrics(scores, split.labels, split.mask, task, further))
 
 
 def _record_start(folder: RunFolder, inputs: Inputs) -> None:
@@ -384,10 +397,12 @@ def _start(tagger: keras.Model, inputs: Inputs, folder: RunFolder) -> None:
     loaded = None
     if config.init_weights is not None:
         loaded = _load_initial_weights(tagger, inputs, folder)
-    if loaded is None or not loaded.has_frontend:
+    frontend = find_frontend(tagger)
+    assert frontend is not None  # every tagger of a run has one
+    has_statistics = bool(frontend.mean_db.numpy().any())  # of a model that was given
+    if not has_statistics and (loaded is None or not loaded.has_frontend):
         print_status("Computing mean and deviation of every mel band over the training clips")
         batches = (batch[0] for batch in inputs.training_batches(0, inputs.steps_per_epoch))
-        frontend = tagger.get_layer("frontend")
         frontend.adapt(batches, are_features=inputs.features is not None)
     if config.prior_bias and (loaded is None or not loaded.has_head):
         split = inputs.dataset.split("train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from rfkeras.training.data import Inputs, open_inputs
 from rfkeras.training.distributed import Workers
 from rfkeras.training.run_dir import RunFolder, copy_values, state_variables
 from rfkeras.training.step import build_tagger, dtype_policy
+from rfkeras.utils.registry import METRICS
 from rfkeras.utils.text import first_few
 from zoo.pretrained import load_model
 from zoo.tagger import label_names
@@ -49,7 +51,11 @@ VALIDATION = "validation"
 
 
 def validation_metrics(
-    scores: ArrayLike, labels: ArrayLike, mask: ArrayLike, task: str
+    scores: ArrayLike,
+    labels: ArrayLike,
+    mask: ArrayLike,
+    task: str,
+    further: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return the metrics of an epoch by their names in log.csv.
 
@@ -60,12 +66,13 @@ def validation_metrics(
         labels: (clips, classes) of 0 and 1.
         mask: (clips, classes), 1 where the label is known.
         task: "multi_label" or "single_label".
+        further: Names given to `rfkeras.register_metric`.
 
     Returns:
         val_loss, the training loss without class weights and mixup; val_mAP; val_roc_auc;
         val_f1, the macro mean at a threshold of 0.5 or, for single-label tasks, of the most
-        likely class; and val_accuracy for single-label tasks. Means are over the tags for
-        which the metric is defined, and NaN if there are none.
+        likely class; val_accuracy for single-label tasks; and the further metrics. Means are
+        over the tags for which the metric is defined, and NaN if there are none.
 
     Raises:
         ConfigError: The task is unknown, an array is not allowed or, for single-label tasks,
@@ -83,7 +90,9 @@ def validation_metrics(
     else:
         decisions, accuracy = decide(scores), {}
     macro_f1 = decision_metrics(decisions, labels, mask).f1.macro
-    return {**metrics, "val_f1": macro_f1, **accuracy}
+    arrays = [np.array(values) for values in (scores, labels, mask)]  # theirs to change
+    users = {f"val_{name}": float(METRICS[name](*arrays)) for name in further}
+    return {**metrics, "val_f1": macro_f1, **accuracy, **users}
 
 
 class Validation:
@@ -136,9 +145,9 @@ class Validation:
         rows, scores = table[:, 0].astype(np.int64), table[:, 1:]
         self._gather_bad_files()
         labels, mask = self.inputs.labels_and_mask(VALIDATION, rows)
-        task = self.inputs.dataset.task
+        task, further = self.inputs.dataset.task, self.inputs.config.metrics
         metrics: dict[str, float] = self.workers.broadcast(
-            lambda: validation_metrics(scores, labels, mask, task)
+            lambda: validation_metrics(scores, labels, mask, task, further)
         )
         return metrics
 
@@ -248,10 +257,10 @@ def score_clips(
 
 
 def score_model(
-    source: str | Path,
+    source: str | Path | keras.Model,
     config: TrainConfig,
     split: str,
-    bad_files_csv: Path,
+    bad_files_csv: Path | None,
     *,
     trained_in: RunFolder | None = None,
     bootstrap_samples: int = 1000,
@@ -264,10 +273,10 @@ def score_model(
     class that no clip has can only be a wrong decision.
 
     Args:
-        source: Run folder, .keras file, or name of a model with pretrained weights.
+        source: Run folder, .keras file, name of a model with pretrained weights, or a model.
         config: Names the data set and how it is read.
         split: Name of the split.
-        bad_files_csv: File in which unusable files are listed.
+        bad_files_csv: File in which unusable files are listed; None: no list.
         trained_in: The run that trained the model. Its training clips are rejected, except
             in the split "train".
         bootstrap_samples: Resamples for the confidence intervals. 0: no intervals.
@@ -278,7 +287,8 @@ def score_model(
         DatasetError: The data cannot be read or has none of the model's tags, or the model was
             trained on some of the clips.
     """
-    model = load_model(source)
+    model = source if isinstance(source, keras.Model) else load_model(source)
+    source = model.name if model is source else source
     frontend = find_frontend(model)
     if frontend is None:
         raise ConfigError(f"{source} has no front-end, so it cannot take audio.")

@@ -16,20 +16,57 @@ import tensorflow as tf
 from keras import ops
 
 import zoo
+from rfkeras.audio.io import AudioFormat
 from rfkeras.config.train_config import TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.frontend import create_frontend, find_frontend
+from rfkeras.frontend import create_frontend, find_frontend, preset_config
 from rfkeras.layers import Mixup, RandomGain, RandomTimeRoll, SpecAugment, model_outputs
-from rfkeras.training.losses import apply_class_weights, class_weights, loss_for
+from rfkeras.training.losses import apply_class_weights, class_weights, make_loss
 from rfkeras.training.optimizer import is_kernel, make_optimizer
 from rfkeras.utils.keras_workarounds import CollectiveModel
 from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
+from rfkeras.utils.registry import AUGMENTATIONS
 from zoo.tagger import classifier_input
 
 if TYPE_CHECKING:
     from rfkeras.training.data import Inputs
 
 EMA_WARM_UP = 8.0  # steps after the first, in which the average equals the weights
+
+
+def audio_format(config: TrainConfig) -> AudioFormat:
+    """Return the sample rate and channels of the waveforms that a run's model takes.
+
+    Raises:
+        ConfigError: The model has no front-end.
+    """
+    known = zoo.model_info(config.model).options
+    if "frontend" in known and "input_channels" in known:
+        rate_hz = preset_config(config.frontend)["sample_rate_hz"]
+        return AudioFormat(rate_hz, config.input_channels)
+    model = zoo.create_model(
+        config.model, 1, **_audio_options(config), **config.model_options()
+    )
+    frontend = find_frontend(model)
+    if frontend is None:
+        raise ConfigError(
+            f"Model {config.model!r} has no rfkeras.frontend.Frontend, so it takes no audio. "
+            "Put create_frontend(...) behind its input; or train it on your own spectrograms "
+            "with model.fit."
+        )
+    shape = only_input(model).shape
+    return AudioFormat(frontend.sample_rate_hz, 1 if len(shape) == 2 else int(shape[2]))
+
+
+def _audio_options(config: TrainConfig) -> dict[str, Any]:
+    """Return front-end and channels, if the model has these options."""
+    known = zoo.model_info(config.model).options
+    options: dict[str, Any] = {}
+    if "frontend" in known:
+        options["frontend"] = create_frontend(config.frontend, fixed_floor=config.fixed_floor)
+    if "input_channels" in known:
+        options["input_channels"] = config.input_channels
+    return options
 
 
 def build_tagger(inputs: Inputs, num_classes: int | None = None) -> keras.Model:
@@ -45,8 +82,7 @@ def build_tagger(inputs: Inputs, num_classes: int | None = None) -> keras.Model:
         num_classes,
         label_names=inputs.dataset.label_names if num_classes is None else None,
         task=inputs.dataset.task,
-        frontend=create_frontend(config.frontend, fixed_floor=config.fixed_floor),
-        input_channels=config.input_channels,
+        **_audio_options(config),
         **config.model_options(),
     )
 
@@ -68,7 +104,7 @@ def build_training_model(inputs: Inputs, strategy: Any) -> TrainingModel:
         tagger.jit_compile = False  # for predict; "auto" would compile the front-end with XLA
         model = TrainingModel(
             tagger,
-            waveform_augmentation=[RandomGain(config.gain_db)] if config.gain_db else [],
+            waveform_augmentation=_waveform_augmentation(config),
             augmentation=_spectrogram_augmentation(config),
             mixup=Mixup(config.mixup) if config.mixup else None,
             class_weights=class_weights(
@@ -91,7 +127,7 @@ def build_training_model(inputs: Inputs, strategy: Any) -> TrainingModel:
             optimizer=make_optimizer(
                 config, variables, inputs.steps_per_epoch, model.backbone_indices
             ),
-            loss=loss_for(inputs.dataset.task),
+            loss=make_loss(config.loss, inputs.dataset.task),
             jit_compile=False,
         )
         model.optimizer.build(variables)
@@ -109,6 +145,31 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def _waveform_augmentation(config: TrainConfig) -> list[keras.layers.Layer]:
+    own = [RandomGain(config.gain_db)] if config.gain_db else []
+    return [*own, *_users_augmentation(config, "waveform")]
+
+
+def _users_augmentation(config: TrainConfig, on: str) -> list[keras.layers.Layer]:
+    """Return the augmentation layers of the user for waveforms or for spectrograms.
+
+    Raises:
+        ConfigError: One is not a layer.
+    """
+    layers = []
+    for name in config.augment:
+        place, part = AUGMENTATIONS[name]
+        if place == on:
+            layer = part if isinstance(part, keras.layers.Layer) else part()
+            if not isinstance(layer, keras.layers.Layer):
+                raise ConfigError(
+                    f"Augmentation {name!r} must be a Keras layer, or a function that returns "
+                    f"one. Received: {type(layer).__name__}."
+                )
+            layers.append(layer)
+    return layers
+
+
 def _spectrogram_augmentation(config: TrainConfig) -> list[keras.layers.Layer]:
     layers: list[keras.layers.Layer] = [RandomTimeRoll()] if config.time_roll else []
     if config.spec_augment:
@@ -120,7 +181,7 @@ def _spectrogram_augmentation(config: TrainConfig) -> list[keras.layers.Layer]:
                 config.frequency_mask_bands,
             )
         )
-    return layers
+    return layers + _users_augmentation(config, "spectrogram")
 
 
 class TrainingModel(CollectiveModel):
