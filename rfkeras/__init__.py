@@ -23,7 +23,7 @@ _HOMES = {
     "register_dataset": "rfkeras.datasets.load",
     "register_frontend": "rfkeras.frontend.presets",
     **{
-        f"register_{part}": "rfkeras.utils.registry"
+        f"register_{part}": "rfkeras.utils.user_code"
         for part in ("augmentation", "loss", "metric", "optimizer")
     },
     **{

@@ -78,6 +78,15 @@ def workshop(tmp_path_factory):
             initialization="he",
         )
         model.save(folder / name)
+    for i, name in enumerate(("birds", "rain", "train")):
+        (folder / "mysounds" / name).mkdir(parents=True)
+        for clip in range(8):
+            tone = 0.1 * np.sin((0.05 + 0.3 * i) * np.arange(33075 + clip))
+            noisy = tone + 0.01 * rng.normal(size=tone.size)
+            soundfile.write(folder / "mysounds" / name / f"{clip}.wav", noisy, 22050)
+    shutil.copytree(folder / "mysounds/birds", folder / "annotated")
+    rows = [f"{i}.wav,0,1,{('flute', 'voice')[i % 2]}" for i in range(8)]
+    (folder / "annotated/events.csv").write_text("\n".join(["file,start_s,stop_s,tag", *rows]))
     shutil.copy(FIXTURES / "cp_resnet_rho5_w8_c1_n20.npz", folder / "model.npz")
     layouts.write_jamendo(folder / "mtg-jamendo-dataset")
     layouts.write_jamendo_audio(folder / "mtg-jamendo-dataset/audio")

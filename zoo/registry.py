@@ -18,7 +18,7 @@ from typing import Any
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.rf.axis import AxisField, AxisLayer, LayerChain
 from rfkeras.tasks import MULTI_LABEL
-from rfkeras.utils.registry import Registry
+from rfkeras.utils.user_code import Registry
 from zoo.transfer import InitialWeights
 
 ARCHITECTURES = (  # one module per architecture
@@ -79,8 +79,8 @@ class BuiltField(LayerChain):
         frequency: See `LayerChain`.
     """
 
-    time: AxisField | None  # type: ignore[assignment]
-    frequency: AxisField | None  # type: ignore[assignment]
+    time: AxisField | None
+    frequency: AxisField | None
 
     def axis_layers(self, axis: int) -> Iterator[AxisLayer]:
         raise ConfigError(

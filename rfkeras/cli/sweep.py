@@ -112,10 +112,11 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.experiments.sweep_choice import not_trained_to_the_end, recommendations
     from rfkeras.experiments.sweep_report import (
         finished_runs,
         markdown_tables,
+        not_trained_to_the_end,
+        recommendations,
         summarise,
         write_tables,
     )

@@ -25,7 +25,7 @@ from rfkeras.config.parsing import (
     whole_numbers,
 )
 from rfkeras.frontend.presets import PRESETS
-from rfkeras.utils.registry import AUGMENTATIONS, AUTO_LOSS, LOSSES, METRICS, OPTIMIZERS
+from rfkeras.utils.user_code import AUGMENTATIONS, AUTO_LOSS, LOSSES, METRICS, OPTIMIZERS
 
 
 @dataclass(frozen=True)

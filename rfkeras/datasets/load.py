@@ -10,8 +10,8 @@ from typing import Any
 
 from rfkeras.datasets.base import AudioDataset
 from rfkeras.errors import ConfigError, DatasetError, located, unknown_name
-from rfkeras.utils.registry import Registry
 from rfkeras.utils.remote import to_path
+from rfkeras.utils.user_code import Registry
 
 Loader = Callable[[Any, int, float, dict[str, Any]], AudioDataset]
 

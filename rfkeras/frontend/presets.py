@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rfkeras.errors import ConfigError
-from rfkeras.utils.registry import Registry
+from rfkeras.utils.user_code import Registry
 
 if TYPE_CHECKING:
     import numpy as np

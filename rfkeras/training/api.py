@@ -42,7 +42,7 @@ from rfkeras.training.run_dir import (
 from rfkeras.training.scoring import ScoredSplit, score_model
 from rfkeras.utils.files import holder_file
 from rfkeras.utils.progress import print_status
-from rfkeras.utils.registry import AUGMENTATIONS, LOSSES, METRICS, OPTIMIZERS, Registry
+from rfkeras.utils.user_code import AUGMENTATIONS, LOSSES, METRICS, OPTIMIZERS, Registry
 from zoo.registry import MODELS, ModelInfo, info_of
 
 LATEST = ""  # the newest unfinished run under runs/
@@ -97,7 +97,7 @@ def train(
 
     Example:
         >>> run = rfkeras.train("resnet_rf_small", dataset, loss=my_loss, epochs=20)
-        >>> run.report.mAP, run.folder.root
+        >>> run.report.mean_average_precision, run.folder.root
     """
     given = {
         "model": None if model is None else _model_name(model),
@@ -143,7 +143,7 @@ def evaluate(
         DatasetError: The data cannot be used, or the model was trained on some of the clips.
 
     Example:
-        >>> rfkeras.evaluate("runs/NAME", split="validation").report.mAP
+        >>> rfkeras.evaluate("runs/NAME", split="validation").report.summary["macro"]
     """
     source = model.folder.root if isinstance(model, TrainResult) else model
     flags = dict(options)

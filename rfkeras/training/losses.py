@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, unknown_name
 from rfkeras.tasks import MULTI_LABEL
-from rfkeras.utils.registry import AUTO_LOSS, LOSSES
+from rfkeras.utils.user_code import AUTO_LOSS, LOSSES
 
 LARGEST_WEIGHT = 20.0  # so that a tag with a handful of clips does not dominate the gradient
 

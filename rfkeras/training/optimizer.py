@@ -10,7 +10,7 @@ from keras import ops
 
 from rfkeras.config.train_config import WEIGHT_DECAY, TrainConfig
 from rfkeras.errors import ConfigError
-from rfkeras.utils.registry import OPTIMIZERS
+from rfkeras.utils.user_code import OPTIMIZERS
 
 
 def is_kernel(variable: Any) -> bool:
@@ -207,9 +207,9 @@ def _other_optimizer(config: TrainConfig, schedule: Any) -> Any:
             f"Optimizer {name!r} must be a keras.optimizers.Optimizer or a function of the "
             f"learning-rate schedule that returns one. Received: {type(made).__name__}."
         )
-    kind = type(made)
+    kind: Any = type(made)
     # Keras would sum the gradients over the replicas a second time.
-    reduced = type(kind.__name__, (kind,), {"_all_reduce_sum_gradients": _as_they_are})
+    reduced: Any = type(kind.__name__, (kind,), {"_all_reduce_sum_gradients": _as_they_are})
     settings = made.get_config()
     if config.clip_norm is not None:
         settings["global_clipnorm"] = config.clip_norm

@@ -194,12 +194,11 @@ def fit(
     _check_all_workers_read_the_same(inputs, workers)
     _check_validation_labels(inputs)
     selection = make_selection(config, _metric_names(inputs))
-    if workers.is_chief:
-        _record_start(folder, inputs)
 
     # --- 2. Build the model with its augmentation, loss, optimizer and schedule (step.py).
     model = build_training_model(inputs, workers.strategy)
     if workers.is_chief:
+        _record_start(folder, inputs)  # a folder with this record is kept after an error
         _announce(model, inputs)
     if config.cache_features:
         inputs = _with_features(inputs, model, features_dir or folder.features)

@@ -38,8 +38,8 @@ from rfkeras.training.data import Inputs, open_inputs
 from rfkeras.training.distributed import Workers
 from rfkeras.training.run_dir import RunFolder, copy_values, state_variables
 from rfkeras.training.step import build_tagger, dtype_policy
-from rfkeras.utils.registry import METRICS
 from rfkeras.utils.text import first_few
+from rfkeras.utils.user_code import METRICS
 from zoo.pretrained import load_model
 from zoo.tagger import label_names
 
@@ -288,7 +288,7 @@ def score_model(
             trained on some of the clips.
     """
     model = source if isinstance(source, keras.Model) else load_model(source)
-    source = model.name if model is source else source
+    source = str(model.name) if isinstance(source, keras.Model) else source
     frontend = find_frontend(model)
     if frontend is None:
         raise ConfigError(f"{source} has no front-end, so it cannot take audio.")

@@ -25,7 +25,7 @@ from rfkeras.training.losses import apply_class_weights, class_weights, make_los
 from rfkeras.training.optimizer import is_kernel, make_optimizer
 from rfkeras.utils.keras_workarounds import CollectiveModel
 from rfkeras.utils.model_graph import inlined, layer_tensor, only_input, only_output
-from rfkeras.utils.registry import AUGMENTATIONS
+from rfkeras.utils.user_code import AUGMENTATIONS
 from zoo.tagger import classifier_input
 
 if TYPE_CHECKING:

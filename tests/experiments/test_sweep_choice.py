@@ -8,8 +8,12 @@ import pytest
 from rfkeras.evaluation.bootstrap import bootstrap_mean_average_precision
 from rfkeras.evaluation.result import read_scores, write_scores
 from rfkeras.experiments.sweep import SweepRun, parse_extra_test
-from rfkeras.experiments.sweep_choice import not_trained_to_the_end, recommendations
-from rfkeras.experiments.sweep_report import FinishedRun, summarise
+from rfkeras.experiments.sweep_report import (
+    FinishedRun,
+    not_trained_to_the_end,
+    recommendations,
+    summarise,
+)
 
 CLIPS, TAGS = 150, 4
 SIZES = {2: 39, 7: 135, 11: 263, 22: 615}

@@ -12,6 +12,7 @@ from rfkeras.evaluation import metrics
 from rfkeras.training.losses import (
     MaskedBinaryCrossentropy,
     SoftmaxCrossentropy,
+    UsersLoss,
     class_weights,
     loss_for,
 )
@@ -128,3 +129,48 @@ def test_labels_may_be_whole_numbers_or_logical():
         expected = loss_for(task)(labels.astype("float32"), logits)
         for kind in ("int64", "uint8", "bool"):
             np.testing.assert_allclose(loss_for(task)(labels.astype(kind), logits), expected)
+
+
+def test_users_losses_are_masked_like_ours():
+    labels, mask, logits = some_labels()
+    p = 1 / (1 + np.exp(-logits.astype("float64")))
+    focal = np.where(labels == 1, (1 - p) ** 2 * -np.log(p), p**2 * -np.log(1 - p))
+    expected = (focal * mask).sum() / focal.size
+
+    def own(labels, logits):
+        q = keras.ops.sigmoid(logits)
+        missed = labels * (1 - q) + (1 - labels) * q
+        return missed**2 * keras.ops.binary_crossentropy(labels, logits, from_logits=True)
+
+    for loss in (own, keras.losses.BinaryFocalCrossentropy(from_logits=True, gamma=2.0)):
+        users = UsersLoss(loss, "multi_label")
+        assert float(users(labels, logits, sample_weight=mask)) == pytest.approx(
+            expected, rel=1e-5
+        )
+    ours = UsersLoss(MaskedBinaryCrossentropy(), "multi_label")
+    assert float(ours(labels, logits, sample_weight=mask)) == float(
+        MaskedBinaryCrossentropy()(labels, logits, sample_weight=mask)
+    )
+
+
+def test_single_label_losses_may_have_one_value_per_clip():
+    logits = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    labels = np.eye(4, dtype="float32")[[0, 1, 2, 3, 0, 1]]
+    weights = np.array([1.0, 2.0, 3.0, 4.0], "float32") * np.ones_like(labels)
+    loss = UsersLoss(keras.losses.CategoricalCrossentropy(from_logits=True), "single_label")
+    ours = loss_for("single_label")
+    for given in (np.ones_like(labels), weights):
+        assert float(loss(labels, logits, sample_weight=given)) == pytest.approx(
+            float(ours(labels, logits, sample_weight=given)), rel=1e-6
+        )
+
+
+def test_losses_that_do_not_fit_say_what_does():
+    labels, _, logits = some_labels()
+    with pytest.raises(ConfigError, match="from_logits=True"):
+        UsersLoss(keras.losses.BinaryCrossentropy(), "multi_label")
+    ranking = UsersLoss(
+        lambda labels, logits: keras.ops.sum(labels * logits, axis=-1), "multi_label"
+    )
+    with pytest.raises(ConfigError, match=r"\(batch, classes\), one value per tag.*\(6,\)"):
+        ranking.call(labels, logits)
