@@ -19,6 +19,8 @@ _HOMES = {
     "fold": "rfkeras.folding",
     "train": "rfkeras.training.api",
     "evaluate": "rfkeras.training.api",
+    "tag": "rfkeras.inference.batch",
+    "sweep": "rfkeras.experiments.sweep_run",
     "register_model": "zoo.registry",
     "register_dataset": "rfkeras.datasets.load",
     "register_frontend": "rfkeras.frontend.presets",

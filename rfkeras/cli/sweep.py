@@ -6,22 +6,12 @@ import argparse
 import math
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfkeras.cli.main import COMMANDS
-from rfkeras.config.recipes import read_sweep_table
-from rfkeras.config.resolve import (
-    add_flags,
-    check_initial_weights,
-    complete,
-    option_sources,
-    recipe_in_use,
-    resolve,
-)
+from rfkeras.config.resolve import add_flags
 from rfkeras.errors import RFKerasError
-from rfkeras.utils.files import write_text
 from rfkeras.utils.text import count
 
 if TYPE_CHECKING:
@@ -112,14 +102,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.experiments.sweep_report import (
-        finished_runs,
-        markdown_tables,
-        not_trained_to_the_end,
-        recommendations,
-        summarise,
-        write_tables,
-    )
+    from rfkeras.experiments.sweep_report import finished_runs, write_results
 
     jobs = plan(options)
     print(f"Sweep: {options.output}, {count(len(jobs), 'run')}", flush=True)
@@ -128,15 +111,8 @@ def run(options: argparse.Namespace) -> int:
     finished = finished_runs(jobs)
     if not finished:
         raise RFKerasError(f"No run in {options.output} is finished, so there are no results.")
-    points = summarise(finished)
-    write_tables(options.output, finished, points)
-    monitor = jobs[0].config.monitor
-    warning = not_trained_to_the_end(points, jobs[0].tests)
-    conclusions = [*recommendations(finished, monitor), *([] if warning is None else [warning])]
-    written = [markdown_tables(points), *(f"{line}\n" for line in conclusions)]
-    write_text(options.output / "summary.md", "\n".join(written))
-    _write_plot(options.output / "sweep.png", points, jobs, len(finished))
-    _print(points, monitor)
+    points, conclusions = write_results(options.output, jobs, finished)
+    _print(points, jobs[0].config.monitor)
     print("", *conclusions, sep="\n")
     print(f"Tables and plot: {options.output}/runs.csv, summary.csv and .md, sweep.png")
     missing = len(jobs) - len(finished)
@@ -149,52 +125,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> list[Job]:
-    """Return the runs of the sweep.
-
-    Raises:
-        ConfigError: An option is wrong, or the model lacks an option of a variant.
-    """
-    import zoo
-    from rfkeras.experiments.sweep import (
-        Job,
-        check_no_variant_options,
-        make_grid,
-        sweep_settings,
-    )
-    from rfkeras.training.run_dir import RunFolder
+    """Return the runs of the sweep; see `rfkeras.experiments.sweep.plan_jobs`."""
+    from rfkeras.experiments.sweep import plan_jobs
 
     flags = {key: value for key, value in vars(options).items() if key not in OWN_FLAGS}
-    recipe = recipe_in_use(flags, options.recipe)
     own = {
         "rho": options.rhos,
         "seeds": options.seeds,
         "variants": options.variants,
         "also_test": options.also_test,
     }
-    settings = sweep_settings(
-        {key: value for key, value in own.items() if value is not None},
-        () if recipe is None else read_sweep_table(recipe),
-    )
-    grid = make_grid(settings.variants, settings.rhos, settings.seeds)
-    tests = settings.tests
-    for source, given in option_sources(flags, options.recipe):
-        check_no_variant_options(f"Recipe {source}", given)
-    flags.setdefault("export", False)
-    model = resolve(flags, options.recipe, shared=True).model
-    check_no_variant_options(f"Model {model!r}", zoo.model_info(model).options)
-    jobs = []
-    for sweep_run in grid:
-        config = resolve({**flags, **sweep_run.options()}, options.recipe, shared=True)
-        check_initial_weights(config)
-        config = complete(config)
-        resolved = [complete(test.config_for(config)) for test in tests]
-        with_paths = tuple(
-            replace(test, options={name: getattr(full, name) for name in test.options})
-            for test, full in zip(tests, resolved, strict=True)
-        )
-        folder = RunFolder(options.output / "runs" / sweep_run.name)
-        jobs.append(Job(sweep_run, folder, config, with_paths))
-    return jobs
+    return plan_jobs(own, flags, options.recipe, options.output)
 
 
 def _run_all(jobs: list[Job], side_by_side: int | None) -> None:
@@ -231,17 +172,6 @@ def _status(outcome: Any) -> str:
     if outcome.status == "failed":
         return f"FAILED: {outcome.reason} (see {outcome.job.folder.root}/output.txt)"
     return {"done": "done", "elsewhere": "another process is training it"}[outcome.status]
-
-
-def _write_plot(path: Path, points: list[Point], jobs: list[Job], finished: int) -> None:
-    from rfkeras.experiments.sweep_report import write_plot
-
-    config = jobs[0].config
-    epochs = f"{config.epochs} epochs of {config.excerpt_seconds:g} s excerpts"
-    width = "" if config.width is None else f", width {config.width}"
-    write_plot(
-        path, points, f"{config.model}{width} on {config.dataset}, {epochs}; {finished} runs"
-    )
 
 
 def _print(points: list[Point], monitor: str) -> None:

@@ -10,13 +10,21 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rfkeras.config.parsing import whole
-from rfkeras.config.recipes import SWEEP, Recipe
-from rfkeras.config.resolve import DATA_SET_OPTIONS, merge_options
+from rfkeras.config.recipes import SWEEP, Recipe, read_sweep_table
+from rfkeras.config.resolve import (
+    DATA_SET_OPTIONS,
+    check_initial_weights,
+    complete,
+    merge_options,
+    option_sources,
+    recipe_in_use,
+    resolve,
+)
 from rfkeras.config.train_config import TrainConfig, differing_options
 from rfkeras.errors import ConfigError, located, unknown_name
 from rfkeras.training.run_dir import RunFolder, create_run_folder
@@ -334,6 +342,48 @@ class Job:
         """Return whether the run is trained and all of its tests are scored."""
         reports = [report_file(self.folder, test) for test in self.tests]
         return self.folder.is_finished and all(path.exists() for path in reports)
+
+
+def plan_jobs(
+    own: Mapping[str, Any], flags: Mapping[str, Any], recipe: str | None, output: Path
+) -> list[Job]:
+    """Return the runs of a sweep.
+
+    Args:
+        own: Options of the sweep by the keys of a recipe's `sweep` table: rho, seeds, variants
+            and also_test; None for those that are not given.
+        flags: Options of the runs that are given.
+        recipe: Name or path of a recipe.
+        output: Folder of the sweep.
+
+    Raises:
+        ConfigError: An option is wrong, or the model lacks an option of a variant.
+    """
+    import zoo
+
+    recipe_used = recipe_in_use(flags, recipe)
+    settings = sweep_settings(
+        {key: value for key, value in own.items() if value is not None},
+        () if recipe_used is None else read_sweep_table(recipe_used),
+    )
+    for source, given in option_sources(flags, recipe):
+        check_no_variant_options(f"Recipe {source}", given)
+    flags = {"export": False, **flags}
+    model = resolve(flags, recipe, shared=True).model
+    check_no_variant_options(f"Model {model!r}", zoo.model_info(model).options)
+    jobs = []
+    for sweep_run in make_grid(settings.variants, settings.rhos, settings.seeds):
+        config = resolve({**flags, **sweep_run.options()}, recipe, shared=True)
+        check_initial_weights(config)
+        config = complete(config)
+        resolved = [complete(test.config_for(config)) for test in settings.tests]
+        with_paths = tuple(
+            replace(test, options={name: getattr(full, name) for name in test.options})
+            for test, full in zip(settings.tests, resolved, strict=True)
+        )
+        folder = RunFolder(output / "runs" / sweep_run.name)
+        jobs.append(Job(sweep_run, folder, config, with_paths))
+    return jobs
 
 
 def features_dir(folder: RunFolder) -> Path:

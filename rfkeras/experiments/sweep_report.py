@@ -417,6 +417,34 @@ def _panel(axes: Axes, points: Sequence[Point], variants: Sequence[str]) -> None
     add_top_axis(axes, ticks, [f"{point.rf_time_ms / 1000:.1f} s" for point in fields.values()])
 
 
+def write_results(
+    folder: Path, jobs: Sequence[Job], runs: Sequence[FinishedRun]
+) -> tuple[list[Point], list[str]]:
+    """Write tables, plot and conclusions of a sweep.
+
+    Args:
+        folder: Folder of the sweep: runs.csv, summary.csv, summary.md and sweep.png.
+        jobs: All runs of the sweep.
+        runs: The finished ones, at least one.
+
+    Returns:
+        Points of the table, and the conclusions as sentences.
+    """
+    points = summarise(runs)
+    write_tables(folder, runs, points)
+    config = jobs[0].config
+    warning = not_trained_to_the_end(points, jobs[0].tests)
+    warnings = [] if warning is None else [warning]
+    conclusions = [*recommendations(runs, config.monitor), *warnings]
+    written = [markdown_tables(points), *(f"{line}\n" for line in conclusions)]
+    write_text(folder / "summary.md", "\n".join(written))
+    epochs = f"{config.epochs} epochs of {config.excerpt_seconds:g} s excerpts"
+    width = "" if config.width is None else f", width {config.width}"
+    title = f"{config.model}{width} on {config.dataset}, {epochs}; {len(runs)} runs"
+    write_plot(folder / "sweep.png", points, title)
+    return points, conclusions
+
+
 # The choice of a receptive field, in sentences
 
 

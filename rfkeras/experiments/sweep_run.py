@@ -27,12 +27,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.experiments.sweep import (
     TEST_RECORD,
     Job,
     features_dir,
+    plan_jobs,
     prepare_job,
     read_extra_tests,
     report_file,
@@ -53,7 +55,12 @@ from rfkeras.utils.processes import (
     send_line,
     send_signal,
 )
+from rfkeras.utils.progress import print_status
+from rfkeras.utils.text import count as counted
 from rfkeras.utils.user_code import import_user_code
+
+if TYPE_CHECKING:
+    from rfkeras.experiments.sweep_report import Point
 
 DONE, FAILED, ELSEWHERE = "done", "failed", "elsewhere"
 _OUTPUT, _ERRORS = 1, 2  # file descriptors, to which TensorFlow also prints
@@ -80,6 +87,67 @@ class RunOutcome:
 def default_jobs() -> int:
     """Return the default number of simultaneous runs: one per GPU, or one."""
     return max(1, len(visible_gpus()))
+
+
+def sweep(
+    rho: Any,
+    *,
+    seeds: int | str = 1,
+    variants: str | None = None,
+    output: str | Path = "sweep",
+    jobs: int | None = None,
+    recipe: str | None = None,
+    **options: Any,
+) -> list[Point]:
+    """Train at several receptive fields and compare: `rfkeras sweep`.
+
+    The runs are processes of their own, so models, losses and data sets are given by name;
+    those of your own are registered in a file that
+    `rfkeras.utils.user_code.import_user_code` has imported. Finished runs are not trained again.
+
+    Args:
+        rho: Values of rho: a list, or text as for the command, such as "0:12:4".
+        seeds: Number of seeds.
+        variants: Variants, separated by commas, such as "plain,shake".
+        output: Folder of the sweep, with tables, plot and runs.
+        jobs: Number of runs at a time; None: one per GPU, or one.
+        recipe: Name or path of a recipe.
+        **options: Options of the runs, such as model, dataset and epochs.
+
+    Returns:
+        Results by test, variant and rho.
+
+    Raises:
+        ConfigError: An option is wrong.
+        RFKerasError: A run failed; finished runs are kept.
+
+    Example:
+        >>> points = rfkeras.sweep([0, 4, 8], seeds=2, dataset="folder", data_dir="mysounds")
+        >>> [(point.rho, point.mAP) for point in points]
+    """
+    from rfkeras.experiments.sweep_report import finished_runs, write_results
+
+    text = rho if isinstance(rho, str) else ",".join(map(str, rho))
+    own = {"rho": text, "seeds": str(seeds), "variants": variants}
+    planned = plan_jobs(own, options, recipe, Path(output))
+    failed: list[RunOutcome] = []
+
+    def on_end(outcome: RunOutcome) -> None:
+        print_status(
+            f"{outcome.job.run.name}: {outcome.status}, {outcome.seconds / 60:.1f} min"
+        )
+        if outcome.status == FAILED:
+            failed.append(outcome)
+
+    run_jobs(planned, default_jobs() if jobs is None else jobs, on_end)
+    if failed:
+        first = failed[0]
+        raise RFKerasError(
+            f"{counted(len(failed), 'run')} failed, the first with: {first.reason} (see "
+            f"{first.job.folder.root}/{LOG}). Call sweep again to repeat it."
+        )
+    points, _ = write_results(Path(output), planned, finished_runs(planned))
+    return points
 
 
 def run_jobs(jobs: Sequence[Job], count: int, on_end: Callable[[RunOutcome], None]) -> None:

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfkeras.audio.decode import check_audio
-from rfkeras.audio.find import FoundFile
+from rfkeras.audio.find import FoundFile, find_audio
 from rfkeras.errors import ConfigError, reason_of
 from rfkeras.inference.output import (
     Outcome,
     OutputError,
     Stamp,
+    TaggedFile,
     TagRules,
     Write,
     as_json,
@@ -49,7 +50,7 @@ from rfkeras.utils.remote import RemotePath, scratch_path
 from rfkeras.utils.streams import reader_left
 from rfkeras.utils.text import clock, count, printable
 from rfkeras.utils.user_code import import_user_code
-from zoo.pretrained import existing_model, sha256_of
+from zoo.pretrained import best_weights, existing_model, sha256_of
 
 if TYPE_CHECKING:
     from rfkeras.inference import ChunkTagger, TagResult
@@ -621,3 +622,55 @@ class FinishedSidecars:
         replaced = recorded.is_older(file)
         self.replaced += replaced
         return not replaced
+
+
+def tag(
+    audio: str | Path | Sequence[str | Path],
+    model: Any = None,
+    *,
+    threshold: float | None = None,
+    frames: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> list[TaggedFile]:
+    """Tag audio files: `rfkeras tag`.
+
+    Args:
+        audio: Files and folders, which are searched at any depth.
+        model: Model with pretrained weights, .keras file, run folder, or a Keras model. None:
+            the recommended weights.
+        threshold: One threshold for all tags; None uses those saved in the model.
+        frames: Also return when each tag applies.
+        progress: Show progress, errors and notes on standard error.
+        **options: chunk_seconds, decoder, strict and engine, see `TagOptions`.
+
+    Returns:
+        An entry per file, also for those that cannot be used.
+
+    Raises:
+        ConfigError, CheckpointError: The model or an option is wrong.
+
+    Example:
+        >>> for file in rfkeras.tag("album", frames=True):
+        ...     print(file.path, file.error or file.tags, file.spans)
+    """
+    given = [audio] if isinstance(audio, str | Path) else list(audio)
+    name = str(best_weights()) if model is None else str(getattr(model, "name", model))
+    settings = TagOptions(name, threshold, frames, **options)
+    if model is None or isinstance(model, str | Path):
+        tagger = settings.open_tagger()
+    else:
+        from rfkeras.inference.keras_tagger import StreamTagger
+
+        tagger = StreamTagger(model, settings.chunk_seconds, settings.decoder)
+    rules = settings.rules(tagger)
+    outcomes: list[Outcome] = []
+    files = find_audio(given)
+    with Display(len(files), quiet=not progress) as display:
+        strict = settings.strict
+        summary = run_batch(
+            tagger, files, outcomes.append, display, frames=frames, strict=strict
+        )
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    return [TaggedFile.of(outcome, rules) for outcome in outcomes]

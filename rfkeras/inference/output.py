@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
@@ -464,3 +464,36 @@ def _tag_cells(rules: TagRules, scores: Scores) -> Iterator[str | float]:
     yield TAG_SEPARATOR.join(rules.names[tag] for tag in tags)
     yield TAG_SEPARATOR.join(f"{limit:.{_SCORE_DIGITS}g}" for limit in limits)
     yield from rounded(scores, _SCORE_DIGITS)
+
+
+@dataclass(frozen=True)
+class TaggedFile:
+    """The tags of a file.
+
+    Attributes:
+        path: The file as it was found.
+        error: Why it could not be used; None if it was. The other attributes are then empty.
+        tags: Tags that apply to the whole file, the best first.
+        scores: Score of every tag.
+        spans: With `frames`, when each tag applies: (start, end) in seconds.
+        result: All numbers.
+    """
+
+    path: Path
+    error: str | None
+    tags: tuple[str, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    spans: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    result: TagResult | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome, rules: TagRules) -> TaggedFile:
+        """Return the tags of an outcome."""
+        result = outcome.result
+        if result is None:
+            return cls(outcome.file.path, outcome.error)
+        scores = dict(zip(rules.names, map(float, result.scores), strict=True))
+        spans = [] if result.frame_scores is None else rules.spans(result)
+        times = {name: list(each) for name, each in zip(rules.names, spans, strict=False)}
+        tags = tuple(rules.tags_of(result))
+        return cls(outcome.file.path, None, tags, scores, times, result)
