@@ -102,8 +102,8 @@ def sweep(
     """Train at several receptive fields and compare: `rfkeras sweep`.
 
     The runs are processes of their own, so models, losses and data sets are given by name;
-    those of your own are registered in a file that
-    `rfkeras.utils.user_code.import_user_code` has imported. Finished runs are not trained again.
+    those of your own are registered in a file that was imported with
+    `rfkeras.utils.user_code.import_user_code`. Finished runs are not trained again.
 
     Args:
         rho: Values of rho: a list, or text as for the command, such as "0:12:4".

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import rfkeras
 from tests.helpers.processes import run, start
 
 pytestmark = pytest.mark.slow
@@ -84,3 +85,16 @@ def test_a_sweep_stops_resumes_reports_failures_and_skips_finished_runs(tone_fol
     assert min(learnt) < 0.98
     for text in (out, summary):
         assert "\nNot trained to the end: rho " in text
+
+    # From Python: the runs are those of the command, so none is trained again.
+    options = {"width": 4, "epochs": 2, "batch_size": 8, "blocks": "1,1,1", "dataset": "folder"}
+    options |= {"allow_rf_change": True, "excerpt_seconds": 0.5, "window_seconds": 1}
+    options |= {"checkpoint_steps": 1, "fixed_floor": True, "cache_features": True}
+    points = rfkeras.sweep(
+        [0, 1], output=tmp_path, recipe=str(recipe), data_dir=str(tone_folder), **options
+    )
+    assert (first / "model.keras").stat().st_mtime_ns == made
+    assert sorted((p.test, p.rho) for p in points) == sorted(
+        (row["test"], row["rho"]) for row in rows
+    )
+    assert (tmp_path / "summary.md").read_text() == summary

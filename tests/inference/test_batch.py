@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import rfkeras
 from rfkeras.audio.find import FoundFile
-from rfkeras.inference import TagResult
+from rfkeras.inference import TagResult, open_tagger
 from rfkeras.inference.batch import Display, Job, Journal, run_batch
 from rfkeras.inference.output import OutputError
 
@@ -79,3 +80,33 @@ def test_an_output_that_cannot_be_opened_is_named_with_what_is_kept(tmp_path):
     message = rf"{path} cannot be written: No such file.*All files before this one are recorded"
     with pytest.raises(OutputError, match=message), journal.writing(None):
         pass
+
+
+def test_tagging_from_python_is_that_of_the_command(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a.wav", "d/b.wav"):
+        (tmp_path / "d").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, rng.normal(0, 0.1, 5 * 22050), 22050)
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    model = "resnet_rf_tiny:instruments"
+    files = {file.path.name: file for file in rfkeras.tag(tmp_path, model, frames=True)}
+    assert set(files) == {"a.wav", "b.wav", "bad.wav"}
+    assert files["bad.wav"].error
+    assert not files["bad.wav"].scores
+    tagger = open_tagger(model)
+    for name in ("a.wav", "d/b.wav"):
+        file, result = files[name[-5:]], tagger.run_file(tmp_path / name, frames=True)
+        assert file.error is None
+        pairs = zip(tagger.label_names, map(float, result.scores), strict=True)
+        assert file.scores == dict(pairs)
+        np.testing.assert_array_equal(file.result.frame_scores, result.frame_scores)
+        limits = dict(zip(tagger.label_names, tagger.thresholds, strict=True))
+        applies = {tag for tag, limit in limits.items() if file.scores[tag] >= limit}
+        assert set(file.tags) == applies
+    one = rfkeras.tag(str(tmp_path / "a.wav"), rfkeras.load_model(model), threshold=0.0)
+    assert len(one[0].tags) == 20
+    scores = [one[0].scores[name] for name in one[0].tags]
+    assert scores == sorted(scores, reverse=True)
+    np.testing.assert_allclose(
+        list(one[0].scores.values()), list(files["a.wav"].scores.values()), atol=1e-5
+    )
