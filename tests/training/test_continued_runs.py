@@ -82,7 +82,7 @@ def test_results_of_the_finished_run_are_kept_aside(tmp_path):
 
 
 def test_resuming_a_finished_run_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("rfkeras.cli.train._train", lambda *_: 0)
+    monkeypatch.setattr("rfkeras.training.api.train_in", lambda *_: None)
     for finished in (False, True):
         folder = short_run(tmp_path / str(finished), finished=finished)
         assert command(["train", "--resume", str(folder.root)]) == 0
