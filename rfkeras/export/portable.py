@@ -22,7 +22,7 @@ from rfkeras.export.saved_model import (
 )
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
-from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log, frames
+from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log
 from rfkeras.inference import engines as engine
 from rfkeras.layers import model_outputs
 from rfkeras.layers.outputs import Outputs
@@ -234,20 +234,20 @@ class PortableFrontend:
         self.frontend = frontend
         self._least = max(least, frontend.min_samples)
         self._spectrum = PowerSpectrum(frontend.n_fft, frontend.window_samples)
-        bins = self._spectrum.bins
-        filters = np.asarray(frontend.mel.filterbank, np.float64)
-        weights = np.zeros((len(bins), frontend.n_mels))
-        _, first = np.unique(bins, return_index=True)  # count repeated bins once
-        weights[first] = filters[bins[first]]
         mean_db, std_db = (
-            v.numpy().astype(np.float64) for v in (frontend.mean_db, frontend.std_db)
+            v.numpy().astype(np.float64)[:, None] for v in (frontend.mean_db, frontend.std_db)
         )
+        scale, shift = DB_OF_E / std_db, -mean_db / std_db
+        filters = np.asarray(frontend.mel.filterbank, np.float64).T
         if frontend.order == "db_then_mel":
             # Weighting, filters and standardisation are all linear in dB.
-            weights, mean_db = weights * DB_OF_E / std_db, mean_db - frontend.offset_db
-        self._weights = weights.astype(np.float32)
-        self._scale = (DB_OF_E / std_db).astype(np.float32)
-        self._shift = (-mean_db / std_db).astype(np.float32)
+            filters = filters * scale
+            scale, shift = np.ones_like(scale), shift + frontend.offset_db[:, None] / std_db
+        self._filters = [
+            (low, high, filters[a:b, low:high].astype(np.float32))
+            for a, b, low, high in frontend.mel.groups
+        ]
+        self._scale, self._shift = scale.astype(np.float32), shift.astype(np.float32)
 
     def __call__(self, waveform: Any) -> Any:
         """Return the standardised spectrogram.
@@ -265,83 +265,121 @@ class PortableFrontend:
         batch, samples = shape[0], shape[-1]
         rows = tf.reshape(waveform, tf.stack([batch * channels, samples]))
         power = self._spectrum(self._frames(rows, samples))
-        # All channels of a clip in one row: the floor is relative to the loudest.
-        power = tf.reshape(power, tf.stack([batch, -1, len(self._spectrum.bins)]))
+        # The floor is relative to the loudest point of all channels of a clip.
+        power = tf.reshape(power, tf.stack([batch, channels, self._spectrum.n_bins, -1]))
         if self.frontend.order == "db_then_mel":
-            mel = tf.matmul(self._log(power), self._weights) + self._shift
+            mel = self._filtered(self._log(power)) + self._shift
         else:
-            mel = self._log(tf.matmul(power, self._weights)) * self._scale + self._shift
-        if channels == 1:
-            return tf.expand_dims(mel, -1)
-        mel = tf.reshape(mel, tf.stack([batch, channels, -1, self.frontend.n_mels]))
+            mel = self._log(self._filtered(power)) * self._scale + self._shift
+        mel = tf.transpose(mel, (0, 1, 3, 2))
+        if channels == 1:  # then this is no transpose
+            return tf.reshape(mel, tf.stack([batch, -1, self.frontend.n_mels, 1]))
         return tf.transpose(mel, (0, 2, 3, 1))
 
     def _frames(self, rows: Any, samples: Any) -> Any:
-        """Return the windows of (rows, samples) at every hop, (rows, time, window_samples)."""
+        """Return the windows of (rows, samples) at every hop, (rows, window_samples, time)."""
         window, hop = self.frontend.window_samples, self.frontend.hop_samples
         short_by = tf.maximum(0, self._least - samples)
         rows = tf.pad(rows, [[0, 0], [0, short_by]])
         half = window // 2
         rows = tf.pad(rows, [[0, 0], [half, half]], mode="REFLECT")
-        count = (tf.shape(rows)[1] - window) // hop + 1
-        return frames(rows, window, hop, count)
+        # Each frame is some pieces of a hop, and the next frame begins one piece later.
+        length, count = tf.shape(rows)[1], (tf.shape(rows)[1] - window) // hop + 1
+        n_of_frame = -(-window // hop)
+        n_pieces = count + n_of_frame - 1
+        rows = tf.pad(rows, [[0, 0], [0, tf.maximum(0, n_pieces * hop - length)]])
+        rows = rows[:, : n_pieces * hop]
+        pieces = tf.reshape(rows, tf.stack([tf.shape(rows)[0], n_pieces, hop]))
+        pieces = tf.transpose(pieces, (0, 2, 1))
+        shifted = [pieces[:, : window - i * hop, i : i + count] for i in range(n_of_frame)]
+        return tf.concat(shifted, axis=1)
 
     def _log(self, power: Any) -> Any:
         return floored_log(power, self.frontend.amin, self.frontend.range_db)
 
+    def _filtered(self, values: Any) -> Any:
+        """Apply the filters to (batch, channels, bins, time), a group of bands at a time."""
+        bands = [tf.matmul(part, values[:, :, a:b]) for a, b, part in self._filters]
+        return tf.concat(bands, axis=2)
+
 
 class PowerSpectrum:
     """Squared magnitudes of the Fourier transform of Hann-windowed frames.
+
+    The transform is three products with small real matrices, because the converted formats have
+    either no Fourier transform or a slower one. With n_fft = a b and r(t) = exp(-2 pi i t),
+
+        y[k1, j2] = sum over j1 of r(j1 k1 / a) x[j1 b + j2],
+        X[k1 + a k2] = sum over j2 of r(j2 (k1 + a k2) / n_fft) y[k1, j2],
+
+    and the second sum is split in the same way. Frames are real, so y[a - k1] is the conjugate
+    of y[k1], and k1 up to a // 2 is enough. Three short sums round less than two long ones, as
+    little as a fast Fourier transform. Time is the last axis, so that no product needs its
+    input transposed.
 
     Args:
         n_fft: Points of the transform; frames are zero-padded to it.
         window_samples: Samples of a frame.
 
     Attributes:
-        bins: Frequency bin, 0 to n_fft // 2, of each output, (outputs,). The order is that of
-            the transform, and two residues appear twice.
+        n_bins: Frequency bins, n_fft // 2 + 1.
     """
 
     def __init__(self, n_fft: int, window_samples: int):
-        self.n_fft, self.window_samples = n_fft, window_samples
-        self.n1 = next(d for d in range(1, n_fft + 1) if n_fft % d == 0 and d * d >= n_fft)
-        self.n2 = n_fft // self.n1
-        self.n_residues = self.n1 // 2 + 1
-        residue, turn = np.arange(self.n_residues), np.arange(self.n2)
-        bins = (residue[:, None] + self.n1 * turn).ravel()
-        self.bins = np.minimum(bins, n_fft - bins)  # |X[n - k]| = |X[k]|
-        self._window = tf.signal.hann_window(window_samples).numpy()
-        self._inner = _rotations(np.outer(np.arange(self.n1), residue), self.n1)
-        self._between = _rotations(np.outer(turn, residue), n_fft)
-        cos, sin = _rotations(np.outer(turn, turn), self.n2)
-        # One real matrix from (real, imaginary) to (real, imaginary).
-        self._outer = np.block([[cos, sin], [-sin, cos]])
+        self.n_bins = n_fft // 2 + 1
+        done, *factors = _factors(n_fft)
+        stride = n_fft // done
+        used = -(-window_samples // stride)  # the samples behind these are zeros
+        self._window = tf.signal.hann_window(window_samples).numpy()[:, None]
+        self._zeros = used * stride - window_samples
+        bins = np.arange(done // 2 + 1)
+        cos, sin = _rotation(np.outer(bins, np.arange(used)), done)
+        # For each bin so far, a matrix to (bin, real or imaginary part). The later ones are
+        # from (real or imaginary part, sample).
+        self._matrices = [np.stack([cos, sin], 1).reshape(1, -1, used).astype(np.float32)]
+        for factor in factors:
+            new = bins[:, None] + done * np.arange(factor)
+            done *= factor
+            cos, sin = _rotation(new[:, :, None] * np.arange(factor), done)
+            parts = np.stack(
+                [np.concatenate([cos, -sin], 2), np.concatenate([sin, cos], 2)], axis=2
+            )
+            shape = (len(bins), 2 * factor, 2 * factor)
+            self._matrices.append(parts.reshape(shape).astype(np.float32))
+            bins = new.ravel()
+        # |X[n_fft - k]| = |X[k]|, and some bins are there twice.
+        _, order = np.unique(np.minimum(bins, n_fft - bins), return_index=True)
+        self._order = order.astype(np.int32)
+        self._n_computed = len(bins)
 
     def __call__(self, frames: Any) -> Any:
         """Return the power of each bin.
 
         Args:
-            frames: (rows, time, window_samples), float32.
+            frames: (rows, window_samples, time), float32.
 
         Returns:
-            (rows, time, len(bins)), float32.
+            (rows, n_bins, time), float32.
         """
-        rows, time = tf.shape(frames)[0], tf.shape(frames)[1]
-        x = tf.pad(
-            frames * self._window, [[0, 0], [0, 0], [0, self.n_fft - self.window_samples]]
-        )
-        x = tf.reshape(x, (-1, self.n1, self.n2))
-        x = tf.transpose(x, (0, 2, 1))
-        real, imaginary = (tf.matmul(x, matrix) for matrix in self._inner)
-        cos, sin = self._between
-        turned = (real * cos - imaginary * sin, real * sin + imaginary * cos)
-        x = tf.concat([tf.transpose(part, (0, 2, 1)) for part in turned], axis=-1)
-        x = tf.square(tf.matmul(x, self._outer))
-        power = x[..., : self.n2] + x[..., self.n2 :]
-        return tf.reshape(power, tf.stack([rows, time, len(self.bins)]))
+        rows, time = tf.shape(frames)[0], tf.shape(frames)[2]
+        x = tf.pad(frames * self._window, [[0, 0], [0, self._zeros], [0, 0]])
+        for matrices in self._matrices:
+            n_matrices, _, n_inputs = matrices.shape
+            x = tf.matmul(matrices, tf.reshape(x, tf.stack([rows, n_matrices, n_inputs, -1])))
+        x = tf.reshape(tf.square(x), tf.stack([rows * self._n_computed, 2, time]))
+        power = tf.reshape(tf.reduce_sum(x, 1), tf.stack([rows, self._n_computed, time]))
+        return tf.gather(power, self._order, axis=1)
 
 
-def _rotations(turns: Any, n: int) -> Any:
-    """Return cosine and sine of -2 pi turns / n, (2, ...) float32, from exact multiples."""
+def _factors(n: int) -> list[int]:
+    """Return up to three factors of n; the first is about sqrt(n / 2), the others equal."""
+    first = next(d for d in range(1, n + 1) if n % d == 0 and 2 * d * d >= n)
+    rest = n // first
+    second = next(d for d in range(1, rest + 1) if rest % d == 0 and d * d >= rest)
+    return [first, *(factor for factor in (second, rest // second) if factor > 1)]
+
+
+def _rotation(turns: Any, n: int) -> tuple[Any, Any]:
+    """Return cosine and sine of -2 pi turns / n, float64, from exact multiples."""
     angle = -2.0 * math.pi * (turns % n) / n
-    return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+    return np.cos(angle), np.sin(angle)

@@ -22,10 +22,10 @@ from tests.helpers.small_models import (
 )
 
 BUILTINS = {
-    *"ADD AVERAGE_POOL_2D BROADCAST_TO CONCATENATION CONV_2D DELEGATE DEQUANTIZE".split(),
-    *"EXPAND_DIMS FILL FLOOR_DIV FULLY_CONNECTED GATHER LOG LOGISTIC MAXIMUM".split(),
-    *"MAX_POOL_2D MEAN MIRROR_PAD MUL PACK PAD QUANTIZE RANGE REDUCE_MAX RESHAPE".split(),
-    *"SHAPE SQUARE STRIDED_SLICE SUB TRANSPOSE".split(),
+    *"ADD AVERAGE_POOL_2D BATCH_MATMUL BROADCAST_TO CONCATENATION CONV_2D DELEGATE".split(),
+    *"DEQUANTIZE EXPAND_DIMS FILL FLOOR_DIV FULLY_CONNECTED GATHER LOG LOGISTIC".split(),
+    *"MAXIMUM MAX_POOL_2D MEAN MIRROR_PAD MUL PACK PAD QUANTIZE RANGE REDUCE_MAX RESHAPE".split(),
+    *"SHAPE SQUARE STRIDED_SLICE SUB SUM TRANSPOSE".split(),
 }
 
 
@@ -78,7 +78,7 @@ def test_only_builtin_operations_are_used(written):
 
 
 def tensor_types(content):
-    """Yield (output name, type) of each convolution and dense layer."""
+    """Yield (output name, type) of each convolution, dense layer and matrix product."""
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(
@@ -87,7 +87,7 @@ def tensor_types(content):
     )
     details = {each["index"]: each for each in interpreter.get_tensor_details()}
     for operation in interpreter._get_ops_details():
-        if operation["op_name"] in ("CONV_2D", "FULLY_CONNECTED"):
+        if operation["op_name"] in ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"):
             output = details[operation["outputs"][0]]
             yield output["name"], output["dtype"].__name__
 

@@ -38,6 +38,12 @@ def test_nan_is_never_close_enough():
         check(agreement(score=np.nan), "int8", max_difference=1.0)
 
 
+def test_a_frame_in_float32_beyond_the_limit_has_advice():
+    check(agreement(frame_score=1.9e-5), "float32")
+    with pytest.raises(ExportError, match=r"2\.1e-05 in a frame score.*--max-difference"):
+        check(agreement(frame_score=2.1e-5), "float32")
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
 def test_a_largest_difference_is_a_difference_of_scores(value):
     with pytest.raises(ConfigError, match="max_difference must be 0 to 1"):
