@@ -28,6 +28,7 @@ DIST_TOOLS := build==1.6.1 twine==7.0.0
 
 BENCH_OUTPUT ?= benchmark_results
 TORCH ?= torch==2.13.0
+OPENVINO ?= openvino==2026.4.1
 # With glibc 2.35 or newer, pages of 2 MB make training faster (docs/performance.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
@@ -90,9 +91,9 @@ test-long: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Only the comparison needs PyTorch.
+# Only the comparison needs PyTorch and OpenVINO.
 bench: setup
-	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet $(TORCH) $(OPENVINO)
 	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
 
 # Without TESTS, the slow tests run too, which takes twice as long.

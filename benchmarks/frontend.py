@@ -8,9 +8,12 @@ from rfkeras.frontend import PRESETS, preset_config
 
 BATCHES, SECONDS = (16, 1), 10.0
 OURS, LIBROSA, EACH_CALL = "rfkeras", "librosa", "librosa, filter bank each call"
+NUMPY = "rfkeras, NumPy"
 SIDES: dict[str, tuple[str, dict[str, bool]]] = {
     OURS: ("rfkeras_layer", {}),
+    NUMPY: ("rfkeras_numpy", {}),
     "rfkeras, TFLite": ("rfkeras_tflite", {}),
+    "rfkeras, ONNX Runtime": ("rfkeras_onnx", {}),
     LIBROSA: ("librosa_once", {}),
     "librosa in threads": ("librosa_once", {"in_threads": True}),
     EACH_CALL: ("librosa_each_call", {}),
@@ -26,7 +29,8 @@ compute the same values, which a test checks. Windows and filter banks are compu
 in "{EACH_CALL}": that is `librosa.feature.melspectrogram` and, for the presets with
 A-weighting, `librosa.perceptual_weighting`, which computes in float64. librosa processes one
 clip at a time on one processor; "in threads" processes as many clips at a time as there are
-processors. "TFLite" is the front-end of exported TFLite models, which avoids complex numbers.
+processors. "{NUMPY}" is the front-end of `rfkeras tag` with ONNX Runtime, clip by clip.
+"TFLite" and "ONNX Runtime" are the front-end of exported files, which avoids complex numbers.
 """
 
 
@@ -35,7 +39,7 @@ def measure(settings: Settings) -> Section:
     presets = ["mel_32k"] if settings.short else list(PRESETS)
     batches = (2,) if settings.short else BATCHES
     seconds = 0.1 if settings.short else SECONDS
-    names = (OURS, LIBROSA) if settings.short else tuple(SIDES)
+    names = (OURS, NUMPY, LIBROSA) if settings.short else tuple(SIDES)
     rows: list[Row] = []
     bars: list[Bar] = []
     for preset in presets:

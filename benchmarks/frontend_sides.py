@@ -61,17 +61,22 @@ def rfkeras_layer(preset: str, shape: list[int], threads: int) -> Spectrograms:
     return lambda: compute(x)[..., 0].numpy()
 
 
+def rfkeras_numpy(preset: str, shape: list[int], threads: int) -> Spectrograms:
+    """Use the front-end of engine files, clip by clip."""
+    from rfkeras.frontend import create_frontend
+    from rfkeras.frontend.numpy_mel import numpy_mel
+
+    layer = create_frontend(preset)
+    layer.build((None, None))
+    spectrogram, x = numpy_mel(layer), waveforms(shape)
+    return lambda: np.stack([spectrogram.mel_db(waveform)[..., 0] for waveform in x])
+
+
 def rfkeras_tflite(preset: str, shape: list[int], threads: int) -> Spectrograms:
     """Use the front-end of exported TFLite models."""
     import tensorflow as tf
 
-    from rfkeras.export.portable import PortableFrontend
-    from rfkeras.frontend import create_frontend
-
-    layer = create_frontend(preset)
-    layer.build((None, None))
-    portable = PortableFrontend(layer)
-    traced = tf.function(portable, [tf.TensorSpec([None, None])], autograph=False)
+    portable, traced = _portable(preset)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [traced.get_concrete_function()], portable
     )
@@ -87,6 +92,29 @@ def rfkeras_tflite(preset: str, shape: list[int], threads: int) -> Spectrograms:
         return interpreter.get_tensor(result["index"])[..., 0]
 
     return compute
+
+
+def rfkeras_onnx(preset: str, shape: list[int], threads: int) -> Spectrograms:
+    """Use the front-end of exported ONNX models."""
+    from rfkeras.export.onnx import OnnxRunner, convert
+
+    _, traced = _portable(preset)
+    run = OnnxRunner(convert(traced, "frontend").SerializeToString(), threads)
+    x = waveforms(shape)
+    return lambda: next(iter(run(x).values()))[..., 0]
+
+
+def _portable(preset: str) -> tuple[Any, Any]:
+    """Return the front-end of exported models, and a function of it for any length."""
+    import tensorflow as tf
+
+    from rfkeras.export.portable import PortableFrontend
+    from rfkeras.frontend import create_frontend
+
+    layer = create_frontend(preset)
+    layer.build((None, None))
+    portable = PortableFrontend(layer)
+    return portable, tf.function(portable, [tf.TensorSpec([None, None])], autograph=False)
 
 
 def librosa_once(

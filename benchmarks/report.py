@@ -16,7 +16,16 @@ from benchmarks.suite import SECTIONS, Bar, Row, Section
 from rfkeras.utils.files import write_text
 
 PAGE = "results.md"
-PACKAGES = ("tensorflow", "keras", "kapre", "numpy", "torch", "librosa", "onnxruntime")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "kapre",
+    "numpy",
+    "torch",
+    "librosa",
+    "onnxruntime",
+    "openvino",
+)
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 # The rows in the JSON files have keys that older results use; these headings are clearer.
 HEADINGS = {
@@ -27,6 +36,7 @@ HEADINGS = {
     "of GEMM": "share of GEMM",
     "ms a step": "ms per step",
     "of as it is": "relative to default",
+    "of ONNX Runtime": "time relative to ONNX Runtime",
     "ready after s": "s until ready",
     "of the call": "share of the call",
     "beyond start-up": "times real time, without start-up",

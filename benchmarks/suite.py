@@ -13,6 +13,7 @@ Row = dict[str, Any]
 # In the order of the report. Each module has a function `measure(settings) -> Section`.
 SECTIONS = (
     "network",
+    "single_clip",
     "options",
     "profile",
     "frontend",

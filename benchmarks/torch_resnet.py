@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -118,6 +121,41 @@ def inference(
             return network(x).numpy()
 
     return infer
+
+
+def single_clip(
+    folder: str,
+    rho: int,
+    width: int,
+    channels_last: bool,
+    threads: int,
+    compiled: bool = False,
+) -> Callable[[], Any]:
+    """Prepare inference with the network and the clip of `benchmarks.single_clip_sides`."""
+    from benchmarks.single_clip_sides import STATE, checked, read, sigmoid
+
+    torch.set_num_threads(threads)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network: Any = TorchResNet(rho, width, 20)
+    with np.load(Path(folder, STATE)) as state:
+        tensors = {name: torch.from_numpy(value) for name, value in state.items()}
+    # The counters of batches are the only part that the file lacks.
+    network.load_state_dict({**network.state_dict(), **tensors})
+    network = network.eval().to(memory_format=layout)
+    x = torch.from_numpy(read(folder).transpose(0, 3, 2, 1)).contiguous(memory_format=layout)
+    if compiled:
+        if shutil.which("g++") is None:
+            raise ModuleNotFoundError("torch.compile needs the C++ compiler g++")
+        from torch._inductor import config
+
+        config.freezing = True  # weights are constants, in the layout of the kernels
+        network = torch.compile(network)
+
+    def infer() -> Any:
+        with torch.inference_mode():
+            return network(x).numpy()
+
+    return checked(infer, folder, sigmoid)
 
 
 def gemm(size: int, threads: int) -> Callable[[], Any]:

@@ -1,9 +1,12 @@
 """The networks that the benchmark compares are the same."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
 import zoo
+from benchmarks import single_clip, single_clip_sides
 from benchmarks.network import conv_flops, training_flops
 from rfkeras.interop import load_torch_checkpoint
 
@@ -69,3 +72,33 @@ def test_counted_operations():
     assert conv_flops(1, 1, frames, n_mels, classes=1) == forward
     difference = 3 * conv_flops(1, 1, frames, n_mels) - training_flops(1, 1, frames, n_mels)
     assert difference == 2 * pixels1 * 25
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    single_clip_sides.write(folder, rho=1, width=4, frames=43)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile
+@pytest.mark.parametrize("name", single_clip.SIDES)
+def test_every_engine_has_the_scores_of_the_keras_model(clip, name, monkeypatch, tmp_path):
+    # TensorFlow is already running, so its number of threads cannot change.
+    monkeypatch.setattr("benchmarks.keras_sides.set_threads", lambda threads: None)
+    target, more = single_clip.SIDES[name]
+    module, function = target.split(":")
+    pytest.importorskip({"torch_resnet": "torch"}.get(module.split(".")[1], "numpy"))
+    pytest.importorskip("openvino" if name == "OpenVINO" else "numpy")
+    side = getattr(import_module(module), function)
+    assert np.ptp(np.load(clip / single_clip_sides.SCORES)) > 0.1
+    side(folder=str(clip), rho=1, width=4, threads=1, **more)()
+    for path in clip.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    scores = tmp_path / single_clip_sides.SCORES
+    changed = np.load(scores)
+    changed[0, 7] += 0.001
+    scores.unlink()
+    np.save(scores, changed)
+    with pytest.raises(ValueError, match=r"scores differ by 0\.001"):
+        side(folder=str(tmp_path), rho=1, width=4, threads=1, **more)
