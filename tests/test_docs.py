@@ -78,7 +78,7 @@ def workshop(tmp_path_factory):
             initialization="he",
         )
         model.save(folder / name)
-    for i, name in enumerate(("birds", "rain", "train")):
+    for i, name in enumerate(("birds", "rain", "voice")):
         (folder / "mysounds" / name).mkdir(parents=True)
         for clip in range(8):
             tone = 0.1 * np.sin((0.05 + 0.3 * i) * np.arange(33075 + clip))

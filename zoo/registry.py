@@ -202,7 +202,9 @@ def register_model(
     The function takes `num_classes` and, as keyword-only arguments, its options with their
     defaults. It returns a Keras model from waveforms or spectrograms to logits. If it has
     arguments named `name`, `label_names` and `task`, it gets the name of the model, the tags
-    (or None) and the task, which `ClipLogits` saves.
+    (or None) and the task, which `ClipLogits` saves. In a training run, an argument `frontend`
+    is the layer that --frontend names; without it, the model creates its own front-end, and
+    --frontend, --fixed-floor and --input-channels have no effect.
 
     Args:
         name: Name of the model; None for the name of the function.
@@ -216,7 +218,7 @@ def register_model(
 
     Example:
         >>> @register_model("two_branch")
-        ... def two_branch(num_classes, *, label_names=None, frontend="mel_32k", width=16):
+        ... def two_branch(num_classes, *, label_names=None, width=16):
         ...     ...
         ...     return rfkeras.Tagger(waveform, logits)
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rfkeras.cli.audio_job import add_decoder_argument, decoder_of
 from rfkeras.cli.beam import add_beam_argument, run_pack_pipeline
 from rfkeras.cli.main import COMMANDS, add_train_flags
+from rfkeras.cli.parser import add_import_argument
 from rfkeras.config.parsing import number, whole
 from rfkeras.config.resolve import merge_options
 from rfkeras.config.train_config import TrainConfig
@@ -73,6 +74,7 @@ def add_parser(commands: Any) -> None:
     )
     add_decoder_argument(pack)
     add_beam_argument(pack)
+    add_import_argument(pack)
     pack.set_defaults(run=run_pack)
     check = actions.add_parser(
         "check",
@@ -99,6 +101,7 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="write a list of all unusable files as CSV",
     )
+    add_import_argument(check)
     check.set_defaults(run=run_check)
     _add_compose(actions)
 

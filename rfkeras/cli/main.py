@@ -44,7 +44,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "data": "check data sets, or pack them into shards",
     "models": "list the models of the zoo",
 }
-WITHOUT_MODEL = ("find", "data", "models")  # commands that load no model
+WITHOUT_IMPORT = ("find", "data")  # needs no code of the user; the flag is that of its actions
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 BROKEN_PIPE = 141  # and for one whose output nobody reads any more (SIGPIPE)
 
@@ -126,7 +126,7 @@ def build_parser(complete: Collection[str] = COMMANDS) -> CommandParser:
     for name, description in COMMANDS.items():
         if name in complete:
             import_module(f"rfkeras.cli.{name}").add_parser(commands)
-            if name not in WITHOUT_MODEL:
+            if name not in WITHOUT_IMPORT:
                 add_import_argument(commands.choices[name])
         else:
             commands.add_parser(name, help=description, add_help=False)

@@ -37,7 +37,8 @@ def load_dataset(
             - "gtzan" (audio_dir)
             - "folder" (test_share, allow_absolute, split_rule, label_names): your own data
             - "packed": shards written by `pack`
-            - a name given to `register_dataset`, with the options of its function
+            - a name given to `register_dataset` (subset, fold, audio_dir, if its function has
+              them)
         data_dir: Folder of the data set. For "folder", a CSV file or a folder with one
             sub-folder per class. For "packed", a folder of shards. May be an s3://, gs://,
             az://, hdfs:// or http(s):// URL, except for gm_instruments, which has a default
@@ -89,7 +90,7 @@ class DatasetSource:
 def register_dataset(name: str) -> Callable[[Callable[..., AudioDataset]], Any]:
     """Register the decorated function as a data set, for `load_dataset` and --dataset.
 
-    The function is called with those of these arguments that it has, by name: `data_dir` (a
+    The function is called by keyword with whichever of these it declares: `data_dir` (a
     path; an argument without a default makes --data-dir required), `seed`,
     `validation_share`, `subset`, `fold` and `audio_dir`. It returns an `AudioDataset` with
     the splits "train", "validation" and "test".

@@ -638,10 +638,10 @@ def tag(
     Args:
         audio: Files and folders, which are searched at any depth.
         model: Model with pretrained weights, .keras file, run folder, or a Keras model. None:
-            the recommended weights.
+            the recommended weights. A Keras model runs on TensorFlow.
         threshold: One threshold for all tags; None uses those saved in the model.
         frames: Also return when each tag applies.
-        progress: Show progress, errors and notes on standard error.
+        progress: Show progress and notes on standard error, where errors are always printed.
         **options: chunk_seconds, decoder, strict and engine, see `TagOptions`.
 
     Returns:
@@ -655,9 +655,11 @@ def tag(
         ...     print(file.path, file.error or file.tags, file.spans)
     """
     given = [audio] if isinstance(audio, str | Path) else list(audio)
-    name = str(best_weights()) if model is None else str(getattr(model, "name", model))
-    settings = TagOptions(name, threshold, frames, **options)
-    if model is None or isinstance(model, str | Path):
+    if model is None:
+        model = str(best_weights())
+    named = isinstance(model, str | Path)
+    settings = TagOptions(str(model if named else model.name), threshold, frames, **options)
+    if named:
         tagger = settings.open_tagger()
     else:
         from rfkeras.inference.keras_tagger import StreamTagger

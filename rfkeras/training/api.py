@@ -1,4 +1,4 @@
-"""`rfkeras.train` and `rfkeras.evaluate`: what the commands do, from Python.
+"""`rfkeras.train` and `rfkeras.evaluate`: Python equivalents of the commands.
 
 The commands call `open_run` and `train_in`. `train` and `evaluate` also take objects instead of
 names, which they register under the object's own name.
@@ -66,21 +66,21 @@ def train(
     """Train a model, evaluate it once on the test split, and export it: `rfkeras train`.
 
     Args:
-        model: Name of a model of the zoo or of one that is registered; a function from the
-            number of classes to a model (see `rfkeras.register_model`); or a model, whose
-            weights are the initial ones. A model of your own needs a front-end
-            (`rfkeras.frontend.create_frontend`) behind its input, and one logit per tag.
+        model: Name of a model of the zoo or of one that is registered; a function that takes
+            the number of classes and returns a model (see `rfkeras.register_model`); or a Keras
+            model, which is copied and trained from its current weights. Your model must start
+            with a front-end (`rfkeras.frontend.create_frontend`) and output one logit per tag.
             None: the recipe's, or "resnet_rf".
         dataset: Name of a data set, or an `AudioDataset` with the splits "train", "validation"
             and "test". None: the recipe's, or the built-in one.
         loss: Name or `keras.losses.Loss` or function, see `rfkeras.register_loss`.
         optimizer: Name; an optimizer of Keras, which keeps its own learning rate; or a function
-            of the learning-rate schedule that returns one.
+            that takes the learning-rate schedule and returns an optimizer.
         metrics: Names, or functions of scores, labels and mask by name, see
             `rfkeras.register_metric`.
         augmentation: Names, or Keras layers that change standardised spectrograms.
-        callbacks: Callbacks of Keras, see `rfkeras.training.run.fit`. They are not called again
-            for the steps before a resumption.
+        callbacks: Callbacks of Keras, see `rfkeras.training.run.fit`. After resuming, they are
+            called only for the remaining steps.
         recipe: Name or path of a recipe.
         run_dir: Folder of the run; None for a new one under runs/.
         resume: Continue the run in `run_dir` if there is one. Give the same objects again.
@@ -108,6 +108,8 @@ def train(
         "augment": tuple(_augmentation_name(part) for part in augmentation),
     }
     flags = {**options, **{name: value for name, value in given.items() if value}}
+    if resume and run_dir is None:
+        raise ConfigError("resume=True needs run_dir, the folder of the run.")
     folder = None if run_dir is None else Path(run_dir)
     config, opened, resumes = open_run(flags, recipe=recipe, run_dir=folder, auto_resume=resume)
     result = train_in(config, opened, resumes, callbacks=callbacks)
@@ -131,7 +133,7 @@ def evaluate(
             model.
         dataset: Name of a data set or an `AudioDataset`. None: that of the run.
         split: "train", "validation" or "test".
-        thresholds: "half" decides with 0.5; None with the thresholds in the model.
+        thresholds: "half" uses 0.5 for every tag; None uses the thresholds saved in the model.
         bootstrap_samples: Resamples for the confidence intervals; 0: no intervals.
         **options: Options of the data, such as data_dir and fold.
 
@@ -361,6 +363,8 @@ def _augmentation_name(part: Any) -> str:
 def _metric_names(
     metrics: Mapping[str, Callable[..., float]] | Sequence[str],
 ) -> tuple[str, ...]:
+    if isinstance(metrics, str):
+        return (metrics,)
     if isinstance(metrics, Mapping):
         return tuple(_add(METRICS, name, metric, _GIVEN) for name, metric in metrics.items())
     return tuple(metrics)
@@ -372,8 +376,8 @@ def _dataset_name(dataset: str | AudioDataset) -> str:
     if not isinstance(dataset, AudioDataset):
         raise ConfigError(
             "dataset must be a name or an AudioDataset. Received: "
-            f"{type(dataset).__name__}. (rfkeras.datasets.from_batches makes an AudioDataset "
-            "of tf.data sets; or call model.fit with them.)"
+            f"{type(dataset).__name__}. (Train on tf.data sets with model.fit, or build an "
+            "AudioDataset of Split objects.)"
         )
     source = DatasetSource(lambda *_: dataset, frozenset(), needs_folder=False)
     return _add(DATASETS, dataset.name, source, _GIVEN)

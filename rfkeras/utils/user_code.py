@@ -343,7 +343,7 @@ def register_loss(name: str) -> Callable[[Part], Part]:
         name: Its name.
 
     Returns:
-        A decorator of a `keras.losses.Loss` class that can be created without arguments, or of
+        A decorator for a `keras.losses.Loss` class that can be created without arguments, or of
         a function of labels and logits, (batch, classes) each. The loss returns one value per
         tag, (batch, classes); rfkeras leaves out unknown labels and takes the mean. For
         single-label data it may return one value per clip, (batch,).
@@ -365,8 +365,9 @@ def register_optimizer(name: str) -> Callable[[Part], Part]:
         name: Its name.
 
     Returns:
-        A decorator of a `keras.optimizers.Optimizer` class whose first argument is the learning
-        rate, or of a function of the learning-rate schedule that returns an optimizer.
+        A decorator for a `keras.optimizers.Optimizer` class whose first argument is the
+        learning rate, or for a function that takes the learning-rate schedule and returns an
+        optimizer.
     """
     return OPTIMIZERS.register(name)
 
@@ -381,8 +382,8 @@ def register_augmentation(name: str, on: str = "spectrogram") -> Callable[[Part]
             (batch, samples), or (batch, samples, channels) for stereo.
 
     Returns:
-        A decorator of a `keras.layers.Layer` class that can be created without arguments, or of
-        a function that returns a layer. The layer is called with `training=True`.
+        A decorator for a `keras.layers.Layer` class that can be created without arguments, or
+        for a function that returns a layer. The layer is called with `training=True`.
 
     Raises:
         ConfigError: `on` has another value.
@@ -405,7 +406,7 @@ def register_metric(name: str) -> Callable[[Part], Part]:
             are better if the name ends in "loss", higher ones otherwise.
 
     Returns:
-        A decorator of a function of scores, labels and mask, NumPy arrays (clips, classes),
+        A decorator for a function of scores, labels and mask, NumPy arrays (clips, classes),
         that returns a number. The mask is 1 where the label is known.
     """
     return METRICS.register(name)

@@ -9,7 +9,7 @@ import pytest
 from rfkeras.cli import main
 from rfkeras.cli.main import (
     COMMANDS,
-    WITHOUT_MODEL,
+    WITHOUT_IMPORT,
     build_parser,
     paused_collector,
     skip_final_collection,
@@ -114,7 +114,7 @@ def test_every_command_that_loads_a_model_imports_code_of_the_user(tmp_path, cap
     words |= {"convert": ["--from-torch", "x", "--output", "y"], "evaluate": ["--run", "x"]}
     words |= {"similar": ["a.wav", "x.npy"]}
     words |= {"export": ["x", "--to", "onnx", "--output", "y"]}
-    for command in COMMANDS.keys() - set(WITHOUT_MODEL):
+    for command in COMMANDS.keys() - set(WITHOUT_IMPORT):
         status = main.run([command, *words.get(command, []), "--import", str(path)])
         message = f"rfkeras {command}: error: --import {path}, line 1: ValueError: here."
         assert (status, capsys.readouterr().err) == (1, message + "\n")

@@ -199,7 +199,9 @@ def test_flags_override_the_recipe(tone_folder, tmp_path, monkeypatch):
     recipe = {"dataset": "folder", "width": 4, "rho": [2, 1], "epochs": 7, "batch_size": 8}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe | {"excerpt_seconds": 0.5}))
     trained = []
-    monkeypatch.setattr("rfkeras.training.run.train", lambda config, *_: trained.append(config))
+    monkeypatch.setattr(
+        "rfkeras.training.api.train_run", lambda config, *_, **__: trained.append(config)
+    )
     arguments = ["--recipe", tmp_path / "r.yaml", "--data-dir", tone_folder, "--epochs", "1"]
     arguments += ["--window-seconds", "1", "--no-export", "--run-dir", tmp_path / "run"]
     assert command(["train", *map(str, arguments)]) == 0
@@ -307,7 +309,7 @@ def test_wrong_data_and_missing_gpus_are_found_before_a_folder_is_created(
     def create(*_):
         raise AssertionError("the folder is created too early")
 
-    monkeypatch.setattr("rfkeras.training.run_dir.create_run_folder", create)
+    monkeypatch.setattr("rfkeras.training.api.create_run_folder", create)
     arguments = ["train", *flags, "--data-dir", str(tmp_path)]
     assert command([*arguments, "--run-dir", str(tmp_path / "run")]) == 1
     out, err = capsys.readouterr()
