@@ -149,7 +149,7 @@ def test_file_with_unquoted_colons_is_rejected(tmp_path):
         ({"mixup": "0,ten"}, "mixup must be a number"),
         ({"shake": "yes,no"}, "true or false"),
         ({"optimizer": "adam:adamw"}, "is not a number|Unknown value"),
-        ({"optimizer": "adam,sgd"}, "Unknown value 'sgd'"),
+        ({"optimizer": "adam,sdg"}, "Unknown optimizer 'sdg'"),
         ({"rho": {"min": 0}}, "table with min, max"),
         ({"rho": {"min": 0, "max": 4, "log": "yes"}}, "log must be true or false"),
         ({"mixup": "0,1 when shake=true"}, "another option that is searched"),
