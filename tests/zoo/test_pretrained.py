@@ -255,8 +255,8 @@ def test_weights_with_a_url_are_downloaded_once_and_checked(
 
 def test_the_package_contains_the_files_of_its_index():
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    text = setup[setup.index("package_data=") + len("package_data=") :]
-    globs = ast.literal_eval(text[: text.index("}") + 1])["zoo"]
+    text = setup[setup.index('"zoo": [') + len('"zoo": ') :]
+    globs = ast.literal_eval(text[: text.index("]") + 1])
     folder = ROOT / "zoo/weights"
     for path in folder.iterdir():
         assert any(fnmatch.fnmatch(f"weights/{path.name}", glob) for glob in globs), path
