@@ -44,7 +44,8 @@ def tagger_of(**options):
     keras.utils.set_random_seed(0)
     model = zoo_tagger("resnet_rf_tiny", rho=1, width=4, **options)
     logits = np.array([model(music(RATE_HZ, seed=i)[None])[0] for i in range(8)])
-    norm, deviation = model.get_layer("classifier_bn"), logits.std(axis=0)
+    # A logit that hardly varies would be magnified 2,757-fold, and its float32 rounding too.
+    norm, deviation = model.get_layer("classifier_bn"), np.maximum(logits.std(axis=0), 1e-3)
     norm.beta.assign((norm.beta - logits.mean(axis=0)) / deviation)
     norm.gamma.assign(norm.gamma / deviation)
     return model
