@@ -42,8 +42,13 @@ def expected():
 
 @pytest.fixture
 def files(tmp_path):
-    """Copy the files, so that a test may change them. The run has a relative data path."""
-    return Path(shutil.copytree(FILES, tmp_path / "files"))
+    """Copy the files, so that a test may change them, and name the copied clips in the runs."""
+    root = Path(shutil.copytree(FILES, tmp_path / "files"))
+    for run_folder in ("finished", "killed"):
+        path = root / run_folder / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"data_dir": str(root / "clips")}))
+    return root
 
 
 def python(*arguments, cwd, fork=True):
