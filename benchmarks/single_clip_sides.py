@@ -159,8 +159,7 @@ def _network(rho: int, width: int, frontend: str | None = None) -> Any:
 def write(folder: Path, rho: int, width: int, frames: int) -> None:
     """Write a network with random weights in all formats."""
     import rfkeras
-    from rfkeras.export.engine import write_engine
-    from rfkeras.export.onnx import onnx
+    from rfkeras.export.onnx import onnx, write_engine
     from rfkeras.frontend import create_frontend
     from rfkeras.layers.conv import BatchNormalization
 

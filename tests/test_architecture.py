@@ -45,7 +45,7 @@ ORDER = (
 )
 ROOMS = tuple(name for name, _ in ORDER)
 LOOSE_MODULES = 3
-MAX_FILES, MAX_LINES, MEDIAN_LINES = 206, 700, (200, 350)
+MAX_FILES, MAX_LINES, MEDIAN_LINES = 205, 700, (200, 350)
 
 # Names that two rooms share because the name is right in both, such as the
 # command `tag` and the pipeline `tag`.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import CheckpointError, RFKerasError
-from rfkeras.export.engine import write_engine
+from rfkeras.export.onnx import write_engine
 from rfkeras.inference import ChunkTagger, OnnxTagger, StreamTagger
 from zoo.pretrained import FOLDER, PretrainedWeights, read_index, sha256_of, write_index
 

@@ -148,7 +148,7 @@ def pack(
         for one, entry in zip(planned, entries, strict=True):
             if entry["shard"] is not None:
                 shards[one.split].append(WrittenShard(**entry["shard"]))
-        return write_index(out_dir, dataset, audio, shards, bad_files)
+        return write_index(out_dir, dataset, audio, shards, bad_files.files)
 
 
 def plan(

@@ -12,7 +12,7 @@ from rfkeras.datasets.base import (
 from rfkeras.datasets.checks import DatasetCheck, ScanResult, check_dataset, scan_split
 from rfkeras.datasets.excerpts import EvaluationPlan, WaveformCache, default_steps_per_epoch
 from rfkeras.datasets.load import load_dataset
-from rfkeras.datasets.pack import pack
+from rfkeras.datasets.pack import from_tf_data, pack
 from rfkeras.datasets.packed import load_packed, verify_packed
 from rfkeras.datasets.pipeline import evaluation_batches, training_batches
 
@@ -29,6 +29,7 @@ __all__ = [
     "check_dataset",
     "default_steps_per_epoch",
     "evaluation_batches",
+    "from_tf_data",
     "hold_out",
     "hold_out_groups",
     "load_dataset",

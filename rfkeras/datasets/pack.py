@@ -7,10 +7,10 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,16 @@ from rfkeras.audio.decode import open_audio
 from rfkeras.audio.io import AudioFormat, Waveform
 from rfkeras.datasets.base import AudioDataset, BadFile, BadFileLog, Split, print_damaged
 from rfkeras.datasets.checks import check_clip, check_present
-from rfkeras.datasets.packed import FORMAT_NAME, FORMAT_VERSION, INDEX_NAME, PackedSplit, sha256
-from rfkeras.errors import AudioError, ConfigError, one_file
+from rfkeras.datasets.packed import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    INDEX_NAME,
+    PackedSplit,
+    load_packed,
+    sha256,
+)
+from rfkeras.errors import AudioError, ConfigError, DatasetError, one_file
+from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL, check_task
 from rfkeras.utils.files import (
     PARTIAL,
     move_into_place,
@@ -104,7 +112,191 @@ def pack(
         )
         shards = {name: packer.pack(name, split) for name, split in dataset.splits.items()}
         print_damaged(dataset.name, packer.damaged)
-        return write_index(out_dir, dataset, audio, shards, bad_files)
+        return write_index(out_dir, dataset, audio, shards, bad_files.files)
+
+
+def from_tf_data(
+    splits: Mapping[str, Any],
+    label_names: Sequence[str],
+    out_dir: str | Path,
+    *,
+    sample_rate_hz: int,
+    task: str = MULTI_LABEL,
+    name: str = "tf_data",
+    shard_mb: float = 128.0,
+    progress: bool = True,
+) -> AudioDataset:
+    """Read finite tf.data sets once, and write their clips as a packed data set.
+
+    A run draws its own excerpts, resumes at any step and evaluates whole clips, so it needs
+    clips that it can read again. Do not augment or repeat the sets before; random changes would
+    be the same in every epoch. (`model.fit` trains on such a pipeline as it is.) Samples are
+    stored as by `pack`. Training clips are shuffled within each shard.
+
+    Args:
+        splits: tf.data set by split: "train", "validation", "test". Elements are single clips,
+            not batches: (waveform, labels) or (waveform, labels, mask). The waveform has shape
+            (samples,) or (samples, 2). Labels and mask have shape (classes,); for single-label
+            data, labels may also be the number of the class. The mask is 0 where a label is
+            unknown.
+        label_names: Tag of each label column.
+        out_dir: A new folder.
+        sample_rate_hz: Sample rate of the waveforms, and so of the model's front-end.
+        task: "multi_label" or "single_label".
+        name: Name of the data set.
+        shard_mb: Size in MB at which the next shard starts.
+        progress: Show progress on standard error.
+
+    Returns:
+        The packed data set, which `load_packed(out_dir)` opens again.
+
+    Raises:
+        ConfigError: out_dir already has an index, or an argument is wrong.
+        DatasetError: An element has another shape, is empty or not finite.
+
+    Example:
+        >>> dataset = from_tf_data(
+        ...     {"train": train, "validation": validation, "test": test},
+        ...     ["violin", "drums"], "shards", sample_rate_hz=22050,
+        ... )
+        >>> rfkeras.train("resnet_rf_tiny", dataset)
+    """
+    names, out_dir = check_label_names(label_names), to_path(out_dir)
+    if isinstance(out_dir, RemotePath):
+        out_dir.check_writable()
+    empty = np.zeros((0, len(names)), np.float32)
+    dataset = AudioDataset(
+        name, names, {key: Split((), (), empty, empty) for key in splits}, task=check_task(task)
+    )
+    check_target(out_dir, dataset)
+    channels = {split: _channels(split, elements) for split, elements in splits.items()}
+    if len(set(channels.values())) != 1:
+        raise ConfigError(f"All splits need the same number of channels. Received: {channels}.")
+    audio = AudioFormat(sample_rate_hz, next(iter(channels.values())))
+    with sole_writer(out_dir / LOCK, out_dir):
+        remove_leftovers(out_dir)
+        shards = {}
+        for split, elements in splits.items():
+            reader = _Elements(split, names, audio, task)
+            shown, total = elements.as_numpy_iterator(), int(elements.cardinality())
+            if total > 0:  # otherwise unknown
+                shown = track(
+                    shown, total, f"Packing {split}", unit="clips", quiet=not progress
+                )
+            dataset.splits[split], shards[split] = reader.write(
+                shown, out_dir, int(shard_mb * 1e6)
+            )
+        write_index(out_dir, dataset, audio, shards, ())
+    return load_packed(str(out_dir))
+
+
+def _channels(split: str, elements: Any) -> int:
+    """Return the number of channels of a tf.data set's waveforms.
+
+    Raises:
+        ConfigError: It is not a finite tf.data set of single clips.
+    """
+    import tensorflow as tf
+
+    if not isinstance(elements, tf.data.Dataset):
+        raise ConfigError(
+            f"Split {split!r} must be a tf.data.Dataset. Received: {type(elements).__name__}."
+        )
+    if elements.cardinality().numpy() == tf.data.INFINITE_CARDINALITY:
+        raise ConfigError(f"Split {split!r} never ends. Leave out repeat().")
+    spec = elements.element_spec
+    shape = spec[0].shape if isinstance(spec, tuple) and len(spec) in (2, 3) else None
+    if shape is not None and shape.rank == 1:
+        return 1
+    if shape is not None and shape.rank == 2 and shape[1] == 2:
+        return 2
+    raise ConfigError(
+        f"Elements of split {split!r} must be (waveform, labels) or (waveform, labels, mask) "
+        "of one clip each, with waveforms of shape (samples,) or (samples, 2): use unbatch() "
+        f"on batches. Received: {spec}."
+    )
+
+
+@dataclass
+class _Elements:
+    """Writes the elements of one tf.data set as shards."""
+
+    split: str
+    label_names: Sequence[str]
+    audio: AudioFormat
+    task: str
+
+    def write(
+        self, elements: Iterable[Any], out_dir: Path, shard_bytes: int
+    ) -> tuple[Split, list[WrittenShard]]:
+        """Write all shards; return the clips, in the order of the set, and the shards."""
+        shards: list[WrittenShard] = []
+        parts: list[Split] = []
+        first, pending = 0, list[tuple[EncodedClip, Any, Any]]()
+        for element in elements:
+            row = len(pending)
+            pending.append(self._encode(row, first + row, *element))
+            if sum(len(clip.wav) for clip, *_ in pending) >= shard_bytes:
+                parts.append(self._split(first, pending))
+                shards.append(self._shard(out_dir, len(shards), first, parts[-1], pending))
+                first, pending = first + len(pending), []
+        if pending:
+            parts.append(self._split(first, pending))
+            shards.append(self._shard(out_dir, len(shards), first, parts[-1], pending))
+        if not parts:
+            raise DatasetError(f"Split {self.split!r} has no clips.")
+        whole = Split(
+            tuple(key for part in parts for key in part.keys),
+            tuple(path for part in parts for path in part.paths),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.mask for part in parts]),
+        )
+        return whole, shards
+
+    def _encode(
+        self, row: int, number: int, waveform: Any, labels: Any, mask: Any = None
+    ) -> tuple[EncodedClip, Any, Any]:
+        where = f"Element {number:,} of split {self.split!r}"
+        if not len(waveform) or not np.isfinite(waveform).all():
+            raise DatasetError(f"{where} has no samples, or samples that are not finite.")
+        classes = len(self.label_names)
+        labels = np.asarray(labels)
+        if self.task == SINGLE_LABEL and labels.ndim == 0 and 0 <= labels < classes:
+            labels = np.eye(classes)[int(labels)]
+        mask = np.ones(classes) if mask is None else np.asarray(mask)
+        if labels.shape != (classes,) or mask.shape != (classes,):
+            raise DatasetError(
+                f"{where} has labels of shape {labels.shape} and a mask of shape {mask.shape}; "
+                f"there are {classes} label names."
+            )
+        for what, values in (("labels", labels), ("mask", mask)):
+            if not np.isin(values, (0, 1)).all():
+                raise DatasetError(f"{where} has {what} other than 0 and 1.")
+        wav, clipped = to_wav(np.asarray(waveform, np.float32), self.audio)
+        return EncodedClip(row, wav, len(waveform), clipped), labels * mask, mask
+
+    def _split(self, first: int, pending: Sequence[tuple[EncodedClip, Any, Any]]) -> Split:
+        keys = tuple(f"{self.split}/{first + row:07d}" for row in range(len(pending)))
+        return Split(
+            keys,
+            tuple(map(Path, keys)),
+            np.asarray([labels for _, labels, _ in pending], np.float32),
+            np.asarray([mask for _, _, mask in pending], np.float32),
+        )
+
+    def _shard(
+        self,
+        out_dir: Path,
+        number: int,
+        first: int,
+        part: Split,
+        pending: Sequence[tuple[EncodedClip, Any, Any]],
+    ) -> WrittenShard:
+        writer = ShardWriter(out_dir / shard_name(self.split, number), part)
+        for row in storage_order(self.split, part):
+            writer.add(pending[row][0])
+        shard = writer.finish()
+        return replace(shard, rows=[first + row for row in shard.rows])
 
 
 @dataclass(frozen=True)
@@ -374,7 +566,7 @@ def write_index(
     dataset: AudioDataset,
     audio: AudioFormat,
     shards: Mapping[str, Sequence[WrittenShard]],
-    bad_files: BadFileLog,
+    left_out: Sequence[BadFile],
 ) -> Path:
     """Write the index, which makes a folder of shards a packed data set.
 
@@ -385,7 +577,7 @@ def write_index(
         dataset: The source.
         audio: Format of the shards.
         shards: Shards of each split, in order.
-        bad_files: The files that were left out.
+        left_out: The files that were left out.
 
     Returns:
         Path of the index.
@@ -400,7 +592,7 @@ def write_index(
         "task": dataset.task,
         "info": dataset.info,
         "splits": {name: _split_entry(dataset.splits[name], of) for name, of in shards.items()},
-        "left_out": [asdict(file) for file in bad_files.files],
+        "left_out": [asdict(file) for file in left_out],
     }
     index_path = out_dir / INDEX_NAME
     write_text(index_path, json.dumps(index, separators=(",", ":")))

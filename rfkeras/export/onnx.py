@@ -1,27 +1,46 @@
-"""Export models as ONNX files with standard operators only."""
+"""Export models as ONNX files with standard operators only.
+
+`onnx` writes a file for others; `write_engine` writes the graph that
+`rfkeras.inference.OnnxTagger` runs in chunks. `python -m rfkeras.export.onnx MODEL ENGINE.onnx`
+does so in a process of its own, which pays for TensorFlow. It exits with 3, and the reason on
+standard error, if the model cannot be converted.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.export.portable import NETWORK_SCOPE, Arrays, PortableModel
 from rfkeras.export.saved_model import ExportError, explaining
 from rfkeras.export.single_file import Exported, Plan, quiet, write_checked
+from rfkeras.folding import in_float32
+from rfkeras.frontend import find_frontend
+from rfkeras.frontend.numpy_mel import numpy_mel
+from rfkeras.inference import engines
+from rfkeras.inference.frames import FrameGrid
+from rfkeras.inference.keras_tagger import StreamTagger
+from rfkeras.utils.files import atomic_write
+from rfkeras.utils.model_graph import inlined
+from zoo.pretrained import load_model
 
 INTEGER_OPERATORS = ["Conv", "Add", "MaxPool", "Concat", "Pad"]
 OPSET = 17
 PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
+NOT_CONVERTIBLE = 3  # exit status, see above
 
 
 def onnx(
@@ -73,7 +92,7 @@ def onnx(
             proto = to_int8(proto, portable.input_name, plan.calibration)
     elif precision == "float16":
         halve(proto)
-    _write_metadata(proto, portable)
+    _write_metadata(proto, portable.card)
     content = proto.SerializeToString()
 
     def write(aside: Path) -> None:
@@ -154,11 +173,11 @@ def convert(function: Any, name: str) -> Any:
     return proto
 
 
-def _write_metadata(proto: Any, portable: PortableModel) -> None:
-    """Write the card into the file's metadata."""
+def _write_metadata(proto: Any, values_by_key: Mapping[str, Any]) -> None:
+    """Write values into the file's metadata, as JSON."""
     import onnx.helper
 
-    values = {key: json.dumps(value, default=str) for key, value in portable.card.items()}
+    values = {key: json.dumps(value, default=str) for key, value in values_by_key.items()}
     onnx.helper.set_model_props(proto, values)
 
 
@@ -240,3 +259,76 @@ def to_int8(proto: Any, input_name: str, batches: Sequence[NDArray[np.float32]])
             weight_type=quantization.QuantType.QInt8,
         )
         return onnx.load(result)
+
+
+# Engine files
+
+
+def write_engine(model: keras.Model, path: str | Path) -> None:
+    """Write the engine file of a model.
+
+    Args:
+        model: Model that `StreamTagger` accepts.
+        path: File to write.
+
+    Raises:
+        ConfigError: A package of the extra 'onnx' is missing; the model is not accepted by
+            `StreamTagger`; its front-end is not its first layer; or its chunks cannot overlap
+            so that every frame has its whole window.
+        ExportError: The conversion fails.
+    """
+    need_packages()
+    tagger = StreamTagger(model)
+    graph = inlined(in_float32(model))
+    frontend = find_frontend(graph)
+    assert frontend is not None  # StreamTagger has checked it
+    grid = FrameGrid(graph, frontend)
+    if grid.overlap is None or not grid.starts_with_frontend:
+        raise ConfigError(
+            f"Model {model.name!r} cannot be converted to an engine file: its chunks depend on "
+            "the length of the audio, or layers are before its front-end."
+        )
+    portable = PortableModel(model, frontend=False)
+    proto = convert(portable.frames_function(), portable.card["name"])
+    outputs = portable.frame_outputs
+    record: dict[str, Any] = {
+        "format": engines.FORMAT,
+        "name": model.name,
+        "labels": list(tagger.label_names),
+        "thresholds": None if tagger.thresholds is None else tagger.thresholds.tolist(),
+        "task": outputs.task,
+        "outputs": outputs.kind,
+        "pooling": tagger.pooling,
+        "sample_rate_hz": tagger.sample_rate_hz,
+        "channels": tagger.channels,
+        "frames": asdict(tagger.frames),
+        "reason_not_exact": tagger.reason_not_exact,
+        "shortest_samples": tagger.shortest_samples,
+        "overlap": grid.overlap.as_json(),
+        "spectrogram": numpy_mel(frontend).as_json(),
+        "mean_db": frontend.mean_db.numpy().tolist(),
+        "std_db": frontend.std_db.numpy().tolist(),
+    }
+    _write_metadata(proto, {engines.RECORD: record})
+    content = proto.SerializeToString()
+    with atomic_write(path) as aside:
+        aside.write_bytes(content)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Convert a model; return the exit status."""
+    source, path = argv
+    tf.get_logger().setLevel("ERROR")
+    try:
+        write_engine(load_model(source), path)
+    except (ConfigError, ExportError) as error:
+        print(error, file=sys.stderr)
+        return NOT_CONVERTIBLE
+    except RFKerasError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,7 @@ front-end and of the chunks are in its metadata. The front-end is computed by Nu
 Fourier transform is many times faster than that of ONNX Runtime.
 
 Engine files of pretrained weights are in the package. Those of other models are written on
-first use into the user's cache, under the checksum of the model (`rfkeras.export.engine`). The
+first use into the user's cache, under the checksum of the model (`rfkeras.export.onnx`). The
 checksum says nothing about classes of the user, so models that contain some are converted only
 on request, and then each time.
 """
@@ -46,7 +46,7 @@ from zoo.pretrained import (
 AUTO, ONNX, TENSORFLOW = "auto", "onnx", "tensorflow"
 ENGINES = (AUTO, ONNX, TENSORFLOW)
 _PACKAGES = ("tensorflow", "tf2onnx", "onnx")
-_NOT_CONVERTIBLE = 3  # exit status of rfkeras.export.engine
+_NOT_CONVERTIBLE = 3  # exit status of rfkeras.export.onnx
 _FOLDER = "engines"  # in the user's cache
 CONVERT_VARIABLE = "RFKERAS_CONVERT"  # "no": models are converted only on request
 FORMAT = 1
@@ -72,7 +72,7 @@ class OnnxTagger(ChunkTagger):
             threads each compute audio of several chunks.
 
     Attributes:
-        record: The metadata of the file, see `rfkeras.export.engine.write_engine`.
+        record: The metadata of the file, see `rfkeras.export.onnx.write_engine`.
 
     Raises:
         CheckpointError: It is not an engine file, is damaged, or was written by another
@@ -306,7 +306,7 @@ def _convert(
         if path.is_file() and not again:
             return
         done = subprocess.run(
-            [sys.executable, "-m", "rfkeras.export.engine", str(model), str(path)],
+            [sys.executable, "-m", "rfkeras.export.onnx", str(model), str(path)],
             capture_output=True,
             text=True,
             check=False,

@@ -72,7 +72,8 @@ def train(
             with a front-end (`rfkeras.frontend.create_frontend`) and output one logit per tag.
             None: the recipe's, or "resnet_rf".
         dataset: Name of a data set, or an `AudioDataset` with the splits "train", "validation"
-            and "test". None: the recipe's, or the built-in one.
+            and "test"; `rfkeras.datasets.from_tf_data` makes one of tf.data sets. None: the
+            recipe's, or the built-in one.
         loss: Name or `keras.losses.Loss` or function, see `rfkeras.register_loss`.
         optimizer: Name; an optimizer of Keras, which keeps its own learning rate; or a function
             that takes the learning-rate schedule and returns an optimizer.
@@ -376,8 +377,8 @@ def _dataset_name(dataset: str | AudioDataset) -> str:
     if not isinstance(dataset, AudioDataset):
         raise ConfigError(
             "dataset must be a name or an AudioDataset. Received: "
-            f"{type(dataset).__name__}. (Train on tf.data sets with model.fit, or build an "
-            "AudioDataset of Split objects.)"
+            f"{type(dataset).__name__}. rfkeras.datasets.from_tf_data makes an AudioDataset of "
+            "tf.data sets; model.fit trains on them as they are."
         )
     source = DatasetSource(lambda *_: dataset, frozenset(), needs_folder=False)
     return _add(DATASETS, dataset.name, source, _GIVEN)

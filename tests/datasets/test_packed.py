@@ -18,7 +18,7 @@ from rfkeras.audio.io import AudioFormat, read_audio
 from rfkeras.datasets import packed_pipeline
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
 from rfkeras.datasets.checks import check_dataset
-from rfkeras.datasets.pack import pack, to_wav
+from rfkeras.datasets.pack import from_tf_data, pack, to_wav
 from rfkeras.datasets.packed import (
     PackedSplit,
     damaged_shards,
@@ -476,3 +476,109 @@ def test_an_unusable_record_is_named(source, tmp_path, monkeypatch):
         list(train(splits["test"], bad_files=bad_files))
     with pytest.raises(DatasetError, match=message):
         bad_files.raise_if_stopped()
+
+
+# tf.data sets
+
+
+def elements(clips=5, channels=None, seed=0):
+    """Return waveforms of different lengths, labels and masks, (clips, 2) each."""
+    rng = np.random.default_rng(seed)
+    shape = () if channels is None else (channels,)
+    waves = [rng.uniform(-0.9, 0.9, (800 + 10 * row, *shape)) for row in range(clips)]
+    labels = rng.integers(0, 2, (clips, 2))
+    mask = rng.integers(0, 2, (clips, 2))
+    return [wave.astype(np.float32) for wave in waves], labels, mask
+
+
+def tf_data(waves, *columns):
+    """Return a tf.data set of unknown length, like that of a generator."""
+    shape = (None, *waves[0].shape[1:])
+    parts = [tf.TensorSpec(column.shape[1:], column.dtype) for column in columns]
+    return tf.data.Dataset.from_generator(
+        lambda: zip(waves, *columns, strict=True),
+        output_signature=(tf.TensorSpec(shape, tf.float32), *parts),
+    )
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+def test_tf_data_sets_become_a_packed_data_set(channels, tmp_path):
+    waves, labels, mask = elements(7, channels)
+    dataset = from_tf_data(
+        {"train": tf_data(waves, labels, mask), "test": tf_data(waves[:2], labels[:2])},
+        ("a", "b"),
+        tmp_path / "packed",
+        sample_rate_hz=8000,
+        shard_mb=0.004,
+        progress=False,
+    )
+    assert dataset.label_names == ("a", "b")
+    assert sorted(dataset.splits) == ["test", "train"]
+    train_split = dataset.split("train")
+    assert len(train_split.shards) == (3 if channels is None else 4)
+    rows = [int(key.removeprefix("train/")) for key in train_split.keys]
+    assert sorted(rows) == list(range(7))
+    np.testing.assert_array_equal(train_split.mask, mask[rows])
+    np.testing.assert_array_equal(train_split.labels, (labels * mask)[rows])
+    np.testing.assert_array_equal(dataset.split("test").mask, np.ones((2, 2)))
+    np.testing.assert_array_equal(dataset.split("test").labels, labels[:2])
+    assert dataset.split("test").keys == ("test/0000000", "test/0000001")
+    verify_packed(dataset)
+    audio = AudioFormat(8000, channels or 1)
+    batches, plan = evaluation_batches(
+        train_split,
+        audio,
+        window_seconds=0.1,
+        batch_size=1,
+        bad_files=BadFileLog(None, total_files=1),
+    )
+    found = {}
+    for window, waveforms in enumerate(batches):
+        found.setdefault(int(plan.rows[window]), waveforms.numpy()[0])
+    assert len(found) == 7
+    for position, row in enumerate(rows):
+        np.testing.assert_allclose(found[position], waves[row][:800], atol=HALF_STEP + 1e-7)
+
+
+def test_tf_data_sets_of_one_class_per_clip(tmp_path):
+    waves, _, _ = elements(4)
+    dataset = from_tf_data(
+        {"test": tf_data(waves, np.array([2, 0, 1, 1]))},
+        ("a", "b", "c"),
+        tmp_path / "packed",
+        sample_rate_hz=8000,
+        task="single_label",
+        progress=False,
+    )
+    assert dataset.task == "single_label"
+    assert dataset.split("test").labels.argmax(axis=1).tolist() == [2, 0, 1, 1]
+
+
+def test_tf_data_sets_that_cannot_be_packed(tmp_path):
+    waves, labels, mask = elements(2)
+
+    def packing(split, names=("a", "b"), **options):
+        return from_tf_data(
+            *({"train": split}, names, tmp_path / "packed"),
+            **{"sample_rate_hz": 8000, "progress": False, **options},
+        )
+
+    good = tf_data(waves, labels, mask)
+    bad = [waves[0], np.full(10, np.nan, np.float32)]
+    for split, error, text in (
+        (good.repeat(), ConfigError, "repeat"),
+        (good.padded_batch(2), ConfigError, "unbatch"),
+        (waves, ConfigError, "tf.data.Dataset"),
+        (tf_data(bad, labels), DatasetError, "Element 1 of split 'train' has no samples, or"),
+        (tf_data([waves[0][:0]], labels[:1]), DatasetError, "Element 0"),
+        (tf_data(waves, labels[:, :1]), DatasetError, "2 label names"),
+        (tf_data(waves, labels + 1), DatasetError, "labels other than 0 and 1"),
+        (good.take(0), DatasetError, "no clips"),
+    ):
+        with pytest.raises(error, match=text):
+            packing(split)
+    with pytest.raises(DatasetError, match="labels of shape"):
+        packing(tf_data(waves, np.array([0, 2])), task="single_label")
+    packing(good)
+    with pytest.raises(ConfigError, match="already has a packed data set"):
+        packing(good)

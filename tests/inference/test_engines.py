@@ -13,8 +13,8 @@ import pytest
 
 import zoo.pretrained as pretrained
 from rfkeras.errors import AudioError, CheckpointError, ConfigError
-from rfkeras.export.engine import main as convert
-from rfkeras.export.engine import write_engine
+from rfkeras.export.onnx import main as convert
+from rfkeras.export.onnx import write_engine
 from rfkeras.inference import OnnxTagger, StreamTagger, engines, open_tagger
 from rfkeras.inference.engines import RECORD, engine_file
 from rfkeras.layers import ClipLogits

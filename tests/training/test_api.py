@@ -6,10 +6,12 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import rfkeras
+from rfkeras.audio.io import AudioFormat, read_audio
 from rfkeras.cli import main
-from rfkeras.datasets import load_dataset
+from rfkeras.datasets import from_tf_data, load_dataset
 from rfkeras.errors import ConfigError
 from rfkeras.frontend import create_frontend, find_frontend
 from rfkeras.layers import ClipLogits
@@ -226,3 +228,30 @@ def test_parts_of_an_imported_file_are_named_on_the_command_line(
     assert model.layers[2].filters == 6
     assert model.head.label_names == ("high", "low", "mid")
     assert main.run(["evaluate", "--run", str(tmp_path / "run"), *imported]) == 0
+
+
+def test_a_run_on_tf_data_sets(tones, tmp_path):
+    def clips(split):
+        audio = AudioFormat(32000)
+        rows = zip(tones.split(split).paths, tones.split(split).labels, strict=True)
+        waves, labels = zip(*((read_audio(p, audio), y) for p, y in rows), strict=True)
+        spec = (tf.TensorSpec((None,)), tf.TensorSpec((3,)))
+        return tf.data.Dataset.from_generator(
+            lambda: zip(waves, labels, strict=True), output_signature=spec
+        )
+
+    with pytest.raises(ConfigError, match="from_tf_data"):
+        rfkeras.train("resnet_rf_tiny", clips("train"))
+    dataset = from_tf_data(
+        {name: clips(name) for name in tones.splits},
+        tones.label_names,
+        tmp_path / "shards",
+        sample_rate_hz=32000,
+        name="pipeline",
+    )
+    given = {name: SMALL[name] for name in OF_DATA} | {"export": False}
+    run = rfkeras.train(small_model(), dataset, run_dir=tmp_path / "run", **given)
+    assert run.report.summary["counts"]["clips"] == len(tones.split("test"))
+    assert json.loads(run.folder.config.read_text())["dataset"] == "pipeline"
+    again = rfkeras.evaluate(run, dataset)
+    assert again.report.mean_average_precision == run.report.mean_average_precision
