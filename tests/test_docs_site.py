@@ -12,18 +12,21 @@ from urllib.parse import unquote, urldefrag
 import pytest
 import yaml
 
+import rfkeras
 from tests.helpers.processes import ROOT
 
-PACKAGES = (  # with a public API in __all__
-    "rfkeras.datasets",
-    "rfkeras.export",
-    "rfkeras.frontend",
-    "rfkeras.interop",
-    "rfkeras.layers",
-    "rfkeras.rf",
-    "rfkeras.inference",
-    "zoo",
-)
+PACKAGES = {  # with a public API in __all__, and the page that documents it
+    "rfkeras.audio": "audio",
+    "rfkeras.datasets": "datasets",
+    "rfkeras.export": "export",
+    "rfkeras.frontend": "frontend",
+    "rfkeras.inference": "inference",
+    "rfkeras.interop": "interop",
+    "rfkeras.layers": "layers",
+    "rfkeras.rf": "rf",
+    "rfkeras.synthesis": "datasets",
+    "zoo": "zoo",
+}
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 
@@ -118,19 +121,47 @@ def test_nothing_is_loaded_from_other_hosts(site, pages):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_public_class_and_function_has_an_entry(pages, site, package):
-    page = pages[site / f"api/{package.rpartition('.')[2]}.html"]
+def test_every_public_name_has_an_entry(pages, site, package):
+    path = site / f"api/{PACKAGES[package]}.html"
+    page, text = pages[path], path.read_text(encoding="utf-8")
     for name in public_names(ROOT / package.replace(".", "/") / "__init__.py"):
+        if name.isupper():  # constants are described in the text
+            assert f"<code>{name}</code>" in text, name
+            continue
         # A function with the name of its module has its full name as id.
         entries = {f"{package}.{name}", f"{package}.{name}.{name}"}
         assert entries & page.ids, name
 
 
+def test_every_name_of_rfkeras_has_an_entry(pages, site):
+    text = (site / "api/rfkeras.html").read_text(encoding="utf-8")
+    ids = {name: page.ids for name, page in pages.items() if name.parent == site / "api"}
+    entries = set().union(*ids.values())
+    for name in rfkeras.__all__:
+        home = rfkeras._HOMES.get(name, "")
+        documented = (
+            any(entry.startswith(f"{home}.") for entry in entries)
+            if home == f"rfkeras.{name}"  # a package
+            else {f"{home}.{name}", f"{home.partition('.')[0]}.{name}"} & entries
+        )
+        assert documented or f"<code>{name}</code>" in text, name
+
+
+def test_every_public_package_is_checked():
+    declared = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for room in ("rfkeras/*", "zoo")
+        for path in ROOT.glob(f"{room}/__init__.py")
+        if "__all__ =" in path.read_text(encoding="utf-8")
+    }
+    assert declared == set(PACKAGES)
+
+
 def public_names(path):
-    """List the classes and functions in a package's __all__ without importing it."""
+    """List the names in a package's __all__ without importing it."""
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and statement.targets[0].id == "__all__":
-            return [name for name in ast.literal_eval(statement.value) if not name.isupper()]
+            return ast.literal_eval(statement.value)
     raise AssertionError(f"{path} has no __all__")
 
 
