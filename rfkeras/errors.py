@@ -10,6 +10,11 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+# How to replace the distribution rfkeras-tag, which contains only what tagging needs.
+FULL_INSTALLATION = (
+    "run pip uninstall rfkeras-tag, then pip install . in the folder of the sources"
+)
+
 
 class RFKerasError(Exception):
     """Base class of all errors that are caused by the input."""

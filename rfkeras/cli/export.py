@@ -211,7 +211,7 @@ def _convert(
 
 
 def _halves(excerpts: Excerpts) -> tuple[Excerpts, Excerpts]:
-    """Split excerpts into those for calibration (every other) and for comparison."""
+    """Split excerpts into halves, for calibration and for comparison."""
     count = len(excerpts.waveforms)
     if count < 2:
         raise ConfigError(
@@ -274,7 +274,7 @@ def _print(
     frames = f" ({FRAME_TOLERANCES[precision]:.0e})" if max_difference is None else ""
     source = "noise as spectrograms" if excerpts is None else excerpts.source
     if precision == "int8":
-        source = f"every other one of {source} (the others calibrated)"
+        source = f"half of {source} (the other half calibrated)"
     rows = {
         "file": str(exported.path),
         "size": f"{exported.size / 1e6:.2f} MB, {precision}",

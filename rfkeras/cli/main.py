@@ -18,7 +18,7 @@ from rfkeras import __version__
 from rfkeras.cli.parser import CommandParser, add_import_argument
 from rfkeras.config.parsing import metavar, switch
 from rfkeras.config.train_config import TrainConfig, flag
-from rfkeras.errors import RFKerasError
+from rfkeras.errors import FULL_INSTALLATION, RFKerasError
 from rfkeras.utils.streams import (
     escape_unknown_characters,
     flush_streams,
@@ -100,8 +100,8 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         print(
             f"rfkeras {options.command}: error: this needs the package {package}, which is not "
-            "installed. The distribution rfkeras-tag holds only what tagging needs; install "
-            "all of it: pip install rfkeras",
+            "installed. The distribution rfkeras-tag contains only what tagging needs: "
+            f"{FULL_INSTALLATION}.",
             file=sys.stderr,
         )
         return 1

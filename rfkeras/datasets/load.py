@@ -74,7 +74,7 @@ def load_dataset(
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """How a data set is loaded.
+    """A data set that `load_dataset` knows by name, and its loader.
 
     Attributes:
         load: Function from folder, seed, validation share and options to the data set.

@@ -1,13 +1,13 @@
 """Engine files: a model on ONNX Runtime, without TensorFlow and Keras.
 
-An engine file is an ONNX graph from spectrograms to the frames of a model. The numbers of the
-front-end and of the chunks are in its metadata. The front-end is computed by NumPy, whose
-Fourier transform is many times faster than that of ONNX Runtime.
+An engine file is an ONNX graph from spectrograms to the frame outputs of a model. Its metadata
+contains the parameters of the front-end and of the chunks. NumPy computes the front-end,
+because its Fourier transform is many times faster than that of ONNX Runtime.
 
-Engine files of pretrained weights are in the package. Those of other models are written on
-first use into the user's cache, under the checksum of the model (`rfkeras.export.onnx`). The
-checksum says nothing about classes of the user, so models that contain some are converted only
-on request, and then each time.
+The package contains the engine files of the pretrained weights. Those of other models are
+written to the user's cache on first use, under the checksum of the model
+(`rfkeras.export.onnx`). The checksum does not cover the code of the user's own classes, so
+models that contain such classes are converted only on request, and then each time.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ class OnnxTagger(ChunkTagger):
         chunk_seconds: Approximate amount of new audio in the chunks that are computed at the
             same time.
         decoder: See `ChunkTagger`.
-        threads: Threads of the network; None for one per core. Two workers with half of the
-            threads each compute audio of several chunks.
+        threads: Threads of the network; None for one per core. Audio of several chunks is
+            computed by two workers with half of the threads each.
 
     Attributes:
         record: The metadata of the file, see `rfkeras.export.onnx.write_engine`.
 
     Raises:
-        CheckpointError: It is not an engine file, is damaged, or was written by another
-            version of rfkeras.
+        CheckpointError: The file is not an engine file, is damaged, or has the format of
+            another version of rfkeras.
         ConfigError: See `ChunkTagger`.
     """
 
@@ -101,20 +101,20 @@ class OnnxTagger(ChunkTagger):
                 )
             self._read_record(record)
         except Exception as error:
-            # ONNX Runtime raises classes of its own for damaged files.
+            # ONNX Runtime raises its own classes for damaged files.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{path} cannot be used as an engine file: {reason}. Remove it; it is written "
-                "again when it is needed."
+                f"{path} cannot be used as an engine file: {reason}. Delete it; rfkeras writes "
+                "it again when it is needed."
             ) from error
         if self.exact:  # otherwise shorter chunks would change the results
-            self.workers = min(2, self._threads)  # while one is not in the network
+            self.workers = min(2, self._threads)  # one prepares audio while one computes
         self.plan = self._overlap.plan(chunk_seconds / self.workers)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def _open_session(self, threads: int) -> Any:
-        import onnxruntime  # starts threads, which other users of this module do not need
+        import onnxruntime  # starts threads, which not every importer of this module needs
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -156,7 +156,7 @@ class OnnxTagger(ChunkTagger):
             levels -= self._mean_db[:, None]
             levels /= self._std_db[:, None]
             rows = session.run(self._outputs, {self._input: levels[None]})
-        except Exception as error:  # ONNX Runtime has classes of its own
+        except Exception as error:  # ONNX Runtime raises its own classes
             memory = isinstance(error, MemoryError) or "allocate" in str(error)
             raise ComputationError(error, needs_memory=memory) from error
         values = dict(zip(self._outputs, rows, strict=True))
@@ -197,10 +197,10 @@ def open_tagger(
         source: As for `zoo.load_model`.
         chunk_seconds: See `ChunkTagger`.
         decoder: See `ChunkTagger`.
-        engine: "onnx": ONNX Runtime, which starts at once; models other than the packaged ones
-            are converted on first use. "tensorflow": the model itself. "auto": ONNX Runtime
-            if possible, otherwise TensorFlow (see `engine_file`).
-        on_status: Called with a line of text before work that takes seconds.
+        engine: "onnx": ONNX Runtime, which starts quickly; models other than the packaged ones
+            are converted on first use. "tensorflow": the Keras model. "auto": ONNX Runtime if
+            possible, otherwise TensorFlow (see `engine_file`).
+        on_status: Called with a line of text before work that takes several seconds.
 
     Raises:
         ConfigError: The engine is unknown, an argument is wrong (see `ChunkTagger`), or the
@@ -228,21 +228,21 @@ def engine_file(
     *,
     instead: str = "--engine tensorflow runs the model itself.",
 ) -> Path | None:
-    """Return the engine file of a model; write it if there is none.
+    """Return the engine file of a model, and write it first if there is none.
 
     Args:
         source: As for `zoo.load_model`.
         engine: "onnx" or "auto".
         on_status: See `open_tagger`.
-        instead: Advice in errors for "onnx".
+        instead: Advice that ends the errors for "onnx".
 
     Returns:
-        The file. With "auto" None for a model that contains classes of the user or cannot be
-        converted, if packages are missing, and, with RFKERAS_CONVERT=no in the environment, for
-        a model that has not been converted before.
+        The file. With "auto", None if the model contains the user's own classes or cannot be
+        converted, if packages are missing, or if the model has not been converted before and
+        RFKERAS_CONVERT=no is set in the environment.
 
     Raises:
-        ConfigError: The engine is "onnx", and the model cannot be converted or packages for
+        ConfigError: The engine is "onnx", and the model cannot be converted, or packages for
             that are missing.
         CheckpointError: The model is missing or damaged.
     """
@@ -281,13 +281,13 @@ def _missing_packages() -> list[str]:
 def _convert(
     model: Path, path: Path, on_status: Callable[[str], None], *, again: bool = False
 ) -> None:
-    """Write the engine file of a model in a process of its own.
+    """Write the engine file of a model in a separate process.
 
     Args:
         model: The .keras file.
         path: File to write.
         on_status: See `open_tagger`.
-        again: Also write it if another process has just done so.
+        again: Write it even if the file exists.
 
     Raises:
         ConfigError: The model cannot be converted, or packages for that are missing.

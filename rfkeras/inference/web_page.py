@@ -1,13 +1,13 @@
-"""A static page that tags by itself: the model runs in the browser of the user.
+"""A static web page that tags audio files: the model runs in the user's browser.
 
-The page works when it is opened as a file, where browsers load neither data nor modules nor
-workers from other files. So the engine file and ONNX Runtime Web are text in scripts, and the
-worker is started from the text of a function.
+The page also works when it is opened as a file. Browsers then refuse to load data, modules or
+workers from other files, so the engine file and ONNX Runtime Web are stored as text in scripts,
+and the worker is started from the source text of a function.
 
     out/index.html             takes files, and shows the pages of `rfkeras tag --html`
-    out/assets/model.js        the engine file and its numbers
+    out/assets/model.js        the engine file and its settings
     out/assets/runtime.js      ONNX Runtime Web
-    out/assets/                style and scripts
+    out/assets/                styles and scripts
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rfkeras.errors import ConfigError
+from rfkeras.errors import FULL_INSTALLATION, ConfigError
 from rfkeras.inference import html_pages
 from rfkeras.inference.engines import (
     LOGITS,
@@ -40,22 +40,23 @@ _MODULE, _WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 _SCRIPTS = ("sound.js", "tagger.js", "web.js")
 
 
-def write_web_page(source: str | Path, folder: Path, *, overwrite: bool = False) -> int:
+def write_web_page(source: str | Path, folder: str | Path, *, overwrite: bool = False) -> int:
     """Write a page that tags audio files in a browser.
 
     Args:
         source: As for `zoo.load_model`. A model without an engine file is converted first.
-        folder: Where the page is written.
+        folder: Folder to write the page to.
         overwrite: Replace the files of an earlier page; other files are kept.
 
     Returns:
         The size of the page in bytes.
 
     Raises:
-        ConfigError: The folder has files, and `overwrite` is not set; the model cannot be
-            converted, or what that needs is missing (see `engine_file`).
+        ConfigError: The folder is a file, or is not empty and `overwrite` is not set; the model
+            cannot be converted, or packages for that are missing (see `engine_file`).
         CheckpointError: The model or its engine file is missing or damaged.
     """
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output must be a folder. Received: {folder}, which is a file.")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -67,7 +68,7 @@ def write_web_page(source: str | Path, folder: Path, *, overwrite: bool = False)
 
 
 def web_files(source: str | Path) -> dict[str, bytes]:
-    """Return the files of a page that tags: name in its folder -> content.
+    """Return the files of the page: path in its folder -> content.
 
     Args:
         source: See `write_web_page`.
@@ -77,7 +78,7 @@ def web_files(source: str | Path) -> dict[str, bytes]:
         CheckpointError: See `write_web_page`.
     """
     runtime = _runtime()
-    path = engine_file(source, ONNX, instead="So a page cannot be made of it.")
+    path = engine_file(source, ONNX, instead="So it cannot be exported as a page.")
     assert path is not None
     tagger = OnnxTagger(path, threads=1)  # chunks do not depend on the cores of this machine
     rules = TagRules.of(tagger, str(source))
@@ -95,7 +96,7 @@ def web_files(source: str | Path) -> dict[str, bytes]:
 
 
 def _settings(tagger: OnnxTagger, rules: TagRules) -> dict[str, Any]:
-    """Return what the scripts read, except for the engine file."""
+    """Return the settings that the scripts read, without the engine file."""
     record = tagger.record
     names = ("channels", "frames", "mean_db", "pooling", "sample_rate_hz", "shortest_samples")
     return {
@@ -118,7 +119,7 @@ def _settings(tagger: OnnxTagger, rules: TagRules) -> dict[str, Any]:
 
 
 def _runtime() -> dict[str, str]:
-    """Return ONNX Runtime Web, compressed by gzip, which browsers unpack."""
+    """Return ONNX Runtime Web, compressed with gzip, which browsers can unpack."""
     packed = {
         name: _base64(gzip.compress(_unpacked(file), mtime=0))
         for name, file in (("module", _MODULE), ("wasm", _WASM))
@@ -127,10 +128,10 @@ def _runtime() -> dict[str, str]:
 
 
 def _unpacked(name: str) -> bytes:
-    """Return a file of ONNX Runtime Web; the large ones are packed by xz.
+    """Return a file of ONNX Runtime Web; the large ones are compressed with xz.
 
     Raises:
-        ConfigError: This installation is without it.
+        ConfigError: This installation does not contain it.
     """
     for suffix, unpack in (("", bytes), (".xz", lzma.decompress)):
         try:
@@ -138,8 +139,8 @@ def _unpacked(name: str) -> bytes:
         except FileNotFoundError:
             continue
     raise ConfigError(
-        f"This installation has no {RUNTIME}, which --to web needs: rfkeras-tag is without it. "
-        "Run pip install rfkeras."
+        f"--to web needs {RUNTIME}, which this installation does not contain. If it is "
+        f"rfkeras-tag: {FULL_INSTALLATION}."
     )
 
 

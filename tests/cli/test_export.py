@@ -59,7 +59,7 @@ def test_int8_calibrated_with_music(tmp_path, capfd, monkeypatch):
     assert err in ("", "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n")
     assert len(out.splitlines()) == 7, out
     assert re.search(r"size +\d\.\d\d MB, int8", out)
-    compared = f"11 batches: every other one of 16 excerpts from {audio} (the others"
+    compared = f"11 batches: half of 16 excerpts from {audio} (the other half calibrated)"
     assert f"compared on         {compared}" in out
     assert re.search(r"largest difference +\d\.\de-0\d of a clip's score", out)
     assert re.search(r"time for 10 s +\d+\.\d ms, \d+\.\d\d times Keras' \d", out)
@@ -164,7 +164,7 @@ def test_a_model_without_an_engine_file_has_no_page(tmp_path, capfd):
     assert command([*arguments, "--output", str(tmp_path / "out")]) == 1
     error = capfd.readouterr().err
     assert "layers are before its front-end" in error
-    assert error.endswith("So a page cannot be made of it.\n")
+    assert error.endswith("So it cannot be exported as a page.\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -175,8 +175,12 @@ def test_the_precisions_match_the_library():
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mymusic").mkdir()
+    for i in range(4):
+        soundfile.write(tmp_path / f"mymusic/{i}.wav", music(44100, seed=i), 22050)
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.S))
     exec(compile(code, "export.md", "exec"), {})
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first == "22050 {'flute': 0.5, 'voice': 0.5}"
     assert second == "22050 ['flute', 'voice'] (1, 2)"
+    assert third == "int8 2 batches compared"

@@ -114,4 +114,4 @@ def test_what_needs_more_says_so(song, tmp_path):
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert "which is not installed" in done.stderr
-        assert "pip install rfkeras" in done.stderr
+        assert "pip uninstall rfkeras-tag, then pip install . in" in done.stderr

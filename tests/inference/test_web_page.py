@@ -106,7 +106,7 @@ def test_an_installation_without_the_runtime_says_so(monkeypatch, tmp_path):
         return html_pages.asset(name)
 
     monkeypatch.setattr(web_page, "asset", without)
-    with pytest.raises(ConfigError, match="rfkeras-tag is without it"):
+    with pytest.raises(ConfigError, match="pip uninstall rfkeras-tag, then pip install \\."):
         web_page.write_web_page(MODEL, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -119,7 +119,7 @@ def test_other_files_are_not_replaced_unasked(tmp_path):
     with pytest.raises(ConfigError, match="which is a file"):
         web_page.write_web_page(MODEL, tmp_path / "mine.txt", overwrite=True)
     (tmp_path / "index.html").write_text("an earlier page")
-    size = web_page.write_web_page(MODEL, tmp_path, overwrite=True)
+    size = web_page.write_web_page(MODEL, str(tmp_path), overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "mine"
     pages = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert size == sum(path.stat().st_size for path in pages) - len("mine")
