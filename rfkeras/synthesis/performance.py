@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfkeras.errors import ConfigError, DatasetError
-from rfkeras.synthesis.amplifier import AmplifierKind, draw_amplifier
 from rfkeras.synthesis.compose import Part
 from rfkeras.synthesis.curves import Expression, apply_level
 from rfkeras.synthesis.ensemble import Piece
+from rfkeras.synthesis.filters import AmplifierKind, draw_amplifier
 from rfkeras.synthesis.recording_chain import Chain, draw_chain
 from rfkeras.synthesis.recordings import RecordedInstrument, Recordings, load_recordings
 from rfkeras.synthesis.render import (
