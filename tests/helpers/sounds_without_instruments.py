@@ -1,7 +1,7 @@
 """Sounds without instruments: silence, noise, engines, birds and speech.
 
-They are made in other ways than those of `rfkeras.synthesis.negatives`, which models hear in
-training.
+They are made in other ways than those of `rfkeras.synthesis.ensemble_clips`, which models hear
+in training.
 """
 
 import shutil

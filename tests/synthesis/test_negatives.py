@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rfkeras.synthesis import negatives
-from rfkeras.synthesis.negatives import KINDS, draw_negative
+from rfkeras.synthesis import ensemble_clips
+from rfkeras.synthesis.ensemble_clips import KINDS, draw_negative
 
 RATE = 44100
 SAMPLES = 4 * RATE
@@ -46,7 +46,7 @@ def test_every_kind_is_drawn_at_the_same_peak():
 
 
 def test_files_are_cut_and_repeated(tmp_path, monkeypatch):
-    monkeypatch.setattr(negatives, "FILE_RATE", 1.0)
+    monkeypatch.setattr(ensemble_clips, "FILE_RATE", 1.0)
     ramp = np.linspace(-0.25, 0.25, RATE)
     soundfile.write(tmp_path / "short.wav", ramp[: RATE // 2], RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "long.wav", ramp, RATE, subtype="FLOAT")
