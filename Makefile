@@ -160,7 +160,8 @@ lock:
 	$(RESOLVE) setup.py --extra dev --extra tfio requirements/default.in -o requirements/default.lock
 	$(RESOLVE) setup.py --extra dev requirements/newest.in -o requirements/newest.lock
 	$(RESOLVE) --resolution lowest-direct setup.py --extra tfio --extra onnx --extra parquet \
-	  --extra beam --extra serving --extra remote --extra tags requirements/lowest.in -o requirements/lowest.lock
+	  --extra beam --extra serving --extra remote --extra tags --extra datasets \
+	  requirements/lowest.in -o requirements/lowest.lock
 
 clean:
 	rm -rf .venv .venv-newest .venv-lowest .venv-audit .venv-dist $(BACKENDS) $(BROWSER) .mutants build dist *.egg-info

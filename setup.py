@@ -56,6 +56,7 @@ REMOTE = [  # s3://, gs://, az://, hdfs:// and http(s)://
     "adlfs>=2024.4",
     "aiohttp>=3.9",
 ]
+DATASETS = ["mirdata>=1", "soundata>=1.0.1"]  # `rfkeras data download`, --dataset mirdata:NAME
 SERVING = ["tensorflow-serving-api>=2.16.1,<2.21"]
 DOCS = [
     "mkdocs>=1.6,<2",
@@ -75,6 +76,7 @@ EXTRAS_REQUIRE = {
     "parquet": PARQUET,
     "tags": TAGS,  # `rfkeras tag --write-tags`
     "remote": REMOTE,
+    "datasets": DATASETS,
     "beam": BEAM,  # bulk work: `rfkeras data pack` and `rfkeras tag` as pipelines
     "docs": DOCS,
     "dev": [
@@ -84,6 +86,7 @@ EXTRAS_REQUIRE = {
         *BEAM,
         *REMOTE[:2],  # those for Azure and Google do not fit the default set
         "aiohttp>=3.9",
+        *DATASETS,
         *DOCS,
         *SERVING,
         "pytest>=8",

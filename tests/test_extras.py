@@ -12,6 +12,7 @@ import pytest
 import rfkeras
 from rfkeras.audio.file_tags import require_mutagen
 from rfkeras.beam import require_beam
+from rfkeras.datasets.mir import import_package
 from rfkeras.datasets.packed import load_tensorflow_io
 from rfkeras.errors import CheckpointError, ConfigError, DatasetError
 from rfkeras.export.onnx import PACKAGES
@@ -23,7 +24,7 @@ from rfkeras.utils.remote import RemotePath, file_system
 
 ROOT = Path(__file__).parents[1]
 # See the Makefile.
-EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote", "tags")
+EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote", "tags", "datasets")
 
 
 def block(monkeypatch, *packages):
@@ -77,6 +78,14 @@ CASES = [
     ("parquet", ["pyarrow"], write_parquet, ConfigError, "Or name a .npy, .npz or .csv file"),
     ("tags", ["mutagen"], lambda _: require_mutagen(), ConfigError, "Writing tags into audio"),
     ("beam", ["apache_beam"], lambda _: require_beam(), ConfigError, "needs Apache Beam"),
+    ("datasets", ["mirdata"], lambda _: import_package("mirdata"), ConfigError, "of mirdata"),
+    (
+        "datasets",
+        ["soundata"],
+        lambda _: import_package("soundata"),
+        ConfigError,
+        "of soundata",
+    ),
     ("gpu", [], lambda _: make_strategy("gpu:99"), ConfigError, "Use --devices cpu"),
     *(("onnx", [name], export_onnx, ConfigError, f"package {name},") for name in PACKAGES),
     *(

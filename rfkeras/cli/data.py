@@ -1,9 +1,11 @@
-"""`rfkeras data`: check data sets, pack them into shards, or compose music."""
+"""`rfkeras data`: download and check data sets, pack them into shards, or compose music."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,8 @@ from rfkeras.cli.parser import add_import_argument
 from rfkeras.config.parsing import number, whole
 from rfkeras.config.resolve import merge_options
 from rfkeras.config.train_config import TrainConfig
+from rfkeras.errors import ConfigError
+from rfkeras.utils.progress import print_status
 from rfkeras.utils.remote import to_path
 from rfkeras.utils.table import Table, open_console
 from rfkeras.utils.text import count
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from rfkeras.datasets.checks import DatasetCheck, SplitCheck
+    from rfkeras.datasets.download import DownloadPlan
 
 # Flags of `rfkeras train` that choose a data set.
 _DATASET_FLAGS = (
@@ -104,6 +109,30 @@ def add_parser(commands: Any) -> None:
     add_import_argument(check)
     check.set_defaults(run=run_check)
     _add_compose(actions)
+    _add_download(actions)
+
+
+def _add_download(actions: Any) -> None:
+    download = actions.add_parser(
+        "download",
+        help="download a data set and verify it",
+        description=(
+            "Download a data set through mirdata or soundata, unpack it and verify the "
+            "checksum of every file. Run the same command again to continue an interrupted "
+            "download; what is complete is not fetched again. Needs rfkeras[datasets]."
+        ),
+    )
+    download.add_argument(
+        "name",
+        metavar="NAME",
+        help="openmic, mtg_jamendo (its lists), gtzan, dcase, mirdata:NAME or soundata:NAME",
+    )
+    download.add_argument(
+        "--data-dir", required=True, metavar="DIR", help="folder for this data set only"
+    )
+    download.add_argument("--subset", metavar="NAME", help="dcase: 2019-1a or 2020-1a")
+    download.add_argument("--yes", action="store_true", help="download without asking first")
+    download.set_defaults(run=run_download)
 
 
 def _add_compose(actions: Any) -> None:
@@ -263,6 +292,51 @@ def run_compose(options: argparse.Namespace) -> int:
     )
     print(f"Data set: {folder}")
     return 0
+
+
+def run_download(options: argparse.Namespace) -> int:
+    """Run `rfkeras data download`."""
+    from rfkeras.datasets.download import download
+
+    done = download(
+        options.name,
+        options.data_dir,
+        confirm=lambda plan: _confirm(plan, sure=options.yes),
+        subset=options.subset,
+    )
+    if done is None:
+        print_status("Nothing was downloaded.")
+        return 1
+    print(f"Verified: {count(done.files, 'file')}")
+    if done.archives:
+        print(f"No longer needed: {' '.join(shlex.quote(str(path)) for path in done.archives)}")
+    if done.can_open:
+        place = shlex.quote(options.data_dir)
+        print(f"Next: rfkeras data check --dataset {done.flags} --data-dir {place}")
+    else:
+        print(f"Next: map {done.flags} to tags, see docs/datasets.md")
+    return 0
+
+
+def _confirm(plan: DownloadPlan, *, sure: bool) -> bool:
+    """Show what will be downloaded on standard error, and ask unless the user is sure."""
+    unknown = f", and {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
+    print_status(f"Data set: {plan.name} ({plan.documentation})")
+    print_status(f"Licence: {plan.licence}")
+    print_status(f"From: {', '.join(plan.hosts)}")
+    print_status(
+        f"Size: {plan.known_bytes / 1e6:,.1f} MB in {count(plan.files, 'file')}{unknown}; the "
+        "unpacked files need as much again"
+    )
+    print_status(f"To: {plan.folder}")
+    if sure:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "There is no terminal to ask on. Add --yes if you accept the licence and the size."
+        )
+    print("Download? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().casefold() in ("y", "yes")
 
 
 def run_check(options: argparse.Namespace) -> int:

@@ -248,7 +248,7 @@ def _report_name(config: TrainConfig, own: TrainConfig, options: argparse.Namesp
         return "report"
     differing.pop("dataset", None)  # the name contains it anyway
     parts = [f"{name}={_in_file_name(name, value)}" for name, value in differing.items()]
-    return "-".join(["report", config.dataset, options.split, *parts])
+    return "-".join(["report", config.dataset.replace(":", "-"), options.split, *parts])
 
 
 def _in_file_name(name: str, value: Any) -> str:

@@ -335,8 +335,8 @@ class DataOptions:
     dataset: str = option(
         "gm_instruments",
         text,
-        "gm_instruments, openmic, mtg_jamendo, dcase, magnatagatune, gtzan, folder, packed or "
-        "your own (register_dataset)",
+        "gm_instruments, openmic, mtg_jamendo, dcase, magnatagatune, gtzan, folder, packed, "
+        "mirdata:NAME, soundata:NAME or your own (register_dataset)",
     )
     data_dir: str | None = option(
         None, text, "folder of the data set (gm_instruments: cache folder)"

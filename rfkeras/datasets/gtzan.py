@@ -1,7 +1,7 @@
 """GTZAN: 1,000 clips of 30 s, 100 per genre, in the fault-filtered split.
 
 Layout: `genres/blues/blues.00000.wav` (or `.au`). The genre folders can also be in
-`genres_original/` or directly in data_dir.
+`genres_original/`, in `gtzan_genre/genres/` (as mirdata unpacks them) or directly in data_dir.
 
 The data set has repeated recordings and wrong labels, so a random split mostly measures how
 well a model recognises recordings. Only the 930 files of the fault-filtered split (Kereliuk,
@@ -93,7 +93,7 @@ def load(data_dir: Path, *, audio_dir: Path | None = None) -> AudioDataset:
         DatasetError: There is no genre folder, or a list is malformed.
     """
     places = (data_dir, data_dir / "genres", data_dir / "genres_original")
-    nested = (data_dir / "Data" / "genres_original",)
+    nested = (data_dir / "Data" / "genres_original", data_dir / "gtzan_genre" / "genres")
     folder = audio_dir or first_folder(places + nested, GENRES[0])
     if folder is None or not any((folder / genre).is_dir() for genre in GENRES):
         raise DatasetError(

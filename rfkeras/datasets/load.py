@@ -35,6 +35,8 @@ def load_dataset(
             - "dcase" (subset, audio_dir, split_seed)
             - "magnatagatune" (subset, audio_dir)
             - "gtzan" (audio_dir)
+            - "mirdata:NAME" and "soundata:NAME" (fold, if they have folds): data sets of
+              these packages, see `rfkeras.datasets.mir.MAPPINGS`
             - "folder" (test_share, allow_absolute, split_rule, label_names): your own data
             - "packed": shards written by `pack`
             - a name given to `register_dataset` (subset, fold, audio_dir, if its function has
@@ -55,7 +57,7 @@ def load_dataset(
         ConfigError: The name or an option is unknown, or data_dir is missing.
         DatasetError: The data set is incomplete or malformed.
     """
-    source = DATASETS[name]
+    source = _mir_source(name) if ":" in name else DATASETS[name]
     allowed = source.options
     for option in options:
         if option not in allowed and option in _COMMON_OPTIONS:
@@ -157,6 +159,8 @@ def _data_dir_help(name: str) -> str:
             return "a CSV file or a folder with one sub-folder per class"
         case "packed":
             return "the folder or URL of its shards (`rfkeras data pack` writes them)"
+        case _ if ":" in name:
+            return f"the folder of `rfkeras data download {name}`"
         case _:
             return "the folder you unpacked it to (docs/datasets.md lists where to get it)"
 
@@ -229,6 +233,20 @@ def _gtzan(
     from rfkeras.datasets import gtzan
 
     return gtzan.load(to_path(data_dir), **_with_paths(options))
+
+
+def _mir_source(name: str) -> DatasetSource:
+    """Return how a data set of mirdata or soundata is loaded (other names have no colon)."""
+    from rfkeras.datasets import mir
+
+    mapping = mir.mapping_of(name)
+
+    def load(
+        data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]
+    ) -> AudioDataset:
+        return mir.load(name, data_dir, mapping, validation_share=validation_share, **options)
+
+    return DatasetSource(load, frozenset({"fold"} if mapping.fold is not None else ()))
 
 
 def _folder(

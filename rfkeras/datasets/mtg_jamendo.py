@@ -74,8 +74,8 @@ def load(
         subset: "moodtheme" (default), "genre", "instrument", "top50tags", or "all" for the
             whole autotagging set.
         fold: Official split, 0 (default) to 4.
-        audio_dir: Folder that has the folders 00 to 99. None uses `audio` in data_dir, or
-            data_dir itself.
+        audio_dir: Folder that has the folders 00 to 99. None uses `audio` or `audios` (as
+            mirdata calls it) in data_dir, or data_dir itself.
 
     Returns:
         A data set with the splits train, validation and test. Tags are in the official
@@ -197,7 +197,8 @@ def _without_category(tags: list[str]) -> tuple[str, ...]:
 
 
 def _audio_dir(data_dir: Path, track: _Track) -> Path:
-    candidates = (data_dir / "audio", data_dir / "data" / "audio", data_dir)
+    names = ("audio", "audios", "data/audio", ".")
+    candidates = [data_dir / name for name in names]
     return first_folder(candidates, track.path.parts[0]) or candidates[0]
 
 

@@ -191,7 +191,8 @@ def create_run_folder(config: TrainConfig, root: Path | None) -> RunFolder:
     """
     if root is None:
         now = time.strftime("%Y%m%d-%H%M%S")
-        root = Path("runs", f"{config.model}-{config.dataset}-seed{config.seed}-{now}")
+        dataset = config.dataset.replace(":", "-")  # as in mirdata:irmas
+        root = Path("runs", f"{config.model}-{dataset}-seed{config.seed}-{now}")
     folder = RunFolder(root)
     if folder.last.exists() or folder.is_finished:
         raise ConfigError(

@@ -123,8 +123,10 @@ class HttpServer:
                     return super().do_GET()
                 first, last = 0, len(content)
                 if part and outer.ranges:
-                    first, last = (int(n) for n in part.removeprefix("bytes=").split("-"))
-                    last = min(last + 1, len(content))
+                    start, _, end = part.removeprefix("bytes=").partition("-")
+                    first, last = int(start), min(int(end or last) + 1, last)
+                    if first >= len(content):
+                        return self.send_error(416)
                     self.send_response(206)
                     self.send_header(
                         "Content-Range", f"bytes {first}-{last - 1}/{len(content)}"
@@ -149,7 +151,7 @@ class HttpServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def _note(self, request):
         part = request.headers.get("Range")
