@@ -117,7 +117,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from rfkeras.experiments.search_workers import SINGLE, read_role
+    from rfkeras.experiments.search import SINGLE, read_role
 
     role = read_role(os.environ)
     timeout = number(5.0)("--worker-timeout", options.worker_timeout)

@@ -40,13 +40,15 @@ from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.experiments.search import (
     BAYESIAN,
     HYPERBAND,
+    WORKER,
+    HeartbeatMonitor,
+    Role,
     Search,
     SearchFolder,
     complete_config,
 )
 from rfkeras.experiments.search_report import DONE, FAILED, RUNNING, TrialRow, trial_row
 from rfkeras.experiments.search_space import Grid, SearchSpace
-from rfkeras.experiments.search_workers import WORKER, HeartbeatMonitor, Role
 from rfkeras.experiments.trial import (
     TrialOutcome,
     TrialRunner,

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 
 from rfkeras.errors import ConfigError, RFKerasError
 from rfkeras.experiments.oracle import SearchTuner, serve
-from rfkeras.experiments.search import HYPERBAND, Search, SearchFolder, check_space, open_folder
+from rfkeras.experiments.search import (
+    COORDINATOR,
+    HYPERBAND,
+    WORKER,
+    HeartbeatMonitor,
+    Role,
+    Search,
+    SearchFolder,
+    check_space,
+    heartbeat,
+    open_folder,
+)
 from rfkeras.experiments.search_report import (
     FAILED,
     RUNNING,
@@ -17,13 +28,6 @@ from rfkeras.experiments.search_report import (
     write_best,
     write_plots,
     write_table,
-)
-from rfkeras.experiments.search_workers import (
-    COORDINATOR,
-    WORKER,
-    HeartbeatMonitor,
-    Role,
-    heartbeat,
 )
 from rfkeras.experiments.trial import TrialRunner, run_trial
 from rfkeras.training.callbacks import metric_label

@@ -10,8 +10,12 @@ import pytest
 from rfkeras.errors import RFKerasError
 from rfkeras.experiments import oracle as oracle_module
 from rfkeras.experiments.oracle import make_oracle, serve
-from rfkeras.experiments.search import SearchFolder, hyperband_rungs, trial_config
-from rfkeras.experiments.search_workers import HeartbeatMonitor
+from rfkeras.experiments.search import (
+    HeartbeatMonitor,
+    SearchFolder,
+    hyperband_rungs,
+    trial_config,
+)
 from rfkeras.experiments.trial import record_failure
 from tests.helpers.search import score_of, small_search
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rfkeras.errors import ConfigError
-from rfkeras.experiments.search_workers import HeartbeatMonitor, heartbeat, read_role
+from rfkeras.experiments.search import HeartbeatMonitor, heartbeat, read_role
 from tests.helpers.processes import start
 from tests.helpers.search import HANGING
 

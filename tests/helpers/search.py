@@ -54,8 +54,8 @@ def _recording(folder, config):
 
 
 if __name__ == "__main__":
+    from rfkeras.experiments.search import read_role
     from rfkeras.experiments.search_run import run_search
-    from rfkeras.experiments.search_workers import read_role
 
     search, root = small_search(trials=int(sys.argv[2])), SearchFolder(Path(sys.argv[1]))
     run_search(search, root, read_role(os.environ), 3.0, runner=_recording)
