@@ -46,8 +46,15 @@ if TYPE_CHECKING:
 
     Output = Callable[[TagRules], AbstractContextManager[Write]]
 
-_FORMATS = ("table", "json", "jsonl", "csv")
-_SUFFIXES = {".txt": "table", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+_FORMATS = ("table", "json", "jsonl", "csv", "tsv", "jams", "segments")
+_SUFFIXES = {
+    ".txt": "table",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+}
+_PER_FILE = ("json", "jams", "segments")  # formats of --output-dir
 _TOP = 5
 _LEAST_WIDTH, _PIPED_WIDTH = 48, 100
 _MOST_SPANS = 8
@@ -66,7 +73,11 @@ def add_parser(commands: Any) -> None:
             "Formats: json is one document. jsonl has one line per file, written as soon as "
             "the file is done. csv has one row per file (per frame with --frames), a "
             "column with the tags that apply, one with their thresholds, and the score of each "
-            "tag. To tag an archive, use --output X.jsonl or --output-dir DIR with "
+            "tag. tsv has one row per file with only its path and the score of each tag. jams "
+            "and segments write a file per audio file into --output-dir, with the times of "
+            "the tags: jams is the JSON Annotated Music Specification; segments has lines of "
+            "onset, offset (seconds) and tag, separated by tabs. "
+            "To tag an archive, use --output X.jsonl or --output-dir DIR with "
             "--skip-existing: the same command then resumes after an interruption and retries "
             "files that failed. Files that cannot be used are listed on standard error and in "
             "the output. The exit status is then 1; after Ctrl-C it is 130, and 141 if the "
@@ -87,8 +98,8 @@ def add_parser(commands: Any) -> None:
     shown.add_argument(
         "--format",
         choices=_FORMATS,
-        help="output format (default: that of the --output file: .txt, .json, .jsonl or .csv; "
-        "otherwise table)",
+        help="output format (default: that of the --output file: .txt, .json, .jsonl, .csv or "
+        ".tsv; json for --output-dir; otherwise table)",
     )
     shown.add_argument(
         "--top", type=int, default=_TOP, metavar="N", help=f"tags per table (default: {_TOP})"
@@ -104,7 +115,8 @@ def add_parser(commands: Any) -> None:
         "--output-dir",
         metavar="DIR",
         help="write one file per audio file, such as song.ogg.tags.json, in the same "
-        "folder structure",
+        "folder structure; with --format jams or segments: song.ogg.jams, "
+        "song.ogg.segments.txt",
     )
     shown.add_argument(
         "--skip-existing",
@@ -207,15 +219,27 @@ def _checked_format(options: argparse.Namespace) -> str:
                 "the command once for each."
             )
     if options.output_dir is not None:
-        if kind not in (None, "json"):
+        kind = kind or "json"
+        if kind not in _PER_FILE:
             raise ConfigError(
-                f"--output-dir writes JSON files. Use --output for --format {kind}."
+                f"--output-dir writes files in the formats {', '.join(_PER_FILE)}. Use "
+                f"--output for --format {kind}."
+            )
+        if kind == "segments" and options.skip_existing:
+            raise ConfigError(
+                "--skip-existing does not work with --format segments, whose files do not "
+                "record what they were made from. Use --format jams or json."
             )
         if isinstance(options.output_dir, RemotePath):
             options.output_dir.check_writable()
         if options.output_dir.exists() and not options.output_dir.is_dir():
             raise ConfigError(f"--output-dir {options.output_dir} is not a folder.")
-        return "json"
+        options.frames |= kind != "json"  # the others consist of times
+        return str(kind)
+    if kind in ("jams", "segments"):
+        raise ConfigError(
+            f"--format {kind} writes one file per audio file: add --output-dir DIR."
+        )
     if path is not None:
         check_output_file(path)
         by_ending = _SUFFIXES.get(path.suffix.lower())
@@ -230,6 +254,8 @@ def _checked_format(options: argparse.Namespace) -> str:
         raise ConfigError(
             "--skip-existing needs --output FILE.jsonl, --output-dir DIR or --html DIR."
         )
+    if kind == "tsv" and options.frames:
+        raise ConfigError("--format tsv has one row per file. Use --format csv for --frames.")
     return kind or "table"
 
 
@@ -289,11 +315,11 @@ def _open(
         return lambda _: nullcontext(lambda _: None), pages.finished, pages
     if options.output_dir is not None:
         job = tag_options(options).job()
-        paths = output_paths(options.output_dir, files, batch.SIDECAR_SUFFIX)
+        paths = output_paths(options.output_dir, files, outputs.SIDECAR_SUFFIXES[kind])
         targets = {file.name: target for file, target in zip(files, paths, strict=True)}
-        finished = batch.FinishedSidecars(targets, job)
+        finished = batch.FinishedSidecars(targets, job, kind)
         return (
-            lambda rules: batch.sidecars(targets, job, rules),
+            lambda rules: batch.sidecars(targets, job, rules, kind),
             lambda file: options.skip_existing and finished(file),
             finished,
         )
@@ -319,6 +345,8 @@ def _open(
                 opened = tag_tables(file, rules, top=options.top)
             elif kind == "csv":
                 opened = outputs.csv_table(file, rules, frames=options.frames)
+            elif kind == "tsv":
+                opened = outputs.score_table(file, rules)
             else:
                 json_output = outputs.json_lines if kind == "jsonl" else outputs.json_document
                 opened = json_output(file, rules)

@@ -33,9 +33,9 @@ from rfkeras.inference.output import (
     TaggedFile,
     TagRules,
     Write,
-    as_json,
     record_line,
     shared_output,
+    sidecar_text,
 )
 from rfkeras.utils.files import (
     atomic_write,
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from rfkeras.inference import ChunkTagger, TagResult
 
 _LONG_SECONDS = 120.0  # files at least this long get a separate bar
-SIDECAR_SUFFIX = ".tags.json"
 _UPLOAD_SECONDS = 60.0  # between uploads of a journal, unless they take long
 
 
@@ -550,23 +549,29 @@ def _append(file: FileIO, content: bytes) -> None:
 
 
 @contextmanager
-def sidecars(targets: Mapping[str, Path], job: Job, rules: TagRules) -> Iterator[Write]:
-    """Write one self-contained JSON file per audio file.
+def sidecars(
+    targets: Mapping[str, Path], job: Job, rules: TagRules, kind: str = "json"
+) -> Iterator[Write]:
+    """Write one self-contained file per audio file.
 
     Args:
         targets: Output path by the name of the audio file.
         job: The job that writes the results.
         rules: The tags and their rules.
+        kind: Format, one of `SIDECAR_SUFFIXES`. JSON files also record errors. In the others
+            there is no place for them, so a file that could not be used has none.
     """
 
     def write(outcome: Outcome) -> None:
+        target = targets[outcome.file.name]
+        if outcome.result is None and kind != "json":
+            target.unlink(missing_ok=True)  # tags of an earlier job
+            return
         origin: dict[str, Any] = {"absolute_path": outcome.file.key, "job": job.digest}
         if outcome.stamp is not None:
             origin |= outcome.stamp.fields()
-        content = {**rules.head(), **rules.record(outcome), **origin}
-        items = (f"{as_json(key)}: {as_json(value)}" for key, value in content.items())
-        text = "{\n" + ",\n".join(items) + "\n}\n"
-        write_bytes(targets[outcome.file.name], text.encode("utf-8", "backslashreplace"))
+        text = sidecar_text(kind, rules, outcome, origin)
+        write_bytes(target, text.encode("utf-8", "backslashreplace"))
 
     yield write
 
@@ -577,14 +582,16 @@ class FinishedSidecars:
     Args:
         targets: Output path by the name of the audio file.
         job: The job to resume.
+        kind: Format of the sidecars: "json" or "jams".
 
     Attributes:
         replaced: Number of files that were replaced since they were tagged.
         unstamped: Number of finished files whose record has no size and time.
     """
 
-    def __init__(self, targets: Mapping[str, Path], job: Job) -> None:
+    def __init__(self, targets: Mapping[str, Path], job: Job, kind: str = "json") -> None:
         self._targets = targets
+        self._is_jams = kind == "jams"
         self._job = job
         self.replaced = self.unstamped = 0
 
@@ -598,6 +605,8 @@ class FinishedSidecars:
         try:
             with malformed():
                 content = json.loads(target.read_bytes())
+                if self._is_jams:
+                    content = content["sandbox"]["rfkeras"]
                 found, _ = content["absolute_path"], (content["model"], content["job"])
         except OSError:  # there is none; other trouble appears when it is written
             return False

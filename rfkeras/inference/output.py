@@ -1,4 +1,4 @@
-"""Results for a tagged file: which tags apply and when, as JSON, JSON lines or CSV."""
+"""Results for a tagged file: which tags apply and when, as JSON, JSON lines, tables or JAMS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
@@ -32,6 +32,10 @@ Span = tuple[float, float]
 Scores = NDArray[np.floating[Any]]
 _CLOSED_GAP_S = 2
 _SCORE_DIGITS, _FRAME_SCORE_DIGITS, _TIME_DIGITS = 6, 4, 4
+_SPAN_DIGITS = 6  # finer than a sample, so that no span is rounded to nothing
+_JAMS_VERSION = "0.3.4"
+# Formats with one file per audio file, and the endings of these files.
+SIDECAR_SUFFIXES = {"json": ".tags.json", "jams": ".jams", "segments": ".segments.txt"}
 
 
 @dataclass(frozen=True)
@@ -437,6 +441,149 @@ def csv_table(file: TextIO, rules: TagRules, *, frames: bool) -> Iterator[Write]
         put(_csv_rows(rules, outcome, times))
 
     yield write
+
+
+@contextmanager
+def score_table(file: TextIO, rules: TagRules) -> Iterator[Write]:
+    """Write one row per file with the score of each tag, separated by tabs.
+
+    The first row names the columns: path, and the tags in the order of the model. A file that
+    could not be read has empty cells instead of scores, so that every file has its row.
+    """
+
+    def put(row: Sequence[Any]) -> None:
+        text = io.StringIO()
+        csv.writer(text, "excel-tab", lineterminator="\n").writerow(row)
+        with shared_output(None):
+            file.write(text.getvalue())
+            file.flush()
+
+    put(["path", *rules.names])
+
+    def write(outcome: Outcome) -> None:
+        result = outcome.result
+        scores = ("" for _ in rules.names)
+        put([outcome.file.name, *(scores if result is None else _decimals(result.scores))])
+
+    yield write
+
+
+def _decimals(scores: Scores) -> Iterator[str]:
+    """Yield scores without exponents, which not every reader of tables knows."""
+    return (f"{score:.{_SCORE_DIGITS}f}" for score in scores)
+
+
+def sidecar_text(
+    kind: str, rules: TagRules, outcome: Outcome, origin: Mapping[str, Any]
+) -> str:
+    """Return the content of the file that is written for one audio file.
+
+    Args:
+        kind: Format, one of `SIDECAR_SUFFIXES`; with "jams" and "segments" the outcome has a
+            result with frame scores.
+        rules: The tags and their rules.
+        outcome: The outcome.
+        origin: Further fields of the record, in the formats that have one.
+    """
+    if kind == "segments" and outcome.result is not None:
+        return segments_text(rules, outcome.result)
+    if kind == "jams":
+        content = jams_document(rules, outcome, origin)
+    else:
+        content = {**rules.head(), **rules.record(outcome), **origin}
+    items = (f"{as_json(key)}: {as_json(value)}" for key, value in content.items())
+    return "{\n" + ",\n".join(items) + "\n}\n"
+
+
+def segments_text(rules: TagRules, result: TagResult) -> str:
+    """Return the segments of a file as lines of onset, offset (seconds) and tag.
+
+    Tabs separate the columns, as `mir_eval.io.load_labeled_intervals` and
+    `sed_eval.io.load_event_list` read them. Segments are in the order of their onsets. A file
+    in which no tag applies has no lines.
+    """
+    rows = [
+        (*span, name)
+        for name, tag in zip(rules.names, rules.spans(result), strict=True)
+        for span in tag
+    ]
+    return "".join(
+        f"{start:.{_SPAN_DIGITS}f}\t{end:.{_SPAN_DIGITS}f}\t{' '.join(name.split())}\n"
+        for start, end, name in sorted(rows, key=lambda row: row[:2])
+    )
+
+
+def jams_document(
+    rules: TagRules, outcome: Outcome, origin: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the tags of a file over time as the content of a JAMS file.
+
+    Args:
+        rules: The tags and their rules.
+        outcome: The outcome of the file, with frame scores.
+        origin: Further fields of the record in the sandbox.
+
+    Returns:
+        One annotation in the namespace tag_open, with one observation per segment, whose
+        confidence is the mean score of its frames. `sandbox["rfkeras"]` has the record of the
+        whole file.
+    """
+    result, head = outcome.result, rules.head()
+    assert result is not None
+    edges, frames = rules.edges(result), frame_scores_of(result)
+    observations = [
+        {
+            "time": round(start, _SPAN_DIGITS),
+            "duration": round(end - start, _SPAN_DIGITS),
+            "value": rules.names[tag],
+            "confidence": round(
+                float(frames[(edges[:-1] >= start) & (edges[:-1] < end), tag].mean()),
+                _SCORE_DIGITS,
+            ),
+        }
+        for tag, parts in enumerate(rules.spans(result))
+        for start, end in parts
+    ]
+    observations.sort(key=lambda observation: observation["time"])
+    applies = (
+        "its score is the highest" if rules.exclusive else "its score reaches its threshold"
+    )
+    metadata = {
+        "annotation_tools": f"rfkeras {__version__}",
+        "version": __version__,
+        "data_source": "program",
+        "annotation_rules": (
+            f"A tag applies in a frame if {applies}. Adjacent frames make one observation, "
+            "whose confidence is the mean score of these frames."
+        ),
+        "annotator": {
+            name: head[name]
+            for name in ("model", "task", "thresholds", "frame_stride_s", "frame_window_s")
+        },
+    }
+    seconds = round(result.seconds, _SPAN_DIGITS)
+    record = rules.record(replace(outcome, result=replace(result, frame_scores=None)))
+    return {
+        "annotations": [
+            {
+                "annotation_metadata": metadata,
+                "namespace": "tag_open",
+                "time": 0.0,
+                "duration": seconds,
+                "data": observations,
+                "sandbox": {"labels": list(rules.names)},
+            }
+        ],
+        "file_metadata": {
+            "title": "",
+            "artist": "",
+            "release": "",
+            "duration": seconds,
+            "identifiers": {},
+            "jams_version": _JAMS_VERSION,
+        },
+        "sandbox": {"rfkeras": {**head, **record, **origin}},
+    }
 
 
 def _csv_rows(

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 
+import jams
+import mir_eval
 import numpy as np
 import pytest
 
@@ -17,6 +19,10 @@ from tests.helpers.audio_commands import (
     make_model,
     make_songs,
 )
+
+
+# jams validates with a call that jsonschema will drop.
+JAMS_VALIDATION = pytest.mark.filterwarnings("ignore:Passing a schema:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +238,65 @@ def test_an_interrupted_job_resumes_without_duplicates(
     assert (status, "was written with the model" in err) == (1, True)
 
 
+@JAMS_VALIDATION
+def test_a_jams_file_per_song_is_valid_and_resumed(tag, place, broken, tmp_path):
+    arguments = (place[0], broken, "--output-dir", tmp_path / "out", "--format", "jams")
+    stale = next(iter((tmp_path / "out" / broken.name).parents)) / f"{broken.name}.jams"
+    stale.parent.mkdir()
+    stale.write_text("tags of an earlier job")
+    status, out, err = tag(*arguments)
+    assert (status, out) == (1, "")
+    assert "3 files tagged, 1 could not be used" in err
+    paths = sorted((tmp_path / "out").rglob("*.jams"))
+    assert [str(p.relative_to(tmp_path / "out")) for p in paths] == [
+        f"{name.removeprefix(str(place[0]) + '/')}.jams" for name in sorted(names(place[0]))
+    ]
+    for path in paths:
+        document = jams.load(str(path), validate=True, strict=True)
+        name = check_record(dict(document.sandbox.rfkeras), place)
+        assert document.file_metadata.duration == pytest.approx(SECONDS[name], abs=1e-3)
+        frames = place[3][name][1]
+        (annotation,) = document.annotations
+        values = {observation.value for observation in annotation.data}
+        over = (frames >= THRESHOLDS).any(axis=0)
+        assert values == {n for n, applies in zip(LABELS, over, strict=True) if applies}
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    assert "0 files tagged, 3 done before" in tag(*arguments, "--skip-existing")[2]
+    assert {path: path.stat().st_mtime_ns for path in paths} == before
+
+
+def test_segments_are_those_of_the_json(tag, place, tmp_path):
+    folder = tmp_path / "out"
+    assert tag(place[0], "--output-dir", folder, "--format", "segments")[0] == 0
+    records = json.loads(tag(place[0], "--format", "json", "--frames")[1])["files"]
+    assert any(record["spans"] for record in records)
+    for record in records:
+        name = str(record["path"]).removeprefix(f"{place[0]}/")
+        path = folder / f"{name}.segments.txt"
+        intervals, labels = mir_eval.io.load_labeled_intervals(str(path), delimiter="\t")
+        found = {
+            label: [
+                [a, b] for (a, b), each in zip(intervals, labels, strict=True) if each == label
+            ]
+            for label in labels
+        }
+        assert found.keys() == record["spans"].keys()
+        for label, parts in record["spans"].items():
+            np.testing.assert_allclose(found[label], parts, atol=1e-4)
+
+
+def test_tsv_has_a_row_of_scores_per_file(tag, place, broken):
+    status, out, _ = tag(place[0], broken, "--format", "tsv")
+    assert status == 1
+    head, *rows = csv.reader(io.StringIO(out), "excel-tab")
+    assert head == ["path", *LABELS]
+    assert [row[0] for row in rows] == [*names(place[0]), str(broken)]
+    for path, *scores in rows[:-1]:
+        clip = place[3][path.removeprefix(f"{place[0]}/")][0]
+        np.testing.assert_allclose(np.array(scores, float), clip, atol=2e-6)
+    assert rows[-1][1:] == [""] * len(LABELS)
+
+
 def test_sidecars_and_pictures_keep_the_folder_tree(tag, place, tmp_path):
     sides, plots = tmp_path / "sides", tmp_path / "plots"
     arguments = (place[0], "--output-dir", sides, "--plot", plots)
@@ -314,7 +379,13 @@ def test_an_interrupted_document_is_complete(tag, place, tmp_path, monkeypatch):
         (["a.wav", "--output", "a.xml"], "--output must end in the suffix of its format"),
         (["a.wav", "--output", "a.csv", "--format", "json"], "with --format json"),
         (["a.wav", "--output", "empty"], "--output must be a file"),
-        (["a.wav", "--output-dir", "x", "--format", "csv"], "--output-dir writes JSON"),
+        (["a.wav", "--output-dir", "x", "--format", "csv"], "--output-dir writes files in"),
+        (["a.wav", "--format", "jams"], "add --output-dir DIR."),
+        (["a.wav", "--format", "tsv", "--frames"], "Use --format csv for --frames."),
+        (
+            ["a.wav", "--output-dir", "x", "--format", "segments", "--skip-existing"],
+            "Use --format jams or json.",
+        ),
         (["a.wav", "b.wav", "--plot", "p.png"], "is one picture, but there are 2 audio files"),
         (["a.wav", "d/a.wav", "--output-dir", "x"], "would both be written to"),
         (["a.wav", "--copy-audio"], "--copy-audio needs --html DIR."),

@@ -5,17 +5,30 @@ import json
 import os
 from pathlib import Path
 
+import jams
+import mir_eval
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rfkeras
 from rfkeras.audio.find import FoundFile, output_paths
 from rfkeras.errors import ConfigError
 from rfkeras.inference import FrameTimes, TagResult
-from rfkeras.inference.output import Outcome, TagRules, as_json, spans, spans_text
+from rfkeras.inference.output import (
+    Outcome,
+    TagRules,
+    as_json,
+    segments_text,
+    sidecar_text,
+    spans,
+    spans_text,
+)
 from rfkeras.utils.text import clock, printable
 
+# jams validates with a call that jsonschema will drop.
+JAMS_VALIDATION = pytest.mark.filterwarnings("ignore:Passing a schema:DeprecationWarning")
 TIMES = FrameTimes(stride_ms=1000.0, first_ms=500.0, window_ms=3000.0)
 
 
@@ -113,3 +126,60 @@ def test_padding_frames_of_a_short_file_are_in_no_span():
         [(0.0, 0.4)],
         [],
     ]
+
+
+def two_tags(exclusive=False):
+    """Return rules, and a result in which "a" applies twice and "b c" once, for a time."""
+    thresholds = None if exclusive else np.array([0.5, 0.6])
+    made = TagRules("m", ("a", "b\tc"), thresholds, exclusive, 22050, TIMES)
+    return made, result([[0.9, 0.1], [0.7, 0.7], [0.2, 0.8], [0.6, 0.1]], 3.7)
+
+
+def test_segments_are_read_by_mir_eval(tmp_path):
+    made, scored = two_tags()
+    path = tmp_path / "song.segments.txt"
+    path.write_text(segments_text(made, scored))
+    intervals, labels = mir_eval.io.load_labeled_intervals(str(path))
+    np.testing.assert_allclose(intervals, [[0, 2], [1, 3], [3, 3.7]], atol=1e-6)
+    assert labels == ["a", "b c", "a"]
+    mir_eval.util.validate_intervals(intervals)
+    assert segments_text(rules(np.array([2.0, 2.0])), scored) == ""
+
+
+@JAMS_VALIDATION
+def test_jams_reads_and_validates_the_tags_over_time(tmp_path):
+    made, scored = two_tags()
+    file = FoundFile(Path("song.ogg"), Path("song.ogg"))
+    path = tmp_path / "song.jams"
+    path.write_text(sidecar_text("jams", made, Outcome(file, scored), {"job": "j"}))
+    document = jams.load(str(path), validate=True, strict=True)
+    assert document.file_metadata.duration == 3.7
+    (annotation,) = document.search(namespace="tag_open")
+    assert [(o.time, round(o.time + o.duration, 6), o.value) for o in annotation.data] == [
+        (0, 2, "a"),
+        (1, 3, "b\tc"),
+        (3, 3.7, "a"),
+    ]
+    confidences = [o.confidence for o in annotation.data]
+    np.testing.assert_allclose(confidences, [0.8, 0.75, 0.6], atol=1e-6)
+    assert (annotation.time, annotation.duration) == (0, 3.7)
+    metadata = annotation.annotation_metadata
+    assert metadata.version == rfkeras.__version__
+    assert metadata.annotator.model == "m"
+    assert metadata.annotator.thresholds == {"a": 0.5, "b\tc": 0.6}
+    record = document.sandbox.rfkeras
+    assert (record["path"], record["tags"], record["job"]) == ("song.ogg", ["a"], "j")
+
+
+@JAMS_VALIDATION
+def test_jams_of_exclusive_tags_has_no_thresholds(tmp_path):
+    made, scored = two_tags(exclusive=True)
+    file = FoundFile(Path("song.ogg"), Path("song.ogg"))
+    path = tmp_path / "song.jams"
+    path.write_text(sidecar_text("jams", made, Outcome(file, scored), {}))
+    (annotation,) = jams.load(str(path), validate=True).annotations
+    assert annotation.annotation_metadata.annotator.thresholds is None
+    assert "highest" in annotation.annotation_metadata.annotation_rules
+    # Frame 1 is a tie, so both apply there.
+    spans = [(o.value, o.time, o.duration) for o in annotation.data]
+    assert spans == [("a", 0, 2), ("b\tc", 1, 2), ("a", 3, 0.7)]
