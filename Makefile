@@ -160,7 +160,7 @@ lock:
 	$(RESOLVE) setup.py --extra dev --extra tfio requirements/default.in -o requirements/default.lock
 	$(RESOLVE) setup.py --extra dev requirements/newest.in -o requirements/newest.lock
 	$(RESOLVE) --resolution lowest-direct setup.py --extra tfio --extra onnx --extra parquet \
-	  --extra beam --extra serving --extra remote --extra tags --extra datasets \
+	  --extra beam --extra serving --extra remote --extra tags --extra datasets --extra hub \
 	  requirements/lowest.in -o requirements/lowest.lock
 
 clean:

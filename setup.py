@@ -49,6 +49,7 @@ ONNX = ["onnx>=1.16", "tf2onnx>=1.17"]
 PARQUET = ["pyarrow>=15"]
 BEAM = ["apache-beam>=2.70"]
 TAGS = ["mutagen>=1.47"]  # GPL-2.0-or-later
+HUB = ["huggingface_hub>=0.30"]  # hf://USER/NAME and `rfkeras push`
 REMOTE = [  # s3://, gs://, az://, hdfs:// and http(s)://
     "fsspec>=2024.6",
     "s3fs>=2024.6",
@@ -75,6 +76,7 @@ EXTRAS_REQUIRE = {
     "onnx": ONNX,
     "parquet": PARQUET,
     "tags": TAGS,  # `rfkeras tag --write-tags`
+    "hub": HUB,
     "remote": REMOTE,
     "datasets": DATASETS,
     "beam": BEAM,  # bulk work: `rfkeras data pack` and `rfkeras tag` as pipelines
@@ -83,6 +85,7 @@ EXTRAS_REQUIRE = {
         *ONNX,
         *PARQUET,
         *TAGS,
+        *HUB,
         *BEAM,
         *REMOTE[:2],  # those for Azure and Google do not fit the default set
         "aiohttp>=3.9",
@@ -102,6 +105,10 @@ EXTRAS_REQUIRE = {
         "flask>=3",  # moto as a server
         "flask-cors>=5",
         "librosa>=0.10",
+        "jams>=0.3.5",  # these read what `rfkeras tag` writes
+        "mir_eval>=0.8",
+        "optuna>=4",  # these run in the examples of docs/your_own.md
+        "wandb>=0.19,<0.29",  # newer ones need packages of OpenTelemetry
     ],
 }
 
@@ -110,7 +117,7 @@ EXTRAS_REQUIRE = {
 # Turned-round extras (rfkeras[training]) would make `pip install rfkeras` incomplete instead.
 DISTRIBUTIONS = {
     "rfkeras": (INSTALL_REQUIRES, EXTRAS_REQUIRE),
-    "rfkeras-tag": (TAGGING, {"remote": REMOTE, "tags": TAGS}),
+    "rfkeras-tag": (TAGGING, {"remote": REMOTE, "tags": TAGS, "hub": HUB}),
 }
 NAME = os.environ.get("RFKERAS_DISTRIBUTION", "rfkeras")
 install_requires, extras_require = DISTRIBUTIONS[NAME]

@@ -34,6 +34,8 @@ REPLACED = {
         "generate(default_cache_dir())": "generate(default_cache_dir(), size=2)",
         'Path("/data"), size=20_000': 'Path("data"), size=3',
     },
+    "tagging.md": {'"scores.tsv"])': '"scores.tsv", "--engine", "tensorflow"])'},
+    "your_own.md": {"n_trials=20": "n_trials=1"},
 }
 RUN_BY = {"export.md": "tests/cli/test_export.py"}  # its conversions are slow
 # The part of a line before a pipe or a redirection, which may be inside quotation marks.

@@ -24,7 +24,7 @@ from rfkeras.utils.remote import RemotePath, file_system
 
 ROOT = Path(__file__).parents[1]
 # See the Makefile.
-EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote", "tags", "datasets")
+EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote", "tags", "datasets", "hub")
 
 
 def block(monkeypatch, *packages):
@@ -73,6 +73,13 @@ def write_requests(folder):
 # Extra, packages that are not installed, feature, error, what its message also says.
 CASES = [
     ("tfio", ["tensorflow_io"], lambda _: decode_tfio(), DatasetError, "decoder='tfio' needs"),
+    (
+        "hub",
+        ["huggingface_hub"],
+        lambda _: rfkeras.load_model("hf://me/tiny"),
+        ConfigError,
+        "hf://me/tiny needs",
+    ),
     ("torch", ["torch"], read_pth, CheckpointError, "Alternatively, save"),
     ("serving", ["tensorflow_serving"], write_requests, ConfigError, "no warm-up requests"),
     ("parquet", ["pyarrow"], write_parquet, ConfigError, "Or name a .npy, .npz or .csv file"),

@@ -2,6 +2,7 @@
 
 `weights/index.json` lists the pretrained weights. Each file is in the package, or is downloaded
 once from the URL in the index. Either way it is only used if its SHA-256 matches the index.
+Models of others are on the Hugging Face Hub, at addresses such as hf://user/name.
 
 Importing this module does not import a framework.
 """
@@ -10,8 +11,11 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
 import hashlib
 import json
+import os
+import re
 import urllib.parse
 import zipfile
 from collections.abc import Mapping
@@ -229,8 +233,9 @@ def load_model(source: str | Path) -> Any:
 
     Args:
         source: Folder of a finished run, a .keras file that `train.py` or `model.save` wrote,
-            or the name of a model with pretrained weights: "MODEL" or "MODEL:WEIGHTS" (see
-            `zoo.list_weights`).
+            the name of a model with pretrained weights: "MODEL" or "MODEL:WEIGHTS" (see
+            `zoo.list_weights`), or a model on the Hugging Face Hub: "hf://USER/NAME" or
+            "hf://USER/NAME@REVISION" (needs huggingface_hub).
 
     Returns:
         The Keras model, not compiled: waveforms (batch, samples) or spectrograms in, logits
@@ -244,7 +249,7 @@ def load_model(source: str | Path) -> Any:
             file that does so. Loading never runs Python code from the file, even if Keras was
             configured to allow that.
         ConfigError: The source is neither a run folder, nor a .keras file, nor a model with
-            pretrained weights.
+            pretrained weights; or it is on the Hub, and huggingface_hub is not installed.
 
     Example:
         >>> model = load_model("resnet_rf_tiny:gm_instruments")
@@ -380,6 +385,8 @@ def model_path(source: str | Path) -> Path:
         CheckpointError: The file of pretrained weights is damaged or cannot be downloaded.
     """
     path, text = Path(source), str(source)
+    if is_on_hub(text):
+        return hub_model(text)
     if (path / CONFIG_FILE).is_file() or (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
     if path.suffix == ".keras" or path.is_file():
@@ -415,6 +422,122 @@ def _check_file(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"{damaged!r} in the archive is damaged")
+
+
+# The Hugging Face Hub
+
+HUB_SCHEME = "hf://"
+HUB_EXTRA = "pip install 'rfkeras[hub]'"
+_HUB_ADDRESS = re.compile(r"hf://?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
+
+
+def is_on_hub(source: str | Path) -> bool:
+    """Return whether a model is on the Hugging Face Hub."""
+    return str(source).startswith("hf:/")  # what a Path leaves of hf://
+
+
+def hub_address(source: str | Path) -> tuple[str, str | None]:
+    """Return repository and revision of an address of the Hugging Face Hub.
+
+    Args:
+        source: "hf://USER/NAME" or "hf://USER/NAME@REVISION", with a branch, tag or commit.
+
+    Raises:
+        ConfigError: The address has another form.
+    """
+    found = _HUB_ADDRESS.fullmatch(str(source))
+    if found is None:
+        raise ConfigError(
+            f"A model on the Hugging Face Hub is {HUB_SCHEME}USER/NAME or "
+            f"{HUB_SCHEME}USER/NAME@REVISION. Received: {str(source)!r}."
+        )
+    return found["repository"], found["revision"]
+
+
+def hub_endpoint() -> str | None:
+    """Return the address of another Hub than huggingface.co, from HF_ENDPOINT; else None.
+
+    huggingface_hub itself reads the variable when it is imported, which Keras does.
+    """
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+
+
+def need_hub(purpose: str) -> Any:
+    """Return the module huggingface_hub.
+
+    Args:
+        purpose: What needs it, for the message.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ConfigError(
+            f"{purpose} needs the package huggingface_hub: {HUB_EXTRA}"
+        ) from error
+    return huggingface_hub
+
+
+@functools.cache  # one process uses one version of a model, and asks for it once
+def hub_model(source: str) -> Path:
+    """Return the .keras file of a model on the Hugging Face Hub, from the cache of the Hub.
+
+    Without a connection, the version that was downloaded last is used.
+
+    Args:
+        source: See `hub_address`. Without a revision it is the newest on the main branch.
+
+    Raises:
+        ConfigError: The address has another form, or huggingface_hub is not installed.
+        CheckpointError: There is no such model, or it cannot be downloaded.
+    """
+    from rfkeras import __version__
+
+    repository, revision = hub_address(source)
+    hub = need_hub(source)
+    from huggingface_hub import errors
+
+    try:
+        path = hub.hf_hub_download(
+            repository,
+            MODEL_FILE,
+            revision=revision,
+            library_name="rfkeras",
+            library_version=__version__,
+            endpoint=hub_endpoint(),
+        )
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"{source} needs the consent of its authors. Ask for it on the model's page on "
+            "huggingface.co, and log in with `hf auth login` or set HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"There is no model {repository} on the Hugging Face Hub, or it is private. Check "
+            "the name; for a private model log in with `hf auth login` or set HF_TOKEN."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(
+            f"{repository} has no revision {revision!r}. Use a branch, tag or commit of it, or "
+            f"leave it out: {HUB_SCHEME}{repository}"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{source} cannot be downloaded, and it is not in the cache of the Hub: there is "
+            "no connection, or HF_HUB_OFFLINE is set. With a connection, load it once; or copy "
+            f"its {MODEL_FILE} here and name this file instead."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise CheckpointError(
+            f"{repository} has no file {MODEL_FILE}, so it is not a model that `rfkeras push` "
+            "uploaded. Download the model's file and name it instead."
+        ) from error
+    except Exception as error:
+        # OSErrors, and those of the HTTP library that huggingface_hub uses.
+        raise CheckpointError(f"{source} cannot be downloaded: {error}") from error
+    return Path(path)
 
 
 CACHE_FOLDER = "weights"  # in the user's cache

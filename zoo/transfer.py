@@ -23,6 +23,8 @@ from zoo.pretrained import (
     PretrainedWeights,
     check_finite,
     find_weights,
+    hub_model,
+    is_on_hub,
     list_weights,
     load_model,
 )
@@ -99,7 +101,7 @@ def weights_file(weights: str | Path, model: str) -> Path:
     """Return the file with these weights.
 
     Args:
-        weights: Name of pretrained weights, a run folder or a file.
+        weights: Name of pretrained weights, a run folder, a file or an hf:// address.
         model: Name of the model, for pretrained weights that are named without theirs.
 
     Raises:
@@ -108,6 +110,8 @@ def weights_file(weights: str | Path, model: str) -> Path:
     entry = find_pretrained(weights, model)
     if entry is not None:
         return entry.path()
+    if is_on_hub(weights):
+        return hub_model(str(weights))
     path = Path(weights)
     if path.is_dir():
         path /= MODEL_FILE

@@ -38,6 +38,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "similar": "find the files that sound most like one, by their embeddings",
     "export": "write a model as TFLite, ONNX, SavedModel or a page that tags",
     "convert": "convert a published PyTorch checkpoint",
+    "push": "upload the model of a run to the Hugging Face Hub",
     "sweep": "train at many receptive fields, with several seeds, and compare",
     "tune": "search for good options with keras-tuner",
     "rf": "show the receptive field of a model",

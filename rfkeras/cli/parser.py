@@ -9,7 +9,10 @@ from typing import Any, NoReturn
 
 from rfkeras.errors import did_you_mean
 
-MODEL_HELP = "run folder, .keras file, or model with pretrained weights (see `rfkeras models`)"
+MODEL_HELP = (
+    "run folder, .keras file, model with pretrained weights (see `rfkeras models`), or "
+    "hf://USER/NAME on the Hugging Face Hub"
+)
 _REMAINDER = ("--", "--beam")  # what follows them belongs to others
 
 

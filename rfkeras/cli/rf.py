@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,7 +221,7 @@ def open_subject(options: argparse.Namespace) -> Subject:
     if options.model in zoo.list_models():
         return _from_zoo(options)
     path = Path(options.model)
-    pretrained = options.model in zoo.list_weights()
+    pretrained = options.model in zoo.list_weights() or options.model.startswith("hf://")
     if not pretrained and not path.exists() and not path.suffix and len(path.parts) == 1:
         zoo.model_info(options.model)  # raises an error that suggests the nearest name
     names = (*MODEL_FLAGS, *RHO_FLAGS, "rule")
@@ -237,7 +238,7 @@ def open_subject(options: argparse.Namespace) -> Subject:
     if pretrained:
         from zoo.pretrained import load_model
 
-        folder = Path("rf-" + options.model.replace(":", "-"))
+        folder = Path("rf-" + re.sub(r"[:/]+", "-", options.model))
         return Subject(options.model, folder, load_model(options.model), True)
     return _from_run(path) if path.is_dir() else _from_file(path)
 

@@ -531,20 +531,18 @@ def jams_document(
     result, head = outcome.result, rules.head()
     assert result is not None
     edges, frames = rules.edges(result), frame_scores_of(result)
-    observations = [
-        {
-            "time": round(start, _SPAN_DIGITS),
-            "duration": round(end - start, _SPAN_DIGITS),
-            "value": rules.names[tag],
-            "confidence": round(
-                float(frames[(edges[:-1] >= start) & (edges[:-1] < end), tag].mean()),
-                _SCORE_DIGITS,
-            ),
-        }
-        for tag, parts in enumerate(rules.spans(result))
-        for start, end in parts
-    ]
-    observations.sort(key=lambda observation: observation["time"])
+    parts = [(*span, tag) for tag, each in enumerate(rules.spans(result)) for span in each]
+    observations = []
+    for start, end, tag in sorted(parts):
+        inside = (edges[:-1] >= start) & (edges[:-1] < end)
+        observations.append(
+            {
+                "time": round(start, _SPAN_DIGITS),
+                "duration": round(end - start, _SPAN_DIGITS),
+                "value": rules.names[tag],
+                "confidence": round(float(frames[inside, tag].mean()), _SCORE_DIGITS),
+            }
+        )
     applies = (
         "its score is the highest" if rules.exclusive else "its score reaches its threshold"
     )

@@ -112,7 +112,7 @@ def test_every_command_that_loads_a_model_imports_code_of_the_user(tmp_path, cap
     words = {"launch": ["--workers", "2"], "tag": ["a.wav"], "rf": ["resnet_rf"]}
     words |= {"embed": ["a.wav", "--output", "x.npy"], "sweep": ["--rho", "1"]}
     words |= {"convert": ["--from-torch", "x", "--output", "y"], "evaluate": ["--run", "x"]}
-    words |= {"similar": ["a.wav", "x.npy"]}
+    words |= {"similar": ["a.wav", "x.npy"], "push": ["x", "hf://me/tiny"]}
     words |= {"export": ["x", "--to", "onnx", "--output", "y"]}
     for command in COMMANDS.keys() - set(WITHOUT_IMPORT):
         status = main.run([command, *words.get(command, []), "--import", str(path)])

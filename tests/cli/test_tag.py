@@ -4,7 +4,6 @@ import csv
 import io
 import json
 
-import jams
 import mir_eval
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from tests.helpers.audio_commands import (
     make_model,
     make_songs,
 )
-
 
 # jams validates with a call that jsonschema will drop.
 JAMS_VALIDATION = pytest.mark.filterwarnings("ignore:Passing a schema:DeprecationWarning")
@@ -240,6 +238,7 @@ def test_an_interrupted_job_resumes_without_duplicates(
 
 @JAMS_VALIDATION
 def test_a_jams_file_per_song_is_valid_and_resumed(tag, place, broken, tmp_path):
+    jams = pytest.importorskip("jams")
     arguments = (place[0], broken, "--output-dir", tmp_path / "out", "--format", "jams")
     stale = next(iter((tmp_path / "out" / broken.name).parents)) / f"{broken.name}.jams"
     stale.parent.mkdir()
