@@ -24,7 +24,17 @@ from rfkeras.utils.remote import RemotePath, file_system
 
 ROOT = Path(__file__).parents[1]
 # See the Makefile.
-EXTRAS_IN_LOWEST = ("tfio", "onnx", "parquet", "beam", "serving", "remote", "tags", "datasets", "hub")
+EXTRAS_IN_LOWEST = (
+    "tfio",
+    "onnx",
+    "parquet",
+    "beam",
+    "serving",
+    "remote",
+    "tags",
+    "datasets",
+    "hub",
+)
 
 
 def block(monkeypatch, *packages):
