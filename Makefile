@@ -15,7 +15,6 @@ BACKENDS := .venv-backends
 BACKENDS_NEEDS := requirements/backends.in
 BROWSER := .venv-browser
 BROWSER_NEEDS := requirements/browser.in
-TENSORFLOW_OUTPUTS = $(BACKENDS)/tensorflow.npz
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Rooms whose tests take seconds. `make test` runs everything.
 CHECK_TESTS := tests/test_architecture.py tests/test_readme.py tests/audio tests/config \
@@ -101,9 +100,15 @@ next:
 	$(MAKE) test SET=newest VENV=.venv-newest TESTS="not slow and not long"
 
 # TensorFlow's outputs come from the usual environment: it has neither JAX nor PyTorch.
+python_of = $(if $(filter tensorflow,$(1)),$(BIN),$(BACKENDS)/bin)/python
+computed = KERAS_BACKEND=$(1) $(call python_of,$(1)) -m tests.helpers.backend_outputs
+FRAMEWORKS := tensorflow jax torch
+FRAMEWORK_FILES := $(FRAMEWORKS:%=$(BACKENDS)/%.keras)
+
 backends: setup $(BACKENDS)/.ready
-	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.helpers.backend_outputs $(TENSORFLOW_OUTPUTS)
-	KERAS_BACKEND=jax RFKERAS_TENSORFLOW_OUTPUTS=$(abspath $(TENSORFLOW_OUTPUTS)) \
+	$(foreach f,$(FRAMEWORKS),$(call computed,$(f)) $(BACKENDS)/$(f).npz &&) true
+	$(foreach f,$(FRAMEWORKS),$(call computed,$(f)) --read $(BACKENDS)/$(f)_reads.npz $(FRAMEWORK_FILES) &&) true
+	KERAS_BACKEND=jax RFKERAS_BACKEND_OUTPUTS=$(abspath $(BACKENDS)) \
 	  $(BACKENDS)/bin/python -m pytest -p no:cacheprovider tests/layers/test_other_backends.py \
 	  tests/tools/test_jax_batches.py tests/tools/test_growing_features.py \
 	  tests/tools/test_train_on_jax.py tests/tools/test_sweep_on_jax.py

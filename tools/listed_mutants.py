@@ -120,9 +120,9 @@ LISTED: tuple[Listed, ...] = (
     ),
     Listed(
         "audio padded to one sample less than needed",
-        "rfkeras/frontend/layer.py",
-        "short_by = tf.maximum(0, self.min_samples - tf.shape(x)[-1])",
-        "short_by = tf.maximum(0, self.min_samples - 1 - tf.shape(x)[-1])",
+        "rfkeras/frontend/kapre_layers.py",
+        "short_by = tf.maximum(0, frontend.min_samples - tf.shape(x)[-1])",
+        "short_by = tf.maximum(0, frontend.min_samples - 1 - tf.shape(x)[-1])",
         ("tests/frontend/test_layer.py",),
     ),
     Listed(

@@ -22,7 +22,8 @@ from rfkeras.export.saved_model import (
 )
 from rfkeras.folding import fold_if_possible, in_float32
 from rfkeras.frontend import find_frontend
-from rfkeras.frontend.layer import DB_OF_E, Frontend, floored_log
+from rfkeras.frontend.kapre_layers import floored_log
+from rfkeras.frontend.layer import DB_OF_E, Frontend
 from rfkeras.inference import engines as engine
 from rfkeras.layers import model_outputs
 from rfkeras.layers.outputs import Outputs

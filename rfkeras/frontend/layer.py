@@ -1,29 +1,30 @@
 """The front-end layer: waveform to standardised mel spectrogram, inside the model.
 
-Importing this module imports TensorFlow and kapre.
+On TensorFlow, kapre's layers compute the spectrogram (`rfkeras.frontend.kapre_layers`); on JAX
+and PyTorch, operations of Keras compute the same numbers. TensorFlow is imported only if Keras
+uses it.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import kapre
 import keras
 import librosa
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from rfkeras.errors import ConfigError, unknown_name
+from rfkeras.frontend.numpy_mel import N_GROUPS, group_bands, hann_window
 from rfkeras.frontend.presets import preset_config, scale_of_frontend
 from rfkeras.utils.model_graph import sublayers
 from rfkeras.utils.text import count as counted
 from rfkeras.utils.text import first_few
 
 DB_OF_E = 10.0 / math.log(10.0)  # dB of a factor e in power
-N_GROUPS = 4  # measured: slower with two groups, no faster with eight
 DEVIATIONS = 40  # most deviations between a band's mean and the other end of its dB range
 AMIN = 1e-10  # lowest power in the dB stage, as in librosa and the paper
 ARGUMENTS = (
@@ -38,6 +39,20 @@ ARGUMENTS = (
     "fixed_floor",
     "min_frames",
 )
+
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+if ON_TENSORFLOW:
+    from rfkeras.frontend import kapre_layers
+
+
+def _as_it_is(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep AutoGraph from replacing the type of a method's errors."""
+    return kapre_layers.without_autograph(method) if ON_TENSORFLOW else method
+
+
+def _numpy(values: Any) -> Any:
+    return ops.convert_to_numpy(values)
 
 
 @keras.saving.register_keras_serializable(package="rfkeras")
@@ -109,19 +124,22 @@ class Frontend(keras.layers.Layer):
         self.fixed_floor = fixed_floor
         self.min_frames = min_frames
         self._check()
-        self.stft = CentredSTFT(
-            n_fft,
-            window_samples,
-            hop_samples,
-            window_name="hann_window",
-            dtype="float32",
-            name="stft",
-        )
-        self.mel = GroupedFilterbank(
-            {"sample_rate": sample_rate_hz, "n_freq": n_fft // 2 + 1, "n_mels": n_mels},
-            dtype="float32",
-            name="mel",
-        )
+        if ON_TENSORFLOW:
+            self.stft = kapre_layers.CentredSTFT(
+                n_fft,
+                window_samples,
+                hop_samples,
+                window_name="hann_window",
+                dtype="float32",
+                name="stft",
+            )
+            self.mel: Any = kapre_layers.GroupedFilterbank(
+                {"sample_rate": sample_rate_hz, "n_freq": n_fft // 2 + 1, "n_mels": n_mels},
+                dtype="float32",
+                name="mel",
+            )
+        else:
+            self.mel = MelFilters(sample_rate_hz, n_fft, n_mels)
         # Lowest power in the dB stage, and its range below the loudest point.
         self.amin = AMIN
         self.range_db: float | None = dynamic_range_db
@@ -197,17 +215,25 @@ class Frontend(keras.layers.Layer):
             )
             setattr(self, name, weight)
 
-    # AutoGraph would replace the type of the error.
-    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    @_as_it_is
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         check_waveform(inputs)  # before Keras converts it to the layer's dtype
         return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Any) -> Any:
         _check_not_converted(inputs)
-        mean_db, std_db = map(tf.convert_to_tensor, (self.mean_db, self.std_db))
-        shift = (self.offset_db.astype(np.float32) - mean_db) / std_db
+        mean_db, std_db = self._statistics()
+        shift = (self._offset_db() - mean_db) / std_db
         return self._spectrogram(inputs, DB_OF_E / std_db, shift)
+
+    def _statistics(self) -> tuple[Any, Any]:
+        """Return the mean and the deviation of the bands as tensors, (n_mels,) each."""
+        # Keras would return variables of TensorFlow, which NumPy cannot combine with arrays.
+        convert = kapre_layers.tensor if ON_TENSORFLOW else ops.convert_to_tensor
+        return convert(self.mean_db), convert(self.std_db)
+
+    def _offset_db(self) -> Any:
+        return ops.convert_to_tensor(self.offset_db.astype(np.float32))
 
     def mel_db(self, waveform: Any) -> Any:
         """Compute the mel spectrogram in dB before standardisation.
@@ -218,8 +244,8 @@ class Frontend(keras.layers.Layer):
         Returns:
             Same shape as the layer's output.
         """
-        scale = tf.fill([self.n_mels], np.float32(DB_OF_E))
-        return self._spectrogram(waveform, scale, self.offset_db.astype(np.float32))
+        scale = ops.full([self.n_mels], DB_OF_E, "float32")
+        return self._spectrogram(waveform, scale, self._offset_db())
 
     def standardise(self, mel_db: Any) -> Any:
         """Standardise each mel band of the result of `mel_db`, as the layer does itself.
@@ -230,40 +256,14 @@ class Frontend(keras.layers.Layer):
         Returns:
             Same shape as the input, float32. Equal to the layer's output up to rounding.
         """
-        mean_db, std_db = map(tf.convert_to_tensor, (self.mean_db, self.std_db))
-        return (tf.cast(mel_db, tf.float32) - mean_db[:, None]) / std_db[:, None]
+        mean_db, std_db = self._statistics()
+        return (ops.cast(mel_db, "float32") - mean_db[:, None]) / std_db[:, None]
 
     def _spectrogram(self, waveform: Any, scale: Any, shift: Any) -> Any:
         """Compute log power in mel bands, times `scale` plus `shift`, (n_mels,) each."""
-        x = tf.convert_to_tensor(waveform, tf.float32)
-        shape = self.compute_output_shape(x.shape)
-        x = x[:, None, :] if x.shape.rank == 2 else tf.transpose(x, (0, 2, 1))
-        short_by = tf.maximum(0, self.min_samples - tf.shape(x)[-1])
-        x = tf.pad(x, [[0, 0], [0, 0], [0, short_by]])
-        parts = self.mel.scaled(scale) if self.order == "db_then_mel" else None
-
-        def bands(clips: Any) -> Any:
-            spectra = power(self.stft(clips))  # (batch, channel, time, bin)
-            if parts is None:
-                return self._log(self.mel(spectra)) * scale + shift
-            return self.mel.apply(self._log(spectra), parts) + shift
-
-        if tf.executing_eagerly() or tf.config.list_physical_devices("GPU"):
-            mel = bands(x)
-        else:
-            # Clip by clip: the spectrum of one clip fits in the processor's caches, that of a
-            # batch does not. A GPU is faster on the whole batch, and eager map_fn is slow.
-            mel = tf.map_fn(
-                lambda index: bands(x[index][None])[0],
-                tf.range(tf.shape(x)[0]),
-                fn_output_signature=tf.TensorSpec([shape[3], shape[1], self.n_mels]),
-            )
-        mel = tf.transpose(mel, (0, 2, 3, 1))
-        mel.set_shape(shape)  # map_fn loses a known length
-        return mel
-
-    def _log(self, values: Any) -> Any:
-        return floored_log(values, self.amin, self.range_db)
+        if ON_TENSORFLOW:
+            return kapre_layers.spectrogram(self, waveform, scale, shift)
+        return keras_spectrogram(self, waveform, scale, shift)
 
     def trace_receptive_field(self, inputs: Any, call: Any) -> Any:
         """Return what the output sees: the pixels of this spectrogram.
@@ -289,7 +289,7 @@ class Frontend(keras.layers.Layer):
             ConfigError: There is no batch, or a batch contains NaN or infinity.
         """
         count, total, squares = 0, np.zeros(self.n_mels), np.zeros(self.n_mels)
-        sums = tf.function(self._band_sums, reduce_retracing=True)
+        sums = kapre_layers.band_sums(self) if ON_TENSORFLOW else self._band_sums
         for number, batch in enumerate(waveforms, start=1):
             check_waveform(batch)
             if not self.built:
@@ -301,8 +301,8 @@ class Frontend(keras.layers.Layer):
                     "recordings from the training data."
                 )
             count += int(n_values)
-            total += batch_total.numpy()
-            squares += batch_squares.numpy()
+            total += np.asarray(batch_total)
+            squares += np.asarray(batch_squares)
         if count == 0:
             raise ConfigError("Frontend.adapt needs at least one batch.")
         mean = total / count
@@ -340,13 +340,10 @@ class Frontend(keras.layers.Layer):
         )
 
     def _band_sums(self, batch: Any, are_features: bool) -> tuple[Any, Any, Any, Any]:
-        mel = tf.cast(batch if are_features else self.mel_db(batch), tf.float64)
-        return (
-            tf.size(mel) // self.n_mels,
-            tf.reduce_sum(mel, (0, 1, 3)),
-            tf.reduce_sum(tf.square(mel), (0, 1, 3)),
-            tf.reduce_all(tf.math.is_finite(tf.cast(batch, tf.float32))),
-        )
+        """Return count, sums and sums of squares per band, and whether all is finite."""
+        mel = _numpy(batch if are_features else self.mel_db(batch)).astype(np.float64)
+        finite = np.isfinite(_numpy(batch)).all()
+        return mel.size // self.n_mels, mel.sum((0, 1, 3)), (mel**2).sum((0, 1, 3)), finite
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[Any, ...]:
         samples = input_shape[1]
@@ -383,20 +380,27 @@ def _check_not_converted(waveform: Any) -> None:
         ConfigError: The waveform was cast from integers, or has only whole numbers, some
             outside [-1, 1].
     """
-    if not tf.is_tensor(waveform):
+    if ON_TENSORFLOW:
+        source = kapre_layers.source_of_cast(waveform)
+        if source is not None:
+            raise ConfigError(_integers(source))
+    if not ops.is_tensor(waveform) or _is_traced(waveform):
         return
-    if hasattr(waveform, "numpy"):
-        # Outside a graph the cast leaves no trace but the values.
-        loudest = tf.reduce_max(tf.abs(waveform)) if tf.size(waveform) else 0.0
-        if loudest > 1.0 and tf.reduce_all(waveform == tf.round(waveform)):
-            raise ConfigError(_integers("whole numbers"))
-        return
-    operation = waveform.op
-    while operation.type in ("Identity", "Cast") and operation.inputs:
-        source = operation.inputs[0]
-        if source.dtype.is_integer or source.dtype == tf.bool:
-            raise ConfigError(_integers(source.dtype.name))
-        operation = source.op
+    # Outside a graph the cast leaves no trace but the values.
+    loudest = ops.max(ops.abs(waveform)) if 0 not in waveform.shape else 0.0
+    if loudest > 1.0 and ops.all(waveform == ops.round(waveform)):
+        raise ConfigError(_integers("whole numbers"))
+
+
+def _is_traced(tensor: Any) -> bool:
+    """Return whether a tensor has no values yet: in a graph, or while JAX traces it."""
+    if ON_TENSORFLOW:
+        return not hasattr(tensor, "numpy")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    return False
 
 
 def _integers(kind: str) -> str:
@@ -457,197 +461,116 @@ def create_frontend(name: str, **overrides: Any) -> Any:
     return Frontend(**{**preset_config(name), "name": "frontend", **overrides})
 
 
-@keras.saving.register_keras_serializable(package="rfkeras")
-class CentredSTFT(kapre.STFT):
-    """`kapre.STFT` with centred frames: waveforms are reflected at both ends.
+def build_input(
+    frontend: str | Frontend | None, input_channels: int, min_frames: int
+) -> tuple[Any, Any]:
+    """Create the input of a model, and the spectrogram for its backbone.
 
     Args:
-        n_fft: Length of the transform.
-        win_length: Length of the window in samples; zeros fill it up to n_fft at its end.
-        hop_length: Samples between frames.
-        **kwargs: `window_name` of `kapre.STFT`, and arguments of `keras.layers.Layer`.
-
-    Input shape:
-        (batch, channel, samples) with more than win_length // 2 samples.
-
-    Output shape:
-        (batch, channel, 1 + samples // hop_length, n_fft // 2 + 1), complex64.
-    """
-
-    def __init__(self, n_fft: int, win_length: int, hop_length: int, **kwargs: Any):
-        # channels_first: the transform runs over the last axis, so nothing is transposed.
-        formats = {
-            "input_data_format": "channels_first",
-            "output_data_format": "channels_first",
-        }
-        super().__init__(n_fft, win_length, hop_length, **{**kwargs, **formats})
-        self._window = np.zeros(n_fft, np.float32)
-        self._window[:win_length] = self.window_fn(win_length)
-
-    def call(self, x: Any) -> Any:
-        shape = tf.shape(x)
-        half = self.win_length // 2
-        # Make each frame n_fft long: the zeros at the end of the window mask the rest. Pad
-        # to whole blocks, so that `frames` does not have to slice, which would copy.
-        zeros = self.n_fft - self.win_length
-        zeros += -(shape[2] + 2 * half + zeros) % math.gcd(self.n_fft, self.hop_length)
-        rows = reflected(tf.reshape(x, (-1, shape[2])), half, zeros)
-        count = 1 + shape[2] // self.hop_length
-        framed = frames(rows, self.n_fft, self.hop_length, count)
-        spectra = tf.signal.rfft(framed * self._window)
-        return tf.reshape(spectra, [shape[0], shape[1], count, self.n_fft // 2 + 1])
-
-
-def reflected(rows: Any, width: int, zeros: Any) -> Any:
-    """Extend rows by reflecting them at both ends, then append zeros.
-
-    Gives the same result as `tf.pad(..., mode="REFLECT")`, which works sample by sample and
-    takes several times as long.
-
-    Args:
-        rows: (rows, samples), with more samples than `width`.
-        width: Samples to add at each end.
-        zeros: Zeros to append.
+        frontend: Name of a preset, a layer, or None for a model that takes spectrograms.
+        input_channels: 1 (mono) or 2 (stereo).
+        min_frames: Minimum number of frames the backbone needs; the front-end pads shorter
+            audio to it.
 
     Returns:
-        (rows, samples + 2 width + zeros).
+        (input, spectrogram): symbolic tensors. The input is named "waveform", with shape
+        (batch, samples) for mono or (batch, samples, 2) for stereo; or "spectrogram",
+        (batch, time, mel, input_channels).
+
+    Raises:
+        ConfigError: Unknown preset, or input_channels is neither 1 nor 2.
     """
-    n_rows, samples = tf.shape(rows)[0], tf.shape(rows)[1]
-    front = tf.reverse(rows[:, 1 : width + 1], [1])
-    behind = tf.reverse(rows[:, samples - width - 1 : samples - 1], [1])
-    return tf.concat([front, rows, behind, tf.zeros([n_rows, zeros])], axis=1)
+    if input_channels not in (1, 2):
+        raise ConfigError(
+            f"input_channels must be 1 (mono) or 2 (stereo). Received: {input_channels!r}."
+        )
+    if frontend is None:
+        spectrogram = keras.Input((None, None, input_channels), name="spectrogram")
+        return spectrogram, spectrogram
+
+    layer = create_frontend(frontend) if isinstance(frontend, str) else frontend
+    if not isinstance(layer, Frontend):
+        raise ConfigError(
+            "frontend must be the name of a preset, an rfkeras.frontend.Frontend, or None. "
+            f"Received: {frontend!r}."
+        )
+    layer.min_frames = max(layer.min_frames, min_frames)
+    shape = (None,) if input_channels == 1 else (None, input_channels)
+    waveform = keras.Input(shape, dtype="float32", name="waveform")
+    return waveform, layer(waveform)
 
 
-def frames(rows: Any, length: int, hop: int, count: Any) -> Any:
-    """Cut rows into overlapping frames.
+# Without TensorFlow
+
+
+class MelFilters:
+    """The Slaney mel filter bank, in groups of bands.
 
     Args:
-        rows: (rows, samples), at least (count - 1) hop + length samples; further samples
-            are ignored.
-        length: Samples per frame.
-        hop: Samples between the starts of frames.
-        count: Number of frames.
-
-    Returns:
-        (rows, count, length).
-    """
-    # Gather blocks, not samples: the largest that divide both hop and length.
-    block = math.gcd(length, hop)
-    n_rows, n_blocks = tf.shape(rows)[0], tf.shape(rows)[1] // block
-    blocks = tf.reshape(rows[:, : n_blocks * block], tf.stack([n_rows, n_blocks, block]))
-    starts = tf.expand_dims(tf.range(count) * (hop // block), 1)
-    indices = starts + np.arange(length // block, dtype=np.int32)
-    return tf.reshape(tf.gather(blocks, indices, axis=1), tf.stack([n_rows, count, length]))
-
-
-def power(spectra: Any) -> Any:
-    """Return the squared magnitudes of complex numbers, float32."""
-    # One pass: for complex numbers this is the difference times its conjugate.
-    return tf.math.real(tf.math.squared_difference(spectra, tf.zeros([], spectra.dtype)))
-
-
-def floored_log(values: Any, amin: float, range_db: float | None) -> Any:
-    """Return natural logarithms of power with a floor.
-
-    Args:
-        values: Power of clips, (batch, ...).
-        amin: Smaller values are raised to this.
-        range_db: Values more than this many dB below the largest of their clip are raised
-            to that level; None for no such limit.
-
-    Returns:
-        Logarithms; multiply by `DB_OF_E` for dB.
-    """
-    floor = amin
-    if range_db is not None:
-        # 0 (no limit) if float32 cannot represent the ratio.
-        ratio = np.float32(10.0 ** (-range_db / 10.0))
-        loudest = tf.reduce_max(values, axis=list(range(1, values.shape.rank)), keepdims=True)
-        floor = tf.maximum(amin, loudest * ratio)
-    return tf.math.log(tf.maximum(values, floor))
-
-
-@keras.saving.register_keras_serializable(package="rfkeras")
-class GroupedFilterbank(kapre.ApplyFilterbank):
-    """`kapre.ApplyFilterbank` that multiplies groups of bands separately.
-
-    A mel filter covers few bins, and neighbouring filters cover nearly the same bins, so a
-    group of neighbouring bands needs only a range of bins. With 256 bands and 1,025 bins,
-    four groups take a fifth of the multiplications of the full matrix.
-
-    Args:
-        filterbank_kwargs: Arguments of `kapre.ApplyFilterbank` with type "mel".
-        **kwargs: Arguments of `keras.layers.Layer`.
+        sample_rate_hz: Sample rate.
+        n_fft: FFT length in samples.
+        n_mels: Number of bands.
 
     Attributes:
-        filterbank: The full matrix, (bins, bands).
-        groups: (first band, end band, first bin, end bin) of each group; ends are
-            exclusive.
-
-    Input shape:
-        (batch, channel, time, bin)
-
-    Output shape:
-        (batch, channel, time, band)
+        filterbank: (bins, bands), float32.
+        groups: As from `group_bands`.
     """
 
-    def __init__(self, filterbank_kwargs: dict[str, Any], **kwargs: Any):
-        kwargs = {**kwargs, "type": "mel", "data_format": "channels_first"}
-        super().__init__(filterbank_kwargs=filterbank_kwargs, **kwargs)
-        filters = np.asarray(self.filterbank)
-        self.groups = group_bands(filters, N_GROUPS)
-        self._parts = [filters[low:high, a:b] for a, b, low, high in self.groups]
+    def __init__(self, sample_rate_hz: int, n_fft: int, n_mels: int):
+        filters = librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=n_mels)
+        self.filterbank = np.asarray(filters.T, np.float32)
+        self.groups = group_bands(self.filterbank, N_GROUPS)
 
-    def call(self, x: Any) -> Any:
-        return self.apply(x, self._parts)
-
-    def scaled(self, factors: Any) -> list[Any]:
-        """Return parts for `apply` with bands multiplied by these factors, (bands,)."""
-        return [
-            part * factors[a:b]
-            for (a, b, _, _), part in zip(self.groups, self._parts, strict=True)
+    def __call__(self, values: Any) -> Any:
+        """Apply the filters to the last axis."""
+        filters = self.filterbank
+        parts = [
+            ops.matmul(values[..., low:high], ops.convert_to_tensor(filters[low:high, a:b]))
+            for a, b, low, high in self.groups
         ]
-
-    def apply(self, x: Any, parts: list[Any]) -> Any:
-        """Multiply x by the layer's own parts, or by parts from `scaled`."""
-        shape = tf.shape(x)
-        rows = tf.reshape(x, (-1, x.shape[-1]))
-        bands = [
-            tf.matmul(rows[:, low:high], part)
-            for (_, _, low, high), part in zip(self.groups, parts, strict=True)
-        ]
-        n_bands = self.filterbank.shape[1]
-        return tf.reshape(tf.concat(bands, axis=1), [shape[0], shape[1], shape[2], n_bands])
+        return ops.concatenate(parts, axis=-1)
 
 
-def group_bands(filters: Any, n_groups: int) -> list[tuple[int, int, int, int]]:
-    """Divide neighbouring bands into groups that need few multiplications in total.
+def keras_spectrogram(frontend: Frontend, waveform: Any, scale: Any, shift: Any) -> Any:
+    """Compute log power in mel bands with operations of Keras, on any backend.
 
     Args:
-        filters: (bins, bands).
-        n_groups: A power of two; fewer groups are made if there are fewer bands.
+        frontend: The layer.
+        waveform: (batch, samples) or (batch, samples, channels) with known shape.
+        scale: Factor of each band, (n_mels,).
+        shift: Added to each band after the factor, (n_mels,).
 
     Returns:
-        (first band, end band, first bin, end bin) of every group; ends are exclusive. The
-        bins are those where any filter of the group is non-zero, at least one bin.
+        (batch, frames, n_mels, channels), float32.
     """
-    n_bins = len(filters)
-    used = filters != 0
-    # A filter that lies between two bins is all zeros and does not widen the range.
-    lows = np.where(used.any(0), used.argmax(0), n_bins)
-    highs = np.where(used.any(0), n_bins - used[::-1].argmax(0), 0)
+    x = ops.cast(ops.convert_to_tensor(waveform), "float32")
+    x = x[:, None, :] if len(x.shape) == 2 else ops.transpose(x, (0, 2, 1))
+    samples = max(x.shape[-1], frontend.min_samples)
+    half = frontend.window_samples // 2
+    count = 1 + samples // frontend.hop_samples
+    # Frames are n_fft long; the zeros at the end of the window mask what is behind it.
+    needed = (count - 1) * frontend.hop_samples + frontend.n_fft
+    x = ops.pad(x, [[0, 0], [0, 0], [0, samples - x.shape[-1]]])
+    x = ops.pad(x, [[0, 0], [0, 0], [half, half]], mode="reflect")
+    x = ops.pad(x, [[0, 0], [0, 0], [0, max(0, needed - x.shape[-1])]])[..., :needed]
+    window = np.zeros(frontend.n_fft, np.float32)
+    window[: frontend.window_samples] = hann_window(frontend.window_samples)
+    framed = ops.extract_sequences(x, frontend.n_fft, frontend.hop_samples)
+    framed = framed * ops.convert_to_tensor(window)
+    real, imaginary = ops.rfft(framed)
+    power = ops.square(real) + ops.square(imaginary)
+    if frontend.order == "db_then_mel":
+        bands = frontend.mel(_floored_log(power, frontend)) * scale + shift
+    else:
+        bands = _floored_log(frontend.mel(power), frontend) * scale + shift
+    return ops.transpose(bands, (0, 2, 3, 1))
 
-    def size(a: int, b: int) -> int:
-        return (b - a) * max(1, int(highs[a:b].max()) - int(lows[a:b].min()))
 
-    def divide(a: int, b: int, parts: int) -> list[tuple[int, int]]:
-        if parts < 2 or b - a < 2:
-            return [(a, b)]
-        middle = min(range(a + 1, b), key=lambda m: size(a, m) + size(m, b))
-        return divide(a, middle, parts // 2) + divide(middle, b, parts // 2)
-
-    groups = []
-    for a, b in divide(0, filters.shape[1], n_groups):
-        low = min(int(lows[a:b].min()), n_bins - 1)
-        groups.append((a, b, low, max(low + 1, int(highs[a:b].max()))))
-    return groups
+def _floored_log(power: Any, frontend: Frontend) -> Any:
+    """Return natural logarithms of the power of clips, (batch, ...), with the floor."""
+    floor: Any = frontend.amin
+    if frontend.range_db is not None:
+        ratio = np.float32(10.0 ** (-frontend.range_db / 10.0))
+        axes = tuple(range(1, len(power.shape)))
+        floor = ops.maximum(floor, ops.max(power, axis=axes, keepdims=True) * ratio)
+    return ops.log(ops.maximum(power, floor))

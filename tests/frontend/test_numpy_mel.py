@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from rfkeras.frontend import PRESETS, Frontend, create_frontend
-from rfkeras.frontend.numpy_mel import MelSpectrogram, numpy_mel
+from rfkeras.frontend.numpy_mel import MelSpectrogram, hann_window, numpy_mel
 from tests.helpers.taggers import music, small_frontend
 
 
@@ -75,3 +76,16 @@ def test_numbers_go_through_json():
 def test_silence_is_at_the_floor():
     frontend = built(small_frontend(fixed_floor=False))
     check(frontend, np.zeros(2_000, np.float32))
+
+
+@pytest.mark.parametrize("window", [1, 2, 199, 200])
+def test_windows_are_those_of_tensorflow(window):
+    expected = tf.signal.hann_window(window).numpy()
+    np.testing.assert_allclose(hann_window(window), expected, atol=5e-7)
+
+
+@pytest.mark.parametrize("samples", [16000, 16001, 50])
+@pytest.mark.parametrize("window", [199, 200])
+def test_odd_windows(window, samples):
+    options = {"n_fft": 256, "window_samples": window, "hop_samples": 80, "n_mels": 20}
+    check(built(Frontend(8000, **options, fixed_floor=True)), music(samples))

@@ -6,17 +6,17 @@ import pytest
 import tensorflow as tf
 
 from rfkeras.frontend import PRESETS, Frontend, create_frontend
-from rfkeras.frontend.layer import (
-    AMIN,
+from rfkeras.frontend.kapre_layers import (
     CentredSTFT,
     GroupedFilterbank,
     floored_log,
     frames,
-    group_bands,
     power,
     reflected,
 )
-from tests.frontend.test_layer import music
+from rfkeras.frontend.layer import AMIN
+from rfkeras.frontend.numpy_mel import group_bands
+from tests.helpers.spectrograms import music
 
 SMALL = {"sample_rate_hz": 8000, "n_fft": 256, "window_samples": 200, "hop_samples": 80}
 

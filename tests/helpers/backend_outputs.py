@@ -1,18 +1,25 @@
 """Script: compute layers and networks with given weights on the current Keras backend.
 
-`KERAS_BACKEND=jax python -m tests.helpers.backend_outputs FILE.npz` writes the outputs. They
-must be the same on all backends, so the random layers give what does not depend on the draws.
+`KERAS_BACKEND=jax python -m tests.helpers.backend_outputs FILE.npz` writes the outputs, and a
+model that was trained for some steps as FILE.keras. They must be the same on all backends, so
+the random layers give what does not depend on the draws. With OTHER.keras, a file of another
+backend, it writes the scores of that model as "scores of the other file".
 """
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+import rfkeras
 import zoo
 from rfkeras import layers
+from rfkeras.frontend import PRESETS, Frontend, create_frontend
+from rfkeras.training.losses import MaskedBinaryCrossentropy
 from tests.helpers.configurations import configurations
+from tests.helpers.spectrograms import music
 
 MAPS = np.random.default_rng(0).normal(size=(3, 14, 12, 8)).astype("float32")
 OTHERS = np.random.default_rng(1).normal(size=MAPS.shape).astype("float32")
@@ -134,12 +141,100 @@ def network_outputs():
         yield f"{name} frame embeddings", reading.frame_embeddings
 
 
+def frontend_outputs():
+    """Yield (name, output) of front-ends, in dB before standardisation, and after."""
+    small = {"sample_rate_hz": 8000, "n_fft": 256, "hop_samples": 80, "n_mels": 20}
+    for fixed_floor in (False, True):
+        for name in PRESETS:
+            layer = create_frontend(name, fixed_floor=fixed_floor)
+            wave = music(layer.sample_rate_hz, 2.0)
+            yield f"Frontend {name} {fixed_floor}", layer.mel_db(wave[None])
+        for window in (255, 200, 256):
+            layer = Frontend(window_samples=window, fixed_floor=fixed_floor, **small)
+            wave = music(8000, 0.5)
+            stereo = np.stack([wave, wave[::-1]], axis=-1)
+            yield f"Frontend window {window} {fixed_floor}", layer.mel_db(stereo[None])
+            yield f"Frontend short {window} {fixed_floor}", layer.mel_db(wave[None, :9])
+    waves = np.stack([music(8000, 0.5), 0.1 * music(8000, 0.5)[::-1]])
+    layer.adapt([waves])
+    yield "Frontend adapted mean", layer.mean_db
+    yield "Frontend adapted deviation", layer.std_db
+    yield "Frontend standardised", layer(waves)
+    yield "Frontend standardised from dB", layer.standardise(layer.mel_db(waves))
+
+
+def whole_model():
+    """Return packaged weights, and clips and labels for them."""
+    rng = np.random.default_rng(5)
+    waves = np.stack([music(22050, 2.0), music(22050, 4.0)[:44100], music(22050, 3.0)[-44100:]])
+    waves += rng.normal(0, 0.01, waves.shape).astype("float32")
+    labels = rng.integers(0, 2, (3, 20)).astype("float32")
+    return rfkeras.load_model("resnet_rf_tiny"), waves, labels
+
+
+def input_gradient(model, waves, labels):
+    """Return the gradient of a loss with respect to the waveforms."""
+    loss = MaskedBinaryCrossentropy()
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        inputs = tf.constant(waves)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            value = loss(labels, model(inputs, training=False))
+        return tape.gradient(value, inputs)
+    if backend == "torch":
+        import torch
+
+        inputs = torch.tensor(waves, requires_grad=True)
+        loss(torch.tensor(labels), model(inputs, training=False)).backward()
+        return inputs.grad
+    import jax
+
+    state = [[v.value for v in model.trainable_variables]]
+    state.append([v.value for v in model.non_trainable_variables])
+
+    def value(inputs):
+        return loss(labels, model.stateless_call(*state, inputs, training=False)[0])
+
+    return jax.jit(jax.grad(value))(waves)
+
+
+def whole_outputs(path):
+    """Yield (name, output) of a whole model: scores, gradients, ten steps of training."""
+    model, waves, labels = whole_model()
+    for per in ("clip", "frame"):
+        yield f"whole scores per {per}", model.scores(waves, per=per)
+        yield f"whole embedding per {per}", model.embed(waves, per=per)
+    yield "whole input gradient", input_gradient(model, waves, labels)
+    model.compile(keras.optimizers.SGD(1e-3), MaskedBinaryCrossentropy())
+    losses = [float(model.train_on_batch(waves, labels)) for _ in range(10)]
+    yield "whole losses of ten steps", np.array(losses, "float32")
+    model.save(path)
+    yield "saved scores", model.scores(waves)
+
+
+def read(path, others):
+    """Write the scores of models that other backends saved."""
+    waves = whole_model()[1]
+    scores = {Path(o).stem: rfkeras.load_model(o).scores(waves) for o in others}
+    np.savez(path, **{name: ops.convert_to_numpy(x) for name, x in scores.items()})
+
+
 def main(path):
-    outputs = {name: ops.convert_to_numpy(x) for name, x in layer_outputs()}
-    outputs |= {name: ops.convert_to_numpy(x) for name, x in network_outputs()}
+    path = Path(path)
+    parts = (
+        *(layer_outputs(), network_outputs(), frontend_outputs()),
+        whole_outputs(path.with_suffix(".keras")),
+    )
+    outputs = {name: ops.convert_to_numpy(x) for part in parts for name, x in part}
     np.savez(path, **outputs)
     print(f"{keras.backend.backend()}: {len(outputs)} outputs")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[1] == "--read":
+        read(sys.argv[2], sys.argv[3:])
+    else:
+        main(sys.argv[1])

@@ -264,9 +264,10 @@ function rfkerasSound() {
     const bands = offsets.length;
     const bins = Math.floor(n / 2) + 1;
     const fourier = transform(n);
+    const period = size - (size % 2); // the window is symmetric if its length is odd
     const window = Float32Array.from(
       { length: size },
-      (_, k) => 0.5 - 0.5 * Math.cos((2 * Math.PI * k) / size),
+      (_, k) => (period ? 0.5 - 0.5 * Math.cos((2 * Math.PI * k) / period) : 1),
     );
     const filterBins = Uint32Array.from(numbers.bins);
     const filterBands = Uint32Array.from(numbers.bands);
