@@ -46,6 +46,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "models": "list the models of the zoo",
 }
 WITHOUT_IMPORT = ("find", "data")  # needs no code of the user; the flag is that of its actions
+_SMALL_PRODUCTS = ("tag", "embed")  # the front-end multiplies small matrices with NumPy
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 BROKEN_PIPE = 141  # and for one whose output nobody reads any more (SIGPIPE)
 
@@ -83,6 +84,9 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     # No flag before the command takes a value, so the first word that names one is the command.
     named = next((word for word in arguments if word in COMMANDS), None)
+    if named in _SMALL_PRODUCTS:
+        # Before NumPy is imported: its threads would spend as much time waiting for each other.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     options = build_parser(() if named is None else (named,)).parse_args(arguments)
     # TensorFlow's native messages at start-up (such as CUDA factories that are registered
     # twice) do not help users. Real errors still arrive as Python exceptions.

@@ -1,6 +1,7 @@
 """The command line: imports, misspelt words, closed streams, and the garbage collector."""
 
 import gc
+import os
 import subprocess
 import sys
 
@@ -156,3 +157,27 @@ def test_a_file_never_gets_the_number_of_a_closed_output(tmp_path):
         ["bash", "-c", '"$0" -c "$1" >&- 2>&- <&-', sys.executable, code], check=False, cwd=ROOT
     )
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "threads"), [("tag", None, "1"), ("tag", "3", "3"), ("find", None, "")]
+)
+def test_numpy_uses_one_thread_for_small_products(command, given, threads):
+    """The commands that compute spectrograms limit OpenBLAS before NumPy is imported."""
+    name = "OPENBLAS_NUM_THREADS"
+    code = (
+        "import os, sys; from rfkeras.cli import main; assert 'numpy' not in sys.modules\n"
+        f"try: main.run([{command!r}, '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print(os.environ.get({name!r}, ''))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    environment |= {"PYTHONPATH": str(ROOT)} | ({} if given is None else {name: given})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == threads
