@@ -28,6 +28,8 @@ def execute(path, folder):
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        # Keras imports huggingface_hub if it is installed, and tqdm with it.
+        "PYTHONWARNINGS": "ignore:IProgress not found",
     }
     with patch.dict(os.environ, quiet):
         NotebookClient(
