@@ -35,10 +35,11 @@ PACKAGES = (
 
 
 def import_everything():
-    sys.modules["pyarrow"] = None  # Keras imports pandas, which would import it: a thread
+    # Keras imports pandas if it is installed, and with it pyarrow, which starts a thread.
+    sys.modules["pandas"] = None
     for name in PACKAGES:
         import_module(name)
-    del sys.modules["pyarrow"]
+    del sys.modules["pandas"]  # children import it whole
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
     assert threads == 1, f"{threads} threads: only a process with one thread can be forked"
 
