@@ -337,7 +337,7 @@ function rfkerasSound() {
 
     return (channels) => {
       const length = Math.max(channels[0].length, numbers.min_samples);
-      const frames = Math.floor((length + 2 * half - size) / hop) + 1;
+      const frames = Math.floor(length / hop) + 1;
       const levels = new Float32Array(frames * bands * channels.length);
       let floor = Math.fround(numbers.amin);
       if (numbers.range_db !== null) {
