@@ -83,7 +83,7 @@ def test_pattern_tags_are_those_of_the_song():
     assert pattern_tags(song) == (0, 0, 1)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_files_have_the_clips_of_a_set(sounds, tmp_path):
     front = tmp_path / "front.npz"
     write_front(front, FRONTEND, STEP_DB, TAGS)
@@ -102,7 +102,7 @@ def test_files_have_the_clips_of_a_set(sounds, tmp_path):
     assert np.unique(found.steps, axis=0).shape[0] == 3
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_divides_the_recordings(sounds, tmp_path, monkeypatch, capsys):
     small = {"mine": ClipSet(1, 5, "unheard recordings")}
     monkeypatch.setattr(experiment_clips, "SETS", small)

@@ -16,7 +16,7 @@ ARCHIVES = {
     "mutagen-1.48.1": "8f95637ab9f6f305cec6bd1294e197debe207998e3e068596563c74f86b0a173",
     "mediafile-0.12.0": "d75d805a06ed56150dbcea76505e700f9809abd9e98f98117ae46f5df2ccf1d7",
 }
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
