@@ -51,7 +51,7 @@ _SECTIONS = ("tracks", "multitracks", "clips", "clipgroups", "metadata")  # of a
 
 @dataclass(frozen=True)
 class _Source:
-    """Where `download` gets a data set.
+    """A source from which `download` can fetch a data set.
 
     Attributes:
         name: "mirdata:NAME" or "soundata:NAME".
@@ -105,7 +105,7 @@ _NOT_OFFERED = {
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What `download` is going to fetch.
+    """The files that `download` will fetch.
 
     Attributes:
         name: The data set, such as "mirdata:irmas".

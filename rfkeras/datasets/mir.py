@@ -68,7 +68,7 @@ READERS = {
 
 @dataclass(frozen=True)
 class TagMapping:
-    """How the clips of a mirdata or soundata data set become labels and splits.
+    """Maps the clips of a mirdata or soundata data set to labels and splits.
 
     Attributes are those of the package's `Track` or `Clip`. "sound_info.id" is the entry "id"
     of the dictionary "sound_info".
@@ -167,7 +167,7 @@ def quiet() -> Iterator[None]:
 def initialize(
     name: str, home: Path, folder: Path | None = None, *, installed_index: bool = False
 ) -> Any:
-    """Return the package's object of a data set, with its index beside the data.
+    """Return the data set object of the package, with its index next to the data.
 
     The packages keep the index (the list of files and checksums) where they are installed,
     which may be read-only. Here it is in `.mirdata` or `.soundata`.
