@@ -28,6 +28,7 @@ DIST_TOOLS := build==1.6.1 twine==7.0.0
 BENCH_OUTPUT ?= benchmark_results
 TORCH ?= torch==2.13.0
 OPENVINO ?= openvino==2026.4.1
+JAX ?= jax==0.10.2
 # With glibc 2.35 or newer, pages of 2 MB make training faster (docs/performance.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
@@ -90,10 +91,11 @@ test-long: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Only the comparison needs PyTorch and OpenVINO.
+# Only the comparisons need PyTorch, OpenVINO and JAX, which does not work with the NumPy of the
+# other sets.
 bench: setup
-	$(BIN)/python -m pip install --quiet $(TORCH) $(OPENVINO)
-	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT)
+	$(BIN)/python -m pip install --quiet $(TORCH) $(OPENVINO) $(if $(filter newest,$(SET)),$(JAX))
+	$(BIN)/python -m benchmarks --output $(BENCH_OUTPUT) $(SECTIONS)
 
 # Without TESTS, the slow tests run too, which takes twice as long.
 next:
@@ -112,6 +114,7 @@ backends: setup $(BACKENDS)/.ready
 	  $(BACKENDS)/bin/python -m pytest -p no:cacheprovider tests/layers/test_other_backends.py \
 	  tests/tools/test_jax_batches.py tests/tools/test_growing_features.py \
 	  tests/tools/test_train_on_jax.py tests/tools/test_sweep_on_jax.py
+	$(foreach f,jax torch,$(BIN)/rfkeras export --model $(BACKENDS)/$(f).keras --to onnx --output $(BACKENDS)/$(f).onnx &&) true
 
 $(BACKENDS)/.ready: $(BACKENDS_NEEDS)
 	$(PYTHON) -m venv $(BACKENDS)

@@ -14,6 +14,7 @@ Row = dict[str, Any]
 SECTIONS = (
     "network",
     "single_clip",
+    "backends",
     "options",
     "profile",
     "frontend",

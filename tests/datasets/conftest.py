@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from rfkeras.datasets import mir
 from rfkeras.datasets.base import AudioDataset, BadFileLog, Split
+from rfkeras.errors import ConfigError
 
 
 def music(seconds: float, rate: int, channels: int = 2, seed: int = 0) -> np.ndarray:
@@ -75,3 +77,13 @@ def ramps(tmp_path: Path) -> Callable[..., AudioDataset]:
         return AudioDataset("ramps", ("a", "b", "row"), {"train": split})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mir_packages():
+    """Skip the test where mirdata or soundata is missing."""
+    for name in mir.PACKAGES:
+        try:
+            mir.import_package(name)
+        except ConfigError as error:
+            pytest.skip(str(error))

@@ -10,7 +10,6 @@ import pytest
 
 from rfkeras.cli import main
 from rfkeras.datasets import download as downloads
-from rfkeras.datasets import mir
 from rfkeras.datasets.checks import differences
 from rfkeras.datasets.download import download
 from rfkeras.datasets.load import load_dataset
@@ -30,13 +29,7 @@ from tests.helpers.mir_layouts import (
 ARCHIVE = "Medley-solos-DB.tar.gz"
 
 
-@pytest.fixture(autouse=True)
-def _packages():
-    for name in mir.PACKAGES:
-        try:
-            mir.import_package(name)
-        except ConfigError as error:
-            pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("mir_packages")
 
 
 @pytest.fixture

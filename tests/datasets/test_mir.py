@@ -30,13 +30,7 @@ from tests.helpers.mir_layouts import (
 from tests.helpers.processes import run
 
 
-@pytest.fixture(autouse=True)
-def _packages():
-    for name in mir.PACKAGES:
-        try:
-            mir.import_package(name)
-        except ConfigError as error:
-            pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("mir_packages")
 
 
 def fetch(name, folder):

@@ -8,10 +8,12 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from rfkeras.frontend import PRESETS, create_frontend
 from tests.helpers.configurations import configurations
@@ -84,6 +86,61 @@ def test_models_saved_on_one_backend_load_on_the_others(reader, outputs):
     for writer, values in scores.items():
         expected = outputs(writer)["saved scores"]
         np.testing.assert_allclose(values, expected, atol=1e-4, err_msg=writer)
+
+
+PAGE = (ROOT / "docs/backends.md").read_text(encoding="utf-8")
+EXAMPLES = {
+    "`model.fit`": BACKENDS,
+    "A PyTorch training loop": ("torch",),
+    "A JAX training step": ("jax",),
+}
+
+
+def example(heading):
+    """Return the program in a section of the page."""
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    [code] = re.findall(r"^```python\n(.*?)^```$", section, flags=re.S | re.M)
+    return code
+
+
+@pytest.mark.parametrize(
+    ("heading", "backend"), [(key, name) for key, names in EXAMPLES.items() for name in names]
+)
+def test_the_examples_of_the_page_train(heading, backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("birds", "rain", "voice")):
+        (tmp_path / "mysounds" / name).mkdir(parents=True)
+        for clip in range(8):
+            tone = 0.1 * np.sin((0.05 + 0.3 * number) * np.arange(33075 + clip))
+            noisy = tone + 0.01 * rng.normal(size=tone.size)
+            soundfile.write(tmp_path / f"mysounds/{name}/{clip}.wav", noisy, 22050)
+    (tmp_path / "program.py").write_text(example(heading), encoding="utf-8")
+    status, out, err = run(
+        "program.py",
+        cwd=tmp_path,
+        KERAS_BACKEND=backend,
+        PYTHONPATH=str(ROOT),
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",  # for pmap
+    )
+    assert status == 0, err
+    printed = {words[0]: words[1:] for words in map(str.split, out.splitlines())}
+    losses = [float(value) for value in printed["losses:"]]
+    assert losses[-1] < 0.9 * losses[0]
+    if heading == "`model.fit`":
+        assert float(printed["mAP:"][0]) > 0.9
+        assert (tmp_path / "fitted.keras").is_file()
+    elif backend == "torch":
+        assert printed["scores:"] == ["4", "20"]
+    else:
+        assert float(printed["difference:"][0]) < 1e-4
+
+
+def test_every_example_of_the_page_is_run():
+    assert PAGE.count("```python\n") == len(EXAMPLES)
+    for heading in EXAMPLES:
+        assert example(heading)
 
 
 def test_every_layer_and_every_network_is_compared(outputs):
