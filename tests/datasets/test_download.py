@@ -28,7 +28,6 @@ from tests.helpers.mir_layouts import (
 
 ARCHIVE = "Medley-solos-DB.tar.gz"
 
-
 pytestmark = pytest.mark.usefixtures("mir_packages")
 
 

@@ -29,7 +29,6 @@ from tests.helpers.mir_layouts import (
 )
 from tests.helpers.processes import run
 
-
 pytestmark = pytest.mark.usefixtures("mir_packages")
 
 
