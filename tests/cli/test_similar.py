@@ -43,7 +43,9 @@ def neighbours(vector, vectors):
         path: float(vector @ other / np.linalg.norm(vector) / np.linalg.norm(other))
         for path, other in vectors.items()
     }
-    return sorted(((cosine, path) for path, cosine in cosines.items()), reverse=True)
+    table = sorted(((cosine, path) for path, cosine in cosines.items()), reverse=True)
+    assert np.diff([cosine for cosine, _ in table]).max() < -1e-4  # or rounding decides
+    return table
 
 
 def rows(out):
