@@ -116,6 +116,7 @@ def write(folder: Path, clips: int) -> None:
     import rfkeras
     from rfkeras.frontend import find_frontend
 
+    _set_threads(1)  # before anything computes
     frontend = find_frontend(rfkeras.load_model(MODEL))
     assert frontend is not None
     rng = np.random.default_rng(0)
