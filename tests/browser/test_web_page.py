@@ -432,6 +432,8 @@ def test_several_songs_have_an_index_that_saves_a_table(
 
 def test_files_are_chosen_by_keyboard_or_dropped(open_page, page_file, sounds):
     page = open_page(page_file)
+    # Before any key: the browser needs a moment until it reports file dialogs.
+    page.on("filechooser", lambda chooser: None)
     page.locator("#theme").focus()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "files"
