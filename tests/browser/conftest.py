@@ -38,7 +38,7 @@ def open_page(browser):
     def opened(page_or_path, *, error=None, **options):
         allowed.extend([] if error is None else [error])
         context = browser.new_context(**{"color_scheme": "light", **options})
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: errors.append(message.text))
