@@ -21,22 +21,24 @@ MOST_SCORES, MOST_LOSSES = 1e-4, 1e-3
 WAVES, LABELS, EXPECTED = "waves.npy", "labels.npy", "expected.npz"
 
 
-def inference(folder: str, clips: int, compiled: bool, threads: int) -> Callable[[], Any]:
-    """Prepare the logits of waveforms."""
+def inference(
+    folder: str, clips: int, threads: int, compiled: bool = False, exported: bool = False
+) -> Callable[[], Any]:
+    """Prepare the logits of waveforms; `exported`: by the graph of `torch.export`."""
     waves = np.load(Path(folder, WAVES))[:clips]
-    compute = _compute(waves, compiled, threads)
+    compute = _compute(waves, compiled, exported, threads)
     _compare("scores", sigmoid(compute()), folder, MOST_SCORES, clips)
     return compute
 
 
-def training(folder: str, clips: int, compiled: bool, threads: int) -> Callable[[], Any]:
+def training(folder: str, threads: int, compiled: bool = False) -> Callable[[], Any]:
     """Prepare a training step."""
     step = _step(folder, compiled, threads)
     _compare("losses", [step() for _ in range(LOSSES)], folder, MOST_LOSSES)
     return step
 
 
-def _compute(waves: Any, compiled: bool, threads: int) -> Callable[[], Any]:
+def _compute(waves: Any, compiled: bool, exported: bool, threads: int) -> Callable[[], Any]:
     import keras
 
     import rfkeras
@@ -55,8 +57,15 @@ def _compute(waves: Any, compiled: bool, threads: int) -> Callable[[], Any]:
     if keras.backend.backend() == "torch":
         import torch
 
-        forward = torch.compile(model) if compiled else model
-        inputs = torch.from_numpy(waves)
+        inputs, forward = torch.from_numpy(waves), model
+        if exported:
+            with torch.no_grad():
+                program = torch.export.export(
+                    model, (inputs,), {"training": False}, strict=False
+                )
+            forward = program.module()
+        if compiled:
+            forward = torch.compile(forward)
 
         def infer() -> Any:
             with torch.inference_mode():
@@ -126,7 +135,7 @@ def write(folder: Path, clips: int) -> None:
     waves = 0.2 * tones + 0.02 * rng.normal(size=(clips, samples))
     np.save(folder / WAVES, waves.astype(np.float32))
     np.save(folder / LABELS, rng.integers(0, 2, (clips, CLASSES)).astype(np.float32))
-    scores = sigmoid(_compute(np.load(folder / WAVES), False, 1)())
+    scores = sigmoid(_compute(np.load(folder / WAVES), False, False, 1)())
     step = _step(str(folder), False, 1)
     np.savez(folder / EXPECTED, scores=scores, losses=[step() for _ in range(LOSSES)])
 

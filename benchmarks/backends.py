@@ -11,27 +11,32 @@ from benchmarks.turns import Side, Times, take_turns
 
 OWN = "benchmarks.backend_sides"
 REFERENCE = "TensorFlow"
-# By name: the backend, and whether XLA or torch.compile compiles the whole program.
-SIDES = {
-    REFERENCE: ("tensorflow", False),
-    "TensorFlow, XLA": ("tensorflow", True),
-    "JAX, jit": ("jax", True),
-    "PyTorch, eager": ("torch", False),
-    "PyTorch, torch.compile": ("torch", True),
+# By name: the backend, and what XLA or torch.compile compiles.
+SIDES: dict[str, tuple[str, dict[str, bool]]] = {
+    REFERENCE: ("tensorflow", {}),
+    "TensorFlow, XLA": ("tensorflow", {"compiled": True}),
+    "JAX, jit": ("jax", {"compiled": True}),
+    "PyTorch, eager": ("torch", {}),
+}
+# Only inference: torch.compile cannot trace a training step through the layers of Keras.
+GRAPHS: dict[str, tuple[str, dict[str, bool]]] = {
+    "PyTorch, torch.export": ("torch", {"exported": True}),
+    "PyTorch, torch.export and torch.compile": ("torch", {"exported": True, "compiled": True}),
 }
 BATCH = 10
-# Function of a side, batch size and calls per turn.
-WORK: dict[str, tuple[str, int, int]] = {
-    "scores of 1 clip": ("inference", 1, 10),
-    f"scores of {BATCH} clips": ("inference", BATCH, 3),
-    f"training step, {BATCH} clips": ("training", BATCH, 2),
+# Clips to score, or None for a training step; calls per turn.
+WORK: dict[str, tuple[int | None, int]] = {
+    "scores of 1 clip": (1, 10),
+    f"scores of {BATCH} clips": (BATCH, 3),
+    f"training step, {BATCH} clips": (None, 2),
 }
 
 TEXT = f"""
 The pretrained model `{MODEL}` with its front-end on clips of {SECONDS} s, float32, on the
 backends of Keras. "{REFERENCE}" is a `tf.function`, "PyTorch, eager" is not compiled.
-"JAX, jit" and "TensorFlow, XLA" are compiled by XLA as a whole, and "PyTorch, torch.compile" by
-inductor. A training step is `train_on_batch`: forward, backward, Adam. Before a backend is
+"JAX, jit" and "TensorFlow, XLA" are compiled by XLA as a whole. "PyTorch, torch.export" is the
+graph of the model, which inductor compiles for "torch.export and torch.compile".
+A training step is `train_on_batch`: forward, backward, Adam. Before a backend is
 timed, its scores are compared with those of TensorFlow (at most 1e-4), and the losses of
 {LOSSES} training steps (at most 1e-3). "ready": from the start of the process to the end of the
 first call, compilation included.
@@ -42,21 +47,9 @@ def measure(settings: Settings) -> Section:
     """Measure inference and training on all backends that are installed."""
     run_python(["-m", OWN, str(settings.scratch), str(_batch(settings))], settings.threads)
     rows: list[Row] = []
-    for what, (function, clips, calls) in WORK.items():
-        arguments = {
-            "folder": str(settings.scratch),
-            "clips": min(clips, _batch(settings)),
-        }
-        sides = {
-            name: Side(
-                f"{OWN}:{function}",
-                {**arguments, "compiled": compiled},
-                _environment(backend, settings),
-            )
-            for name, (backend, compiled) in SIDES.items()
-        }
+    for what, (clips, calls) in WORK.items():
         times = take_turns(
-            sides,
+            _sides(min(clips, _batch(settings)) if clips else None, settings),
             threads=settings.threads,
             rounds=settings.rounds,
             calls=1 if settings.short else calls,
@@ -65,14 +58,25 @@ def measure(settings: Settings) -> Section:
     return Section("Backends", TEXT.strip(), rows)
 
 
-def _batch(settings: Settings) -> int:
-    return 2 if settings.short else BATCH
-
-
-def _environment(backend: str, settings: Settings) -> dict[str, str]:
+def _sides(clips: int | None, settings: Settings) -> dict[str, Side]:
+    """Return what is compared, by name: scores of that many clips, or a training step."""
+    folder = {"folder": str(settings.scratch)}
     # inductor keeps compiled code here, so that nothing is left of an earlier run.
     cache = str(settings.scratch / "inductor")
-    return {"KERAS_BACKEND": backend, "TORCHINDUCTOR_CACHE_DIR": cache}
+    function = f"{OWN}:{'inference' if clips else 'training'}"
+    counted = {"clips": clips} if clips else {}
+    return {
+        name: Side(
+            function,
+            {**folder, **counted, **options},
+            {"KERAS_BACKEND": backend, "TORCHINDUCTOR_CACHE_DIR": cache},
+        )
+        for name, (backend, options) in (SIDES | GRAPHS if clips else SIDES).items()
+    }
+
+
+def _batch(settings: Settings) -> int:
+    return 2 if settings.short else BATCH
 
 
 def _rows(what: str, times: dict[str, Times]) -> list[dict[str, Any]]:

@@ -393,14 +393,16 @@ def _check_not_converted(waveform: Any) -> None:
 
 
 def _is_traced(tensor: Any) -> bool:
-    """Return whether a tensor has no values yet: in a graph, or while JAX traces it."""
+    """Return whether a tensor has no values yet: in a graph, or while it is traced."""
     if ON_TENSORFLOW:
         return not hasattr(tensor, "numpy")
     if keras.backend.backend() == "jax":
         import jax
 
         return isinstance(tensor, jax.core.Tracer)
-    return False
+    import torch
+
+    return bool(torch.compiler.is_compiling())
 
 
 def _integers(kind: str) -> str:

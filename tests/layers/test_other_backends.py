@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,8 @@ def test_models_saved_on_one_backend_load_on_the_others(reader, outputs):
 
 
 PAGE = (ROOT / "docs/backends.md").read_text(encoding="utf-8")
-EXAMPLES = {
+GRAPH = "A PyTorch graph"
+TRAINING = {
     "`model.fit`": BACKENDS,
     "A PyTorch training loop": ("torch",),
     "A JAX training step": ("jax",),
@@ -104,7 +106,7 @@ def example(heading):
 
 
 @pytest.mark.parametrize(
-    ("heading", "backend"), [(key, name) for key, names in EXAMPLES.items() for name in names]
+    ("heading", "backend"), [(key, name) for key, names in TRAINING.items() for name in names]
 )
 def test_the_examples_of_the_page_train(heading, backend, tmp_path):
     if importlib.util.find_spec(backend) is None:
@@ -137,9 +139,39 @@ def test_the_examples_of_the_page_train(heading, backend, tmp_path):
         assert float(printed["difference:"][0]) < 1e-4
 
 
+# Runs a file of `torch.export` on noise where neither Keras nor rfkeras can be imported.
+PYTORCH_ALONE = """
+import sys
+sys.modules.update({"keras": None, "rfkeras": None, "zoo": None})
+import torch
+graph = torch.export.load("tagger.pt2").module()
+print(*graph(torch.randn(4, 22050), training=False).shape)
+"""
+
+
+def test_the_graph_of_pytorch_equals_the_model(tmp_path):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    compiles = shutil.which("g++") is not None
+    code = example(GRAPH)
+    if not compiles:
+        code = code.replace("(graph, compiled)", "(graph,)")
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    settings = {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    status, out, err = run("program.py", cwd=tmp_path, KERAS_BACKEND="torch", **settings)
+    assert status == 0, err
+    differences = [float(line.split()[1]) for line in out.splitlines()]
+    assert len(differences) == 1 + compiles
+    assert max(differences) < TOLERANCE
+    status, out, err = run("-c", PYTORCH_ALONE, cwd=tmp_path, fork=False)
+    assert status == 0, err
+    assert out.split() == ["4", "20"]
+
+
 def test_every_example_of_the_page_is_run():
-    assert PAGE.count("```python\n") == len(EXAMPLES)
-    for heading in EXAMPLES:
+    headings = [*TRAINING, GRAPH]
+    assert PAGE.count("```python\n") == len(headings)
+    for heading in headings:
         assert example(heading)
 
 
