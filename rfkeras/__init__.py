@@ -6,7 +6,7 @@ load TensorFlow.
 
 from rfkeras.utils.lazy import lazy_attributes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOMES = {
     "create_model": "zoo.registry",

@@ -115,10 +115,11 @@ def unknown_name(kind: str, received: str, allowed: Iterable[str]) -> str:
 def did_you_mean(received: str, names: Iterable[str]) -> str:
     """Return " Did you mean 'X'?" with the most similar name; "" if none is similar.
 
-    Names that differ in case only are the most similar.
+    Names that differ in case only, or in a prefix such as "soundata:", are the most similar.
     """
     known = list(names)
-    folded = {name.casefold(): name for name in known}
+    folded = {name.partition(":")[2].casefold(): name for name in known if ":" in name}
+    folded |= {name.casefold(): name for name in known}
     nearest = difflib.get_close_matches(received, known, n=1)
     same = folded.get(received.casefold())
     if same is None and not nearest:

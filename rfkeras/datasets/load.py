@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rfkeras.datasets.base import AudioDataset
-from rfkeras.errors import ConfigError, DatasetError, located, unknown_name
+from rfkeras.errors import ConfigError, DatasetError, did_you_mean, located, unknown_name
 from rfkeras.utils.remote import to_path
 from rfkeras.utils.user_code import Registry
+
+if TYPE_CHECKING:
+    from rfkeras.datasets.mir import TagMapping
 
 Loader = Callable[[Any, int, float, dict[str, Any]], AudioDataset]
 
@@ -57,7 +60,7 @@ def load_dataset(
         ConfigError: The name or an option is unknown, or data_dir is missing.
         DatasetError: The data set is incomplete or malformed.
     """
-    source = _mir_source(name) if ":" in name else DATASETS[name]
+    source = _source(name)
     allowed = source.options
     for option in options:
         if option not in allowed and option in _COMMON_OPTIONS:
@@ -235,11 +238,20 @@ def _gtzan(
     return gtzan.load(to_path(data_dir), **_with_paths(options))
 
 
-def _mir_source(name: str) -> DatasetSource:
-    """Return how a data set of mirdata or soundata is loaded (other names have no colon)."""
+def _source(name: str) -> DatasetSource:
+    """Return how a data set is loaded. Only names of mirdata and soundata have a colon."""
     from rfkeras.datasets import mir
 
-    mapping = mir.mapping_of(name)
+    if ":" in name:
+        return _mir_source(name, mir.mapping_of(name))
+    without_package = [key.partition(":")[2] for key in mir.MAPPINGS]
+    if name.casefold() in without_package and name not in DATASETS:
+        raise ConfigError(f"Unknown data set {name!r}.{did_you_mean(name, mir.MAPPINGS)}")
+    return DATASETS[name]
+
+
+def _mir_source(name: str, mapping: TagMapping) -> DatasetSource:
+    from rfkeras.datasets import mir
 
     def load(
         data_dir: Any, seed: int, validation_share: float, options: dict[str, Any]

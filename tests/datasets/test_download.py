@@ -230,6 +230,7 @@ def test_a_folder_has_one_data_set(medley, http, tmp_path, monkeypatch):
         ("dcase", None, "needs --subset, one of 2019-1a, 2020-1a. Received: None"),
         ("openmic", "all", "leave --subset out"),
         ("openmics", None, "Did you mean 'openmic'"),
+        ("esc50", None, "Did you mean 'soundata:esc50'"),
         ("mirdata:irma", None, "Unknown data set of mirdata 'irma'. Did you mean 'irmas'"),
         (
             "mirdata:tonas",

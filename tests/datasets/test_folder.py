@@ -558,6 +558,8 @@ def test_reading_with_the_tags_of_a_model(tmp_path):
 def test_names_and_options_are_checked(tmp_path):
     with pytest.raises(ConfigError, match=r"Unknown data set 'openmik'\. Did you mean"):
         load_dataset("openmik")
+    with pytest.raises(ConfigError, match="Did you mean 'soundata:urbansound8k'"):
+        load_dataset("UrbanSound8K")
     with pytest.raises(ConfigError, match="'folder' needs --data-dir, a CSV file or a folder"):
         load_dataset("folder")
     with pytest.raises(ConfigError, match=r"Unknown option of folder 'test_shar'\. Did"):

@@ -25,6 +25,7 @@ def test_an_unknown_name_lists_the_allowed_ones_and_the_nearest():
 def test_case_does_not_matter_for_the_nearest_name(word):
     assert did_you_mean(word, ["train", "tag"]) == " Did you mean 'tag'?"
     assert did_you_mean("tag", ["TAGS", "Tag"]) == " Did you mean 'Tag'?"
+    assert did_you_mean("ESC50", ["escape", "a:esc50"]) == " Did you mean 'a:esc50'?"
 
 
 def test_a_name_unlike_all_others_gets_no_suggestion():
