@@ -57,19 +57,18 @@ def _compute(waves: Any, compiled: bool, exported: bool, threads: int) -> Callab
     if keras.backend.backend() == "torch":
         import torch
 
-        inputs, forward = torch.from_numpy(waves), model
+        inputs = torch.from_numpy(waves)
+        forward: Callable[[Any], Any] = model  # without training=True, it is inference
         if exported:
             with torch.no_grad():
-                program = torch.export.export(
-                    model, (inputs,), {"training": False}, strict=False
-                )
+                program = torch.export.export(model, (inputs,), strict=False)
             forward = program.module()
         if compiled:
             forward = torch.compile(forward)
 
         def infer() -> Any:
             with torch.inference_mode():
-                return forward(inputs, training=False).numpy()
+                return forward(inputs).numpy()
 
         return infer
     import tensorflow as tf

@@ -22,6 +22,7 @@ PACKAGES = (
     "kapre",
     "numpy",
     "torch",
+    "jax",
     "librosa",
     "onnxruntime",
     "openvino",

@@ -105,8 +105,9 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         print(
             f"rfkeras {options.command}: error: this needs the package {package}, which is not "
-            "installed. The distribution rfkeras-tag contains only what tagging needs: "
-            f"{FULL_INSTALLATION}.",
+            f"installed. To install all of rfkeras, {FULL_INSTALLATION}. rfkeras-tag contains "
+            "only what tagging needs; docs/backends.md says what JAX and PyTorch run without "
+            "TensorFlow.",
             file=sys.stderr,
         )
         return 1

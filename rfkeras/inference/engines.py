@@ -77,7 +77,7 @@ class OnnxTagger(ChunkTagger):
     Raises:
         CheckpointError: The file is not an engine file, is damaged, or has the format of
             another version of rfkeras.
-        ConfigError: See `ChunkTagger`.
+        ConfigError: ONNX Runtime is not installed; see also `ChunkTagger`.
     """
 
     def __init__(
@@ -100,6 +100,11 @@ class OnnxTagger(ChunkTagger):
                     f"it has format {record['format']}, and this version reads {FORMAT}"
                 )
             self._read_record(record)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"The default engine needs the package {error.name}: pip install {error.name}. "
+                "With TensorFlow installed, engine='tensorflow' works without it."
+            ) from error
         except Exception as error:
             # ONNX Runtime raises its own classes for damaged files.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

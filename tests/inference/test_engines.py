@@ -242,6 +242,12 @@ def test_a_cache_that_cannot_be_written_is_a_note(tmp_path, monkeypatch):
     assert str(tmp_path / "cache") in lines[-1]
 
 
+def test_a_missing_runtime_is_named_instead_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match="needs the package onnxruntime: pip install"):
+        OnnxTagger(tmp_path / "engine.onnx")
+
+
 def test_wrong_files_and_names_are_errors(tmp_path):
     with pytest.raises(ConfigError, match=r"engine.*onnx"):
         open_tagger("resnet_rf_tiny", engine="onxx")

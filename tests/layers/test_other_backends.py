@@ -145,7 +145,7 @@ import sys
 sys.modules.update({"keras": None, "rfkeras": None, "zoo": None})
 import torch
 graph = torch.export.load("tagger.pt2").module()
-print(*graph(torch.randn(4, 22050), training=False).shape)
+print(*graph(torch.randn(4, 22050)).shape)
 """
 
 
