@@ -109,16 +109,19 @@ def unknown_name(kind: str, received: str, allowed: Iterable[str]) -> str:
     """Return the message for a name that is not allowed, with the nearest allowed one."""
     names = sorted(allowed)
     hint = did_you_mean(received, names)
-    return f"Unknown {kind} {received!r}.{hint} Allowed: {', '.join(names)}."
+    known = f"Allowed: {', '.join(names)}." if names else "None is registered."
+    return f"Unknown {kind} {received!r}.{hint} {known}"
 
 
 def did_you_mean(received: str, names: Iterable[str]) -> str:
     """Return " Did you mean 'X'?" with the most similar name; "" if none is similar.
 
     Names that differ in case only, or in a prefix such as "soundata:", are the most similar.
+    Initials stand for a name: "--lr" for "--learning-rate".
     """
     known = list(names)
     folded = {name.partition(":")[2].casefold(): name for name in known if ":" in name}
+    folded |= {initials: name for name in known if (initials := _initials(name))}
     folded |= {name.casefold(): name for name in known}
     nearest = difflib.get_close_matches(received, known, n=1)
     same = folded.get(received.casefold())
@@ -127,3 +130,10 @@ def did_you_mean(received: str, names: Iterable[str]) -> str:
         nearest = [folded[name] for name in close]
     best = nearest if same is None else [same]
     return f" Did you mean {best[0]!r}?" if best else ""
+
+
+def _initials(name: str) -> str:
+    """Return "--lr" for "--learning-rate"; "" for a single word."""
+    words = name.lstrip("-").replace("_", "-").split("-")
+    dashes = name[: len(name) - len(name.lstrip("-"))]
+    return dashes + "".join(word[:1] for word in words) if len(words) > 1 else ""

@@ -279,7 +279,7 @@ def _print(
         "file": str(exported.path),
         "size": f"{exported.size / 1e6:.2f} MB, {precision}",
         "operations": ", ".join(sorted(exported.operations)),
-        "compared on": f"{agreement.n_batches} batches: {source}",
+        "compared on": f"{agreement.n_batches} batches made from {source}",
         "largest difference": (
             f"{agreement.score:.1e} of a clip's score ({allowed:.0e} allowed), "
             f"{agreement.frame_score:.1e} of a frame's{frames}"

@@ -386,7 +386,7 @@ def _tag(
     place = options.output_dir or options.output
     places = [] if place is None else [f"Tags: {printable(place)}"]
     places += [] if pages is None else [f"Pages: {printable(pages.index)}"]
-    where = " ".join(places)
+    where = "; ".join(places)
     if not files:  # do not load the model, which takes seconds
         return finish(options, BatchSummary(0), "tagged", where, skipped=skipped)
     tagger = open_tagger(options)

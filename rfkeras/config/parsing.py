@@ -154,19 +154,22 @@ class Registered:
     several: bool = False
 
     def __call__(self, name: str, value: Any) -> str | tuple[str, ...]:
+        names = self.unchecked(name, value)
+        for part in (names,) if isinstance(names, str) else names:
+            try:
+                self.registry[part]
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+        return names
+
+    def unchecked(self, name: str, value: Any) -> str | tuple[str, ...]:
+        """Parse without asking whether the parts are registered."""
         if not self.several:
-            return self._checked(name, text(name, value))
+            return text(name, value)
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, Sequence):
             raise ConfigError(f"{name} must be names separated by commas. Received: {value!r}.")
-        return tuple(self._checked(name, str(part).strip()) for part in parts)
-
-    def _checked(self, name: str, part: str) -> str:
-        try:
-            self.registry[part]
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
-        return part
+        return tuple(str(part).strip() for part in parts)
 
 
 def weights(name: str, value: Any) -> str | dict[str, float]:

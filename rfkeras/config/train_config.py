@@ -21,6 +21,7 @@ from rfkeras.config.options import (
     PruningOptions,
     SelectionOptions,
 )
+from rfkeras.config.parsing import Registered
 from rfkeras.errors import ConfigError, located, unknown_name
 from rfkeras.utils.files import MAX_OPTIONS_BYTES, parse_json, read_text
 
@@ -236,12 +237,23 @@ def _check_feature_cache(config: TrainConfig) -> None:
         )
 
 
-def parse_options(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+# Options that name registered parts.
+PARTS = tuple(
+    field.name
+    for field in dataclasses.fields(TrainConfig)
+    if isinstance(field.metadata["parse"], Registered)
+)
+
+
+def parse_options(
+    values: Mapping[str, Any], source: str, *, check_parts: bool = True
+) -> dict[str, Any]:
     """Return the parsed values of options.
 
     Args:
         values: Options by name.
         source: Where they come from, for messages.
+        check_parts: Whether losses, metrics and the like must be registered.
 
     Raises:
         ConfigError: An option is unknown (the nearest is suggested), or a value is not
@@ -256,8 +268,21 @@ def parse_options(values: Mapping[str, Any], source: str) -> dict[str, Any]:
             parsed[name] = None
         else:
             shown = flag(name) if source == COMMAND_LINE else f"{source}: {name}"
-            parsed[name] = fields[name].metadata["parse"](shown, value)
+            parse = fields[name].metadata["parse"]
+            if isinstance(parse, Registered) and not check_parts:
+                parse = parse.unchecked
+            parsed[name] = parse(shown, value)
     return parsed
+
+
+def check_parts(config: TrainConfig, source: str) -> None:
+    """Check that the loss, the metrics and other parts of a configuration are registered.
+
+    Raises:
+        ConfigError: One is not; the message says how to register it.
+    """
+    values = {name: getattr(config, name) for name in PARTS}
+    parse_options(values, source)
 
 
 def flag(name: str) -> str:
@@ -286,6 +311,9 @@ def from_json(path: Path) -> TrainConfig:
 def from_text(text: str, source: str) -> TrainConfig:
     """Parse a configuration that `to_json` returned.
 
+    Losses, metrics and other parts of your own do not have to be registered to read it: see
+    `check_parts`.
+
     Args:
         text: The JSON text.
         source: Where it comes from, for messages.
@@ -304,7 +332,7 @@ def from_text(text: str, source: str) -> TrainConfig:
     is_resnet = str(values.get("model")).startswith("resnet")
     if is_resnet and None not in (values.get("damping"), values.get("decomposition")):
         values.setdefault("damp_stem", True)  # version 0.1.0 always damped the stem
-    parsed = parse_options(values, source)
+    parsed = parse_options(values, source, check_parts=False)
     with located(source):  # also errors about options that contradict each other
         return TrainConfig(**parsed)
 

@@ -142,7 +142,13 @@ def _users_source(name: str, function: Callable[..., AudioDataset]) -> DatasetSo
             **_with_paths(options),
         }
         used = {key: value for key, value in values.items() if key in parameters}
-        dataset = function(**used)
+        try:
+            dataset = function(**used)
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"The function of data set {name!r} found no file {error.filename}. "
+                f"--data-dir is {data_dir}."
+            ) from error
         if not isinstance(dataset, AudioDataset):
             raise DatasetError(
                 f"The function of data set {name!r} must return an AudioDataset. Received: "

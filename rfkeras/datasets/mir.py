@@ -31,7 +31,7 @@ from rfkeras.datasets.base import (
     hold_out_whole_groups,
 )
 from rfkeras.datasets.tables import official_names
-from rfkeras.errors import ConfigError, DatasetError, unknown_name
+from rfkeras.errors import ConfigError, DatasetError, did_you_mean, unknown_name
 from rfkeras.tasks import MULTI_LABEL, SINGLE_LABEL
 from rfkeras.utils.remote import RemotePath, to_path
 from rfkeras.utils.text import count, first_few
@@ -251,8 +251,11 @@ def mapping_of(name: str) -> TagMapping:
     if name in READERS:
         own = READERS[name]
         raise ConfigError(f"rfkeras has a reader of its own for {name}: use --dataset {own}.")
+    package, _, own_name = name.partition(":")
+    near = [key.partition(":")[2] for key in MAPPINGS if key.startswith(f"{package}:")]
     raise ConfigError(
-        f"No mapping of {name!r} to tags. Mapped: {', '.join(MAPPINGS)}. Map it yourself in a "
+        f"No mapping of {name!r} to tags.{did_you_mean(own_name, near)} Mapped: "
+        f"{', '.join(MAPPINGS)}. Map it yourself in a "
         "file for --import: @rfkeras.register_dataset('mine') def mine(data_dir, "
         f"validation_share): return rfkeras.datasets.mir.load({name!r}, data_dir, "
         "TagMapping('ATTRIBUTE'), validation_share=validation_share). See docs/datasets.md."

@@ -68,7 +68,7 @@ class Frontend(keras.layers.Layer):
         sample_rate_hz: Sample rate of the waveforms. The layer cannot detect it, so audio
             at other rates must be resampled first.
         n_fft: FFT length in samples, at least window_samples.
-        window_samples: Length of the Hann window.
+        window_samples: Length of the Hann window; None for n_fft.
         hop_samples: Samples between frames.
         n_mels: Number of mel bands between 0 Hz and half the sample rate.
         order: "db_then_mel" applies the filter bank to dB values, as in the features of the
@@ -102,7 +102,7 @@ class Frontend(keras.layers.Layer):
         self,
         sample_rate_hz: int,
         n_fft: int = 2048,
-        window_samples: int = 2048,
+        window_samples: int | None = None,
         hop_samples: int = 512,
         n_mels: int = 256,
         order: str = "db_then_mel",
@@ -115,7 +115,7 @@ class Frontend(keras.layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.sample_rate_hz = sample_rate_hz
         self.n_fft = n_fft
-        self.window_samples = window_samples
+        self.window_samples = n_fft if window_samples is None else window_samples
         self.hop_samples = hop_samples
         self.n_mels = n_mels
         self.order = order
@@ -127,7 +127,7 @@ class Frontend(keras.layers.Layer):
         if ON_TENSORFLOW:
             self.stft = kapre_layers.CentredSTFT(
                 n_fft,
-                window_samples,
+                self.window_samples,
                 hop_samples,
                 window_name="hann_window",
                 dtype="float32",

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-_PERCEPTUAL = {"n_fft": 2048, "window_samples": 2048, "hop_samples": 512, "n_mels": 256}
+_DEFAULTS = {"n_fft": 2048, "hop_samples": 512, "n_mels": 256}  # those of `Frontend`
+_PERCEPTUAL = {**_DEFAULTS, "window_samples": 2048}
 _OWN_PRESETS: dict[str, dict[str, Any]] = {
     # The exact features of the published acoustic scene networks.
     "perceptual_mel_22k": {"sample_rate_hz": 22050, **_PERCEPTUAL},
@@ -51,7 +52,7 @@ def register_frontend(name: str, *, sample_rate_hz: int, **arguments: Any) -> No
         name: Its name.
         sample_rate_hz: Sample rate of the waveforms.
         **arguments: Further arguments of `Frontend`, such as n_fft, hop_samples and n_mels, as
-            JSON values, since they are saved in the model.
+            JSON values, since they are saved in the model. Defaults: those of `Frontend`.
 
     Raises:
         ConfigError: The name is taken or not allowed.
@@ -59,7 +60,9 @@ def register_frontend(name: str, *, sample_rate_hz: int, **arguments: Any) -> No
     Example:
         >>> register_frontend("mel_16k", sample_rate_hz=16000, n_fft=512, hop_samples=160)
     """
-    PRESETS.add(name, {"sample_rate_hz": sample_rate_hz, **arguments})
+    numbers = {**_DEFAULTS, **arguments}
+    window = {"window_samples": numbers["n_fft"]}
+    PRESETS.add(name, {"sample_rate_hz": sample_rate_hz, **window, **numbers})
 
 
 # Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, logarithmic above.

@@ -23,7 +23,7 @@ from rfkeras.config.resolve import (
     merge_options,
     resolve,
 )
-from rfkeras.config.train_config import TrainConfig, differing_options, to_json
+from rfkeras.config.train_config import TrainConfig, check_parts, differing_options, to_json
 from rfkeras.datasets.base import AudioDataset
 from rfkeras.datasets.load import DATASETS, DatasetSource
 from rfkeras.errors import ConfigError, RFKerasError
@@ -109,6 +109,10 @@ def train(
         "augment": tuple(_augmentation_name(part) for part in augmentation),
     }
     flags = {**options, **{name: value for name, value in given.items() if value}}
+    if not isinstance(callbacks, list | tuple):
+        raise ConfigError(
+            f"callbacks must be a list of Keras callbacks. Received: {callbacks!r}."
+        )
     if resume and run_dir is None:
         raise ConfigError("resume=True needs run_dir, the folder of the run.")
     folder = None if run_dir is None else Path(run_dir)
@@ -258,6 +262,7 @@ def _check_before_start(config: TrainConfig, trains_here: bool) -> None:
 def _continue(folder: RunFolder, flags: Mapping[str, Any]) -> TrainConfig:
     """Return the configuration of a resumed run, after changing it if flags were given."""
     before = folder.read_config()
+    check_parts(before, str(folder.config))
     if not flags:
         return before
     config, rule = continue_config(before, flags)

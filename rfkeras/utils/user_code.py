@@ -139,7 +139,7 @@ def _failure(name: str, error: BaseException) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     where = "" if line is None else f", line {line}"
-    return f"--import {name}{where}: {type(error).__name__}: {error}."
+    return f"--import {name}{where}: {type(error).__name__}: {str(error).removesuffix('.')}."
 
 
 def explain_missing_class(message: str) -> str:

@@ -160,7 +160,10 @@ def test_a_click_goes_there_in_a_zoomed_map(song):
 def test_segments_follow_the_threshold_and_lead_to_their_start(song):
     assert segments(song, "violin") == [[2, 4], [7, 9]]
     assert segments(song, "drums") == [[0, 3]]
-    assert "of the model, 0.30 to 0.90" in song.locator("#threshold-value").text_content()
+    assert (
+        "the model's thresholds, 0.30 to 0.90"
+        in song.locator("#threshold-value").text_content()
+    )
     set_threshold(song, 0.7)
     assert segments(song, "violin") == [[2, 4]]
     assert segments(song, "drums") == []

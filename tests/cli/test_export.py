@@ -59,7 +59,9 @@ def test_int8_calibrated_with_music(tmp_path, capfd, monkeypatch):
     assert err in ("", "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n")
     assert len(out.splitlines()) == 7, out
     assert re.search(r"size +\d\.\d\d MB, int8", out)
-    compared = f"11 batches: half of 16 excerpts from {audio} (the other half calibrated)"
+    compared = (
+        f"11 batches made from half of 16 excerpts from {audio} (the other half calibrated)"
+    )
     assert f"compared on         {compared}" in out
     assert re.search(r"largest difference +\d\.\de-0\d of a clip's score", out)
     assert re.search(r"time for 10 s +\d+\.\d ms, \d+\.\d\d times Keras' \d", out)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rfkeras.config.resolve import add_flags, complete, merge_options
-from rfkeras.config.train_config import TrainConfig, from_json, from_text, to_json
+from rfkeras.config.train_config import TrainConfig, check_parts, from_json, from_text, to_json
 from rfkeras.errors import ConfigError
 
 
@@ -18,6 +18,18 @@ def test_a_configuration_survives_a_json_round_trip(tmp_path):
     (tmp_path / "config.json").write_text(to_json(config))
     again = from_json(tmp_path / "config.json")
     assert again == dataclasses.replace(config)
+
+
+def test_a_recorded_configuration_is_read_without_the_parts_it_names():
+    values = {"loss": "my_focal", "augment": ["noise"], "metrics": ["exact"], "rho": 5}
+    config = from_text(json.dumps(values), "config.json")
+    assert (config.loss, config.augment, config.rho) == ("my_focal", ("noise",), 5)
+    for name in values:
+        if name != "rho":
+            changed = dataclasses.replace(TrainConfig(), **{name: getattr(config, name)})
+            with pytest.raises(ConfigError, match=f"config.json: {name}: Unknown .* --import"):
+                check_parts(changed, "config.json")
+    check_parts(TrainConfig(), "config.json")
 
 
 def test_flags_override_recipes_and_recipes_override_defaults():

@@ -215,6 +215,7 @@ def test_missing_audio_is_found_by_the_check(monkeypatch, http, tmp_path, capsys
             r"@rfkeras.register_dataset\('mine'\) .*mir.load\('mirdata:beatles'",
         ),
         ("hub:x", "No mapping of 'hub:x'"),
+        ("soundata:esc5", r"No mapping .* to tags\. Did you mean 'esc50'\? Mapped"),
         (
             "mirdata:irmas",
             "needs --data-dir, the folder of `rfkeras data download mirdata:irmas`",

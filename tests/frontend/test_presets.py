@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfkeras.errors import ConfigError
-from rfkeras.frontend import PRESETS, create_frontend
-from rfkeras.frontend.presets import SpectrogramScale, scale_of_frontend, scale_of_preset
+from rfkeras.frontend import PRESETS, Frontend, create_frontend
+from rfkeras.frontend.presets import (
+    SpectrogramScale,
+    register_frontend,
+    scale_of_frontend,
+    scale_of_preset,
+)
 from tests.helpers.processes import run
 
 SCALE = scale_of_preset("perceptual_mel_22k")
@@ -121,3 +126,15 @@ def test_units_and_rho_for_import_no_framework():
         "print(sorted({'tensorflow', 'keras', 'matplotlib', 'librosa'} & set(sys.modules)))"
     )
     assert run("-c", code, fork=False)[1].splitlines() == ["7 135", "[]"]
+
+
+def test_a_registered_preset_has_the_defaults_of_the_layer():
+    register_frontend("bare_8k", sample_rate_hz=8000)
+    register_frontend("short_8k", sample_rate_hz=8000, n_fft=512)
+    for name, layer in (
+        ("bare_8k", Frontend(8000)),
+        ("short_8k", Frontend(8000, n_fft=512, window_samples=512)),
+    ):
+        expected = {**layer.get_config(), "name": "frontend"}
+        assert create_frontend(name).get_config() == expected
+        assert scale_of_preset(name) == scale_of_frontend(layer)

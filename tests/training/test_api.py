@@ -12,7 +12,7 @@ import rfkeras
 from rfkeras.audio.io import AudioFormat, read_audio
 from rfkeras.cli import main
 from rfkeras.datasets import from_tf_data, load_dataset
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.frontend import create_frontend, find_frontend
 from rfkeras.layers import ClipLogits
 from rfkeras.training import run as runs
@@ -255,3 +255,19 @@ def test_a_run_on_tf_data_sets(tones, tmp_path):
     assert json.loads(run.folder.config.read_text())["dataset"] == "pipeline"
     again = rfkeras.evaluate(run, dataset)
     assert again.report.mean_average_precision == run.report.mean_average_precision
+
+
+def test_callbacks_must_be_a_list(tones):
+    with pytest.raises(ConfigError, match="callbacks must be a list of Keras callbacks"):
+        rfkeras.train("resnet_rf_tiny", tones, callbacks=keras.callbacks.Callback())
+
+
+def test_a_file_that_a_data_set_does_not_find_is_an_error_with_the_folder(no_parts):
+    @rfkeras.register_dataset("absent")
+    def absent(data_dir):
+        return (data_dir / "events.csv").read_text()
+
+    with pytest.raises(
+        DatasetError, match=r"'absent' found no file .*events.csv\. --data-dir is ab"
+    ):
+        load_dataset("absent", data_dir="abc")

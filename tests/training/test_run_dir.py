@@ -121,3 +121,14 @@ def test_a_failed_write_keeps_the_old_snapshot(tmp_path):
     with pytest.raises(TypeError):
         save_snapshot(path, variables, {"n": object()})
     assert read_record(path) == {"n": 1}
+
+
+def test_a_finished_run_with_parts_of_its_own_is_no_obstacle(tmp_path):
+    for number, name in enumerate(("finished", "unfinished")):
+        config = TrainConfig(export=False, loss="my_focal" if name == "finished" else "auto")
+        folder = create_run_folder(config, tmp_path / name)
+        save_snapshot(folder.last, [], {})
+        os.utime(folder.last, (9 - number, 9 - number))
+    RunFolder(tmp_path / "finished").report_json.parent.mkdir()
+    RunFolder(tmp_path / "finished").report_json.write_text("{}")
+    assert latest_unfinished(tmp_path).root.name == "unfinished"

@@ -26,6 +26,9 @@ def test_case_does_not_matter_for_the_nearest_name(word):
     assert did_you_mean(word, ["train", "tag"]) == " Did you mean 'tag'?"
     assert did_you_mean("tag", ["TAGS", "Tag"]) == " Did you mean 'Tag'?"
     assert did_you_mean("ESC50", ["escape", "a:esc50"]) == " Did you mean 'a:esc50'?"
+    assert (
+        did_you_mean("--lr", ["--rho", "--learning-rate"]) == " Did you mean '--learning-rate'?"
+    )
 
 
 def test_a_name_unlike_all_others_gets_no_suggestion():

@@ -354,7 +354,7 @@
     const low = Math.min(...limits).toFixed(2);
     const high = Math.max(...limits).toFixed(2);
     const range = low === high ? low : `${low} to ${high}`;
-    const ofModel = limits.length ? `of the model, ${range}` : "none: the best tag applies";
+    const ofModel = limits.length ? `the model's thresholds, ${range}` : "none: the best tag applies";
     const text = value === null ? ofModel : `${value.toFixed(2)} for all tags`;
     get("threshold-value").textContent = text;
     slider.setAttribute("aria-valuetext", text);
