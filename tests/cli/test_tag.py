@@ -354,7 +354,7 @@ def test_pages_have_the_scores_and_are_resumed(tag, place, broken, tmp_path):
 def test_pages_beside_another_output(tag, place, tmp_path):
     output = tmp_path / "tags.jsonl"
     status, _, err = tag(place[0], "--html", tmp_path / "out", "--output", output)
-    assert (status, f"Tags: {output} Pages: {tmp_path}/out/index.html" in err) == (0, True)
+    assert (status, f"Tags: {output}; Pages: {tmp_path}/out/index.html" in err) == (0, True)
     records = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(records) == len(index_rows(tmp_path / "out")) == 3
     assert not any("frames" in record for record in records)
