@@ -219,8 +219,11 @@ def import_packages() -> None:
         import_module(name)
     if any(name.partition(".")[0] in ("rfkeras", "zoo") for name in sys.modules):
         raise RuntimeError("rfkeras is imported already, so its source cannot be changed.")
-    if sum(1 for _ in Path("/proc/self/task").iterdir()) != 1:
-        raise RuntimeError("Only a process with one thread can be forked.")
+    tasks = Path("/proc/self/task").iterdir()
+    threads = [(task / "comm").read_text(encoding="utf-8").strip() for task in tasks]
+    # pyarrow's memory allocator handles forks: it starts its thread again in the child.
+    if len([name for name in threads if name != "jemalloc_bg_thd"]) != 1:
+        raise RuntimeError(f"Only a process with one thread can be forked. Threads: {threads}.")
 
 
 def copy_tree(target: Path) -> None:
