@@ -320,14 +320,15 @@ def run_download(options: argparse.Namespace) -> int:
 
 def _confirm(plan: DownloadPlan, *, sure: bool) -> bool:
     """Show what will be downloaded on standard error, and ask unless the user is sure."""
-    unknown = f", and {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
+    sizes, known = [], plan.files - plan.unknown_sizes
+    if known:
+        sizes.append(f"{plan.known_bytes / 1e6:,.1f} MB in {count(known, 'file')}")
+    if plan.unknown_sizes:
+        sizes.append(f"not stated by the server for {count(plan.unknown_sizes, 'file')}")
     print_status(f"Data set: {plan.name} ({plan.documentation})")
     print_status(f"Licence: {plan.licence}")
     print_status(f"From: {', '.join(plan.hosts)}")
-    print_status(
-        f"Size: {plan.known_bytes / 1e6:,.1f} MB in {count(plan.files, 'file')}{unknown}; the "
-        "unpacked files need as much again"
-    )
+    print_status(f"Size: {', '.join(sizes)}; the unpacked files need as much again")
     print_status(f"To: {plan.folder}")
     if sure:
         return True

@@ -91,20 +91,21 @@ def _run(arguments: Sequence[str]) -> int:
     # TensorFlow's native messages at start-up (such as CUDA factories that are registered
     # twice) do not help users. Real errors still arrive as Python exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    command = " ".join(filter(None, (options.command, getattr(options, "action", None))))
     try:
         import_user_code(vars(options).pop("imports", ()))
         return int(options.run(options))
     except (RFKerasError, OSError) as error:
         if reader_left(error):
             raise
-        print(f"rfkeras {options.command}: error: {error}", file=sys.stderr)
+        print(f"rfkeras {command}: error: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "rfkeras", "zoo"):
             raise
         print(
-            f"rfkeras {options.command}: error: this needs the package {package}, which is not "
+            f"rfkeras {command}: error: this needs the package {package}, which is not "
             f"installed. To install all of rfkeras, {FULL_INSTALLATION}. rfkeras-tag contains "
             "only what tagging needs; docs/backends.md says what JAX and PyTorch run without "
             "TensorFlow.",
@@ -112,7 +113,7 @@ def _run(arguments: Sequence[str]) -> int:
         )
         return 1
     except KeyboardInterrupt as interrupt:
-        print(f"rfkeras {options.command}: interrupted. {interrupt}", file=sys.stderr)
+        print(f"rfkeras {command}: interrupted. {interrupt}", file=sys.stderr)
         return getattr(interrupt, "status", INTERRUPTED)
 
 

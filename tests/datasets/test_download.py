@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from rfkeras.cli import main
+from rfkeras.cli import data, main
 from rfkeras.datasets import download as downloads
 from rfkeras.datasets.checks import differences
 from rfkeras.datasets.download import download
@@ -43,6 +43,21 @@ def yes(plan):
 def fetched(http, name=ARCHIVE):
     """Return the requested parts of a file."""
     return [part for kind, path, part in http.requests if kind == "GET" and name in path]
+
+
+@pytest.mark.parametrize(
+    ("files", "unknown", "size"),
+    [
+        (3, 1, "2.5 MB in 2 files, not stated by the server for 1 file"),
+        (2, 2, "not stated by the server for 2 files"),
+        (1, 0, "2.5 MB in 1 file"),
+    ],
+)
+def test_sizes_that_a_server_does_not_state_are_named(files, unknown, size, tmp_path, capsys):
+    known = 0 if files == unknown else 2_500_000
+    plan = downloads.DownloadPlan("x", "CC0", "url", ("host",), files, known, unknown, tmp_path)
+    assert data._confirm(plan, sure=True)
+    assert f"\nSize: {size}; the unpacked files need as much again\n" in capsys.readouterr().err
 
 
 def test_one_command_downloads_verifies_and_says_what_is_next(medley, http, tmp_path, capsys):
