@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     for base, infos in groups.items():
         console.print(zoo.model_info(base).summary, style="bold")
         headings = ["model", "RF", "width", "options", "weights"]
-        table = Table(headings, right=["RF", "width"], fixed=["model"])
+        table = Table(headings, right=["RF", "width"], fixed=["model", "weights"])
         for info in infos:
             table.add_row(
                 info.name,
