@@ -35,6 +35,7 @@ from rfkeras.inference.frames import FrameGrid
 from rfkeras.inference.keras_tagger import StreamTagger
 from rfkeras.utils.files import atomic_write
 from rfkeras.utils.model_graph import inlined
+from rfkeras.utils.processes import onnx_session
 from zoo.pretrained import load_model
 
 INTEGER_OPERATORS = ["Conv", "Add", "MaxPool", "Concat", "Pad"]
@@ -116,14 +117,7 @@ class OnnxRunner:
     """
 
     def __init__(self, model: bytes, threads: int = 2):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(model, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._input = self._session.get_inputs()[0].name
 

@@ -32,7 +32,7 @@ from rfkeras.inference.chunks import FrameTimes, Overlap
 from rfkeras.inference.stream import Array, ChunkOutputs, ChunkTagger, ComputationError
 from rfkeras.tasks import MULTI_LABEL
 from rfkeras.utils.files import exclusive, write_text
-from rfkeras.utils.processes import usable_cores
+from rfkeras.utils.processes import onnx_session, usable_cores
 from rfkeras.utils.progress import print_status
 from zoo.pretrained import (
     cached,
@@ -119,14 +119,7 @@ class OnnxTagger(ChunkTagger):
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def _open_session(self, threads: int) -> Any:
-        import onnxruntime  # starts threads, which not every importer of this module needs
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(
-            str(self._path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnx_session(str(self._path), threads)
 
     @cached_property
     def _shared_session(self) -> Any:

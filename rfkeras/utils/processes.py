@@ -37,6 +37,28 @@ DETACHED: Detached = {
 }
 
 
+def onnx_session(model: str | bytes, threads: int) -> Any:
+    """Open a model with ONNX Runtime on the processor.
+
+    From version 1.29, ONNX Runtime reports to its maker which models a program opens, unless
+    ORT_DISABLE_TELEMETRY says otherwise before it is imported. Here it is off by default.
+
+    Args:
+        model: Path or content of an ONNX file.
+        threads: Threads per operator.
+
+    Returns:
+        The `onnxruntime.InferenceSession`.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # starts threads, which not every importer of this module needs
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux

@@ -18,6 +18,7 @@ from rfkeras.export.onnx import write_engine
 from rfkeras.inference import OnnxTagger, StreamTagger, engines, open_tagger
 from rfkeras.inference.engines import RECORD, engine_file
 from rfkeras.layers import ClipLogits
+from tests.helpers.processes import ROOT, run
 from tests.helpers.taggers import RATE_HZ, music, small_frontend, zoo_tagger
 from tools.package_engines import TOLERANCE, largest_difference
 
@@ -240,6 +241,22 @@ def test_a_cache_that_cannot_be_written_is_a_note(tmp_path, monkeypatch):
     assert engine_file(path, on_status=lines.append) is None
     assert "runs on TensorFlow" in lines[-1]
     assert str(tmp_path / "cache") in lines[-1]
+
+
+# In Python of its own: the variables count when ONNX Runtime is imported.
+OPENED = """
+import os
+for name in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS"):
+    os.environ.pop(name, None)
+from rfkeras.inference.engines import OnnxTagger, engine_file
+print(OnnxTagger(engine_file("resnet_rf_tiny")).label_names[0])
+"""
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path):
+    status, out, err = run("-c", OPENED, cwd=ROOT, fork=False, TMPDIR=str(tmp_path))
+    assert (status, out) == (0, "accordion\n"), err
+    assert list(tmp_path.iterdir()) == []  # the record of a session to report is a file .ses
 
 
 def test_a_missing_runtime_is_named_instead_of_the_file(tmp_path, monkeypatch):
