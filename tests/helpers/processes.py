@@ -12,12 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_STARTING = threading.Lock()  # two threads must not start two servers
 # Variables that packages read during their import, too early for a forked process.
 READ_ON_IMPORT = {"KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS"}
 
@@ -29,7 +31,9 @@ class Forked:
         self.returncode = None
         self._printed = [os.memfd_create(name) for name in ("out", "err")]
         self._server = socket.socket(socket.AF_UNIX)
-        self._server.connect(_server()[0])
+        with _STARTING:
+            address, _ = _server()
+        self._server.connect(address)
         request = json.dumps([arguments, str(cwd), environment]).encode()
         socket.send_fds(self._server, [len(request).to_bytes(4)], self._printed)
         self._server.sendall(request)
