@@ -146,7 +146,7 @@ def _users_source(name: str, function: Callable[..., AudioDataset]) -> DatasetSo
             dataset = function(**used)
         except FileNotFoundError as error:
             raise DatasetError(
-                f"The function of data set {name!r} found no file {error.filename}. "
+                f"The function of data set {name!r} found no file {error.filename or error}. "
                 f"--data-dir is {data_dir}."
             ) from error
         if not isinstance(dataset, AudioDataset):
