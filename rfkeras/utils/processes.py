@@ -40,8 +40,8 @@ DETACHED: Detached = {
 def onnx_session(model: str | bytes, threads: int) -> Any:
     """Open a model with ONNX Runtime on the processor.
 
-    From version 1.29, ONNX Runtime reports to its maker which models a program opens, unless
-    ORT_DISABLE_TELEMETRY says otherwise before it is imported. Here it is off by default.
+    Recent versions of ONNX Runtime contain telemetry, which is on unless ORT_DISABLE_TELEMETRY
+    is set before the import. Here it is off by default.
 
     Args:
         model: Path or content of an ONNX file.
