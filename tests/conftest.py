@@ -43,6 +43,27 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (ranks.get(item.path, len(LONGEST)), item.path not in slow))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def parts_of_one_module():
+    """Forget the losses, models and other parts that the tests of a module registered.
+
+    Otherwise a name would be known or unknown depending on which modules ran before.
+    """
+    import zoo
+    from rfkeras.datasets.load import DATASETS
+    from rfkeras.frontend.presets import PRESETS
+    from rfkeras.utils import user_code
+    from zoo.registry import MODELS
+
+    zoo.list_models()  # registers the library's own
+    kinds = (user_code.LOSSES, user_code.OPTIMIZERS, user_code.AUGMENTATIONS)
+    registries = (*kinds, user_code.METRICS, DATASETS, PRESETS, MODELS)
+    before = [(dict(parts._users), dict(parts._origins)) for parts in registries]
+    yield
+    for parts, (users, origins) in zip(registries, before, strict=True):
+        parts._users, parts._origins = users, origins
+
+
 @pytest.fixture(scope="session")
 def shared_folder():
     """Return the folder with real metadata of the data sets, or skip if there is none."""
