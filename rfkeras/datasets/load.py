@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rfkeras.datasets.base import AudioDataset
 from rfkeras.errors import ConfigError, DatasetError, did_you_mean, located, unknown_name
-from rfkeras.utils.remote import to_path
+from rfkeras.utils.remote import is_remote, to_path
 from rfkeras.utils.user_code import Registry
 
 if TYPE_CHECKING:
@@ -71,10 +72,31 @@ def load_dataset(
             )
         if option not in allowed:
             raise ConfigError(unknown_name(f"option of {name}", option, allowed))
-    if data_dir is None and source.needs_folder:
-        raise ConfigError(f"Data set {name!r} needs --data-dir, {_data_dir_help(name)}.")
+    check_data_dir(name, data_dir)
     with located(data_dir or name):
         return source.load(data_dir, seed, validation_share, options)
+
+
+def check_data_dir(name: str, data_dir: str | Path | None) -> None:
+    """Check that a data set has the folder that it needs, without reading it.
+
+    Args:
+        name: Name of the data set.
+        data_dir: Its folder.
+
+    Raises:
+        ConfigError: The name is unknown, or data_dir is missing.
+        DatasetError: There is nothing at this local path.
+    """
+    if data_dir is None:
+        if _source(name).needs_folder:
+            raise ConfigError(f"Data set {name!r} needs --data-dir, {_data_dir_help(name)}.")
+        return
+    missing = not is_remote(data_dir) and not os.path.exists(data_dir)  # noqa: PTH110
+    if missing and not _source(name).may_create_folder:
+        raise DatasetError(
+            f"--data-dir {data_dir} does not exist. Give {_data_dir_help(name)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -85,11 +107,13 @@ class DatasetSource:
         load: Function from folder, seed, validation share and options to the data set.
         options: Names of the options that it accepts.
         needs_folder: Whether it needs a folder.
+        may_create_folder: Whether that folder may be absent.
     """
 
     load: Loader
     options: frozenset[str]
     needs_folder: bool = True
+    may_create_folder: bool = False
 
 
 def register_dataset(name: str) -> Callable[[Callable[..., AudioDataset]], Any]:
@@ -159,7 +183,7 @@ def _users_source(name: str, function: Callable[..., AudioDataset]) -> DatasetSo
     folder = parameters.get("data_dir")
     needs_folder = folder is not None and folder.default is folder.empty
     options = frozenset(option for option in _COMMON_OPTIONS if option in parameters)
-    return DatasetSource(load, options, needs_folder)
+    return DatasetSource(load, options, needs_folder, may_create_folder=True)
 
 
 def _data_dir_help(name: str) -> str:
@@ -294,7 +318,7 @@ _COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # accepted by several data se
 
 
 def _own(load: Loader, *options: str, needs_folder: bool = True) -> DatasetSource:
-    return DatasetSource(load, frozenset(options), needs_folder)
+    return DatasetSource(load, frozenset(options), needs_folder, not needs_folder)
 
 
 DATASETS: Registry[DatasetSource] = Registry(

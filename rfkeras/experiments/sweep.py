@@ -358,8 +358,10 @@ def plan_jobs(
 
     Raises:
         ConfigError: An option is wrong, or the model lacks an option of a variant.
+        DatasetError: The folder of the data set does not exist.
     """
     import zoo
+    from rfkeras.datasets.load import check_data_dir
 
     recipe_used = recipe_in_use(flags, recipe)
     settings = sweep_settings(
@@ -376,6 +378,7 @@ def plan_jobs(
         config = resolve({**flags, **sweep_run.options()}, recipe, shared=True)
         check_initial_weights(config)
         config = complete(config)
+        check_data_dir(config.dataset, config.data_dir)  # otherwise each run would fail
         resolved = [complete(test.config_for(config)) for test in settings.tests]
         with_paths = tuple(
             replace(test, options={name: getattr(full, name) for name in test.options})

@@ -457,6 +457,17 @@ def test_a_page_opens_from_the_index_and_leads_back(index, folder):
     assert len(names(index)) == len(SONGS)
 
 
+def test_index_and_page_state_the_same_length(open_page, tmp_path):
+    album.write_wav(tmp_path / "a.wav", 9.3)
+    song = album.outcome(tmp_path / "a.wav", "a.wav", 9.3, [0.9] * 4, np.ones((18, 4)))
+    album.write_pages(tmp_path / "out", [song], album.rules())
+    page = open_page(tmp_path / "out/index.html")
+    assert page.locator("#body tr td").first.text_content() == "0:10"
+    page.locator("#body a").click()
+    page.wait_for_selector("audio", state="attached")
+    assert page.locator("#time").text_content() == "0:00 / 0:10"
+
+
 def test_long_lists_are_drawn_in_parts(open_page, tmp_path):
     songs = [
         album.outcome(tmp_path / f"{i}.wav", f"{i}.wav", 1.0, [0.9] * 4, np.ones((2, 4)))

@@ -11,7 +11,7 @@ import zoo
 from rfkeras.cli.main import build_parser
 from rfkeras.cli.sweep import plan
 from rfkeras.config.train_config import TrainConfig
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, DatasetError
 from rfkeras.experiments.sweep import (
     Job,
     SweepRun,
@@ -141,6 +141,13 @@ def test_the_recipe_choose_rho_needs_no_further_flags(tmp_path):
     assert few[0].config.model == "resnet_rf_tiny"
     with pytest.raises(ConfigError, match="A sweep needs the values of rho"):
         planned("--dataset=folder", f"--data-dir={tmp_path}")
+
+
+def test_a_missing_folder_is_reported_before_any_run(tmp_path):
+    with pytest.raises(DatasetError, match="--data-dir .*absent does not exist. Give a CSV"):
+        planned("--rho=7", "--dataset=folder", f"--data-dir={tmp_path / 'absent'}")
+    with pytest.raises(ConfigError, match="'openmic' needs --data-dir"):
+        planned("--rho=7", "--dataset=openmic")
 
 
 def test_extra_tests_must_have_different_folders(tmp_path):

@@ -203,7 +203,7 @@
   function update(time) {
     position = Math.min(Math.max(time, 0), seconds);
     showCursor();
-    get("time").textContent = `${clock(position)} / ${clock(seconds)}`;
+    get("time").textContent = `${clock(position)} / ${clock(Math.ceil(seconds))}`;
     timeline.setAttribute("aria-valuenow", String(Math.floor(position)));
     timeline.setAttribute("aria-valuetext", clock(position));
     const now = [];
