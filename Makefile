@@ -53,7 +53,7 @@ help:
 	@echo "make listed-mutants  the faults that no test noticed once: four minutes"
 	@echo "make soak   train for two hours and tag 5,000 files: is memory flat?"
 	@echo "make fuzz   100,000 damaged files for the readers, 50,000 for the decoder; half an hour"
-	@echo "make sbom   the bill of materials of the locked packages, $(SBOM)"
+	@echo "make sbom   the bill of materials: the locked packages and bundled parts, $(SBOM)"
 	@echo "make audit  check the locked packages for known vulnerabilities"
 	@echo "make dist   build the wheel and the source distribution into dist/, and check them"
 	@echo "make lock   resolve the packages again into requirements/*.lock"
@@ -145,6 +145,7 @@ fuzz: setup
 
 sbom: setup
 	$(BIN)/python -m cyclonedx_py requirements --mc-type library --output-reproducible -o $(SBOM) $(LOCK)
+	$(BIN)/python -m tools.bundled_parts $(SBOM)
 
 # Strict: a package that could not be looked up is a failure, not a pass.
 audit:

@@ -1,6 +1,7 @@
 """The sources make no unsafe calls, and all dependencies are locked with checksums."""
 
 import ast
+import base64
 import json
 import re
 import subprocess
@@ -67,13 +68,19 @@ def test_every_locked_package_has_a_checksum(lock):
     assert all(found.values())
 
 
-def test_the_bill_of_materials_lists_every_locked_package(tmp_path):
+def test_the_bill_of_materials_lists_every_locked_package_and_bundled_part(tmp_path):
     target = tmp_path / "sbom.json"
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^\t\$\(BIN\)/python -m (cyclonedx_py .*)$", recipe, re.M)
+    lines = re.findall(r"^\t\$\(BIN\)/python -m (.*\$\(SBOM\).*)$", recipe, re.M)
     lock = ROOT / "requirements/default.lock"
-    words = line.replace("$(LOCK)", str(lock)).replace("$(SBOM)", str(target)).split()
-    subprocess.run([sys.executable, "-m", *words], check=True, cwd=ROOT)
+    for line in lines:
+        words = line.replace("$(LOCK)", str(lock)).replace("$(SBOM)", str(target)).split()
+        subprocess.run([sys.executable, "-m", *words], check=True, cwd=ROOT)
     listed = json.loads(target.read_text(encoding="utf-8"))["components"]
     names = {(part["name"].lower().replace("_", "-"), part["version"]) for part in listed}
-    assert names == set(packages(lock))
+    (path,) = (ROOT / "rfkeras").rglob("source.json")
+    source = json.loads(path.read_text(encoding="utf-8"))
+    assert names == {*packages(lock), (source["package"], source["version"])}
+    (bundled,) = (part for part in listed if part["name"] == source["package"])
+    digest = bytes.fromhex(bundled["hashes"][0]["content"])
+    assert f"sha512-{base64.b64encode(digest).decode()}" == source["integrity"]
