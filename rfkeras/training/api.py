@@ -85,7 +85,8 @@ def train(
         recipe: Name or path of a recipe.
         run_dir: Folder of the run; None for a new one under runs/.
         resume: Continue the run in `run_dir` if there is one. Give the same objects again.
-        **options: Options of `rfkeras train`, with underscores, such as batch_size=20.
+        **options: Options of `rfkeras train`, with underscores, such as batch_size=20, which
+            error messages call by their flags: --batch-size.
 
     Returns:
         The finished run: `model`, `report` and `folder`.
