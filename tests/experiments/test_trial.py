@@ -85,11 +85,12 @@ def test_trial_waits_for_its_folder_and_ends_with_its_parent(tmp_path):
                 stderr=output,
                 cwd=ROOT,
             )
+        waiting = f"Waiting for process {os.getpid()}"
         for _ in range(600):
-            if (folder / LOG).read_text():
+            if waiting in (folder / LOG).read_text():  # TensorFlow may print before it
                 break
             time.sleep(0.05)
-        assert f"Waiting for process {os.getpid()}" in (folder / LOG).read_text()
+        assert waiting in (folder / LOG).read_text()
         assert trial.poll() is None
         trial.stdin.close()  # as the kernel does when the parent is killed
         assert trial.wait(timeout=30) == 130
