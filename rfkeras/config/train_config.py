@@ -246,14 +246,14 @@ PARTS = tuple(
 
 
 def parse_options(
-    values: Mapping[str, Any], source: str, *, check_parts: bool = True
+    values: Mapping[str, Any], source: str, *, needs_parts: bool = True
 ) -> dict[str, Any]:
     """Return the parsed values of options.
 
     Args:
         values: Options by name.
         source: Where they come from, for messages.
-        check_parts: Whether losses, metrics and the like must be registered.
+        needs_parts: Whether losses, metrics and the like must be registered.
 
     Raises:
         ConfigError: An option is unknown (the nearest is suggested), or a value is not
@@ -269,7 +269,7 @@ def parse_options(
         else:
             shown = flag(name) if source == COMMAND_LINE else f"{source}: {name}"
             parse = fields[name].metadata["parse"]
-            if isinstance(parse, Registered) and not check_parts:
+            if isinstance(parse, Registered) and not needs_parts:
                 parse = parse.unchecked
             parsed[name] = parse(shown, value)
     return parsed
@@ -332,7 +332,7 @@ def from_text(text: str, source: str) -> TrainConfig:
     is_resnet = str(values.get("model")).startswith("resnet")
     if is_resnet and None not in (values.get("damping"), values.get("decomposition")):
         values.setdefault("damp_stem", True)  # version 0.1.0 always damped the stem
-    parsed = parse_options(values, source, check_parts=False)
+    parsed = parse_options(values, source, needs_parts=False)
     with located(source):  # also errors about options that contradict each other
         return TrainConfig(**parsed)
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote
@@ -265,6 +264,8 @@ class RemoteEntry:
 
 def _modified(info: dict[str, Any]) -> float:
     """Return the time of the last change in seconds since 1970; 0 if it is unknown."""
+    from email.utils import parsedate_to_datetime  # slow to import
+
     for key in ("LastModified", "last_modified", "mtime", "updated", "Last-Modified"):
         value = info.get(key)
         with suppress(ValueError, TypeError):

@@ -17,7 +17,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -292,6 +291,8 @@ def load_plugins() -> None:
     Raises:
         ConfigError: One raises an error.
     """
+    from importlib.metadata import entry_points  # slow to import
+
     for entry in entry_points(group=GROUP):
         if entry.value in _loaded_plugins:
             continue
