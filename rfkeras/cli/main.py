@@ -42,7 +42,7 @@ COMMANDS = {  # with their descriptions in the list of commands
     "sweep": "train at many receptive fields, with several seeds, and compare",
     "tune": "search for good options with keras-tuner",
     "rf": "show the receptive field of a model",
-    "data": "check data sets, or pack them into shards",
+    "data": "download, check or pack data sets; compose training music",
     "models": "list the models of the zoo",
 }
 WITHOUT_IMPORT = ("find", "data")  # needs no code of the user; the flag is that of its actions
