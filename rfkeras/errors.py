@@ -16,6 +16,23 @@ FULL_INSTALLATION = (
 )
 
 
+def install_extra(extra: str) -> str:
+    """Return the command that installs an extra of the distribution that is installed.
+
+    Args:
+        extra: One that both rfkeras and rfkeras-tag have.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    for name in ("rfkeras", "rfkeras-tag"):
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            continue
+        return f"pip install '{name}[{extra}]'"
+    return f"pip install 'rfkeras[{extra}]'"
+
+
 class RFKerasError(Exception):
     """Base class of all errors that are caused by the input."""
 

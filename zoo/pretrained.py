@@ -23,7 +23,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rfkeras.errors import CheckpointError, ConfigError, did_you_mean, unknown_name
+from rfkeras.errors import (
+    CheckpointError,
+    ConfigError,
+    did_you_mean,
+    install_extra,
+    unknown_name,
+)
 from rfkeras.utils.files import (
     atomic_write,
     check_archive,
@@ -427,7 +433,6 @@ def _check_file(path: Path) -> None:
 # The Hugging Face Hub
 
 HUB_SCHEME = "hf://"
-HUB_EXTRA = "pip install 'rfkeras[hub]'"
 _HUB_ADDRESS = re.compile(r"hf://?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 
 
@@ -475,7 +480,7 @@ def need_hub(purpose: str) -> Any:
         import huggingface_hub
     except ImportError as error:
         raise ConfigError(
-            f"{purpose} needs the package huggingface_hub: {HUB_EXTRA}"
+            f"{purpose} needs the package huggingface_hub: {install_extra('hub')}"
         ) from error
     return huggingface_hub
 

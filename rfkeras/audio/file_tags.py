@@ -20,7 +20,7 @@ from typing import Any
 
 from rfkeras.audio.decode import check_audio, open_audio
 from rfkeras.audio.io import AudioFormat
-from rfkeras.errors import AudioError, ConfigError, RFKerasError, one_file
+from rfkeras.errors import AudioError, ConfigError, RFKerasError, install_extra, one_file
 from rfkeras.utils.files import atomic_write
 from rfkeras.utils.remote import RemotePath
 from rfkeras.utils.text import TAG_SEPARATOR
@@ -296,5 +296,5 @@ def _mutagen(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ConfigError(
-            "Writing tags into audio files needs mutagen: pip install 'rfkeras[tags]'."
+            f"Writing tags into audio files needs mutagen: {install_extra('tags')}."
         ) from error

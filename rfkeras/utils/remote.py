@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote
 
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, install_extra
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "webhdfs", "http", "https")
 CACHE_VARIABLE = "RFKERAS_REMOTE_CACHE_GB"
@@ -319,8 +319,7 @@ def file_system(path: RemotePath) -> tuple[Any, str]:
     except ImportError as error:
         raise ConfigError(
             f"{url} needs packages that are not installed ({error}). Install them: "
-            "pip install 'rfkeras[remote]'"
-            f"{' pyarrow' if scheme == 'hdfs' else ''}."
+            f"{install_extra('remote')}{' pyarrow' if scheme == 'hdfs' else ''}."
         ) from error
     except Exception as error:
         raise _os_error(error, url, attempts=1) from error

@@ -6,6 +6,7 @@ from rfkeras.errors import (
     AudioError,
     ConfigError,
     did_you_mean,
+    install_extra,
     located,
     one_file,
     reason_of,
@@ -33,6 +34,17 @@ def test_case_does_not_matter_for_the_nearest_name(word):
 
 def test_a_name_unlike_all_others_gets_no_suggestion():
     assert did_you_mean("banjo", ["flute", "guitar"]) == ""
+
+
+@pytest.mark.parametrize("name", ["rfkeras", "rfkeras-tag"])
+def test_extras_are_those_of_the_installed_distribution(name, tmp_path, monkeypatch):
+    folder = tmp_path / f"{name.replace('-', '_')}-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert install_extra("tags") == f"pip install '{name}[tags]'"
+    folder.rename(tmp_path / "other")
+    assert install_extra("tags") == "pip install 'rfkeras[tags]'"
 
 
 def test_a_place_is_added_to_messages_that_lack_it():
