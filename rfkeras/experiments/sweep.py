@@ -378,7 +378,6 @@ def plan_jobs(
         config = resolve({**flags, **sweep_run.options()}, recipe, shared=True)
         check_initial_weights(config)
         config = complete(config)
-        check_data_dir(config.dataset, config.data_dir)  # otherwise each run would fail
         resolved = [complete(test.config_for(config)) for test in settings.tests]
         with_paths = tuple(
             replace(test, options={name: getattr(full, name) for name in test.options})
@@ -386,6 +385,8 @@ def plan_jobs(
         )
         folder = RunFolder(output / "runs" / sweep_run.name)
         jobs.append(Job(sweep_run, folder, config, with_paths))
+    for job in jobs[:1]:  # all have the same data, without which each run would fail
+        check_data_dir(job.config.dataset, job.config.data_dir)
     return jobs
 
 
