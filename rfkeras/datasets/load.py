@@ -88,12 +88,13 @@ def check_data_dir(name: str, data_dir: str | Path | None) -> None:
         ConfigError: The name is unknown, or data_dir is missing.
         DatasetError: There is nothing at this local path.
     """
-    if data_dir is None:
-        if _source(name).needs_folder:
-            raise ConfigError(f"Data set {name!r} needs --data-dir, {_data_dir_help(name)}.")
+    source = _source(name)
+    if not source.needs_folder:
         return
+    if data_dir is None:
+        raise ConfigError(f"Data set {name!r} needs --data-dir, {_data_dir_help(name)}.")
     missing = not is_remote(data_dir) and not os.path.exists(data_dir)  # noqa: PTH110
-    if missing and not _source(name).may_create_folder:
+    if missing and not source.may_create_folder:
         raise DatasetError(
             f"--data-dir {data_dir} does not exist. Give {_data_dir_help(name)}."
         )
@@ -107,7 +108,7 @@ class DatasetSource:
         load: Function from folder, seed, validation share and options to the data set.
         options: Names of the options that it accepts.
         needs_folder: Whether it needs a folder.
-        may_create_folder: Whether that folder may be absent.
+        may_create_folder: Whether a needed folder may be absent.
     """
 
     load: Loader
@@ -318,7 +319,7 @@ _COMMON_OPTIONS = ("subset", "fold", "audio_dir")  # accepted by several data se
 
 
 def _own(load: Loader, *options: str, needs_folder: bool = True) -> DatasetSource:
-    return DatasetSource(load, frozenset(options), needs_folder, not needs_folder)
+    return DatasetSource(load, frozenset(options), needs_folder)
 
 
 DATASETS: Registry[DatasetSource] = Registry(

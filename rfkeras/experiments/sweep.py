@@ -385,8 +385,8 @@ def plan_jobs(
         )
         folder = RunFolder(output / "runs" / sweep_run.name)
         jobs.append(Job(sweep_run, folder, config, with_paths))
-    for job in jobs[:1]:  # all have the same data, without which each run would fail
-        check_data_dir(job.config.dataset, job.config.data_dir)
+    for used in (config, *resolved):  # the same data in each run, which would fail without
+        check_data_dir(used.dataset, used.data_dir)
     return jobs
 
 

@@ -148,6 +148,8 @@ def test_a_missing_folder_is_reported_before_any_run(tmp_path):
         planned("--rho=7", "--dataset=folder", f"--data-dir={tmp_path / 'absent'}")
     with pytest.raises(ConfigError, match="'openmic' needs --data-dir"):
         planned("--rho=7", "--dataset=openmic")
+    with pytest.raises(DatasetError, match="absent does not exist"):
+        planned("--rho=7", f"--also-test=other:dataset=folder,data_dir={tmp_path / 'absent'}")
 
 
 def test_extra_tests_must_have_different_folders(tmp_path):
