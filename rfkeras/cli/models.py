@@ -42,10 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if not names:
         known = ", ".join(zoo.list_models())
         raise ConfigError(f"No model matches {options.pattern!r}. Models: {known}.")
-    weights: dict[str, list[str]] = {}
-    for entry in read_index():
-        mark = "**" if entry.recommended else "*" if entry.default else ""
-        weights.setdefault(entry.model, []).append(f"{entry.name}{mark}")
+    weights = [entry for entry in read_index() if entry.model in names]
     groups: dict[str, list[ModelInfo]] = {}
     for name in names:
         info = zoo.model_info(name)
@@ -53,19 +50,23 @@ def run(options: argparse.Namespace) -> int:
     console = open_console()
     for base, infos in groups.items():
         console.print(zoo.model_info(base).summary, style="bold")
-        headings = ["model", "RF", "width", "options", "weights"]
-        table = Table(headings, right=["RF", "width"], fixed=["model", "weights"])
+        headings = ["model", "RF", "width", "options"]
+        table = Table(headings, right=["RF", "width"], fixed=["model"])
         for info in infos:
             table.add_row(
                 info.name,
                 _field(info.plan_for()),
                 str(info.options.get("width", "")),
                 ", ".join(_changed_options(info, zoo.model_info(base))),
-                ", ".join(weights.get(info.name, [])),
             )
         console.print(table.to_rich())
         console.print()
-    if any(name in weights for name in names):
+    if weights:
+        console.print("Pretrained weights, as MODEL:WEIGHTS", style="bold")
+        for entry in weights:
+            mark = "**" if entry.recommended else "*" if entry.default else ""
+            console.print(f"{entry.model}:{entry.name}{mark}")
+        console.print()
         console.print("*  weights that the name of the model alone means")
         console.print("** these, and used by `rfkeras tag` if no model is named")
     return 0

@@ -275,9 +275,11 @@ def test_models_lists_names_and_receptive_fields_in_80_columns():
     assert " 135 " in out
     assert max(map(len, out.splitlines())) <= 80
     for entry in pretrained.read_index():
-        row = next(line for line in out.splitlines() if line.split()[:1] == [entry.model])
         mark = "**" if entry.recommended else "*" if entry.default else ""
-        assert f"{entry.name}{mark}" in row.replace(",", " ").split()
+        assert f"{entry.model}:{entry.name}{mark}" in out.splitlines()
+    fields = [line.split(maxsplit=3) for line in out.splitlines()]
+    assert ["resnet_rf_shake_fa", "135", "128", "shake, frequency_aware"] in fields
+    assert run("-m", "rfkeras.cli", "models", "crnn*")[1].count(":") == 0  # has no weights
 
 
 def test_every_train_flag_is_documented():
