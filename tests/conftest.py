@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 
 # Hide the log messages of TensorFlow's start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,6 +16,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # Converting each test's model for ONNX Runtime would take 10 s; tests of it remove this.
 os.environ["RFKERAS_CONVERT"] = "no"
+os.environ.pop("COLUMNS", None)  # the width of tables
+
+# A busy machine may take long for one example.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # Building and tracing networks creates many objects that stay, so fewer collections are faster.
 gc.set_threshold(50_000, 10, 10)

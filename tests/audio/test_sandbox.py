@@ -144,7 +144,8 @@ def test_a_crash_is_reported_and_the_next_file_is_read(songs, faulty_pool, name,
     assert capfd.readouterr().out == ""
 
 
-def test_processes_are_reused_and_closed(songs):
+def test_processes_are_reused_and_closed(songs, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)  # at most so many are kept
     pool = DecoderPool()
     for _ in range(5):
         with pool.open(songs / "good.flac", AUDIO) as file:
@@ -186,14 +187,17 @@ def test_processes_end_with_their_parent(songs):
 @pytest.mark.slow
 def test_a_decoder_that_never_returns_ends_some_time_after_its_parent(songs):
     code = (
-        "import os, threading, time\n"
+        "import os, threading\n"
+        "from rfkeras.audio import sandbox\n"
         "from rfkeras.audio.io import AudioFormat\n"
         "from rfkeras.audio.sandbox import DecoderPool, Limits\n"
         'pool = DecoderPool(Limits(seconds=1.0), "tests.helpers.faulty_decoder")\n'
         f"file = pool.open({str(songs / 'endless.wav')!r}, AudioFormat(22050))\n"
         "print(file._session._process.pid, flush=True)\n"
+        "sent, real = threading.Event(), sandbox.send\n"
+        "sandbox.send = lambda *request: (real(*request), sent.set())\n"
         "threading.Thread(target=file.read).start()\n"
-        "time.sleep(0.3)\n"
+        "assert sent.wait(30)\n"
         "os._exit(0)\n"
     )
     # The process shares standard error, so a pipe there would not end before it.

@@ -7,14 +7,15 @@ import pytest
 
 from benchmarks.report import PAGE, table
 from benchmarks.suite import SECTIONS, Bar
-from benchmarks.turns import Side, take_turns
+from benchmarks.turns import Side, Times, take_turns
 from tests.helpers.processes import run
 
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.timeout(2700)
 def test_every_section_runs_and_writes_its_tables(tmp_path):
-    status, out, err = run("-m", "benchmarks", "--short", "--output", tmp_path)
+    status, out, err = run("-m", "benchmarks", "--short", "--output", tmp_path, timeout=2400)
     assert status == 0, err
     page = (tmp_path / PAGE).read_text()
     for name in SECTIONS:
@@ -70,8 +71,12 @@ def test_sides_run_in_separate_processes(capfd):
     )
     assert list(times) == ["slow", "fast"]
     assert len(times["slow"].milliseconds) == 6
-    assert 30 <= times["slow"].median < 60
-    assert 10 <= times["fast"].median < 30
+    # Other work may delay some calls, but not all; two calls timed as one would take 20 ms.
+    for name, least in (("slow", 30), ("fast", 10)):
+        milliseconds = times[name].milliseconds
+        assert all(value >= least for value in milliseconds)
+        assert min(milliseconds) < 2 * least
+    assert Times([3.0, 1.0, 8.0], ready_ms=9.0, peak_mb=1.0).median == 3.0
     assert times["slow"].peak_mb > 5
     err = capfd.readouterr().err
     assert "Left out: missing: No module named 'not_installed'" in err

@@ -114,16 +114,19 @@ def test_it_plays_and_the_cursor_follows(song):
     song.keyboard.press("Space")
     song.wait_for_function("document.querySelector('audio').currentTime > 0.5")
     before = cursor(song)
-    places = song.evaluate(
+    places, events = song.evaluate(
         """() => new Promise((done) => {
           const seen = new Set();
           const line = document.getElementById("cursor");
           new MutationObserver(() => seen.add(line.style.left))
             .observe(line, { attributes: true });
-          setTimeout(() => done(seen.size), 1000);
+          let events = 0;
+          document.querySelector("audio").addEventListener("timeupdate", () => events++);
+          setTimeout(() => done([seen.size, events]), 1000);
         })"""
     )
-    assert places > 8  # an event of the sound comes 4 times a second
+    assert events > 0
+    assert places > 2 * events  # it moves between the events of the sound, too
     song.keyboard.press("Space")
     song.wait_for_function("document.querySelector('audio').paused")
     song.wait_for_timeout(100)

@@ -401,7 +401,7 @@ def test_several_songs_have_an_index_that_saves_a_table(
 ):
     page = open_page(page_file)
     tag(page, sounds / "stereo 44.wav", sounds / "short.wav")
-    assert page.url.endswith("#view=songs")
+    page.wait_for_url("**#view=songs")
     frame = page.frame_locator("iframe")
     with page.expect_download() as download:
         frame.get_by_role("button", name="Save as CSV").click()
@@ -416,7 +416,7 @@ def test_several_songs_have_an_index_that_saves_a_table(
     # A page does not know the paths that a playlist needs.
     assert frame.get_by_role("button", name="Save as playlist").is_disabled()
     show(page, "short.wav")
-    assert page.title() == "short.wav"
+    page.wait_for_function("() => document.title === 'short.wav'")
     player = page.frames[1]
     player.wait_for_function("() => document.querySelector('audio').readyState > 0")
     seconds = player.evaluate("document.querySelector('audio').duration")

@@ -23,7 +23,7 @@ from tests.helpers.processes import ROOT, run, start
 from tests.helpers.search import small_search
 
 QUICK = (
-    "--dataset folder --width 2 --epochs 1 --batch-size 4 --excerpt-seconds 0.5 "
+    "--dataset folder --width 2 --epochs 1 --batch-size 2 --excerpt-seconds 0.5 "
     "--window-seconds 1 --devices cpu --checkpoint-steps 1 --method random --trials 2 "
     "--blocks 1,1,1 --allow-rf-change"
 ).split()
@@ -48,12 +48,12 @@ def test_a_killed_search_resumes(tone_folder, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     out, _ = process.communicate()
-    assert out.count("\n[1/2] trial 0: val_mAP 0.") == 1
+    assert len(re.findall(r"\n\[1/2\] trial 0: val_mAP [01]\.\d", out)) == 1
     deadline = time.monotonic() + 30
     while not is_free(second):  # the trial's process ends with the search
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert 3 <= steps_done(second) < 13
+    assert 3 <= steps_done(second) < 26
     untouched = {path: path.stat().st_mtime_ns for path in first.root.rglob("*")}
 
     status, out, err = run(*arguments)

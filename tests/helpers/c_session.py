@@ -14,6 +14,7 @@ after each tenth of them, "repeated" whether all had the same scores.
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -204,7 +205,7 @@ class Session:
 def resident_mb() -> float:
     """Return the resident memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
+    return pages * resource.getpagesize() / 1e6
 
 
 def main(tensorflow: str, model: str, inputs: str, outputs: str, requests: str) -> None:

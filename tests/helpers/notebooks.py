@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from tests.helpers.processes import ROOT
 
 NOTEBOOKS = ROOT / "docs/notebooks"
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[+-]?\d+)?")
 
 
 def execute(path, folder):

@@ -110,11 +110,11 @@ def start(*arguments, cwd=ROOT, fork=True, **environment):
     )
 
 
-def run(*arguments, **settings):
+def run(*arguments, timeout=540, **settings):
     """Run `python ARGUMENTS`; return (exit status, standard output, standard error)."""
     process = start(*arguments, **settings)
     try:
-        out, err = process.communicate(timeout=540)
+        out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         raise

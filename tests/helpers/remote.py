@@ -30,12 +30,14 @@ def s3_server():
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    deadline = time.monotonic() + 120
     try:
-        for _ in range(300):
+        while True:
+            assert process.poll() is None, "the S3 server ended"
             with contextlib.suppress(ConnectionError):
                 socket.create_connection(("127.0.0.1", port), timeout=5).close()
                 break
-            assert process.poll() is None, "the S3 server ended"
+            assert time.monotonic() < deadline, "the S3 server does not start"
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:

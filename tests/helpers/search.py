@@ -58,4 +58,4 @@ if __name__ == "__main__":
     from rfkeras.experiments.search_run import run_search
 
     search, root = small_search(trials=int(sys.argv[2])), SearchFolder(Path(sys.argv[1]))
-    run_search(search, root, read_role(os.environ), 3.0, runner=_recording)
+    run_search(search, root, read_role(os.environ), 10.0, runner=_recording)

@@ -1,5 +1,6 @@
 """StreamTagger: blocks, files, memory, and clear errors."""
 
+import resource
 import tracemalloc
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_an_hour_needs_no_more_memory_than_two_minutes(tagger):
 
 
 def _resident_bytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_files(tagger, tmp_path):

@@ -42,7 +42,8 @@ def table(tmp_path_factory):
 def tagger_of(**options):
     """Return a small tagger whose logits are magnified, so that the scores of clips differ."""
     keras.utils.set_random_seed(0)
-    model = zoo_tagger("resnet_rf_tiny", rho=1, width=4, **options)
+    # A model of its own: that of the cache would be magnified once more by each call.
+    model = zoo_tagger.__wrapped__("resnet_rf_tiny", rho=1, width=4, **options)
     logits = np.array([model(music(RATE_HZ, seed=i)[None])[0] for i in range(8)])
     # A logit that hardly varies would be magnified 2,757-fold, and its float32 rounding too.
     norm, deviation = model.get_layer("classifier_bn"), np.maximum(logits.std(axis=0), 1e-3)

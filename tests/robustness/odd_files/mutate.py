@@ -63,6 +63,10 @@ def campaign(folder, numbers, seed=0, limits=LIMITS, on_file=lambda path: None):
     names = list(FORMATS)
     sources = [sound(name) for name in names]
     try:
+        undamaged = folder / f"undamaged.{names[0]}"
+        undamaged.write_bytes(sources[0])
+        assert checked(pool, undamaged) == FINITE  # the decoding process has started
+        undamaged.unlink()
         for number in numbers:
             which, _, data = mutated(sources, number, seed)
             path = folder / f"{number:06d}.{names[which]}"

@@ -26,13 +26,15 @@ def folder(tmp_path_factory):
     for archive, digest in ARCHIVES.items():
         name, _, version = archive.partition("-")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--no-binary", ":all:", "--dest", str(folder)]
-        got = subprocess.run(
-            [*command, f"{name}=={version}"], capture_output=True, text=True, timeout=120
-        )
+        command += ["--no-binary", ":all:", "--dest", str(folder), f"{name}=={version}"]
+        try:
+            got = subprocess.run(command, capture_output=True, text=True, timeout=240)
+            reason = got.stderr[-200:]
+        except subprocess.TimeoutExpired as error:
+            reason = str(error)
         path = folder / f"{archive}.tar.gz"
         if not path.exists():
-            pytest.skip(f"{archive} cannot be downloaded: {got.stderr[-200:]}")
+            pytest.skip(f"{archive} cannot be downloaded: {reason}")
         assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
         with tarfile.open(path) as tar:
             tar.extractall(folder / name, filter="data")
