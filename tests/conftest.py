@@ -3,12 +3,12 @@
 import gc
 import os
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import settings
 
 # Hide the log messages of TensorFlow's start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,9 +18,11 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ["RFKERAS_CONVERT"] = "no"
 os.environ.pop("COLUMNS", None)  # the width of tables
 
-# A busy machine may take long for one example.
-settings.register_profile("tests", deadline=None)
-settings.load_profile("tests")
+if find_spec("hypothesis"):  # the tests in browsers and on other backends do without
+    from hypothesis import settings
+
+    settings.register_profile("tests", deadline=None)  # a busy machine may take long
+    settings.load_profile("tests")
 
 # Building and tracing networks creates many objects that stay, so fewer collections are faster.
 gc.set_threshold(50_000, 10, 10)
