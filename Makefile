@@ -23,6 +23,7 @@ CHECK_TESTS := tests/test_architecture.py tests/test_readme.py tests/audio tests
   tests/inference/test_frames.py tests/inference/test_stream.py
 SBOM ?= sbom.cdx.json
 PIP_AUDIT := pip-audit==2.10.1
+TAG_ALONE := .venv-tag-alone
 DIST_TOOLS := build==1.6.1 twine==7.0.0
 
 BENCH_OUTPUT ?= benchmark_results
@@ -33,7 +34,7 @@ JAX ?= jax==0.10.2
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 .PHONY: help setup train check test test-long lint docs bench soak fuzz next backends \
-  test-browser mutants listed-mutants sbom audit dist lock clean
+  test-browser mutants listed-mutants sbom audit dist tag-alone lock clean
 
 help:
 	@echo "make setup  .venv with the locked packages and rfkeras; PYTHON=python3.13 or SET=newest"
@@ -56,6 +57,7 @@ help:
 	@echo "make sbom   the bill of materials: the locked packages and bundled parts, $(SBOM)"
 	@echo "make audit  check the locked packages for known vulnerabilities"
 	@echo "make dist   build the wheel and the source distribution into dist/, and check them"
+	@echo "make tag-alone  install rfkeras-tag into an empty environment, and tag a file with it"
 	@echo "make lock   resolve the packages again into requirements/*.lock"
 
 setup: $(READY)
@@ -163,6 +165,15 @@ dist:
 	.venv-dist/bin/python tools/archives.py dist
 	rm -rf build rfkeras.egg-info
 
+tag-alone:
+	rm -rf build rfkeras_tag.egg-info $(TAG_ALONE)
+	$(PYTHON) -m venv $(TAG_ALONE)
+	RFKERAS_DISTRIBUTION=rfkeras-tag $(TAG_ALONE)/bin/python -m pip install --quiet .
+	cd $(TAG_ALONE) && bin/python -c "import soundfile; soundfile.write('a.wav', [0.1, -0.1] * 22050, 22050)"
+	cd $(TAG_ALONE) && bin/rfkeras tag a.wav
+	! $(TAG_ALONE)/bin/python -c "import tensorflow"
+	rm -rf build rfkeras_tag.egg-info
+
 # uv resolves for all versions of Python at once.
 RESOLVE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
@@ -173,4 +184,4 @@ lock:
 	  requirements/lowest.in -o requirements/lowest.lock
 
 clean:
-	rm -rf .venv .venv-newest .venv-lowest .venv-audit .venv-dist $(BACKENDS) $(BROWSER) .mutants build dist *.egg-info
+	rm -rf .venv .venv-newest .venv-lowest .venv-audit .venv-dist $(TAG_ALONE) $(BACKENDS) $(BROWSER) .mutants build dist *.egg-info

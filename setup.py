@@ -117,7 +117,7 @@ EXTRAS_REQUIRE = {
 # Turned-round extras (rfkeras[training]) would make `pip install rfkeras` incomplete instead.
 DISTRIBUTIONS = {
     "rfkeras": (INSTALL_REQUIRES, EXTRAS_REQUIRE),
-    "rfkeras-tag": (TAGGING, {"remote": REMOTE, "tags": TAGS, "hub": HUB}),
+    "rfkeras-tag": (TAGGING, {"remote": REMOTE, "tags": TAGS, "hub": HUB, "parquet": PARQUET}),
 }
 NAME = os.environ.get("RFKERAS_DISTRIBUTION", "rfkeras")
 install_requires, extras_require = DISTRIBUTIONS[NAME]

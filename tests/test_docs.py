@@ -17,7 +17,7 @@ import yaml
 from rfkeras.experiments.sweep_report import Point, markdown_tables
 from tests.conftest import FIXTURES
 from tests.helpers import layouts
-from tests.helpers.processes import ROOT
+from tests.helpers.processes import ROOT, run
 from tests.test_readme import check_flags
 
 DOCS = ROOT / "docs"
@@ -114,6 +114,34 @@ def test_the_python_examples_of_a_page_run(page, workshop, tmp_path, monkeypatch
     for expected in re.findall(r"^print\(.*\)  # (\(?[\w, .]+?\)?)(?::.*)?$", code, flags=re.M):
         if re.match(r"[\d(T]|logits", expected):
             assert expected in printed, expected
+
+
+@pytest.mark.slow
+def test_parts_and_data_of_a_file_train_by_command(workshop, tmp_path):
+    """Run the commands of docs/your_own.md with the file that the page shows."""
+    page = "your_own.md"
+    parts, data = (
+        next(block for block in blocks(page, "python") if text in block)
+        for text in ("# my_parts.py", '@rfkeras.register_dataset("events")')
+    )
+    (tmp_path / "my_parts.py").write_text(parts + data.partition("\n\n\nprint(")[0] + "\n")
+    shutil.copytree(workshop / "annotated", tmp_path / "annotated")
+    with_parts, check, with_data = calls(page)
+    assert (with_parts[0], check[:2], with_data[0]) == ("train", ["data", "check"], "train")
+    settings = {"cwd": tmp_path, "PYTHONPATH": str(ROOT)}
+    status, out, err = run("-m", "rfkeras.cli", *check, **settings)
+    assert status == 0, err
+    assert "voice" in out
+    small = ("--width 4 --rho 2 --epochs 1 --batch-size 4 --excerpt-seconds 0.5").split()
+    small += ["--window-seconds", "1", "--no-export", "--run-dir", "run"]
+    words = [*with_parts, *with_data[3:], "--model", "resnet_rf_tiny", *small]
+    status, out, err = run("-m", "rfkeras.cli", *words, **settings)
+    assert status == 0, err
+    with (tmp_path / "run/log.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 0 <= float(row["val_exact"]) <= 1
+    recorded = json.loads((tmp_path / "run/config.json").read_text())
+    assert (recorded["loss"], recorded["frontend"]) == ("my_focal", "mel_16k")
 
 
 def test_pages_run_by_other_tests_are_mentioned_there():

@@ -26,6 +26,7 @@ AUDIO_SUFFIXES = (
     ".bwf", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".gsm", ".m4a", ".m4b", ".m4r", ".mka",
     ".mp1", ".mp2", ".mp4", ".mpa", ".mpc", ".mpga", ".ogx", ".rf64", ".shn", ".snd", ".spx",
     ".tak", ".tta", ".voc", ".w64", ".wave", ".weba", ".webm", ".wma", ".wv",
+    ".avi", ".m4v", ".mkv", ".mov",  # the sound of videos, as that of .mp4 and .webm
 )
 # Sounds that cannot be decoded: scores, modules, encrypted files and rare formats.
 UNREADABLE_SUFFIXES = (

@@ -210,9 +210,12 @@ def open_tagger(
     path = None if engine == TENSORFLOW else engine_file(source, engine, on_status)
     if path is not None:
         return OnnxTagger(path, chunk_seconds, decoder)
-    existing_model(source)  # reports a missing model before TensorFlow's start
+    model = existing_model(source)  # reports a missing model before TensorFlow's start
     if "tensorflow" not in sys.modules:
-        on_status(f"Loading {source} with TensorFlow, which takes a few seconds")
+        advice = ""
+        if engine == AUTO and _missing_packages() and not users_classes(model):
+            advice = "; after pip install 'rfkeras[onnx]', only the first time"
+        on_status(f"Loading {source} with TensorFlow, which takes a few seconds{advice}")
     # Imports TensorFlow.
     from rfkeras.inference.keras_tagger import StreamTagger
 

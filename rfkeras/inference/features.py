@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rfkeras.errors import ConfigError
+from rfkeras.errors import ConfigError, install_extra
 from rfkeras.inference.output import Outcome, Write, shared_output, text_output
 from rfkeras.utils.files import atomic_write, load_npy, malformed, open_npz
 from rfkeras.utils.text import printable
@@ -251,7 +251,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError(
-            "Parquet needs pyarrow: pip install 'rfkeras[parquet]'. Or name a .npy, .npz or "
+            f"Parquet needs pyarrow: {install_extra('parquet')}. Or name a .npy, .npz or "
             ".csv file."
         ) from error
     return pyarrow, pyarrow.parquet

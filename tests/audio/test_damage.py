@@ -465,6 +465,24 @@ def test_the_edit_list_of_m4a_leaves_out_the_encoders_delay():
         assert abs(int(np.abs(file.read()).argmax()) - 20000) <= 2
 
 
+@pytest.mark.parametrize("container", ["matroska", "mov", "avi"])
+def test_the_sound_of_a_video_is_read(container):
+    data = io.BytesIO()
+    with av.open(data, "w", format=container) as file:
+        pictures = file.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        sound = file.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        samples = np.random.default_rng(0).integers(-9999, 9999, (1, RATE_HZ), dtype=np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        frame.sample_rate = RATE_HZ
+        for _ in range(10):
+            file.mux(pictures.encode(av.VideoFrame(32, 32, "yuv420p")))
+        file.mux(pictures.encode())
+        file.mux(sound.encode(frame))
+        file.mux(sound.encode())
+    with AudioFile(data.getvalue(), AudioFormat(RATE_HZ)) as file:
+        np.testing.assert_allclose(file.read(), samples[0] / 32768, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_an_hour_of_mp3_takes_no_memory(tmp_path):
     path = tmp_path / "hour.mp3"

@@ -25,7 +25,8 @@ def inside(found) -> list[str]:
 @pytest.mark.parametrize(
     "suffix",
     ".m4a .mp4 .aac .wma .wv .mka .webm .ac3 .ape .tta .mp2 .m4b .3gp .au .caf .rf64 .w64 "
-    ".wave .aifc .oga .opus .mp3 .wav .flac .ogg .aif .aiff .m4r .spx".split(),
+    ".wave .aifc .oga .opus .mp3 .wav .flac .ogg .aif .aiff .m4r .spx "
+    ".mkv .mov .avi .m4v".split(),
 )
 def test_every_suffix_that_can_be_decoded_is_found(tmp_path, suffix):
     assert suffix in AUDIO_SUFFIXES

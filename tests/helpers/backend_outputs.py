@@ -17,7 +17,7 @@ import rfkeras
 import zoo
 from rfkeras import layers
 from rfkeras.frontend import PRESETS, Frontend, create_frontend
-from rfkeras.training.losses import MaskedBinaryCrossentropy
+from rfkeras.training.losses import MaskedBinaryCrossentropy, SoftmaxCrossentropy
 from tests.helpers.configurations import configurations
 from tests.helpers.spectrograms import music
 
@@ -208,6 +208,9 @@ def whole_outputs(path):
         yield f"whole scores per {per}", model.scores(waves, per=per)
         yield f"whole embedding per {per}", model.embed(waves, per=per)
     yield "whole input gradient", input_gradient(model, waves, labels)
+    logits = ops.convert_to_tensor(model.predict(waves, verbose=0))
+    blended = labels / np.maximum(labels.sum(axis=1, keepdims=True), 1)
+    yield "softmax cross-entropy", SoftmaxCrossentropy(reduction=None)(blended, logits)
     model.compile(keras.optimizers.SGD(1e-3), MaskedBinaryCrossentropy())
     losses = [float(model.train_on_batch(waves, labels)) for _ in range(10)]
     yield "whole losses of ten steps", np.array(losses, "float32")

@@ -230,6 +230,20 @@ def test_without_the_packages_of_the_conversion_models_run_on_tensorflow(tmp_pat
         engine_file(path, "onnx")
 
 
+def test_the_packages_of_the_conversion_are_named_before_tensorflow_starts(
+    tmp_path, monkeypatch
+):
+    path, said = tmp_path / "my.keras", []
+    zoo_tagger("resnet_rf_tiny", width=4).save(path)
+    monkeypatch.setattr(engines, "sys", SimpleNamespace(modules={}))
+    for missing, advice in ((["tf2onnx"], "pip install 'rfkeras[onnx]'"), ([], "few seconds")):
+        monkeypatch.setattr(engines, "_missing_packages", lambda names=missing: names)
+        open_tagger(path, on_status=said.append)
+        assert f"Loading {path} with TensorFlow" in said[-1]
+        assert advice in said[-1]
+    assert "pip" not in said[-1]
+
+
 def test_a_cache_that_cannot_be_written_is_a_note(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("RFKERAS_CACHE_DIR", str(tmp_path / "cache"))

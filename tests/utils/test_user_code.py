@@ -39,6 +39,33 @@ def nothing_imported(monkeypatch):
             del sys.modules[name]
 
 
+def installed(folder, code):
+    """Write a package with an entry point, as pip installs it, and return its folder."""
+    (folder / "own_package.py").write_text(code)
+    info = folder / "own_package-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-package\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[rfkeras]\nmine = own_package\n")
+    return folder
+
+
+def test_an_installed_package_needs_no_import(tmp_path, monkeypatch):
+    monkeypatch.setattr(user_code, "_loaded_plugins", set())
+    code = (
+        "import rfkeras\n@rfkeras.register_loss('plugged')\ndef plugged(labels, logits): ...\n"
+    )
+    monkeypatch.syspath_prepend(installed(tmp_path, code))
+    assert "plugged" in user_code.LOSSES
+
+
+def test_a_package_that_cannot_be_loaded_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(user_code, "_loaded_plugins", set())
+    monkeypatch.syspath_prepend(installed(tmp_path, "raise ValueError('too old')"))
+    message = "'mine' of the package own-package cannot be loaded: ValueError: too old"
+    with pytest.raises(ConfigError, match=message):
+        user_code.load_plugins()
+
+
 def own_layer(folder, name, register=REGISTER):
     path = folder / f"own_{name.lower()}.py"
     path.write_text(GAIN.format(name=name, register=register))
