@@ -171,7 +171,7 @@ tag-alone:
 	RFKERAS_DISTRIBUTION=rfkeras-tag $(TAG_ALONE)/bin/python -m pip install --quiet .
 	cd $(TAG_ALONE) && bin/python -c "import soundfile; soundfile.write('a.wav', [0.1, -0.1] * 22050, 22050)"
 	cd $(TAG_ALONE) && bin/rfkeras tag a.wav
-	! $(TAG_ALONE)/bin/python -c "import tensorflow"
+	$(TAG_ALONE)/bin/python -c "import importlib.util as u; assert not u.find_spec('tensorflow')"
 	rm -rf build rfkeras_tag.egg-info
 
 # uv resolves for all versions of Python at once.
