@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -70,16 +71,27 @@ def run_python(arguments: Sequence[str], threads: int) -> Run:
     Raises:
         RuntimeError: The process failed.
     """
-    started = time.perf_counter()
-    process = start_python(arguments, threads, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
+    # Peak memory survives fork and exec, so the parent must be smaller than what is measured.
+    parent = ["-m", "benchmarks.processes", *arguments]
+    process = start_python(parent, threads, stdout=subprocess.PIPE)
+    out, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(
             f"{' '.join(arguments)} ended with exit status {process.returncode}."
         )
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Run(**json.loads(out))
+
+
+def main() -> int:
+    """Run Python with the arguments of this process, and print the fields of `Run` as JSON."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    run = Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    print(json.dumps(asdict(run)))
+    return process.returncode
 
 
 def run_in_turns(
@@ -109,3 +121,7 @@ def run_in_turns(
 def median_seconds(runs: Sequence[Run]) -> float:
     """Return the median duration of the runs in seconds."""
     return median(run.seconds for run in runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

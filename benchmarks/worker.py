@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 STARTED = time.perf_counter()
@@ -43,8 +43,9 @@ def main() -> None:
     for line in sys.stdin:
         calls = json.loads(line)["calls"]
         if calls == 0:
-            peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            respond({"peak_mb": peak_kb / 1024})
+            # Not ru_maxrss, which starts at the peak of the parent.
+            status = Path("/proc/self/status").read_text()
+            respond({"peak_mb": int(status.split("VmHWM:")[1].split()[0]) / 1024})
             return
         milliseconds = []
         for _ in range(calls):

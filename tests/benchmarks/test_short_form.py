@@ -3,8 +3,10 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
+from benchmarks.processes import run_python
 from benchmarks.report import PAGE, table
 from benchmarks.suite import SECTIONS, Bar
 from benchmarks.turns import Side, Times, take_turns
@@ -57,6 +59,16 @@ def test_a_target_is_met_at_its_value():
     assert not Bar("x", 1.49, 1.5).is_met
 
 
+def test_the_peak_memory_of_a_process_is_its_own():
+    block = np.ones(50_000_000)  # 400 MB in this process
+    run = run_python(["-c", "import time; time.sleep(0.2)"], threads=1)
+    assert 5 < run.peak_mb < 100 < block.nbytes / 1e6
+    assert run.seconds > 0.2
+    assert run.processor_seconds < run.seconds
+    with pytest.raises(RuntimeError, match="exit status 3"):
+        run_python(["-c", "raise SystemExit(3)"], threads=1)
+
+
 def test_sides_run_in_separate_processes(capfd):
     side = "tests.helpers.sides"
     times = take_turns(
@@ -77,7 +89,7 @@ def test_sides_run_in_separate_processes(capfd):
         assert all(value >= least for value in milliseconds)
         assert min(milliseconds) < 2 * least
     assert Times([3.0, 1.0, 8.0], ready_ms=9.0, peak_mb=1.0).median == 3.0
-    assert times["slow"].peak_mb > 5
+    assert 5 < times["slow"].peak_mb < 200  # this process has more
     err = capfd.readouterr().err
     assert "Left out: missing: No module named 'not_installed'" in err
     assert "threads 1, processors 1, OMP_NUM_THREADS 1" in err  # their output is not a response
