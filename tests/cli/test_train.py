@@ -1,7 +1,7 @@
 """The commands train, evaluate and data pack, run as a user does."""
 
 import json
-import resource
+import time
 from importlib import metadata, util
 
 import numpy as np
@@ -36,15 +36,12 @@ def finished(tone_folder, tmp_path_factory):
 
 
 def test_help_is_instant_and_loads_no_framework():
-    seconds = []  # of processor time, which other work hardly changes
+    seconds = []
     for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started = time.perf_counter()
         status, out, _ = run("-m", "rfkeras.cli", "--help", fork=False)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        seconds.append(used)
+        seconds.append(time.perf_counter() - started)
     assert status == 0
-    assert min(seconds) > 0
     assert min(seconds) < 1.0
     for name in ("train", "evaluate", "sweep", "tune", "rf", "data", "models"):
         assert name in out

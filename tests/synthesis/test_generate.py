@@ -123,7 +123,7 @@ def test_killed_run_can_be_completed_with_the_same_result(
     assert 3 <= len(finished) < SMALL
     assert not (variant / "manifest.json").exists()
     assert not (variant / "openmic-2018" / "openmic-2018.npz").exists()
-    assert _ends_within(60, str(tmp_path)), "a worker outlived its killed parent"
+    assert _ends_within(10, str(tmp_path)), "a worker outlived its killed parent"
     # A kill during a write leaves half a file with a temporary name, and half a line.
     (variant / "openmic-2018/audio/000/.000019_0.ogg.7.partial").write_bytes(b"OggS")
     with journal.path.open("a") as file:
@@ -206,11 +206,11 @@ def test_second_process_waits_and_reports_it(
     def announce_and_tell(*args: Any, **settings: Any) -> Callable[[str], None]:
         announce = announce_wait(*args, **settings)
 
-        def told(other: str) -> None:
-            announce(other)
+        def announced(holder: str) -> None:
+            announce(holder)
             waiting.set()
 
-        return told
+        return announced
 
     generating = sys.modules["rfkeras.synthesis.generate"]
     monkeypatch.setattr(generating, "announce_wait", announce_and_tell)

@@ -116,8 +116,10 @@ def test_killing_workers_at_random_steps_gives_the_same_weights(whole, tone_fold
     """Kill a worker, resume with `rfkeras launch`, and kill the other one of its workers."""
     broken = tmp_path / "broken"
     flags = [*FLAGS, "--data-dir", tone_folder, "--run-dir", broken, "--auto-resume"]
-    # Late enough before the end for the loss to be noticed.
-    steps_to_kill = sorted(random.Random().sample(range(1, steps_done(whole) * 3 // 4), 2))
+    # The first loss must be noticed before the end, and leave steps to resume.
+    total = steps_done(whole)
+    first = random.randrange(1, total * 3 // 4)
+    steps_to_kill = [first, random.randrange(first + 1, total - 4)]
     victim = random.Random().randrange(2)
     processes = start_workers("train.py", *flags)
     wait_for(broken, steps_to_kill[0], processes)
